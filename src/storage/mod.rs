@@ -1,0 +1,149 @@
+//! Where sealed files live. Owns directory entries and bytes; knows nothing of
+//! formats, keys or what a file is for.
+//!
+//! Storage is create-only: no call overwrites a byte that was written or
+//! replaces a name that exists. A file is born under a temporary name or its
+//! own, grows at its end while its creator holds it, and is immutable from then
+//! on. Only retention removes.
+//!
+//! Media assumptions (what an implementation must give, and what the crash
+//! tests take away): bytes written and a directory entry made are durable only
+//! after `sync` of the file and `sync_dir` of its directory; until then a crash
+//! may keep any subset of them. `publish` is atomic.
+//!
+//! Paths are relative to the archive, with `/` between components, each made of
+//! `[0-9a-z._-]`.
+
+mod fs;
+mod memory;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+pub use fs::FsStorage;
+pub use memory::{CrashPlan, MemStorage, Operation};
+
+use crate::error::{Error, Result};
+
+/// A place for sealed files. Errors are the system's own; callers add path and meaning.
+pub trait Storage: Debug + Send + Sync {
+    /// Creates a file that is not there yet, for appending. Fails with
+    /// `AlreadyExists` where the name is taken.
+    fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Opens a file for reading. The file may still be growing.
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>>;
+
+    /// Gives a file its final name: atomic, and fails with `AlreadyExists`
+    /// where that name is taken, leaving both as they were. Durable after
+    /// `sync_dir` of the new parent.
+    fn publish(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes bytes durable that an earlier process wrote to this file.
+    fn sync_file(&self, path: &str) -> io::Result<()>;
+
+    /// Creates a directory; no error where it exists. Durable after `sync_dir` of its parent.
+    fn create_dir(&self, path: &str) -> io::Result<()>;
+
+    /// Makes the entries of a directory durable. `""` is the archive itself.
+    fn sync_dir(&self, path: &str) -> io::Result<()>;
+
+    /// Names and lengths in a directory, in no order; empty where there is none.
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
+
+    /// Removes a file. Called by retention, and for temporary files.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Takes an exclusive lock that ends with the guard or the process; `None`
+    /// where somebody else holds it.
+    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>>;
+
+    /// Bytes that can still be written; `None` where that is not known.
+    fn free_space(&self) -> io::Result<Option<u64>>;
+
+    /// Where this is, for messages.
+    fn location(&self) -> String;
+}
+
+/// A file being written by the process that created it.
+pub trait AppendFile: Debug + Send {
+    /// Adds bytes at the end. On an error an unknown part of them may be there:
+    /// the file must not be appended to again.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything appended durable. After an error nothing may be assumed
+    /// of what was appended since the last success.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Bytes appended so far.
+    fn len(&self) -> u64;
+
+    /// Whether nothing was appended yet.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hints that small synced appends will come, so that zeroed space ahead of
+    /// the end pays off: readers may then see zeros past the end.
+    fn expect_small_appends(&mut self) {}
+
+    /// Cuts what was reserved past the end and makes the file durable and read-only.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A file being read.
+pub trait ReadFile: Debug + Send + Sync {
+    /// Fills the buffer from `offset`; returns how much there was before the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Its length now, with any zeroed space at its end.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// An exclusive lock, held until dropped.
+pub trait LockGuard: Debug + Send + Sync {}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name, without the directory.
+    pub name: String,
+    /// Length in bytes; 0 for a directory.
+    pub len: u64,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// Creates a directory and its missing parents, each durable in its parent.
+pub(crate) fn create_dir_durable(storage: &dyn Storage, path: &str) -> Result<()> {
+    let mut parent = "";
+    let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
+    for end in ends {
+        let dir = path.get(..end).unwrap_or(path);
+        storage.create_dir(dir).map_err(|e| Error::io("create directory", dir, e))?;
+        storage.sync_dir(parent).map_err(|e| Error::io("sync directory", parent, e))?;
+        parent = dir;
+    }
+    Ok(())
+}
+
+/// Gives a finished temporary file its final, durable name; `false` where that name is taken.
+pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Result<bool> {
+    match storage.publish(from, to) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) => return Err(Error::io("publish", to, e)),
+    }
+    let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
+    storage.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
+    Ok(true)
+}
+
+/// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.
+pub(crate) fn read_range(file: &dyn ReadFile, path: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut buf = vec![0; len];
+    let got = file.read_at(offset, &mut buf).map_err(|e| Error::io("read", path, e))?;
+    buf.truncate(got);
+    Ok(buf)
+}
