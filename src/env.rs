@@ -35,9 +35,8 @@ pub struct SystemRng;
 
 impl Rng for SystemRng {
     fn fill(&self, buf: &mut [u8]) -> Result<()> {
-        getrandom::fill(buf).map_err(|e| Error::KeyProvider {
-            message: format!("the operating system gave no random bytes: {e}"),
-        })
+        getrandom::fill(buf)
+            .map_err(|e| Error::KeyProvider { message: format!("the operating system gave no random bytes: {e}") })
     }
 }
 

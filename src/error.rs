@@ -74,6 +74,48 @@ impl fmt::Display for Damage {
     }
 }
 
+/// What is wrong with a key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyFileProblem {
+    /// There is no such file.
+    NotFound,
+    /// The file was to be made and is there already.
+    Exists,
+    /// Group or others may read, write or execute it.
+    Permissions {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is not the text of a key.
+    Malformed(&'static str),
+    /// The key line was altered: its CRC-32 does not match.
+    Checksum,
+}
+
+impl fmt::Display for KeyFileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyFileProblem::NotFound => {
+                f.write_str("not found: check the path, or make a key with KeyFile::generate")
+            }
+            KeyFileProblem::Exists => f.write_str(
+                "exists already and is not overwritten, as all that was encrypted under it would be lost: choose another path",
+            ),
+            KeyFileProblem::Permissions { mode } => write!(
+                f,
+                "open to group or others (mode {mode:04o}): run chmod 600 on it, and consider who may have read the key"
+            ),
+            KeyFileProblem::Malformed(reason) => {
+                write!(f, "malformed: {reason}; compare it with a copy of the key")
+            }
+            KeyFileProblem::Checksum => f.write_str(
+                "checksum mismatch: the key line was altered or mistyped; compare it with a copy of the key",
+            ),
+        }
+    }
+}
+
 /// Everything that can go wrong.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -102,7 +144,9 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The disk is full, or a quota is used up.
-    #[error("disk full at {operation} {path}: free some space and open the writer again; what was acknowledged is safe")]
+    #[error(
+        "disk full at {operation} {path}: free some space and open the writer again; what was acknowledged is safe"
+    )]
     DiskFull {
         /// What was tried.
         operation: &'static str,
@@ -124,6 +168,20 @@ pub enum Error {
     KeyProvider {
         /// What it said.
         message: String,
+    },
+    /// A key file cannot be used or made.
+    #[error("key file {path}: {problem}")]
+    KeyFile {
+        /// The file, or what stands for it where the text came from elsewhere.
+        path: String,
+        /// What is wrong with it.
+        problem: KeyFileProblem,
+    },
+    /// The cipher refused to encrypt. Nothing was encrypted, nothing may be written.
+    #[error("encryption with the {backend} cipher failed: treat the operation as not done")]
+    Encryption {
+        /// The implementation that refused.
+        backend: &'static str,
     },
     /// The file was written by a newer release, or names an algorithm that this build lacks.
     #[error("{path}: {what} {found} is newer than this build knows (it knows up to {supported}): update rewound")]
@@ -180,6 +238,12 @@ pub enum Error {
         /// The node.
         node: String,
     },
+    /// Another thread or process builds layers of the node.
+    #[error("layers of node {node} are being built already: wait for that to end")]
+    MaintenanceActive {
+        /// The node.
+        node: String,
+    },
     /// A newer writer has taken over.
     #[error("this writer of node {node} was fenced off by a newer one: stop using it")]
     Fenced {
@@ -187,7 +251,9 @@ pub enum Error {
         node: String,
     },
     /// An earlier write or sync failed, so nothing more is accepted.
-    #[error("the writer stopped after a failure and accepts nothing more ({cause}): open it again, which recovers what is durable")]
+    #[error(
+        "the writer stopped after a failure and accepts nothing more ({cause}): open it again, which recovers what is durable"
+    )]
     Poisoned {
         /// The first failure.
         cause: Box<Error>,
@@ -235,7 +301,9 @@ pub enum Error {
         found: usize,
     },
     /// The previous image handed in is not the page's current version.
-    #[error("the previous image given for {page} is not its current version (CRC-32 {expected:08x} expected, {found:08x} given)")]
+    #[error(
+        "the previous image given for {page} is not its current version (CRC-32 {expected:08x} expected, {found:08x} given)"
+    )]
     PreviousImageMismatch {
         /// The page.
         page: PageId,
@@ -245,7 +313,9 @@ pub enum Error {
         found: u32,
     },
     /// Another commit changed the page after this batch had read it.
-    #[error("{page} was changed by another commit since this batch wrote it: serialise writers of one page, and build the batch again")]
+    #[error(
+        "{page} was changed by another commit since this batch wrote it: serialise writers of one page, and build the batch again"
+    )]
     Conflict {
         /// The page.
         page: PageId,
@@ -302,6 +372,9 @@ pub enum Error {
         /// How many.
         count: u64,
     },
+    /// Compression failed.
+    #[error("compression: {0}")]
+    Compression(#[from] crate::delta::DeltaError),
     /// The host's own code failed: a page source, a sink, a redo.
     #[error("host: {message}")]
     Host {
@@ -321,9 +394,7 @@ impl Error {
     pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::DiskFull { operation, path }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { operation, path },
             _ => Error::Storage { operation, path, source: Arc::new(source) },
         }
     }

@@ -8,11 +8,14 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use minicbor::{Decode, Encode};
+
 use crate::error::{Error, Result};
 
 /// Number of a commit on a timeline: dense, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lsn(NonZeroU64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Lsn(#[n(0)] NonZeroU64);
 
 const _: () = assert!(size_of::<Option<Lsn>>() == 8);
 
@@ -42,8 +45,9 @@ impl fmt::Display for Lsn {
 
 /// A point between commits: the state after `n` commits. `Position(0)` is the
 /// state before the first commit; `Position(n)` is the state as of [`Lsn`] `n`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Position(#[n(0)] u64);
 
 impl Position {
     /// Before the first commit.
@@ -87,8 +91,9 @@ impl fmt::Display for Position {
 }
 
 /// Nanoseconds since the Unix epoch, UTC. Covers the years 1970 to 2554.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Timestamp(#[n(0)] u64);
 
 impl Timestamp {
     /// The Unix epoch.
@@ -160,8 +165,9 @@ impl fmt::Display for Timestamp {
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(u32);
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(#[n(0)] u32);
 
         impl $name {
             /// From its number.
@@ -198,8 +204,9 @@ number! {
 
 /// One writer's tenure on a timeline. Rises with every writer that opens; a
 /// higher epoch fences off every lower one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Epoch(#[n(0)] u64);
 
 impl Epoch {
     /// From its number.
@@ -222,8 +229,9 @@ impl fmt::Display for Epoch {
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 16]);
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(#[cbor(n(0), with = "minicbor::bytes")] [u8; 16]);
 
         impl $name {
             /// From its 16 bytes.
@@ -282,11 +290,7 @@ impl PageSize {
 
     /// Checks the range and that it is a power of two.
     pub const fn new(bytes: u32) -> Option<PageSize> {
-        if bytes.is_power_of_two() && bytes >= 512 && bytes <= 65_536 {
-            Some(PageSize(bytes))
-        } else {
-            None
-        }
+        if bytes.is_power_of_two() && bytes >= 512 && bytes <= 65_536 { Some(PageSize(bytes)) } else { None }
     }
 
     /// Bytes in a page.
@@ -302,6 +306,23 @@ impl PageSize {
     /// How many pages hold `bytes` bytes, the last perhaps in part.
     pub const fn pages_in(self, bytes: u64) -> u64 {
         bytes.div_ceil(self.0 as u64)
+    }
+}
+
+impl<C> Encode<C> for PageSize {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.u32(self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PageSize {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<PageSize, minicbor::decode::Error> {
+        let at = d.position();
+        PageSize::new(d.u32()?).ok_or_else(|| minicbor::decode::Error::message("not a page size").at(at))
     }
 }
 
@@ -427,8 +448,7 @@ mod tests {
 
     #[test]
     fn page_sizes_are_powers_of_two_in_range() {
-        let good: Vec<u32> =
-            (0..200_000).filter(|&n| PageSize::new(n).is_some()).collect();
+        let good: Vec<u32> = (0..200_000).filter(|&n| PageSize::new(n).is_some()).collect();
         assert_eq!(good, [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]);
     }
 

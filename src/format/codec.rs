@@ -36,9 +36,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn bytes(&mut self, what: &'static str, n: usize) -> Result<&'a [u8]> {
         let rest = self.bytes.get(self.offset..).unwrap_or_default();
-        let taken = rest
-            .get(..n)
-            .ok_or_else(|| FormatError::truncated(self.offset, what, n, rest.len()))?;
+        let taken = rest.get(..n).ok_or_else(|| FormatError::truncated(self.offset, what, n, rest.len()))?;
         self.offset += n;
         Ok(taken)
     }

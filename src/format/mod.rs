@@ -6,12 +6,13 @@
 //! is a [`FormatError`] that says where, what was expected and what was found.
 
 pub mod codec;
-
-
-
-
-
-
+pub mod event;
+pub mod frame;
+pub mod header;
+pub mod part;
+pub mod record;
+pub mod segment;
+pub mod state;
 
 use std::fmt;
 

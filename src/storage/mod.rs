@@ -16,13 +16,16 @@
 
 mod fs;
 mod memory;
+mod path;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
 pub use fs::FsStorage;
-pub use memory::{CrashPlan, MemStorage, Operation};
+pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 
 use crate::error::{Error, Result};
 
@@ -93,6 +96,7 @@ pub trait AppendFile: Debug + Send {
 }
 
 /// A file being read.
+#[expect(clippy::len_without_is_empty, reason = "its length is a question to the system, not a count")]
 pub trait ReadFile: Debug + Send + Sync {
     /// Fills the buffer from `offset`; returns how much there was before the end of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
@@ -113,6 +117,11 @@ pub struct Entry {
     pub len: u64,
     /// Whether it is a directory.
     pub is_dir: bool,
+}
+
+/// What a file says whose earlier write or sync failed.
+fn failed_before() -> io::Error {
+    io::Error::other("an earlier write or sync of this file failed: go on in a new file")
 }
 
 /// Creates a directory and its missing parents, each durable in its parent.

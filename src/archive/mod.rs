@@ -1,0 +1,219 @@
+//! The facade: archives, nodes, restores. Everything a host calls begins here.
+
+mod restore;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use restore::Restore;
+
+use crate::catalog::{Catalog, RestorePointRecord};
+use crate::compact::{MaintainReport, NodeContext, build_snapshot, maintain};
+use crate::crypto::Keyring;
+use crate::env::random;
+use crate::error::{Error, Result};
+use crate::format::event::{Event, LayerRecord, Origin};
+use crate::ingest::{OpenWriter, Writer};
+use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
+use crate::replay::{Plan, Resolved, Window, resolve, window};
+use crate::sealed::ArchiveKeys;
+use crate::storage::{FsStorage, Storage};
+use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
+use crate::wal::Log;
+
+/// One protected estate: any number of nodes in a directory, or in any other [`Storage`].
+///
+/// Cheap to clone; all clones are the same archive.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    storage: Arc<dyn Storage>,
+    catalog: Arc<Catalog>,
+    options: ArchiveOptions,
+}
+
+impl Archive {
+    /// Creates an archive in a directory that is empty or not there yet. Every key in `keys` can open it from now on.
+    pub fn create(path: impl AsRef<Path>, keys: impl Into<Keyring>) -> Result<Archive> {
+        Archive::create_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
+    }
+
+    /// Opens an archive in a directory. One of `keys` has to be one of its keys.
+    pub fn open(path: impl AsRef<Path>, keys: impl Into<Keyring>) -> Result<Archive> {
+        Archive::open_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
+    }
+
+    /// [`create`](Self::create) in any storage, with options.
+    pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
+        let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
+        if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
+            // An interrupted creation leaves directories and no entry: that is no archive yet.
+            let whole = storage.list("catalog/00000000").map_err(|e| Error::io("list", "catalog", e))?;
+            if !whole.is_empty() {
+                return Err(Error::ArchiveExists { path: storage.location().into() });
+            }
+        } else if there.iter().any(|e| e.name != "tmp") {
+            return Err(Error::TargetNotEmpty { path: storage.location().into() });
+        }
+        let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
+        let keys = ArchiveKeys::create(id, keys.into(), options.backend, Arc::clone(&options.rng))?;
+        let catalog = Catalog::create(Arc::clone(&storage), keys, Arc::clone(&options.clock), &options.actor)?;
+        Ok(Archive { inner: Arc::new(Inner { storage, catalog: Arc::new(catalog), options }) })
+    }
+
+    /// [`open`](Self::open) in any storage, with options.
+    pub fn open_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        let catalog = Catalog::open(
+            Arc::clone(&storage),
+            keys.into(),
+            options.backend,
+            Arc::clone(&options.rng),
+            Arc::clone(&options.clock),
+        )?;
+        Ok(Archive { inner: Arc::new(Inner { storage, catalog: Arc::new(catalog), options }) })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ArchiveId {
+        self.inner.catalog.archive()
+    }
+
+    /// Names of its nodes, in order of creation.
+    pub fn nodes(&self) -> Result<Vec<String>> {
+        Ok(self.inner.catalog.current()?.nodes.values().map(|n| n.name.clone()).collect())
+    }
+
+    /// Adds a node: one engine instance. Names follow the rules for file names, as spaces' do.
+    ///
+    /// `origin` says whether the engine is empty now ([`Origin::Empty`]), so that the log tells everything, or has content
+    /// already ([`Origin::Existing`]): then the node can be restored from its first [base snapshot](Writer::base_snapshot) on.
+    pub fn create_node(&self, name: &str, origin: Origin) -> Result<Node> {
+        check_name("node", name)?;
+        let node = self.inner.catalog.append(&self.inner.options.actor, |state| {
+            if state.node_named(name).is_ok() {
+                return Err(Error::NodeExists { node: name.to_owned() });
+            }
+            let newest = state.nodes.last_key_value().map_or(0, |(id, _)| id.get());
+            let node = NodeId::new(newest + 1);
+            Ok((Event::NodeCreated { node, name: name.to_owned(), origin }, node))
+        })?;
+        Ok(Node { archive: self.clone(), id: node, name: name.to_owned() })
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Result<Node> {
+        let id = self.inner.catalog.current()?.node_named(name)?.0;
+        Ok(Node { archive: self.clone(), id, name: name.to_owned() })
+    }
+}
+
+/// One engine instance in an archive.
+#[derive(Clone, Debug)]
+pub struct Node {
+    archive: Archive,
+    id: NodeId,
+    name: String,
+}
+
+impl Node {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number in the archive.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Opens its one writer, with default options. Recovers whatever a crash left: what was acknowledged is there.
+    pub fn open_writer(&self) -> Result<Writer> {
+        self.open_writer_with(WriterOptions::default())
+    }
+
+    /// Opens its one writer.
+    pub fn open_writer_with(&self, options: WriterOptions) -> Result<Writer> {
+        let inner = &self.archive.inner;
+        Writer::open(OpenWriter {
+            storage: &inner.storage,
+            catalog: &inner.catalog,
+            clock: &inner.options.clock,
+            actor: &inner.options.actor,
+            node: self.id,
+            options,
+        })
+    }
+
+    /// The earliest and latest state that can be restored now.
+    pub fn window(&self) -> Result<Window> {
+        let context = self.context()?;
+        window(&context.log, &context.record, &Target::Latest)
+    }
+
+    /// The commit that a target names.
+    pub fn resolve(&self, target: &Target) -> Result<Resolved> {
+        let context = self.context()?;
+        resolve(&context.log, &context.record, target)
+    }
+
+    /// The files that a restore of a target would read.
+    pub fn plan(&self, target: &Target) -> Result<Plan> {
+        let context = self.context()?;
+        context.plan(resolve(&context.log, &context.record, target)?.lsn.into())
+    }
+
+    /// Begins a restore.
+    pub fn restore(&self, target: Target) -> Restore<'_> {
+        Restore::new(self, target)
+    }
+
+    /// Builds a snapshot as of a target from what is archived; the engine is not involved.
+    pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
+        let mut context = self.context()?;
+        let to: Position = resolve(&context.log, &context.record, target)?.lsn.into();
+        build_snapshot(&mut context, to, options)
+    }
+
+    /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.
+    pub fn maintain(&self, options: &CompactOptions) -> Result<MaintainReport> {
+        maintain(&mut self.context()?, options)
+    }
+
+    /// Layers and snapshots there are, in order of publication.
+    pub fn layers(&self) -> Result<Vec<LayerRecord>> {
+        Ok(self.context()?.record.layers)
+    }
+
+    /// Restore points by name.
+    pub fn restore_points(&self) -> Result<BTreeMap<String, RestorePointRecord>> {
+        Ok(self.context()?.record.restore_points)
+    }
+
+    pub(crate) fn context(&self) -> Result<NodeContext> {
+        let inner = &self.archive.inner;
+        let record = inner.catalog.current()?.node(self.id)?.clone();
+        let keys = Arc::clone(inner.catalog.keys());
+        let log = Log {
+            storage: Arc::clone(&inner.storage),
+            keys: Arc::clone(&keys),
+            node: self.id,
+            timeline: record.timeline,
+        };
+        Ok(NodeContext {
+            storage: Arc::clone(&inner.storage),
+            keys,
+            catalog: Arc::clone(&inner.catalog),
+            clock: Arc::clone(&inner.options.clock),
+            actor: inner.options.actor.clone(),
+            node: self.id,
+            record,
+            log,
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! A restore, step by step: resolve, plan, check, run, publish.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Node;
+use crate::compact::NodeContext;
+use crate::env::random;
+use crate::error::{Error, Result};
+use crate::options::ReplayOptions;
+use crate::replay::{
+    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
+    replay_records, resolve,
+};
+use crate::types::{FileId, Target};
+
+/// A restore that was not started yet. Made by [`Node::restore`].
+#[must_use = "a restore does nothing until it is told where to go"]
+pub struct Restore<'a> {
+    node: &'a Node,
+    target: Target,
+    options: ReplayOptions,
+    progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
+    redo: Option<&'a mut dyn Redo>,
+    skip_records: bool,
+}
+
+impl std::fmt::Debug for Restore<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Restore").field("node", &self.node.name).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// What a restore works with once it has begun.
+struct Begun {
+    context: NodeContext,
+    resolved: Resolved,
+    sources: Sources,
+    started: Instant,
+    layers: usize,
+}
+
+impl<'a> Restore<'a> {
+    pub(super) fn new(node: &'a Node, target: Target) -> Restore<'a> {
+        Restore { node, target, options: ReplayOptions::default(), progress: None, redo: None, skip_records: false }
+    }
+
+    /// Threads, memory, place for temporary files.
+    pub fn options(mut self, options: ReplayOptions) -> Restore<'a> {
+        self.options = options;
+        self
+    }
+
+    /// Called after each stretch of pages, from the thread that restored it, one call at a time.
+    pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'a) -> Restore<'a> {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Replays the logical records that lead up to the target. A target that has any is refused without this.
+    pub fn redo(mut self, redo: &'a mut dyn Redo) -> Restore<'a> {
+        self.redo = Some(redo);
+        self
+    }
+
+    /// Restores pages alone and leaves logical records out: for looking at pages, not for running an engine on them.
+    pub fn without_records(mut self) -> Restore<'a> {
+        self.skip_records = true;
+        self
+    }
+
+    /// Restores into a new directory, one file for each space, named like it. The directory must not exist or be empty. It
+    /// appears under its name when it is complete and synced, or not at all.
+    pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
+        let path = std::path::absolute(path.as_ref())
+            .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
+        let sink = NewDir::new(&path, &self.temporary_id()?)?;
+        let begun = self.begin()?;
+        self.check_space(&begun, &path)?;
+        let report = self.run(&begun, &sink)?;
+        let records = self.replay(&begun, Some(sink.staging()))?;
+        sink.publish()?;
+        Ok(done(report, records, &begun))
+    }
+
+    /// Restores a node with one space into a new file. The file appears under its name when it is complete and synced.
+    pub fn into_file(self, path: impl AsRef<Path>) -> Result<RestoreReport> {
+        let path = path.as_ref().to_owned();
+        self.into_named(|begun| {
+            let mut spaces = begun.sources.tail.state.spaces.values();
+            match (spaces.next(), spaces.next()) {
+                (Some(only), None) => Ok(BTreeMap::from([(only.name.clone(), path.clone())])),
+                _ => Err(Error::Unsupported(format!(
+                    "the node has {} spaces: restore it into a directory, or name a file for each",
+                    begun.sources.tail.state.spaces.len()
+                ))),
+            }
+        })
+    }
+
+    /// Restores each space into a new file of its own, named here by space. Each appears under its name when all are complete and synced; a crash at
+    /// that very moment can leave some of them named and some not.
+    pub fn into_files(self, files: &BTreeMap<String, PathBuf>) -> Result<RestoreReport> {
+        self.into_named(|_| Ok(files.clone()))
+    }
+
+    fn into_named(mut self, files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>) -> Result<RestoreReport> {
+        let begun = self.begin()?;
+        let mut files = files(&begun)?;
+        for path in files.values_mut() {
+            *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
+        }
+        let sink = NewFiles::new(&files, &self.temporary_id()?)?;
+        if let Some(path) = files.values().next() {
+            self.check_space(&begun, path)?;
+        }
+        let report = self.run(&begun, &sink)?;
+        let records = self.replay(&begun, None)?;
+        sink.publish()?;
+        Ok(done(report, records, &begun))
+    }
+
+    /// Brings a directory to the target by rewriting only what differs: much faster where most is the same. Files that are no space of the node stay.
+    ///
+    /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
+    /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
+    pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
+        let begun = self.begin()?;
+        let sink = DeltaDir::new(path.as_ref())?;
+        let mut report = self.run(&begun, &sink)?;
+        report.bytes_written = sink.written.load(Ordering::Relaxed);
+        let records = self.replay(&begun, Some(sink.dir()))?;
+        sink.publish()?;
+        Ok(done(report, records, &begun))
+    }
+
+    /// Restores into a sink of the host's own.
+    pub fn into_sink(mut self, sink: &dyn PageSink) -> Result<RestoreReport> {
+        let begun = self.begin()?;
+        let report = self.run(&begun, sink)?;
+        let records = self.replay(&begun, None)?;
+        Ok(done(report, records, &begun))
+    }
+
+    /// Restores into memory; gives the spaces by name. For tests and small states.
+    pub fn into_memory(self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
+        let memory = Memory::new();
+        let report = self.into_sink(&memory)?;
+        Ok((report, memory.into_spaces()))
+    }
+
+    fn temporary_id(&self) -> Result<String> {
+        let rng = &self.node.archive.inner.options.rng;
+        Ok(FileId::from_bytes(random(rng.as_ref())?).to_string())
+    }
+
+    /// Everything that can be refused is refused here, before anything is written.
+    fn begin(&mut self) -> Result<Begun> {
+        let started = Instant::now();
+        let context = self.node.context()?;
+        let resolved = resolve(&context.log, &context.record, &self.target)?;
+        let plan = context.plan(resolved.lsn.into())?;
+        let sources = context.sources(&plan, &self.options)?;
+        let state = &sources.tail.state;
+        if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
+            let mut count = 0;
+            replay_records(&context.log, state, &mut |_| {
+                count += 1;
+                Ok(())
+            })?;
+            return Err(Error::RedoRequired { count });
+        }
+        let layers = usize::from(plan.base.is_some()) + plan.deltas.len();
+        Ok(Begun { context, resolved, sources, started, layers })
+    }
+
+    fn check_space(&self, begun: &Begun, path: &Path) -> Result<()> {
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+        let stat = rustix::fs::statvfs(existing)
+            .map_err(|e| Error::io("look at free space of", existing.display().to_string(), e.into()))?;
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let parts = begun.context.parts();
+        let run = RestoreRun {
+            parts: &parts,
+            sources: &begun.sources,
+            options: &self.options,
+            sink: &Memory::new(),
+            progress: None,
+        };
+        let needed = run.bytes_needed()?;
+        if needed > available {
+            return Err(Error::NotEnoughSpace { path: path.to_owned(), needed, available });
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, begun: &Begun, sink: &dyn PageSink) -> Result<RestoreReport> {
+        let parts = begun.context.parts();
+        let state = &begun.sources.tail.state;
+        let progress = self.progress.as_mut().map(|p| p as &mut (dyn FnMut(Progress) + Send));
+        let stats =
+            RestoreRun { parts: &parts, sources: &begun.sources, options: &self.options, sink, progress }.run()?;
+        let (config, environment) = RestoreReport::split_config(&state.config);
+        Ok(RestoreReport {
+            node: self.node.name.clone(),
+            lsn: begun.resolved.lsn,
+            timestamp: begun.resolved.timestamp,
+            next: begun.resolved.next,
+            spaces: state.spaces.clone(),
+            config,
+            environment,
+            mark: state.mark.as_ref().map(|m| m.mark.clone()),
+            bytes_read: stats.bytes_read,
+            bytes_written: stats.bytes_written,
+            commits_replayed: begun.sources.tail.commits,
+            layers: begun.layers,
+            pages_proven: stats.pages_proven,
+            pages_unproven: stats.pages_unproven,
+            records_replayed: 0,
+            elapsed: begun.started.elapsed(),
+        })
+    }
+
+    fn replay(&mut self, begun: &Begun, dir: Option<&Path>) -> Result<u64> {
+        let Some(redo) = self.redo.as_mut() else { return Ok(0) };
+        redo.begin(dir)?;
+        let count = replay_records(&begun.context.log, &begun.sources.tail.state, &mut |record| redo.apply(record))?;
+        redo.finish()?;
+        Ok(count)
+    }
+}
+
+fn done(mut report: RestoreReport, records: u64, begun: &Begun) -> RestoreReport {
+    report.records_replayed = records;
+    report.elapsed = begun.started.elapsed();
+    tracing::info!(%report, "restored");
+    report
+}

@@ -1,0 +1,248 @@
+//! The catalog: an append-only, hash-chained, authenticated log of events. The
+//! archive's state is its fold; what it does not say is not visible.
+//!
+//! Owns which nodes, timelines, layers and restore points there are. Each entry is a file
+//! of its own that holds the SHA-256 of the entry before it and is
+//! created under the next number, never replacing: of two writers with the same
+//! idea one wins and the other looks again. A crash leaves an entry whole or not
+//! at all.
+
+mod state;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub(crate) use state::CatalogState;
+pub use state::{NodeRecord, RestorePointRecord};
+
+use crate::crypto::kdf::sha256;
+use crate::crypto::{Backend, Keyring};
+use crate::env::{Clock, Rng};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT};
+use crate::format::frame::FrameKind;
+use crate::format::header::FileKind;
+use crate::sealed::{
+    ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
+};
+use crate::storage::{Storage, create_dir_durable, read_range};
+use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
+
+/// Entries per directory.
+const GROUP: u64 = 1_024;
+/// Where the catalog is.
+const DIR: &str = "catalog";
+
+/// The catalog of an open archive.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    storage: Arc<dyn Storage>,
+    keys: Arc<ArchiveKeys>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<CatalogState>,
+}
+
+fn group_dir(sequence: u64) -> String {
+    format!("{DIR}/{:08x}", sequence / GROUP)
+}
+
+fn entry_path(sequence: u64) -> String {
+    format!("{}/{sequence:016x}.entry", group_dir(sequence))
+}
+
+/// The number of the newest entry; `None` where there is no catalog.
+fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
+    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
+    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| u64::from_str_radix(&e.name, 16).ok()).collect();
+    groups.sort_unstable();
+    for group in groups.into_iter().rev() {
+        let names = list(&group_dir(group * GROUP))?;
+        let numbers = names.iter().filter_map(|e| u64::from_str_radix(e.name.strip_suffix(".entry")?, 16).ok());
+        if let Some(newest) = numbers.max() {
+            return Ok(Some(newest));
+        }
+    }
+    Ok(None)
+}
+
+impl Catalog {
+    /// Begins the catalog of a new archive.
+    pub fn create(
+        storage: Arc<dyn Storage>,
+        keys: ArchiveKeys,
+        clock: Arc<dyn Clock>,
+        actor: &Actor,
+    ) -> Result<Catalog> {
+        let catalog = Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default() };
+        let mut state = catalog.state.lock();
+        if newest(catalog.storage.as_ref())?.is_some()
+            || !catalog.try_append(&mut state, actor, Event::ArchiveCreated)?
+        {
+            return Err(Error::ArchiveExists { path: catalog.storage.location().into() });
+        }
+        drop(state);
+        Ok(catalog)
+    }
+
+    /// Opens the catalog that is there and folds it.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        keyring: Keyring,
+        backend: Backend,
+        rng: Arc<dyn Rng>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Catalog> {
+        let Some(newest) = newest(storage.as_ref())? else {
+            return Err(Error::NoArchive { path: storage.location().into() });
+        };
+        // The newest entry names all recipients there are now.
+        let path = entry_path(newest);
+        let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let (header, _) = read_header(file.as_ref(), &path)?;
+        let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
+        let catalog = Catalog { storage, keys, clock, state: Mutex::default() };
+        catalog.refresh(&mut catalog.state.lock())?;
+        Ok(catalog)
+    }
+
+    pub fn keys(&self) -> &Arc<ArchiveKeys> {
+        &self.keys
+    }
+
+    pub fn archive(&self) -> ArchiveId {
+        self.keys.archive()
+    }
+
+    /// The state as of now, entries of other processes included.
+    pub fn current(&self) -> Result<MutexGuard<'_, CatalogState>> {
+        let mut state = self.state.lock();
+        self.refresh(&mut state)?;
+        Ok(state)
+    }
+
+    /// Appends the event that `decide` makes of the current state. `decide` is
+    /// asked again where another writer was faster.
+    pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
+        let mut state = self.state.lock();
+        loop {
+            self.refresh(&mut state)?;
+            let (event, value) = decide(&state)?;
+            if self.try_append(&mut state, actor, event)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Writes the next entry; `false` where its number is taken.
+    fn try_append(&self, state: &mut CatalogState, actor: &Actor, event: Event) -> Result<bool> {
+        let sequence = state.entries + 1;
+        let time = self.clock.now().max(state.time);
+        let entry = CatalogEntry { sequence, time, actor: actor.clone(), event };
+        let body = encode_cbor(&entry)?;
+        if body.len() > MAX_EVENT {
+            return Err(Error::LimitExceeded {
+                what: "catalog event",
+                limit: MAX_EVENT as u64,
+                found: body.len() as u64,
+            });
+        }
+        create_dir_durable(self.storage.as_ref(), "tmp")?;
+        create_dir_durable(self.storage.as_ref(), &group_dir(sequence))?;
+        let info = FileInfo {
+            kind: FileKind::Catalog,
+            node: NodeId::default(),
+            timeline: TimelineId::default(),
+            epoch: Epoch::default(),
+            sequence,
+            from: 0,
+            to: 0,
+            created: time,
+            link: state.head,
+        };
+        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, "catalog", info)?;
+        writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
+        let path = entry_path(sequence);
+        if writer.publish(&path, &[])?.is_none() {
+            return Ok(false);
+        }
+        // Read back: what is published has been proven readable, and the digest is of what is there.
+        self.read_next(state)?;
+        Ok(true)
+    }
+
+    /// Reads and folds the entries that came since.
+    fn refresh(&self, state: &mut CatalogState) -> Result<()> {
+        while self.read_next(state)? {}
+        Ok(())
+    }
+
+    /// Reads and folds the next entry; `false` where there is none.
+    fn read_next(&self, state: &mut CatalogState) -> Result<bool> {
+        let sequence = state.entries + 1;
+        let path = entry_path(sequence);
+        match self.storage.open(&path) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                // Only the end of the catalog may look like this.
+                return match newest(self.storage.as_ref())? {
+                    Some(newest) if newest > sequence => Err(Error::damage(
+                        DamageKind::Missing,
+                        &path,
+                        0,
+                        "catalog entry",
+                        format_args!("entry {sequence}, as there is entry {newest}"),
+                        "no such file",
+                    )),
+                    // It came between the two looks.
+                    Some(newest) if newest == sequence => self.read_next(state),
+                    _ => Ok(false),
+                };
+            }
+            Err(e) => return Err(Error::io("open", &path, e)),
+        }
+        let file = SealedFile::open(self.storage.as_ref(), &self.keys, &path, FileKind::Catalog)?;
+        let header = file.header();
+        if header.sequence != sequence || header.link != state.head {
+            return Err(Error::damage(
+                DamageKind::Chain,
+                &path,
+                96,
+                "catalog entry",
+                format_args!("entry {sequence}, after {}", hex(&state.head)),
+                format_args!("entry {}, after {}", header.sequence, hex(&header.link)),
+            ));
+        }
+        file.complete()?;
+        let mut buffer = Vec::new();
+        let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
+        let entry: CatalogEntry = decode_cbor(&path, file.header_len(), "catalog entry", body)?;
+        if frame.kind != FrameKind::Body || entry.sequence != sequence {
+            let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);
+            return Err(Error::damage(
+                DamageKind::Structure,
+                &path,
+                file.header_len(),
+                "catalog entry",
+                sequence,
+                found,
+            ));
+        }
+        let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(MAX_EVENT + (64 << 10));
+        let bytes = read_range(file.file().as_ref(), &path, 0, len)?;
+        state.fold(&entry, &path)?;
+        state.head = sha256(&[&bytes]);
+        Ok(true)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl CatalogState {
+    /// The time of the newest entry.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+}

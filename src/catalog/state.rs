@@ -1,0 +1,134 @@
+//! The fold of the catalog.
+
+use std::collections::BTreeMap;
+
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::{CatalogEntry, Event, LayerRecord, Origin};
+use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
+
+/// A named commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestorePointRecord {
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// The commit.
+    pub position: Position,
+    /// Its time.
+    pub timestamp: Timestamp,
+}
+
+/// A node, as the catalog knows it.
+#[derive(Clone, Debug)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: String,
+    /// Whether its log tells everything.
+    pub origin: Origin,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The newest tenure.
+    pub epoch: Epoch,
+    /// The newest timeline.
+    pub timeline: TimelineId,
+    /// Where each timeline but the first comes from.
+    pub parents: BTreeMap<TimelineId, (TimelineId, Position)>,
+    /// Layers that can be used, snapshots included, in order of publication.
+    pub layers: Vec<LayerRecord>,
+    /// Named commits.
+    pub restore_points: BTreeMap<String, RestorePointRecord>,
+}
+
+/// Everything the catalog says.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogState {
+    /// Entries folded so far.
+    pub entries: u64,
+    /// SHA-256 of the newest.
+    pub head: [u8; 32],
+    /// Time of the newest.
+    pub time: Timestamp,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+}
+
+impl CatalogState {
+    /// The node of this name.
+    pub fn node_named(&self, name: &str) -> Result<(NodeId, &NodeRecord)> {
+        self.nodes
+            .iter()
+            .find(|(_, n)| n.name == name)
+            .map(|(id, n)| (*id, n))
+            .ok_or_else(|| Error::NoSuchNode { node: name.to_owned() })
+    }
+
+    /// The node of this number.
+    pub fn node(&self, id: NodeId) -> Result<&NodeRecord> {
+        self.nodes.get(&id).ok_or_else(|| Error::NoSuchNode { node: id.to_string() })
+    }
+
+    /// Takes one entry more into account.
+    pub fn fold(&mut self, entry: &CatalogEntry, path: &str) -> Result<()> {
+        let impossible = |found: &str| {
+            Error::damage(
+                DamageKind::Structure,
+                path,
+                0,
+                "catalog event",
+                "one that the entries before it allow",
+                found,
+            )
+        };
+        match &entry.event {
+            Event::ArchiveCreated => {
+                if entry.sequence != 1 {
+                    return Err(impossible("a second beginning"));
+                }
+            }
+            Event::NodeCreated { node, name, origin } => {
+                crate::types::check_name("node", name).map_err(|_| impossible("an unusable name"))?;
+                let record = NodeRecord {
+                    name: name.clone(),
+                    origin: *origin,
+                    created: entry.time,
+                    epoch: Epoch::new(0),
+                    timeline: TimelineId::new(1),
+                    parents: BTreeMap::new(),
+                    layers: Vec::new(),
+                    restore_points: BTreeMap::new(),
+                };
+                if self.nodes.values().any(|n| n.name == *name) || self.nodes.insert(*node, record).is_some() {
+                    return Err(impossible("a node twice"));
+                }
+            }
+            Event::WriterOpened { node, epoch, .. } => {
+                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                if *epoch <= record.epoch {
+                    return Err(impossible("an epoch that does not rise"));
+                }
+                record.epoch = *epoch;
+            }
+            Event::LayerPublished(layer) => {
+                let record = self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
+                record.layers.push(layer.clone());
+            }
+            Event::RestorePoint { node, timeline, name, position, timestamp } => {
+                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                let point = RestorePointRecord { timeline: *timeline, position: *position, timestamp: *timestamp };
+                if record.restore_points.insert(name.clone(), point).is_some() {
+                    return Err(impossible("a restore point twice"));
+                }
+            }
+            Event::TimelineCreated { node, timeline, parent, fork } => {
+                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                if *timeline <= record.timeline {
+                    return Err(impossible("a timeline that does not rise"));
+                }
+                record.parents.insert(*timeline, (*parent, *fork));
+                record.timeline = *timeline;
+            }
+        }
+        self.entries = entry.sequence;
+        self.time = entry.time;
+        Ok(())
+    }
+}

@@ -1,0 +1,404 @@
+//! Pages into parts.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::NodeContext;
+use crate::delta::{Decoder, Encoder};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::LayerRecord;
+use crate::format::part::PartRef;
+use crate::format::state::SpaceState;
+use crate::layer::{BlockBuffers, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::options::CompactOptions;
+use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
+use crate::sealed::ArchiveKeys;
+use crate::storage::Storage;
+use crate::types::{NodeId, PageSize, SpaceId};
+
+/// Bytes that a copy reads at a time.
+const COPY: usize = 1 << 20;
+
+/// Gathers pages of one space into parts of bounded size. The parts' rectangles lie side by side.
+struct Parter<'a, 'b> {
+    layer: &'b LayerWriter<'a>,
+    space: SpaceId,
+    page_size: PageSize,
+    bound: u64,
+    /// Where the rectangle of the part being written begins.
+    first: u64,
+    part: Option<PartWriter<'a>>,
+    done: Vec<PartRef>,
+}
+
+impl<'a, 'b> Parter<'a, 'b> {
+    fn new(layer: &'b LayerWriter<'a>, space: SpaceId, page_size: PageSize, first: u64, bound: u64) -> Parter<'a, 'b> {
+        Parter { layer, space, page_size, bound, first, part: None, done: Vec::new() }
+    }
+
+    /// The part to write `page` to.
+    fn part(&mut self, page: u64) -> Result<&mut PartWriter<'a>> {
+        if self.part.as_ref().is_some_and(|p| p.data() >= self.bound)
+            && let Some(full) = self.part.take()
+            && let Some(last) = page.checked_sub(1)
+        {
+            self.done.push(full.finish(self.first, last)?);
+            self.first = page;
+        }
+        match self.part.take() {
+            Some(part) => Ok(self.part.insert(part)),
+            None => Ok(self.part.insert(self.layer.part(self.space, self.page_size)?)),
+        }
+    }
+
+    fn finish(mut self, last: u64) -> Result<Vec<PartRef>> {
+        if let Some(part) = self.part.take() {
+            self.done.push(part.finish(self.first, last)?);
+        }
+        Ok(self.done)
+    }
+}
+
+fn is_zero(image: &[u8]) -> bool {
+    image.iter().all(|&b| b == 0)
+}
+
+/// Copies all pages of a space from `read`, which fills a buffer from a page on.
+pub(crate) fn copy_parts(
+    layer: &LayerWriter<'_>,
+    id: SpaceId,
+    space: &SpaceState,
+    options: &CompactOptions,
+    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>,
+) -> Result<Vec<PartRef>> {
+    let size = space.page_size.bytes();
+    let mut parts = Parter::new(layer, id, space.page_size, 0, options.part_bytes);
+    let mut buffer = Vec::new();
+    let mut first = 0;
+    while first < space.pages() {
+        let count = usize::try_from(space.pages() - first).unwrap_or(usize::MAX).min(COPY / size);
+        buffer.clear();
+        buffer.resize(count * size, 0);
+        read(first, &mut buffer)?;
+        for (page, image) in (first..).zip(buffer.chunks_exact_mut(size)) {
+            // What lies beyond the end of the space is no part of its state.
+            let start = page * size as u64;
+            if let Some(beyond) = usize::try_from(space.length - start).ok().and_then(|kept| image.get_mut(kept..)) {
+                beyond.fill(0);
+            }
+            if !is_zero(image) {
+                parts.part(page)?.full(page, crc32fast::hash(image), image)?;
+            }
+        }
+        first += count as u64;
+    }
+    parts.finish(space.pages().saturating_sub(1))
+}
+
+/// A stretch of pages that becomes one or more parts, built by one worker.
+#[derive(Clone, Debug)]
+struct Region {
+    space: SpaceId,
+    state: SpaceState,
+    first: u64,
+    last: u64,
+    /// Units in it that hold anything.
+    units: Vec<(u64, u64)>,
+}
+
+/// Cuts the units that hold anything into regions: those given, and beyond them stretches of `stride` pages.
+fn regions(
+    space: SpaceId,
+    state: &SpaceState,
+    units: &[(u64, u64)],
+    per_unit: u64,
+    stride_units: u64,
+    given: &[(u64, u64)],
+) -> Vec<Region> {
+    let mut regions: BTreeMap<u64, Region> = BTreeMap::new();
+    for unit in units.iter().flat_map(|(first, last)| *first..=*last) {
+        let page = unit * per_unit;
+        // Given regions may begin within a unit: then the unit belongs to each that it reaches into.
+        let end = page + per_unit - 1;
+        let mut place = |first: u64, last: u64| {
+            let region = regions.entry(first).or_insert_with(|| Region {
+                space,
+                state: state.clone(),
+                first,
+                last,
+                units: Vec::new(),
+            });
+            match region.units.last_mut() {
+                Some((_, l)) if *l + 1 == unit => *l = unit,
+                _ => region.units.push((unit, unit)),
+            }
+        };
+        let overlapping = given.iter().filter(|(first, last)| *first <= end && *last >= page);
+        let mut covered = page;
+        for (first, last) in overlapping {
+            place(*first, *last);
+            covered = covered.max(last.saturating_add(1));
+        }
+        if covered <= end {
+            let floor = given.iter().map(|(_, last)| last.saturating_add(1)).max().unwrap_or(0);
+            let stride = stride_units * per_unit;
+            let first = (page / stride * stride).max(floor);
+            place(first, (page / stride + 1) * stride - 1);
+        }
+    }
+    regions.into_values().collect()
+}
+
+/// Runs `emit` for every unit of every region, on all workers; gives the parts in order.
+fn build_regions(
+    layer: &LayerWriter<'_>,
+    parts: &Parts,
+    options: &CompactOptions,
+    regions: Vec<Region>,
+    emit: &(dyn Fn(&mut Rebuilder<'_>, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
+) -> Result<Vec<PartRef>> {
+    let built = Mutex::new(Vec::new());
+    run_units(parts, options.replay.threads, regions.into_iter(), &|rebuilder, region| {
+        let per_unit = pages_per_unit(&region.state, options.replay.unit_bytes);
+        let pages = region.state.pages();
+        let (id, size) = (region.space, region.state.page_size);
+        let mut parter = Parter::new(layer, id, size, region.first, options.part_bytes);
+        for unit in region.units.iter().flat_map(|(first, last)| *first..=*last) {
+            let first = (unit * per_unit).max(region.first);
+            let end = ((unit + 1) * per_unit).min(pages).min(region.last.saturating_add(1));
+            if first < end {
+                let unit = Unit { space: id, page_size: size, first, count: end - first };
+                emit(rebuilder, &region, unit, &mut parter)?;
+            }
+        }
+        let done = parter.finish(region.last)?;
+        built.lock().extend(done);
+        Ok(())
+    })?;
+    let mut built = built.into_inner();
+    built.sort_by_key(|p: &PartRef| (p.space, p.first));
+    Ok(built)
+}
+
+fn stride_units(state: &SpaceState, options: &CompactOptions) -> u64 {
+    let unit = pages_per_unit(state, options.replay.unit_bytes) * u64::from(state.page_size.get());
+    (options.part_bytes / unit).max(1)
+}
+
+/// Builds the parts of a snapshot of what the sources lead to. Gives those that are new and those that the last snapshot already had.
+pub(super) fn snapshot_parts(
+    layer: &LayerWriter<'_>,
+    parts: &Parts,
+    sources: &Sources,
+    options: &CompactOptions,
+) -> Result<(Vec<PartRef>, Vec<PartRef>)> {
+    let (mut all, mut kept) = (Vec::new(), Vec::new());
+    // What came after the last snapshot.
+    let since = Since { sources, parts };
+    for (id, state) in &sources.tail.state.spaces {
+        let per_unit = pages_per_unit(state, options.replay.unit_bytes);
+        let mut units = content_units(parts, sources, *id, state, per_unit)?;
+        let old: Vec<&PartRef> = sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
+        let mut given = Vec::new();
+        for part in old {
+            if since.untouched(*id, state, part)? {
+                kept.push(part.clone());
+                let (first, last) = (part.first / per_unit, part.last / per_unit);
+                units = without(&units, first, last, part, per_unit);
+            } else {
+                given.push((part.first, part.last));
+            }
+        }
+        let kept_ranges: Vec<(u64, u64)> = kept.iter().filter(|p| p.space == *id).map(|p| (p.first, p.last)).collect();
+        given.extend(&kept_ranges);
+        given.sort_unstable();
+        let mut found = regions(*id, state, &units, per_unit, stride_units(state, options), &given);
+        // A region that is a kept part was reached only by a unit that it shares with a neighbour.
+        found.retain(|r| !kept_ranges.contains(&(r.first, r.last)));
+        all.extend(found);
+    }
+    let new = build_regions(layer, parts, options, all, &|rebuilder, _, unit, parter| {
+        rebuilder.begin(unit);
+        rebuilder.apply(sources)?;
+        rebuilder.verify()?;
+        let (images, pages) = rebuilder.result();
+        for ((image, page), number) in images.chunks_exact(unit.page_size.bytes()).zip(pages).zip(unit.first..) {
+            if !is_zero(image) {
+                let crc = page.crc.unwrap_or_else(|| crc32fast::hash(image));
+                parter.part(number)?.full(number, crc, image)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok((new, kept))
+}
+
+/// Units but those that lie wholly within a part.
+fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit: u64) -> Vec<(u64, u64)> {
+    // A unit at either edge may reach into a neighbouring part: it stays.
+    let inner_first = if part.first.is_multiple_of(per_unit) { first } else { first + 1 };
+    let whole_end = part.last.saturating_add(1).is_multiple_of(per_unit);
+    let inner_end = if whole_end { last + 1 } else { last };
+    units
+        .iter()
+        .flat_map(|&(f, l)| {
+            let before = (f < inner_first).then(|| (f, l.min(inner_first.saturating_sub(1))));
+            let after = (l >= inner_end).then(|| (f.max(inner_end), l));
+            if inner_first >= inner_end { [Some((f, l)), None] } else { [before, after] }
+        })
+        .flatten()
+        .collect()
+}
+
+struct Since<'a> {
+    sources: &'a Sources,
+    parts: &'a Parts,
+}
+
+impl Since<'_> {
+    /// Whether nothing after the last snapshot changed a page of this part.
+    fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
+        let size = u64::from(state.page_size.get());
+        let end = part.last.saturating_add(1).saturating_mul(size);
+        if state.length < end && state.pages() <= part.last {
+            return Ok(false);
+        }
+        let lowest =
+            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
+        if lowest.into_iter().any(|l| *l < end) {
+            return Ok(false);
+        }
+        for other in self.sources.deltas.iter().flat_map(|d| &d.parts) {
+            if other.space == id
+                && other.first <= part.last
+                && other.last >= part.first
+                && !self.parts.get(other)?.blocks(part.first, part.last).is_empty()
+            {
+                return Ok(false);
+            }
+        }
+        let mut touched = false;
+        self.sources.tail.visit(id, (part.first, part.last), &mut |_, _| {
+            touched = true;
+            Ok(())
+        })?;
+        Ok(!touched)
+    }
+}
+
+/// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
+pub(super) fn delta_parts(
+    layer: &LayerWriter<'_>,
+    parts: &Parts,
+    before: &Sources,
+    since: &Sources,
+    options: &CompactOptions,
+) -> Result<Vec<PartRef>> {
+    let mut all = Vec::new();
+    for (id, state) in &since.tail.state.spaces {
+        let per_unit = pages_per_unit(state, options.replay.unit_bytes);
+        let units = content_units(parts, since, *id, state, per_unit)?;
+        all.extend(regions(*id, state, &units, per_unit, stride_units(state, options), &[]));
+    }
+    build_regions(layer, parts, options, all, &|rebuilder, _, unit, parter| {
+        rebuilder.begin(unit);
+        rebuilder.apply(before)?;
+        let (images, pages) = rebuilder.result();
+        let (old, had): (Vec<u8>, Vec<bool>) = (images.to_vec(), pages.iter().map(|p| p.written).collect());
+        rebuilder.forget_touched();
+        rebuilder.apply(since)?;
+        rebuilder.verify()?;
+        let (images, pages) = rebuilder.result();
+        let size = unit.page_size.bytes();
+        let mut encoder = Encoder::new()?;
+        let mut patch = Vec::new();
+        let olds = old.chunks_exact(size).zip(had);
+        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(unit.first..) {
+            if !page.touched {
+                continue;
+            }
+            let crc = page.crc.unwrap_or_else(|| crc32fast::hash(image));
+            if is_zero(image) {
+                parter.part(number)?.zero(number, crc)?;
+                continue;
+            }
+            patch.clear();
+            if had {
+                encoder.patch(image, old, &mut patch)?;
+            }
+            // Beyond half a page a full image among others compresses about as well and needs no other layer.
+            if had && patch.len() <= size / 2 {
+                parter.part(number)?.patch(number, crc, &patch)?;
+            } else {
+                parter.part(number)?.full(number, crc, image)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Reads a layer that was just written: everything decrypts, and every full image has its CRC-32.
+pub(crate) fn read_back(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
+    let body = LayerReader::open(storage, keys, record)?;
+    read_back_parts(storage, keys, record.node, &body.parts)
+}
+
+/// Reads parts; see [`read_back`].
+pub(super) fn read_back_parts(
+    storage: &dyn Storage,
+    keys: &ArchiveKeys,
+    node: NodeId,
+    parts: &[PartRef],
+) -> Result<()> {
+    let mut decoder = Decoder::new()?;
+    let mut buffers = BlockBuffers::default();
+    for part in parts {
+        let reader = PartReader::open(storage, keys, node, part)?;
+        let mut entries = 0;
+        for block in &reader.seal().blocks {
+            reader.visit(block, (0, u64::MAX), &mut buffers, &mut decoder, &mut |page, crc, entry| {
+                entries += 1;
+                match entry {
+                    PageEntry::Full(image) if crc32fast::hash(image) != crc => {
+                        let (expected, found) = (format_args!("{crc:08x} of page {page}"), crc32fast::hash(image));
+                        Err(Error::damage(DamageKind::PageImage, reader.path(), block.offset, "page", expected, found))
+                    }
+                    _ => Ok(()),
+                }
+            })?;
+        }
+        if entries != part.entries {
+            return Err(Error::damage(
+                DamageKind::Structure,
+                reader.path(),
+                0,
+                "pages of a part",
+                part.entries,
+                entries,
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl NodeContext {
+    /// What a new layer of this node has in common with its parts.
+    pub(super) fn layer<'a>(
+        &'a self,
+        scope: &'a str,
+        from: Option<crate::types::Position>,
+        to: crate::types::Position,
+    ) -> LayerWriter<'a> {
+        LayerWriter {
+            storage: self.storage.as_ref(),
+            keys: &self.keys,
+            scope,
+            node: self.node,
+            timeline: self.timeline(),
+            from,
+            to,
+            created: self.clock.now(),
+        }
+    }
+}

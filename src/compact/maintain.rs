@@ -1,0 +1,213 @@
+//! When to build what.
+
+use std::collections::BTreeMap;
+
+use super::NodeContext;
+use super::build::{delta_parts, read_back_parts, snapshot_parts};
+use crate::error::{Error, Result};
+use crate::format::event::{Event, LayerRecord};
+use crate::ingest::remove_leftovers;
+use crate::layer::LayerReader;
+use crate::options::CompactOptions;
+use crate::replay::{Sources, Tail, collect, log_end};
+use crate::storage::{LockGuard, create_dir_durable};
+use crate::types::{Position, SpaceId};
+
+/// What maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MaintainReport {
+    /// Layers built.
+    pub layers: usize,
+    /// Snapshots built.
+    pub snapshots: usize,
+    /// Bytes of new parts.
+    pub bytes_written: u64,
+}
+
+/// One builder at a time works on a node.
+fn lock(context: &NodeContext) -> Result<Box<dyn LockGuard>> {
+    let dir = format!("nodes/{:08x}", context.node.get());
+    create_dir_durable(context.storage.as_ref(), &dir)?;
+    create_dir_durable(context.storage.as_ref(), "tmp")?;
+    let path = format!("{dir}/maintain.lock");
+    let lock = context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+    let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: context.record.name.clone() })?;
+    remove_leftovers(context.storage.as_ref(), &scope(context))?;
+    Ok(lock)
+}
+
+fn scope(context: &NodeContext) -> String {
+    format!("c{:08x}", context.node.get())
+}
+
+/// Makes a built layer visible.
+fn publish(context: &mut NodeContext, record: LayerRecord) -> Result<()> {
+    context.catalog.append(&context.actor, |_| Ok((Event::LayerPublished(record.clone()), ())))?;
+    context.record.layers.push(record);
+    Ok(())
+}
+
+/// Builds a snapshot of a position from the archive.
+pub(crate) fn build_snapshot(
+    context: &mut NodeContext,
+    to: Position,
+    options: &CompactOptions,
+) -> Result<MaintainReport> {
+    let _lock = lock(context)?;
+    snapshot(context, to, options)
+}
+
+fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+    let plan = context.plan(to)?;
+    if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
+        return Ok(MaintainReport::default());
+    }
+    let sources = context.sources(&plan, &options.replay)?;
+    let scope = scope(context);
+    let (record, bytes) = {
+        let layer = context.layer(&scope, None, to);
+        let parts = context.parts();
+        let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
+        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
+        let bytes = new.iter().map(|p| p.length).sum();
+        let mut all: Vec<_> = new.into_iter().chain(kept).collect();
+        all.sort_by_key(|p| (p.space, p.first));
+        let record = layer.finish(sources.tail.state.clone(), to, 0, BTreeMap::new(), all)?;
+        (record, bytes)
+    };
+    LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
+    publish(context, record)?;
+    Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
+}
+
+/// Builds the layer of a stretch; both ends must be reachable, and the beginning exact.
+fn layer(
+    context: &mut NodeContext,
+    from: Position,
+    to: Position,
+    level: u32,
+    options: &CompactOptions,
+) -> Result<MaintainReport> {
+    let before = context.sources(&context.plan(from)?, &options.replay)?;
+    let since = stretch(context, &before, from, to, options)?;
+    let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
+    for (space, length) in since.deltas.iter().flat_map(|d| &d.lowest).chain(&since.tail.lowest) {
+        let entry = lowest.entry(*space).or_insert(*length);
+        *entry = (*entry).min(*length);
+    }
+    lowest.retain(|space, _| since.tail.state.spaces.contains_key(space));
+    let scope = scope(context);
+    let (record, bytes) = {
+        let writer = context.layer(&scope, Some(from), to);
+        let parts = context.parts();
+        let new = delta_parts(&writer, &parts, &before, &since, options)?;
+        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
+        let bytes = new.iter().map(|p| p.length).sum();
+        (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)
+    };
+    LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
+    publish(context, record)?;
+    Ok(MaintainReport { layers: 1, snapshots: 0, bytes_written: bytes })
+}
+
+/// What leads from one position to a later one: layers as far as they fit, then log.
+fn stretch(
+    context: &NodeContext,
+    before: &Sources,
+    from: Position,
+    to: Position,
+    options: &CompactOptions,
+) -> Result<Sources> {
+    let mut deltas = Vec::new();
+    let mut at = from;
+    loop {
+        let longest = context
+            .record
+            .layers
+            .iter()
+            .filter(|l| l.timeline == context.timeline() && l.from == Some(at) && l.to <= to && l.to > at)
+            .max_by_key(|l| l.to);
+        let Some(next) = longest else { break };
+        deltas.push(LayerReader::open(context.storage.as_ref(), &context.keys, next)?);
+        at = next.to;
+    }
+    let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());
+    let tail: Tail = collect(&context.log, state, to, &options.replay)?;
+    Ok(Sources { base: None, deltas, tail })
+}
+
+/// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a
+/// snapshot where the layers since the last one have outgrown it.
+pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> Result<MaintainReport> {
+    let _lock = lock(context)?;
+    let mut report = MaintainReport::default();
+    let mut add = |r: MaintainReport| {
+        report.layers += r.layers;
+        report.snapshots += r.snapshots;
+        report.bytes_written += r.bytes_written;
+    };
+    let end = log_end(&context.log)?.position;
+    if end == Position::ORIGIN {
+        return Ok(report);
+    }
+    // A node with content from before its first commit has nothing to build on until its base snapshot.
+    let Ok(plan) = context.plan(end) else { return Ok(report) };
+    if let Some(fuzzy) = plan.base.filter(|b| b.consistent_from != b.to) {
+        add(snapshot(context, fuzzy.consistent_from, options)?);
+    }
+    loop {
+        let plan = context.plan(end)?;
+        let Some(next) = boundary(context, plan.log_from, end, options)? else { break };
+        add(layer(context, plan.log_from, next, 0, options)?);
+        while let Some((from, to, level)) = promotion(context, options) {
+            add(layer(context, from, to, level, options)?);
+        }
+        let plan = context.plan(next)?;
+        let since: u64 = plan.deltas.iter().map(|d| d.bytes).sum();
+        let base = plan.base.as_ref().map_or(0, |b| b.bytes);
+        if since.saturating_mul(100) > base.saturating_mul(options.snapshot_percent) {
+            add(snapshot(context, next, options)?);
+        }
+    }
+    Ok(report)
+}
+
+/// Where the next layer of the lowest level ends: at the first segment boundary with enough log before it, or at the log's end.
+fn boundary(
+    context: &NodeContext,
+    from: Position,
+    end: Position,
+    options: &CompactOptions,
+) -> Result<Option<Position>> {
+    let mut bytes = 0;
+    for (segment, next) in context.log.between(from, end)? {
+        let file = context.storage.open(&segment.path).map_err(|e| Error::io("open", &segment.path, e))?;
+        let whole = file.len().map_err(|e| Error::io("stat", &segment.path, e))?;
+        bytes += whole;
+        if bytes >= options.layer_log_bytes {
+            let at = next.map_or(end, |n| n.from).min(end);
+            return Ok((at > from).then_some(at));
+        }
+    }
+    Ok(None)
+}
+
+/// The lowest layers that are enough to make a larger one: where it begins and ends, and its level.
+fn promotion(context: &NodeContext, options: &CompactOptions) -> Option<(Position, Position, u32)> {
+    let layers =
+        || context.record.layers.iter().filter(|l| l.timeline == context.timeline()).filter_map(|l| Some((l.from?, l)));
+    let highest = layers().map(|(_, l)| l.level).max()?;
+    (0..=highest).find_map(|level| {
+        // Where the levels above end, the next larger layer begins.
+        let covered = layers().filter(|(_, l)| l.level > level).map(|(_, l)| l.to).max().unwrap_or_default();
+        let mut run: Vec<(Position, Position)> =
+            layers().filter(|(from, l)| l.level == level && *from >= covered).map(|(from, l)| (from, l.to)).collect();
+        run.sort_unstable();
+        // Only a stretch without a gap becomes one layer.
+        let contiguous = run.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.0));
+        let enough = run.len() >= options.fan_out.max(2) as usize && contiguous;
+        let (first, last) = (run.first()?.0, run.last()?.1);
+        enough.then_some((first, last, level + 1))
+    })
+}

@@ -1,0 +1,100 @@
+//! The first copy of an engine's pages, taken while commits go on.
+//!
+//! A fuzzy copy may catch any page in any state since it began. So before it begins no batch may
+//! hold a patch against an older version: from its start on the first version of each page is logged as a
+//! full image, and replay from the start corrects whatever the copy caught.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::commit::{Shared, Tenancy};
+use crate::compact::copy_parts;
+use crate::error::{Error, Result};
+use crate::format::event::Event;
+use crate::layer::LayerWriter;
+use crate::options::CompactOptions;
+use crate::types::{PageSize, Position, SpaceId};
+
+/// How long open batches may keep a base copy from beginning.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a base copy reads an engine's pages.
+pub trait PageSource {
+    /// Called once, with the log standing still at `position`: the host can take a read snapshot of its own here, which must be quick.
+    /// Returns whether it did: then the pages are read as of exactly this position; else they may change while they are read.
+    fn begin(&mut self, position: Position) -> Result<bool>;
+
+    /// Reads whole pages of a space, from page `first` on, into `buf`. What lies beyond the end of the engine's file stays as it is (zero).
+    fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+/// A space to copy.
+#[derive(Clone, Copy, Debug)]
+pub struct BaseSpace<'a> {
+    /// Its number.
+    pub id: SpaceId,
+    /// Its name.
+    pub name: &'a str,
+    /// The size of its pages.
+    pub page_size: PageSize,
+}
+
+/// Allows patches again when the copy ends, however it ends.
+struct Restore<'a>(&'a Shared);
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        drop(self.0.change_tenancy(true));
+    }
+}
+
+/// Copies all pages; gives the position from which on the archive can be restored.
+pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
+    // Batches that begin now log full images only; the older ones are waited for.
+    let guard = Restore(shared);
+    wait_for(shared.change_tenancy(false))?;
+    let (state, consistent) = shared.at_standstill(|state| {
+        let begun = source.begin(state.position);
+        shared.table.clear(state.position);
+        drop(guard);
+        begun.map(|consistent| (state.clone(), consistent))
+    })?;
+    shared.flush()?;
+    let scope = format!("b{:08x}", shared.node.get());
+    super::writer::remove_leftovers(shared.storage.as_ref(), &scope)?;
+    let layer = LayerWriter {
+        storage: shared.storage.as_ref(),
+        keys: &shared.keys,
+        scope: &scope,
+        node: shared.node,
+        timeline: shared.timeline,
+        from: None,
+        to: state.position,
+        created: shared.clock.now(),
+    };
+    let mut parts = Vec::new();
+    for (id, space) in &state.spaces {
+        let base = BaseSpace { id: *id, name: &space.name, page_size: space.page_size };
+        parts.extend(copy_parts(&layer, *id, space, options, &mut |first, buf| source.read_pages(base, first, buf))?);
+    }
+    let consistent_from = if consistent { state.position } else { shared.flush()? };
+    let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
+    crate::compact::read_back(layer.storage, layer.keys, &record)?;
+    shared.catalog.append(&shared.actor, |_| Ok((Event::LayerPublished(record.clone()), ())))?;
+    Ok(consistent_from)
+}
+
+/// Waits until no batch works under these rules any more.
+fn wait_for(tenancy: Arc<Tenancy>) -> Result<()> {
+    let begun = Instant::now();
+    while Arc::strong_count(&tenancy) > 1 {
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::Unsupported(
+                "a base copy waits for open batches, and one has been open for 30 seconds: commit or drop it first"
+                    .into(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

@@ -1,0 +1,538 @@
+//! One commit in the making.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::commit::{Assembled, Shared};
+use super::pages::{Lookup, Version};
+use crate::crypto::SecretKey;
+use crate::crypto::aead::FrameCipher;
+use crate::delta::Encoder;
+use crate::error::{Error, Result};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
+use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
+use crate::format::state::{ConfigValue, Effect, MAX_MARK, MAX_SPACE_LENGTH, page_end};
+use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
+use crate::storage::{AppendFile, read_range};
+use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
+
+/// Ops are gathered in pieces of about this size.
+const PIECE: usize = 1 << 20;
+
+/// Whether a configuration value belongs to the data or to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConfigScope {
+    /// Restored with the node.
+    Data,
+    /// Bound to the environment, such as a network address: a restore reports it and does not apply it.
+    Environment,
+}
+
+/// What a page is within the batch.
+#[derive(Debug)]
+enum Local {
+    /// Written here.
+    Known { crc: u32, chain: u16, image: Option<Box<[u8]>> },
+    /// Changed here to something that the writer does not know.
+    Unknown,
+}
+
+/// A set of changes that commits as one or not at all. Dropping it discards it.
+///
+/// Writers of the same page must be serialised by the host, as an engine's page latches do; different pages may be written
+/// by any number of batches at a time. Made by [`Writer::batch`](super::Writer::batch).
+#[derive(Debug)]
+#[must_use = "a batch does nothing until it is committed"]
+pub struct Batch {
+    shared: Arc<Shared>,
+    token: Arc<super::commit::Tenancy>,
+    /// The newest commit when the batch began.
+    began: Position,
+    ops: Ops,
+    effects: Vec<Effect>,
+    pages: HashMap<PageId, Local>,
+    /// Versions outside the batch that patches in it stand on.
+    bases: HashMap<PageId, u32>,
+    /// From which page on a space was cut in this batch.
+    cuts: HashMap<SpaceId, u64>,
+    created: HashMap<SpaceId, PageSize>,
+    dropped: HashSet<SpaceId>,
+    restore_points: Vec<String>,
+    encoder: Option<Encoder>,
+    scratch: Vec<u8>,
+}
+
+impl Batch {
+    pub(super) fn new(shared: Arc<Shared>) -> Batch {
+        let token = shared.tenancy();
+        let began = shared.newest();
+        Batch {
+            ops: Ops::new(shared.options.batch_bytes),
+            shared,
+            token,
+            began,
+            effects: Vec::new(),
+            pages: HashMap::new(),
+            bases: HashMap::new(),
+            cuts: HashMap::new(),
+            created: HashMap::new(),
+            dropped: HashSet::new(),
+            restore_points: Vec::new(),
+            encoder: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Adds a page file. Its name must be new to the node and fit for a file name:
+    /// 1 to 200 bytes, no control characters, no slash, no dot in front. Its length is zero.
+    pub fn create_space(&mut self, name: &str, page_size: PageSize) -> Result<SpaceId> {
+        check_name("space", name)?;
+        let space = self.shared.reserve_space()?;
+        self.op(&Op::CreateSpace { space, page_size, name })?;
+        self.effects.push(Effect::Create(space, page_size, name.to_owned()));
+        self.created.insert(space, page_size);
+        Ok(space)
+    }
+
+    /// Removes a page file with all its pages. Its number is never used again.
+    pub fn drop_space(&mut self, space: SpaceId) -> Result<()> {
+        self.page_size(space)?;
+        self.op(&Op::DropSpace(space))?;
+        self.effects.push(Effect::Drop(space));
+        self.cut(space, 0);
+        self.dropped.insert(space);
+        Ok(())
+    }
+
+    /// Sets the exact length of a page file in bytes (at most 2^62). Pages beyond it are gone, the rest of a page
+    /// that it cuts becomes zero, and should the file grow again, all that is zero.
+    pub fn set_length(&mut self, space: SpaceId, length: u64) -> Result<()> {
+        let page_size = self.page_size(space)?;
+        if length > MAX_SPACE_LENGTH {
+            return Err(Error::LimitExceeded { what: "length of a space", limit: MAX_SPACE_LENGTH, found: length });
+        }
+        self.op(&Op::SetLength(space, length))?;
+        self.effects.push(Effect::SetLength(space, length));
+        self.cut(space, length / u64::from(page_size.get()));
+        Ok(())
+    }
+
+    /// Writes a whole page; its space grows to hold it.
+    ///
+    /// `previous` is the image that this one replaces, where the host has it: with it the log holds a small patch, without it
+    /// one as well while the writer has the image in its cache, else the page itself, compressed.
+    /// [`Error::PreviousImageMismatch`] where it is not the version that the log holds: the archive and the engine have parted.
+    pub fn write_page(&mut self, page: PageId, image: &[u8], previous: Option<&[u8]>) -> Result<()> {
+        let size = self.page_size(page.space)?;
+        for bytes in [Some(image), previous].into_iter().flatten() {
+            if bytes.len() != size.bytes() {
+                return Err(Error::PageSizeMismatch { page, expected: size.bytes(), found: bytes.len() });
+            }
+        }
+        check_page(size, page)?;
+        let known = self.known(page);
+        if let (Some((version, _)), Some(previous)) = (&known, previous) {
+            let found = crc32fast::hash(previous);
+            if found != version.crc {
+                return Err(Error::PreviousImageMismatch { page, expected: version.crc, found });
+            }
+        }
+        let may_patch = self.token.patches;
+        let base = known.filter(|(v, _)| may_patch && v.chain < self.shared.options.chain_bound);
+        let cached = match (&base, previous) {
+            (Some((version, local)), None) => self.cached(page, version, *local),
+            _ => None,
+        };
+        let base_image = previous.or(cached.as_deref());
+        let crc = crc32fast::hash(image);
+        let chain = match (base, base_image) {
+            (Some((version, local)), Some(old)) if self.put_patch(page, crc, image, old)? => {
+                if !local {
+                    self.bases.entry(page).or_insert(version.crc);
+                }
+                version.chain + 1
+            }
+            _ => {
+                self.put_full(page, crc, image)?;
+                0
+            }
+        };
+        // A host that gives previous images needs no cache of them.
+        let keep = previous.is_none() && self.shared.options.image_cache > 0;
+        let image = keep.then(|| image.into());
+        self.pages.insert(page, Local::Known { crc, chain, image });
+        self.extend(page);
+        Ok(())
+    }
+
+    /// Writes some bytes of a page. Becomes a patch where the writer has the page's image; else the bytes are logged as they are, and
+    /// the page has no CRC-32 of its own until it is next written whole.
+    pub fn write_range(&mut self, page: PageId, offset: usize, bytes: &[u8]) -> Result<()> {
+        let size = self.page_size(page.space)?;
+        let end = offset.saturating_add(bytes.len());
+        if end > size.bytes() {
+            return Err(Error::PageSizeMismatch { page, expected: size.bytes(), found: end });
+        }
+        check_page(size, page)?;
+        if let Some((version, local)) = self.known(page)
+            && let Some(mut image) = self.cached(page, &version, local)
+        {
+            if let Some(range) = image.get_mut(offset..end) {
+                range.copy_from_slice(bytes);
+            }
+            return self.write_page(page, &image, None);
+        }
+        // At most 64 KiB.
+        self.op(&Op::Range { page, offset: offset as u32, bytes: Blob::plain(bytes) })?;
+        self.pages.insert(page, Local::Unknown);
+        self.extend(page);
+        Ok(())
+    }
+
+    /// Adds a record that the host itself replays, through a [`Redo`](crate::Redo): at most 16 MiB. Records of a batch are replayed in their order.
+    pub fn log_record(&mut self, record: &[u8]) -> Result<()> {
+        limit("logical record", MAX_RECORD, record.len())?;
+        let mut compressed = std::mem::take(&mut self.scratch);
+        compressed.clear();
+        let worth = record.len() >= 128 && self.encoder()?.compress(record, &mut compressed)?.is_some();
+        let blob =
+            if worth { Blob { stored: &compressed, plain_len: Some(record.len()) } } else { Blob::plain(record) };
+        let done = self.op(&Op::Logical(blob));
+        self.scratch = compressed;
+        self.effects.push(Effect::Logical);
+        done
+    }
+
+    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there.
+    pub fn redo_point(&mut self, position: Position) -> Result<()> {
+        self.effects.push(Effect::Redo(position));
+        self.op(&Op::RedoPoint(position))
+    }
+
+    /// Sets a configuration value of the node. All keys and values together take at most 1 MiB.
+    pub fn set_config(&mut self, key: &str, value: &[u8], scope: ConfigScope) -> Result<()> {
+        limit("configuration key", MAX_NAME, key.len())?;
+        limit("configuration value", MAX_RECORD, value.len())?;
+        let environment_bound = scope == ConfigScope::Environment;
+        self.effects.push(Effect::SetConfig(key.to_owned(), ConfigValue { value: value.to_vec(), environment_bound }));
+        self.op(&Op::SetConfig { key, value: Blob::plain(value), environment_bound })
+    }
+
+    /// Removes a configuration value; no error where there is none.
+    pub fn remove_config(&mut self, key: &str) -> Result<()> {
+        limit("configuration key", MAX_NAME, key.len())?;
+        self.effects.push(Effect::RemoveConfig(key.to_owned()));
+        self.op(&Op::RemoveConfig(key))
+    }
+
+    /// Gives the commit a name to restore by. The name must be new to the node; the commit is synced whatever durability it asks for.
+    pub fn restore_point(&mut self, name: &str) -> Result<()> {
+        check_name("restore point", name)?;
+        self.restore_points.push(name.to_owned());
+        self.op(&Op::RestorePoint(name))
+    }
+
+    /// Notes the host's own log position, at most 64 bytes. Marks are compared byte by byte and must not go back.
+    pub fn mark(&mut self, mark: &[u8]) -> Result<()> {
+        limit("host mark", MAX_MARK, mark.len())?;
+        self.effects.push(Effect::Mark(mark.to_vec()));
+        self.op(&Op::Mark(mark))
+    }
+
+    /// Notes the global transaction that the commit is part of, at most 64 bytes.
+    pub fn global_transaction(&mut self, id: &[u8]) -> Result<()> {
+        limit("global transaction id", MAX_MARK, id.len())?;
+        self.op(&Op::GlobalTransaction(id))
+    }
+
+    /// Adds a remark for people and tools: a key of at most 200 bytes and a text of at most 4,096.
+    pub fn annotate(&mut self, key: &str, text: &str) -> Result<()> {
+        limit("annotation key", MAX_NAME, key.len())?;
+        limit("annotation", MAX_TEXT, text.len())?;
+        self.op(&Op::Annotation { key, text })
+    }
+
+    /// Commits, at a time given by the writer: the clock's, or just after the commit before where that is later.
+    pub fn commit(self, durability: Durability) -> Result<Commit> {
+        self.finish(None, durability)
+    }
+
+    /// Commits at a time given by the host, which must be later than every commit before.
+    pub fn commit_at(self, timestamp: Timestamp, durability: Durability) -> Result<Commit> {
+        self.finish(Some(timestamp), durability)
+    }
+
+    fn finish(mut self, timestamp: Option<Timestamp>, durability: Durability) -> Result<Commit> {
+        let shared = Arc::clone(&self.shared);
+        let mut ops = std::mem::replace(&mut self.ops, Ops::new(0));
+        let assembled = Assembled {
+            timestamp,
+            durability,
+            effects: std::mem::take(&mut self.effects),
+            restore_points: std::mem::take(&mut self.restore_points),
+        };
+        shared.commit(&mut ops, assembled, self)
+    }
+
+    /// Checks, under the log's lock, that what the batch stands on is still so.
+    pub(super) fn check(&self, newest: Position) -> Result<()> {
+        if newest == self.began {
+            return Ok(());
+        }
+        for (&page, &crc) in &self.bases {
+            let unchanged = match self.shared.table.version(page) {
+                Lookup::Known(version) => version.crc == crc,
+                Lookup::UnknownSince(at) => at <= self.began,
+            };
+            if !unchanged {
+                return Err(Error::Conflict { page });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes, under the log's lock, what the batch has made of its pages.
+    pub(super) fn publish(&mut self, at: Position, really_cut: impl Fn(SpaceId, u64) -> bool) {
+        let table = &self.shared.table;
+        for (space, first) in self.cuts.drain() {
+            if really_cut(space, first) {
+                table.cut(space, first, at);
+            }
+        }
+        for (page, local) in self.pages.drain() {
+            match local {
+                Local::Known { crc, chain, image } => table.record(page, Version { crc, chain, at }, image),
+                Local::Unknown => table.forget(page, at),
+            }
+        }
+        if !self.created.is_empty() || !self.dropped.is_empty() {
+            let mut spaces = self.shared.spaces.write();
+            spaces.extend(self.created.drain());
+            spaces.retain(|space, _| !self.dropped.contains(space));
+        }
+    }
+
+    fn op(&mut self, op: &Op<'_>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.ops.put(op, &shared)
+    }
+
+    fn page_size(&self, space: SpaceId) -> Result<PageSize> {
+        let found = if self.dropped.contains(&space) {
+            None
+        } else {
+            self.created.get(&space).copied().or_else(|| self.shared.spaces.read().get(&space).copied())
+        };
+        found.ok_or_else(|| Error::NoSuchSpace { space: space.to_string(), node: self.shared.name.clone() })
+    }
+
+    /// The version of a page that the batch would patch, and whether it is the batch's own.
+    fn known(&self, page: PageId) -> Option<(Version, bool)> {
+        match self.pages.get(&page) {
+            Some(Local::Known { crc, chain, .. }) => {
+                Some((Version { crc: *crc, chain: *chain, at: Position::ORIGIN }, true))
+            }
+            Some(Local::Unknown) => None,
+            None if self.cuts.get(&page.space).is_some_and(|first| page.page >= *first) => None,
+            None => match self.shared.table.version(page) {
+                Lookup::Known(version) => Some((version, false)),
+                Lookup::UnknownSince(_) => None,
+            },
+        }
+    }
+
+    fn cached(&self, page: PageId, version: &Version, local: bool) -> Option<Box<[u8]>> {
+        if !local {
+            return self.shared.table.image(page, version.at);
+        }
+        match self.pages.get(&page) {
+            Some(Local::Known { image, .. }) => image.clone(),
+            _ => None,
+        }
+    }
+
+    fn encoder(&mut self) -> Result<&mut Encoder> {
+        if self.encoder.is_none() {
+            self.encoder = Some(self.shared.take_encoder()?);
+        }
+        self.encoder.as_mut().ok_or_else(|| Error::Unsupported("no encoder".into()))
+    }
+
+    /// Logs a patch; `false` where it would not be smaller than the page compressed.
+    fn put_patch(&mut self, page: PageId, crc: u32, image: &[u8], old: &[u8]) -> Result<bool> {
+        let mut patch = std::mem::take(&mut self.scratch);
+        patch.clear();
+        self.encoder()?.patch(image, old, &mut patch)?;
+        // Beyond a quarter of the page the full image may well be as small, and it ends the chain.
+        let small = patch.len() <= image.len() / 4;
+        let done = if small { self.op(&Op::PagePatch { page, crc, patch: &patch }) } else { Ok(()) };
+        self.scratch = patch;
+        done.map(|()| small)
+    }
+
+    fn put_full(&mut self, page: PageId, crc: u32, image: &[u8]) -> Result<()> {
+        let mut compressed = std::mem::take(&mut self.scratch);
+        compressed.clear();
+        let blob = match self.encoder()?.compress(image, &mut compressed)? {
+            Some(_) => Blob { stored: &compressed, plain_len: Some(0) },
+            None => Blob::plain(image),
+        };
+        let done = self.op(&Op::PageFull { page, crc, image: blob });
+        self.scratch = compressed;
+        done
+    }
+
+    fn cut(&mut self, space: SpaceId, first: u64) {
+        let cut = self.cuts.entry(space).or_insert(first);
+        *cut = first.min(*cut);
+        self.pages.retain(|page, _| page.space != space || page.page < first);
+    }
+
+    /// Notes that a page makes its space grow; consecutive notes of one space become one.
+    fn extend(&mut self, page: PageId) {
+        match self.effects.last_mut() {
+            Some(Effect::Extend(last)) if last.space == page.space => last.page = last.page.max(page.page),
+            _ => self.effects.push(Effect::Extend(page)),
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if let Some(encoder) = self.encoder.take() {
+            self.shared.return_encoder(encoder);
+        }
+        self.ops.discard(&self.shared);
+    }
+}
+
+fn limit(what: &'static str, limit: usize, found: usize) -> Result<()> {
+    if found > limit {
+        return Err(Error::LimitExceeded { what, limit: limit as u64, found: found as u64 });
+    }
+    Ok(())
+}
+
+fn check_page(size: PageSize, page: PageId) -> Result<()> {
+    page_end(size, page.page).map(drop).map_err(|_| Error::LimitExceeded {
+        what: "page number",
+        limit: MAX_SPACE_LENGTH / u64::from(size.get()) - 1,
+        found: page.page,
+    })
+}
+
+/// The ops of a batch, in pieces that end where an op does; on disk, encrypted, when there are many.
+#[derive(Debug)]
+pub(super) struct Ops {
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+    bound: usize,
+    spill: Option<Spill>,
+}
+
+#[derive(Debug)]
+struct Spill {
+    path: String,
+    file: Box<dyn AppendFile>,
+    sealer: FrameSealer,
+    opener: FrameOpener,
+    /// Offset, length and chain value of each piece.
+    pieces: Vec<(u64, usize, [u8; TAG_LEN])>,
+}
+
+impl Ops {
+    fn new(bound: usize) -> Ops {
+        Ops { pieces: Vec::new(), bytes: 0, bound, spill: None }
+    }
+
+    fn put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
+        if self.pieces.last().is_none_or(|p| p.len() >= PIECE) {
+            if self.bytes > self.bound {
+                self.spill(shared)?;
+            }
+            self.pieces.push(Vec::new());
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            let before = piece.len();
+            op.put(piece);
+            self.bytes += piece.len() - before;
+        }
+        Ok(())
+    }
+
+    /// Moves all pieces to disk.
+    fn spill(&mut self, shared: &Shared) -> Result<()> {
+        if self.spill.is_none() {
+            // A key of its own that is never stored: after a crash the file is noise.
+            let key = SecretKey::random(shared.keys.rng().as_ref())?;
+            let backend = shared.keys.backend();
+            let path = temporary_name(&shared.keys, &shared.scope)?;
+            let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
+            self.spill = Some(Spill {
+                path,
+                file,
+                sealer: FrameSealer::new(FrameCipher::new(backend, &key), [0; TAG_LEN], Arc::clone(shared.keys.rng())),
+                opener: FrameOpener::new(FrameCipher::new(backend, &key), [0; TAG_LEN]),
+                pieces: Vec::new(),
+            });
+        }
+        if let Some(spill) = &mut self.spill {
+            let mut sealed = Vec::new();
+            for piece in self.pieces.drain(..) {
+                let chain = spill.sealer.chain();
+                sealed.clear();
+                spill.sealer.seal(FrameSpec::plain(FrameKind::Body, 0, 0), &[&piece], &mut sealed)?;
+                spill.pieces.push((spill.file.len(), sealed.len(), chain));
+                spill.file.append(&sealed).map_err(|e| Error::io("write", &spill.path, e))?;
+            }
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// How many pieces there are.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len() + self.spill.as_ref().map_or(0, |s| s.pieces.len())
+    }
+
+    /// Bytes of the ops where they are one piece in memory, or none.
+    pub fn single(&self) -> Option<&[u8]> {
+        match (&self.spill, self.pieces.as_slice()) {
+            (None, []) => Some(&[]),
+            (None, [only]) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Gives all pieces in order; the flag says which is the last.
+    pub fn each(&mut self, shared: &Shared, visit: &mut dyn FnMut(&[u8], bool) -> Result<()>) -> Result<()> {
+        let count = self.pieces();
+        let mut seen = 0;
+        if let Some(spill) = &self.spill {
+            let file = shared.storage.open(&spill.path).map_err(|e| Error::io("open", &spill.path, e))?;
+            for (offset, len, chain) in &spill.pieces {
+                let mut frame = read_range(file.as_ref(), &spill.path, *offset, *len)?;
+                let header = FrameHeader::decode(&frame).map_err(|e| e.at(&spill.path, *offset))?;
+                let opened = spill.opener.open_in_place(&header, chain, &mut frame);
+                let (piece, _) =
+                    opened.map_err(|_| crate::sealed::frame_error(&spill.path, *offset, &header, false))?;
+                debug_assert_eq!(piece.len() + HEADER_LEN + TAG_LEN, *len);
+                seen += 1;
+                visit(piece, seen == count)?;
+            }
+        }
+        for piece in &self.pieces {
+            seen += 1;
+            visit(piece, seen == count)?;
+        }
+        Ok(())
+    }
+
+    pub fn discard(&mut self, shared: &Shared) {
+        if let Some(spill) = self.spill.take() {
+            drop(spill.file);
+            // Best effort: the next writer of the node removes what stays.
+            let _ = shared.storage.remove(&spill.path);
+        }
+    }
+}

@@ -1,0 +1,654 @@
+//! Group commit: many threads, one log.
+//!
+//! A commit gets its LSN and time under the log's lock, in the order in which it joins what is
+//! pending. One of the waiting threads then writes and syncs for all (the leader),
+//! while the next ones gather. Nothing but the leader touches the segment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::batch::{Batch, Ops};
+use super::pages::PageTable;
+use crate::catalog::Catalog;
+use crate::delta::Encoder;
+use crate::env::Clock;
+use crate::error::{Error, Result};
+use crate::format::event::{Actor, Event};
+use crate::format::frame::FrameKind;
+use crate::format::record::CommitsBuilder;
+use crate::format::segment::{PreviousSegment, SegmentPreface};
+use crate::format::state::{Effect, NodeState, StateError};
+use crate::options::WriterOptions;
+use crate::sealed::ArchiveKeys;
+use crate::storage::{LockGuard, Storage};
+use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
+use crate::wal::{ActiveSegment, SegmentStart};
+
+/// Encoders kept for the next batch.
+const MAX_ENCODERS: usize = 16;
+
+/// What batches and threads of one writer share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub keys: Arc<ArchiveKeys>,
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub actor: Actor,
+    pub node: NodeId,
+    pub name: String,
+    pub timeline: TimelineId,
+    pub epoch: Epoch,
+    /// Prefix of its temporary files.
+    pub scope: String,
+    pub options: WriterOptions,
+    pub table: PageTable,
+    pub spaces: RwLock<HashMap<SpaceId, PageSize>>,
+    next_space: AtomicU32,
+    tenancy: Mutex<Arc<Tenancy>>,
+    encoders: Mutex<Vec<Encoder>>,
+    log: Mutex<LogState>,
+    wake: Condvar,
+    /// Held as long as the writer lives.
+    _lock: Box<dyn LockGuard>,
+}
+
+/// Under which rules a batch was begun; counted while batches hold it.
+#[derive(Debug)]
+pub(crate) struct Tenancy {
+    /// Whether it may log patches: not while a base snapshot is about to begin.
+    pub patches: bool,
+}
+
+#[derive(Debug)]
+struct LogState {
+    /// The state after every commit that has an LSN.
+    state: NodeState,
+    pending: Pending,
+    /// `None` while a leader works with it.
+    io: Option<Io>,
+    durable: Position,
+    failed: Option<Error>,
+    closed: bool,
+    /// Names given by commits that are pending, so that none is given twice.
+    naming: Vec<String>,
+}
+
+/// Commits that have an LSN and are not written.
+#[derive(Debug, Default)]
+struct Pending {
+    frames: Vec<PendingFrame>,
+    bytes: usize,
+    restore_points: Vec<NamedCommit>,
+}
+
+#[derive(Debug)]
+struct PendingFrame {
+    kind: FrameKind,
+    first: Position,
+    last: Position,
+    before: Timestamp,
+    builder: CommitsBuilder,
+}
+
+#[derive(Debug)]
+struct NamedCommit {
+    name: String,
+    position: Position,
+    timestamp: Timestamp,
+}
+
+/// What only the leader touches.
+#[derive(Debug)]
+struct Io {
+    segment: Option<ActiveSegment>,
+    /// The state that the next segment continues from; current where there is no segment.
+    base: NodeState,
+    next_sequence: u64,
+    /// The segment before the next one, and its link.
+    previous: Option<(PreviousSegment, [u8; 32])>,
+    /// The newest commit that was handed to storage.
+    written: Position,
+    /// Whether the current segment holds a commit or tick.
+    used: bool,
+}
+
+/// Where a writer takes up the log.
+#[derive(Debug)]
+pub(crate) struct Continuation {
+    pub state: NodeState,
+    pub next_sequence: u64,
+    pub previous: Option<(PreviousSegment, [u8; 32])>,
+}
+
+/// A batch ready to commit, beside its ops.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub timestamp: Option<Timestamp>,
+    pub durability: Durability,
+    pub effects: Vec<Effect>,
+    pub restore_points: Vec<String>,
+}
+
+/// What a writer is made of.
+#[derive(Debug)]
+pub(crate) struct SharedParts {
+    pub storage: Arc<dyn Storage>,
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub actor: Actor,
+    pub node: NodeId,
+    pub name: String,
+    pub timeline: TimelineId,
+    pub epoch: Epoch,
+    pub options: WriterOptions,
+    pub lock: Box<dyn LockGuard>,
+}
+
+impl Shared {
+    pub fn new(parts: SharedParts, scope: String, at: Continuation) -> Shared {
+        let options = parts.options;
+        let spaces = at.state.spaces.iter().map(|(id, s)| (*id, s.page_size)).collect();
+        Shared {
+            keys: Arc::clone(parts.catalog.keys()),
+            storage: parts.storage,
+            catalog: parts.catalog,
+            clock: parts.clock,
+            actor: parts.actor,
+            node: parts.node,
+            name: parts.name,
+            timeline: parts.timeline,
+            epoch: parts.epoch,
+            scope,
+            table: PageTable::new(options.page_table, options.image_cache),
+            options,
+            spaces: RwLock::new(spaces),
+            next_space: AtomicU32::new(at.state.next_space),
+            tenancy: Mutex::new(Arc::new(Tenancy { patches: true })),
+            encoders: Mutex::default(),
+            log: Mutex::new(LogState {
+                durable: at.state.position,
+                io: Some(Io {
+                    segment: None,
+                    base: at.state.clone(),
+                    next_sequence: at.next_sequence,
+                    previous: at.previous,
+                    written: at.state.position,
+                    used: false,
+                }),
+                state: at.state,
+                pending: Pending::default(),
+                failed: None,
+                closed: false,
+                naming: Vec::new(),
+            }),
+            wake: Condvar::new(),
+            _lock: parts.lock,
+        }
+    }
+
+    pub fn reserve_space(&self) -> Result<SpaceId> {
+        let id = self.next_space.fetch_add(1, Ordering::Relaxed);
+        if id == u32::MAX {
+            let limit = u64::from(u32::MAX) - 1;
+            return Err(Error::LimitExceeded { what: "spaces ever created", limit, found: u64::from(id) });
+        }
+        Ok(SpaceId::new(id))
+    }
+
+    pub fn take_encoder(&self) -> Result<Encoder> {
+        let kept = self.encoders.lock().pop();
+        kept.map_or_else(|| Encoder::new().map_err(Error::from), Ok)
+    }
+
+    pub fn return_encoder(&self, encoder: Encoder) {
+        let mut kept = self.encoders.lock();
+        if kept.len() < MAX_ENCODERS {
+            kept.push(encoder);
+        }
+    }
+
+    /// The rules for a batch that begins now.
+    pub fn tenancy(&self) -> Arc<Tenancy> {
+        Arc::clone(&self.tenancy.lock())
+    }
+
+    /// Changes the rules for batches that begin from now on; gives the old ones.
+    pub fn change_tenancy(&self, patches: bool) -> Arc<Tenancy> {
+        std::mem::replace(&mut self.tenancy.lock(), Arc::new(Tenancy { patches }))
+    }
+
+    /// The newest commit that has an LSN.
+    pub fn newest(&self) -> Position {
+        self.log.lock().state.position
+    }
+
+    /// The newest durable commit.
+    pub fn durable(&self) -> Position {
+        self.log.lock().durable
+    }
+
+    /// The state after the newest commit that has an LSN.
+    pub fn state(&self) -> NodeState {
+        self.log.lock().state.clone()
+    }
+
+    /// Runs with the log standing still at a position. What it does must be short.
+    pub fn at_standstill<T>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
+        f(&self.log.lock().state)
+    }
+
+    /// Commits a batch.
+    pub fn commit(&self, ops: &mut Ops, assembled: Assembled, mut batch: Batch) -> Result<Commit> {
+        let mut log = self.log.lock();
+        // Room first, so that memory stays bounded whatever the durability; and for a large commit the
+        // leader's seat, as it writes its pieces itself.
+        let large = ops.single().is_none();
+        loop {
+            if log.pending.bytes >= self.options.pending_bytes {
+                self.lead_or_wait(&mut log, false)?;
+            } else if large && log.io.is_none() {
+                self.wake.wait(&mut log);
+            } else {
+                break;
+            }
+        }
+        Self::accepting(&log)?;
+        batch.check(log.state.position)?;
+        let timestamp = self.timestamp(&log.state, assembled.timestamp)?;
+        let before = log.state.timestamp;
+        let state = Next::new(&log.state, &assembled.effects)?;
+        for name in &assembled.restore_points {
+            let known = self.catalog.current()?.node(self.node)?.restore_points.contains_key(name);
+            let twice = assembled.restore_points.iter().filter(|n| *n == name).count() > 1;
+            if known || twice || log.naming.contains(name) {
+                return Err(Error::RestorePointExists { name: name.clone() });
+            }
+        }
+        // Everything that can be refused has been: from here on the commit has its place in the log.
+        let lsn = log.state.position.next_lsn();
+        let position = Position::from(lsn);
+        let old_lengths: HashMap<SpaceId, (u64, PageSize)> = state
+            .cuts()
+            .map(|id| (id, log.state.spaces.get(&id).map_or((0, PageSize::MIN), |s| (s.length, s.page_size))))
+            .collect();
+        state.install(&mut log.state);
+        log.state.advance(timestamp);
+        batch.publish(position, |space, first| {
+            old_lengths.get(&space).is_some_and(|(length, size)| first < size.pages_in(*length))
+        });
+        let named = assembled.restore_points.into_iter().map(|name| NamedCommit { name, position, timestamp });
+        let named: Vec<NamedCommit> = named.collect();
+        let durability = if named.is_empty() { assembled.durability } else { Durability::Synced };
+        log.naming.extend(named.iter().map(|n| n.name.clone()));
+
+        if let Some(bytes) = ops.single() {
+            let limit = self.options.frame_bytes;
+            let joins =
+                log.pending.frames.last().is_some_and(|f| f.kind == FrameKind::Commits && f.builder.len() < limit);
+            if !joins {
+                let builder = CommitsBuilder::new(before);
+                let kind = FrameKind::Commits;
+                log.pending.frames.push(PendingFrame { kind, first: position, last: position, before, builder });
+            }
+            if let Some(frame) = log.pending.frames.last_mut() {
+                frame.builder.push(timestamp, &[bytes]);
+                frame.last = position;
+            }
+            log.pending.bytes += bytes.len() + 16;
+            log.pending.restore_points.extend(named);
+            match durability {
+                Durability::Synced => {
+                    while log.durable < position {
+                        self.lead_or_wait(&mut log, true)?;
+                    }
+                }
+                Durability::Buffered => {
+                    if log.pending.bytes >= limit && log.io.is_some() {
+                        self.lead_or_wait(&mut log, false)?;
+                    }
+                }
+            }
+        } else {
+            log.pending.restore_points.extend(named);
+            let synced = durability == Durability::Synced;
+            self.lead(&mut log, synced, &mut |shared, io| shared.write_large(io, ops, position, before, timestamp))?;
+        }
+        Ok(Commit { lsn, timestamp })
+    }
+
+    /// Makes every commit so far durable.
+    pub fn flush(&self) -> Result<Position> {
+        let mut log = self.log.lock();
+        let wanted = log.state.position;
+        while log.durable < wanted {
+            self.lead_or_wait(&mut log, true)?;
+        }
+        Self::accepting(&log)?;
+        Ok(log.durable)
+    }
+
+    /// Logs that no commit happened until now; durable when it returns.
+    pub fn tick(&self) -> Result<Timestamp> {
+        let mut log = self.log.lock();
+        Self::accepting(&log)?;
+        let until = self.clock.now().max(log.state.known_until);
+        let last = log.state.position;
+        let before = log.state.timestamp;
+        let builder = CommitsBuilder::new(until);
+        log.pending.frames.push(PendingFrame { kind: FrameKind::Tick, first: last, last, before, builder });
+        log.pending.bytes += 16;
+        log.state.known_until = until;
+        while log.io.is_none() {
+            self.wake.wait(&mut log);
+            Self::accepting(&log)?;
+        }
+        self.lead(&mut log, true, &mut |_, _| Ok(()))?;
+        Ok(until)
+    }
+
+    /// What the writer's thread does from time to time.
+    pub fn housekeeping(&self) -> Result<()> {
+        let now = self.clock.now();
+        let (idle, old) = {
+            let log = self.log.lock();
+            Self::accepting(&log)?;
+            let due = log.state.known_until.saturating_add(self.options.tick_interval);
+            let segment = log.io.as_ref().and_then(|io| io.segment.as_ref().filter(|_| io.used));
+            let old = segment.is_some_and(|s| now > s.created().saturating_add(self.options.segment_age));
+            (now >= due, old)
+        };
+        self.flush()?;
+        if idle {
+            self.tick()?;
+        }
+        if old {
+            self.cut_segment()?;
+        }
+        Ok(())
+    }
+
+    /// Seals the current segment, so that it can be shipped; the next commit begins a new one.
+    pub fn cut_segment(&self) -> Result<()> {
+        self.flush()?;
+        let mut log = self.log.lock();
+        while log.io.is_none() {
+            self.wake.wait(&mut log);
+        }
+        Self::accepting(&log)?;
+        let state = log.state.clone();
+        // What joined since the flush is written before the seal.
+        self.lead(&mut log, true, &mut |_, io| seal(io, state.clone()))
+    }
+
+    /// Ends the tenure: everything durable, the segment sealed.
+    pub fn close(&self) -> Result<()> {
+        let done = self.cut_segment();
+        self.log.lock().closed = true;
+        done
+    }
+
+    fn accepting(log: &LogState) -> Result<()> {
+        if let Some(cause) = &log.failed {
+            return Err(match cause {
+                Error::Fenced { .. } => cause.clone(),
+                _ => Error::Poisoned { cause: Box::new(cause.clone()) },
+            });
+        }
+        if log.closed {
+            return Err(Error::Unsupported("the writer is closed: open it again".into()));
+        }
+        Ok(())
+    }
+
+    fn timestamp(&self, state: &NodeState, given: Option<Timestamp>) -> Result<Timestamp> {
+        let newest = state.timestamp.max(state.known_until);
+        match given {
+            None => Ok(self.clock.now().max(Timestamp::from_nanos(newest.as_nanos().saturating_add(1)))),
+            Some(given) if given > newest => Ok(given),
+            Some(given) => Err(Error::NotMonotonic {
+                what: "a commit's timestamp",
+                newest: newest.to_string(),
+                given: given.to_string(),
+            }),
+        }
+    }
+
+    /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
+    fn lead_or_wait(&self, log: &mut parking_lot::MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
+        Self::accepting(log)?;
+        if log.io.is_none() {
+            self.wake.wait(log);
+            return Ok(());
+        }
+        self.lead(log, sync, &mut |_, _| Ok(()))
+    }
+
+    /// Takes the leader's seat, which must be free: writes what is pending and then what `more` adds, without the lock.
+    fn lead(
+        &self,
+        log: &mut parking_lot::MutexGuard<'_, LogState>,
+        sync: bool,
+        more: &mut dyn FnMut(&Shared, &mut Io) -> Result<()>,
+    ) -> Result<()> {
+        Self::accepting(log)?;
+        let Some(mut io) = log.io.take() else { return Ok(()) };
+        let pending = std::mem::take(&mut log.pending);
+        let position = log.state.position;
+        let sync = sync || !pending.restore_points.is_empty();
+        // The state is needed only where a segment ends here.
+        let size = io.segment.as_ref().map_or(0, ActiveSegment::len) + pending.bytes as u64;
+        let after = (size >= self.options.segment_bytes).then(|| log.state.clone());
+        let done = parking_lot::MutexGuard::unlocked(log, || {
+            let done = self.write_group(&mut io, &pending, position, sync, more, after);
+            (io, done)
+        });
+        let (io, done) = done;
+        let names = &pending.restore_points;
+        log.naming.retain(|n| !names.iter().any(|p| p.name == *n));
+        let result = match done {
+            Ok(synced) => {
+                if synced {
+                    log.durable = log.durable.max(position);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                tracing::error!(node = %self.name, error = %e, "the writer stops: a write failed");
+                log.failed = Some(e.clone());
+                Err(e)
+            }
+        };
+        log.io = Some(io);
+        self.wake.notify_all();
+        result
+    }
+
+    /// Writes a group; tells whether everything up to `position` is durable.
+    fn write_group(
+        &self,
+        io: &mut Io,
+        pending: &Pending,
+        position: Position,
+        sync: bool,
+        more: &mut dyn FnMut(&Shared, &mut Io) -> Result<()>,
+        after: Option<NodeState>,
+    ) -> Result<bool> {
+        if !pending.frames.is_empty() {
+            let segment = self.segment(io)?;
+            if sync && pending.bytes < 64 << 10 {
+                segment.expect_small_appends();
+            }
+            for frame in &pending.frames {
+                let text = frame.builder.plaintext();
+                segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[text])?;
+            }
+            segment.write()?;
+            io.used = true;
+        }
+        let sealed_by_more = io.segment.is_some();
+        more(self, io)?;
+        io.written = position;
+        let sealed_by_more = sealed_by_more && io.segment.is_none();
+        if (sync || after.is_some())
+            && let Some(segment) = &mut io.segment
+        {
+            segment.sync()?;
+        }
+        for named in &pending.restore_points {
+            self.publish_restore_point(&named.name, named.position, named.timestamp)?;
+        }
+        if let Some(state) = after {
+            // The group may have been larger by what `more` added; the state is that of its end all the same.
+            seal(io, state)?;
+            return Ok(true);
+        }
+        Ok(sync || sealed_by_more)
+    }
+
+    /// Makes a named commit known to the catalog. The commit is durable already.
+    pub fn publish_restore_point(&self, name: &str, position: Position, timestamp: Timestamp) -> Result<()> {
+        self.catalog.append(&self.actor, |state| {
+            if state.node(self.node)?.restore_points.contains_key(name) {
+                return Err(Error::RestorePointExists { name: name.to_owned() });
+            }
+            let (node, timeline, name) = (self.node, self.timeline, name.to_owned());
+            Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, ()))
+        })
+    }
+
+    /// The segment to write to; begins one where there is none.
+    fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
+        let segment = match io.segment.take() {
+            Some(segment) => segment,
+            None => {
+                let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
+                let segment = ActiveSegment::create(
+                    self.storage.as_ref(),
+                    &self.keys,
+                    &self.scope,
+                    SegmentStart {
+                        node: self.node,
+                        timeline: self.timeline,
+                        epoch: self.epoch,
+                        sequence: io.next_sequence,
+                        created: self.clock.now(),
+                        link,
+                        preface: SegmentPreface { state: io.base.clone(), previous },
+                    },
+                )
+                .map_err(|e| match e {
+                    Error::Fenced { .. } => Error::Fenced { node: self.name.clone() },
+                    other => other,
+                })?;
+                io.next_sequence += 1;
+                io.used = false;
+                segment
+            }
+        };
+        Ok(io.segment.insert(segment))
+    }
+
+    /// Writes a commit of several pieces: partial frames, then the frame that ends it.
+    fn write_large(
+        &self,
+        io: &mut Io,
+        ops: &mut Ops,
+        position: Position,
+        before: Timestamp,
+        timestamp: Timestamp,
+    ) -> Result<()> {
+        let segment = self.segment(io)?;
+        let mut first = true;
+        ops.each(self, &mut |piece, last| {
+            if last {
+                let mut builder = CommitsBuilder::new(before);
+                builder.push(timestamp, &[piece]);
+                segment.push(FrameKind::Commits, !first, position, position, before, &[builder.plaintext()])?;
+            } else {
+                segment.push(FrameKind::Partial, !first, position, position, before, &[piece])?;
+            }
+            first = false;
+            segment.write()
+        })?;
+        io.used = true;
+        Ok(())
+    }
+}
+
+/// Seals the segment, where there is one that holds something.
+fn seal(io: &mut Io, state: NodeState) -> Result<()> {
+    if let Some(mut segment) = io.segment.take() {
+        segment.write()?;
+        io.previous = Some(segment.facts(state.position));
+        io.base = state.clone();
+        segment.seal(state)?;
+    }
+    Ok(())
+}
+
+/// The state after a batch, without copying what the batch does not touch.
+struct Next<'a> {
+    effects: &'a [Effect],
+    /// The changed state, where the batch does more than extend spaces.
+    whole: Option<NodeState>,
+}
+
+impl<'a> Next<'a> {
+    /// Checks that every effect is possible.
+    fn new(state: &NodeState, effects: &'a [Effect]) -> Result<Next<'a>> {
+        let simple = effects.iter().all(|e| match e {
+            Effect::Extend(page) => state.spaces.contains_key(&page.space),
+            Effect::SetLength(space, _) => state.spaces.contains_key(space),
+            Effect::Logical => true,
+            _ => false,
+        });
+        // Extending and setting lengths of spaces that exist was checked when the batch was built and cannot fail.
+        let whole = if simple {
+            None
+        } else {
+            let mut next = state.clone();
+            for effect in effects {
+                next.apply(effect).map_err(|e| refused(&e))?;
+            }
+            Some(next)
+        };
+        Ok(Next { effects, whole })
+    }
+
+    /// Spaces that the batch may have cut.
+    fn cuts(&self) -> impl Iterator<Item = SpaceId> {
+        self.effects.iter().filter_map(|e| match e {
+            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
+            _ => None,
+        })
+    }
+
+    fn install(self, state: &mut NodeState) {
+        match self.whole {
+            Some(next) => *state = next,
+            None => {
+                for effect in self.effects {
+                    let applied = state.apply(effect);
+                    debug_assert!(applied.is_ok(), "{applied:?}");
+                }
+            }
+        }
+    }
+}
+
+fn refused(e: &StateError) -> Error {
+    match e {
+        StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
+        StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
+        StateError::NoSpace(space) => {
+            Error::Unsupported(format!("space {space} was dropped by another commit meanwhile"))
+        }
+        StateError::Backwards(what) => {
+            Error::NotMonotonic { what, newest: "a later one".into(), given: "an earlier one".into() }
+        }
+    }
+}

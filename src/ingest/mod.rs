@@ -1,0 +1,21 @@
+//! From an engine's changes to durable commits.
+//!
+//! Owns batches, the page versions that patches are made against, group commit and the
+//! writer's tenure. Never reads the log, but for recovery when a writer opens.
+//!
+//! Invariants: a patch is logged only against a version that this writer itself logged and
+//! whose CRC-32 the given previous image matches; LSN and timestamp are given in the order of the
+//! log; nothing is acknowledged before it is as durable as was asked; after a failed
+//! write or sync nothing is accepted any more. A crash loses commits that were not
+//! acknowledged as synced, from the newest backwards.
+
+mod base;
+mod batch;
+mod commit;
+mod pages;
+mod writer;
+
+pub use base::{BaseSpace, PageSource};
+pub use batch::{Batch, ConfigScope};
+pub use writer::Writer;
+pub(crate) use writer::{OpenWriter, remove_leftovers};

@@ -1,0 +1,266 @@
+//! A writer's tenure: recovery when it opens, its thread, its end.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+
+use super::base::{self, PageSource};
+use super::batch::Batch;
+use super::commit::{Continuation, Shared, SharedParts};
+use crate::catalog::Catalog;
+use crate::delta::Decoder;
+use crate::env::Clock;
+use crate::error::{Error, Result};
+use crate::format::event::{Actor, Event};
+use crate::format::record::Op;
+use crate::format::state::{ConfigValue, NodeState};
+use crate::options::{CompactOptions, WriterOptions};
+use crate::storage::{Storage, create_dir_durable};
+use crate::types::{Epoch, NodeId, Position, SpaceId, Timestamp};
+use crate::wal::{Log, Visit, fold_ops};
+
+/// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// What opening needs to know.
+#[derive(Debug)]
+pub(crate) struct OpenWriter<'a> {
+    pub storage: &'a Arc<dyn Storage>,
+    pub catalog: &'a Arc<Catalog>,
+    pub clock: &'a Arc<dyn Clock>,
+    pub actor: &'a Actor,
+    pub node: NodeId,
+    pub options: WriterOptions,
+}
+
+impl Writer {
+    /// Opens the writer: takes the node's lock, recovers the log's end, begins a new epoch.
+    pub(crate) fn open(open: OpenWriter<'_>) -> Result<Writer> {
+        let OpenWriter { storage, catalog, clock, actor, node, options } = open;
+        let name = catalog.current()?.node(node)?.name.clone();
+        let dir = format!("nodes/{:08x}", node.get());
+        create_dir_durable(storage.as_ref(), &dir)?;
+        create_dir_durable(storage.as_ref(), "tmp")?;
+        let lock_path = format!("{dir}/writer.lock");
+        let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
+        let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
+        let scope = format!("w{:08x}", node.get());
+        remove_leftovers(storage.as_ref(), &scope)?;
+
+        let timeline = catalog.current()?.node(node)?.timeline;
+        let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };
+        let recovered = recover(&log)?;
+        let position = recovered.at.state.position;
+        let epoch = catalog.append(actor, |state| {
+            let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
+            Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
+        })?;
+        tracing::info!(node = %name, %epoch, %position, "writer opened");
+        let interval = options.flush_interval;
+        let shared = Arc::new(Shared::new(
+            SharedParts {
+                storage: Arc::clone(storage),
+                catalog: Arc::clone(catalog),
+                clock: Arc::clone(clock),
+                actor: actor.clone(),
+                node,
+                name,
+                timeline,
+                epoch,
+                options,
+                lock,
+            },
+            scope,
+            recovered.at,
+        ));
+        // A crash may have come between a named commit and its entry in the catalog.
+        for (name, position, timestamp) in recovered.restore_points {
+            match shared.publish_restore_point(&name, position, timestamp) {
+                Ok(()) | Err(Error::RestorePointExists { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let thread = interval.map(|interval| {
+            let (stop, stopped) = mpsc::channel();
+            let shared = Arc::clone(&shared);
+            let run = move || {
+                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                    if let Err(e) = shared.housekeeping() {
+                        tracing::error!(error = %e, "the writer's thread stops");
+                        break;
+                    }
+                }
+            };
+            (stop, std::thread::Builder::new().name("rewound-writer".into()).spawn(run))
+        });
+        let thread = match thread {
+            Some((stop, Ok(handle))) => Some((stop, handle)),
+            Some((_, Err(e))) => return Err(Error::io("start thread for", "writer", e)),
+            None => None,
+        };
+        Ok(Writer { shared, thread })
+    }
+
+    /// Begins a commit.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.shared))
+    }
+
+    /// Makes every commit so far durable; gives the newest.
+    pub fn flush(&self) -> Result<Position> {
+        self.shared.flush()
+    }
+
+    /// Logs that nothing was committed until now, so that the restorable window moves on. The writer's thread does this by itself.
+    pub fn tick(&self) -> Result<Timestamp> {
+        self.shared.tick()
+    }
+
+    /// Ends the current segment, so that it is sealed and can leave the machine. The writer does this by itself by size and age.
+    pub fn cut_segment(&self) -> Result<()> {
+        self.shared.cut_segment()
+    }
+
+    /// The newest commit, durable or not.
+    pub fn newest(&self) -> Position {
+        self.shared.newest()
+    }
+
+    /// The newest durable commit.
+    pub fn durable(&self) -> Position {
+        self.shared.durable()
+    }
+
+    /// Time of the newest commit; zero before the first.
+    pub fn newest_timestamp(&self) -> Timestamp {
+        self.shared.at_standstill(|state| state.timestamp)
+    }
+
+    /// This writer's tenure.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    /// The space of this name, in the newest state.
+    pub fn space(&self, name: &str) -> Option<SpaceId> {
+        self.shared.at_standstill(|state| state.space_named(name))
+    }
+
+    /// Length in bytes of a space, in the newest state.
+    pub fn space_length(&self, space: SpaceId) -> Option<u64> {
+        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.length))
+    }
+
+    /// A configuration value, in the newest state.
+    pub fn config(&self, key: &str) -> Option<ConfigValue> {
+        self.shared.at_standstill(|state| state.config.get(key).cloned())
+    }
+
+    /// The newest host mark: where an adapter takes up its work again.
+    pub fn host_mark(&self) -> Option<Vec<u8>> {
+        self.shared.at_standstill(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+    }
+
+    /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
+    /// ([`Origin::Existing`](crate::Origin::Existing)) can be restored from the position that this returns.
+    ///
+    /// Waits for batches that are open; call it with none open on the same thread.
+    pub fn base_snapshot(&self, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
+        base::copy(&self.shared, source, options)
+    }
+
+    /// Ends the tenure: every commit durable, the segment sealed, the lock free.
+    pub fn close(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let Some((stop, handle)) = self.thread.take() {
+            drop(stop);
+            // A panic of the thread has been reported where it happened.
+            let _ = handle.join();
+        }
+        self.shared.close()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(e) = self.end()
+            && !matches!(e, Error::Unsupported(_))
+        {
+            tracing::error!(error = %e, "closing the writer failed; the log is recovered when it opens again");
+        }
+    }
+}
+
+/// Removes temporary files of an earlier owner of the scope.
+pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
+    let prefix = format!("{scope}-");
+    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
+        if entry.name.starts_with(&prefix) {
+            let path = format!("tmp/{}", entry.name);
+            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+struct Recovered {
+    at: Continuation,
+    restore_points: Vec<(String, Position, Timestamp)>,
+}
+
+/// Finds where the log ends. Reads the newest segment only: its preface holds the state before it.
+fn recover(log: &Log) -> Result<Recovered> {
+    let Some(newest) = log.newest()? else {
+        let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
+        return Ok(Recovered { at, restore_points: Vec::new() });
+    };
+    let reader = log.open(&newest)?;
+    let next_sequence = newest.sequence + 1;
+    if let Some((state, facts, link)) = reader.sealed_end()? {
+        let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
+        return Ok(Recovered { at, restore_points: Vec::new() });
+    }
+    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first.
+    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
+    let mut state = reader.preface().state.clone();
+    // The state in the midst of a commit of several frames, which may never have ended.
+    let mut unfinished: Option<NodeState> = None;
+    let mut decoder = Decoder::new()?;
+    let (mut points, mut names) = (Vec::new(), Vec::new());
+    let end = reader.scan(newest.from, None, &mut |visit| {
+        let (ops, offset) = match &visit {
+            Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
+            Visit::Tick { .. } => return Ok(true),
+        };
+        let whole = matches!(visit, Visit::Commit { .. });
+        let mut next = match unfinished.take() {
+            Some(next) => next,
+            None if whole => std::mem::take(&mut state),
+            None => state.clone(),
+        };
+        fold_ops(&mut next, ops, &mut decoder, &newest.path, offset, &mut |op| {
+            if let Op::RestorePoint(name) = op {
+                names.push((*name).to_owned());
+            }
+        })?;
+        if let Visit::Commit { lsn, timestamp, .. } = visit {
+            next.advance(timestamp);
+            points.extend(names.drain(..).map(|name| (name, lsn.into(), timestamp)));
+            state = next;
+        } else {
+            unfinished = Some(next);
+        }
+        Ok(true)
+    })?;
+    state.known_until = end.known_until;
+    tracing::info!(segment = %newest.path, position = %end.position, "recovered the end of the log");
+    let at = Continuation { state, next_sequence, previous: Some((end.facts, end.link)) };
+    Ok(Recovered { at, restore_points: points })
+}

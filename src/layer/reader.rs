@@ -1,0 +1,188 @@
+//! Reading layers and parts.
+
+use super::{layer_path, part_path};
+use crate::delta::Decoder;
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::LayerRecord;
+use crate::format::frame::FrameKind;
+use crate::format::header::FileKind;
+use crate::format::part::{Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal};
+use crate::sealed::{ArchiveKeys, FrameStream, SealedFile, Step, decode_cbor};
+use crate::storage::Storage;
+use crate::types::NodeId;
+
+/// Longest body of a layer: 10 million parts of 100 bytes.
+const MAX_BODY: u64 = 1 << 30;
+
+/// Reads the body of a layer.
+#[derive(Debug)]
+pub(crate) struct LayerReader;
+
+impl LayerReader {
+    /// The body of the layer that the catalog names, checked against what the catalog says.
+    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<LayerBody> {
+        let path = layer_path(record.node, record.file);
+        let file = SealedFile::open(storage, keys, &path, FileKind::Layer)?;
+        same_file(&path, file.commitment(), &record.commitment)?;
+        let seal = file.complete()?;
+        let expected: u64 = decode_cbor(&path, file.header_len(), "layer seal", &seal)?;
+        if expected > MAX_BODY {
+            return Err(Error::damage(DamageKind::Structure, &path, 0, "length of a layer", MAX_BODY, expected));
+        }
+        let mut body = Vec::new();
+        let mut stream = FrameStream::new(&file, file.len()?);
+        loop {
+            match stream.next()? {
+                Step::Frame { header, plaintext, .. } if header.kind == FrameKind::Body => {
+                    body.extend_from_slice(plaintext)
+                }
+                Step::Frame { header, .. } if header.kind == FrameKind::Seal => break,
+                Step::Frame { header, offset, .. } => {
+                    let found = format_args!("{:?}", header.kind);
+                    return Err(Error::damage(
+                        DamageKind::Structure,
+                        &path,
+                        offset,
+                        "frame kind",
+                        "body or seal",
+                        found,
+                    ));
+                }
+                Step::Stop { error: Some(error), .. } => return Err(error),
+                Step::Stop { offset, error: None } => {
+                    return Err(Error::damage(DamageKind::Truncated, &path, offset, "frame", "a seal", "the end"));
+                }
+            }
+            if body.len() as u64 > expected {
+                break;
+            }
+        }
+        if body.len() as u64 != expected {
+            return Err(Error::damage(DamageKind::Structure, &path, 0, "length of a layer", expected, body.len()));
+        }
+        let body: LayerBody = decode_cbor(&path, file.header_len(), "layer", &body)?;
+        let said = (record.node, record.timeline, record.from, record.to);
+        let found = (body.node, body.timeline, body.from, body.state.position);
+        if said != found {
+            let (said, found) = (format_args!("{said:?}"), format_args!("{found:?}"));
+            return Err(Error::damage(DamageKind::Chain, &path, 0, "what the layer covers", said, found));
+        }
+        Ok(body)
+    }
+}
+
+fn same_file(path: &str, found: &[u8; 32], expected: &[u8; 32]) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::damage(DamageKind::Chain, path, 240, "key commitment", "the one that was published", "another file's"))
+}
+
+/// A part, open for reading by any number of threads.
+#[derive(Debug)]
+pub(crate) struct PartReader {
+    file: SealedFile,
+    seal: PartSeal,
+    first: u64,
+    last: u64,
+}
+
+/// What a part says of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PageEntry<'a> {
+    /// All zero.
+    Zero,
+    /// This image.
+    Full(&'a [u8]),
+    /// This patch against its state where the part begins.
+    Patch(&'a [u8]),
+}
+
+/// Buffers that reading blocks reuses.
+#[derive(Debug, Default)]
+pub(crate) struct BlockBuffers {
+    frame: Vec<u8>,
+    images: Vec<u8>,
+}
+
+impl PartReader {
+    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<PartReader> {
+        let path = part_path(node, part.file);
+        let file = SealedFile::open(storage, keys, &path, FileKind::Part)?;
+        same_file(&path, file.commitment(), &part.commitment)?;
+        let bytes = file.complete()?;
+        let seal: PartSeal = decode_cbor(&path, file.header_len(), "part seal", &bytes)?;
+        if seal.space != part.space {
+            return Err(Error::damage(DamageKind::Chain, &path, 0, "space of a part", part.space, seal.space));
+        }
+        Ok(PartReader { file, seal, first: part.first, last: part.last })
+    }
+
+    pub fn seal(&self) -> &PartSeal {
+        &self.seal
+    }
+
+    pub fn path(&self) -> &str {
+        self.file.path()
+    }
+
+    /// The blocks with pages from `first` to `last`.
+    pub fn blocks(&self, first: u64, last: u64) -> &[BlockIndex] {
+        let (first, last) = (first.max(self.first), last.min(self.last));
+        let blocks = &self.seal.blocks;
+        let start = blocks.partition_point(|b| b.last < first);
+        let end = blocks.partition_point(|b| b.first <= last);
+        blocks.get(start..end.max(start)).unwrap_or_default()
+    }
+
+    /// Gives every page of a block that lies between `first` and `last` to `visit`, with its number and CRC-32. Gives the bytes read.
+    pub fn visit(
+        &self,
+        block: &BlockIndex,
+        (first, last): (u64, u64),
+        buffers: &mut BlockBuffers,
+        decoder: &mut Decoder,
+        visit: &mut dyn FnMut(u64, u32, PageEntry<'_>) -> Result<()>,
+    ) -> Result<u64> {
+        let path = self.file.path();
+        let (first, last) = (first.max(self.first), last.min(self.last));
+        let (header, plaintext) = self.file.frame(block.offset, Some(block.length as usize), &mut buffers.frame)?;
+        if header.kind != FrameKind::Block || (header.first, header.last) != (block.first, block.last) {
+            let expected = format_args!("the block of pages {} to {}", block.first, block.last);
+            let found = format_args!("{:?} of {} to {}", header.kind, header.first, header.last);
+            return Err(Error::damage(DamageKind::Chain, path, block.offset, "block", expected, found));
+        }
+        let decoded = Block::decode(plaintext, header.first, header.last).map_err(|e| e.at(path, block.offset))?;
+        let size = self.seal.page_size.bytes();
+        let images_len = decoded.full.saturating_mul(size);
+        if images_len > MAX_BLOCK_IMAGES {
+            let found = images_len;
+            return Err(Error::damage(DamageKind::Structure, path, block.offset, "images", MAX_BLOCK_IMAGES, found));
+        }
+        let images: &[u8] = if decoded.images.len() == images_len {
+            decoded.images
+        } else {
+            buffers.images.resize(images_len, 0);
+            decoder.decompress(decoded.images, &mut buffers.images).map_err(|e| {
+                Error::damage(
+                    DamageKind::Structure,
+                    path,
+                    block.offset,
+                    "images",
+                    format_args!("{images_len} bytes"),
+                    e,
+                )
+            })?;
+            &buffers.images
+        };
+        for BlockEntry { page, crc, kind } in decoded.entries.iter().filter(|e| (first..=last).contains(&e.page)) {
+            let entry = match kind {
+                EntryKind::Zero => PageEntry::Zero,
+                EntryKind::Full(i) => PageEntry::Full(images.get(i * size..(i + 1) * size).unwrap_or_default()),
+                EntryKind::Patch(patch) => PageEntry::Patch(patch),
+            };
+            visit(*page, *crc, entry)?;
+        }
+        Ok(u64::from(block.length))
+    }
+}

@@ -1,0 +1,163 @@
+//! Options, each with its default and the reason for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::Backend;
+use crate::env::{Clock, Rng, SystemClock, SystemRng};
+use crate::format::event::Actor;
+
+/// How an archive is opened or created.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ArchiveOptions {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+    pub(crate) backend: Backend,
+    pub(crate) actor: Actor,
+}
+
+impl Default for ArchiveOptions {
+    fn default() -> ArchiveOptions {
+        ArchiveOptions {
+            clock: Arc::new(SystemClock),
+            rng: Arc::new(SystemRng),
+            backend: Backend::default(),
+            actor: Actor::default(),
+        }
+    }
+}
+
+impl ArchiveOptions {
+    /// The defaults: the system's clock and generator, the fastest cipher backend built in.
+    pub fn new() -> ArchiveOptions {
+        ArchiveOptions::default()
+    }
+
+    /// Another clock. For tests, and for hosts that have a better one.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> ArchiveOptions {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Another source of randomness. For tests only: keys come from it.
+    pub fn rng(mut self, rng: impl Rng + 'static) -> ArchiveOptions {
+        self.rng = Arc::new(rng);
+        self
+    }
+
+    /// Another cipher backend. All of them read and write the same bytes.
+    pub fn backend(mut self, backend: Backend) -> ArchiveOptions {
+        self.backend = backend;
+        self
+    }
+
+    /// Who acts, and why: recorded in the catalog with whatever this handle does.
+    pub fn actor(mut self, name: impl Into<String>, reason: impl Into<String>) -> ArchiveOptions {
+        self.actor = Actor { name: name.into(), reason: reason.into() };
+        self
+    }
+}
+
+/// How a writer works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct WriterOptions {
+    /// A segment is sealed when it has grown to this many bytes. Default 64 MiB: large enough that sealing (two syncs)
+    /// does not show, small enough to be shipped and scrubbed piece by piece.
+    pub segment_bytes: u64,
+    /// A segment is sealed when it is this old and holds a commit. Default 10 minutes: a sealed segment can leave the machine.
+    pub segment_age: Duration,
+    /// Buffered commits and small synced ones gather up to this many bytes in one frame. Default 64 KiB: where
+    /// AES-GCM runs at full speed.
+    pub frame_bytes: usize,
+    /// Commits waiting to be written take at most this much memory; a commit beyond it waits. Default 8 MiB.
+    pub pending_bytes: usize,
+    /// A batch larger than this goes to an encrypted temporary file until it commits. Default 16 MiB.
+    pub batch_bytes: usize,
+    /// Page versions that the writer can patch against: it keeps 24 bytes for each. Default 1,048,576 (about 48 MiB when full).
+    /// A page beyond them is logged as a full image once.
+    pub page_table: usize,
+    /// Bytes of page images kept so that a page handed in without its previous image can still be logged as a patch. Default 32 MiB.
+    pub image_cache: usize,
+    /// Patches in a row before a full image. Default 256: bounds what one damaged record can cost, at under 2 % of the log.
+    pub chain_bound: u16,
+    /// A thread of the writer flushes buffered commits this often, seals old segments and logs ticks; `None`: no
+    /// thread, and the host calls [`flush`](crate::Writer::flush) and [`tick`](crate::Writer::tick). Default 100 ms.
+    pub flush_interval: Option<Duration>,
+    /// An idle node logs a tick this often, so that the restorable window moves on. Default 10 s.
+    pub tick_interval: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions {
+            segment_bytes: 64 << 20,
+            segment_age: Duration::from_secs(600),
+            frame_bytes: 64 << 10,
+            pending_bytes: 8 << 20,
+            batch_bytes: 16 << 20,
+            page_table: 1 << 20,
+            image_cache: 32 << 20,
+            chain_bound: 256,
+            flush_interval: Some(Duration::from_millis(100)),
+            tick_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How layers and snapshots are built and states restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct ReplayOptions {
+    /// Threads that rebuild pages. Default: one per core.
+    pub threads: usize,
+    /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted temporary files. Default 96 MiB.
+    pub log_memory: usize,
+    /// Bytes of pages that a thread rebuilds at a time. Default 4 MiB.
+    pub unit_bytes: usize,
+    /// Where temporary files go. Default: the system's directory for them.
+    pub temporary_dir: std::path::PathBuf,
+}
+
+impl Default for ReplayOptions {
+    fn default() -> ReplayOptions {
+        ReplayOptions {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            log_memory: 96 << 20,
+            unit_bytes: 4 << 20,
+            temporary_dir: std::env::temp_dir(),
+        }
+    }
+}
+
+/// When layers and snapshots are built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct CompactOptions {
+    /// A layer of the lowest level is built for each so many bytes of log. Default 32 MiB: what a restore reads of the raw log at most.
+    pub layer_log_bytes: u64,
+    /// So many layers of a level make one of the next. Default 8.
+    pub fan_out: u32,
+    /// A snapshot is built when the layers since the last one hold more than this share of its bytes, in percent. Default 100.
+    pub snapshot_percent: u64,
+    /// A part of a layer holds at most this many bytes of pages. Default 256 MiB.
+    pub part_bytes: u64,
+    /// How pages are rebuilt.
+    pub replay: ReplayOptions,
+}
+
+impl Default for CompactOptions {
+    fn default() -> CompactOptions {
+        CompactOptions {
+            layer_log_bytes: 32 << 20,
+            fan_out: 8,
+            snapshot_percent: 100,
+            part_bytes: 256 << 20,
+            replay: ReplayOptions::default(),
+        }
+    }
+}

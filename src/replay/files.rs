@@ -1,0 +1,341 @@
+//! Restores into files: a new directory, new files, or a directory that is brought to the target in place.
+//!
+//! New output is made under a temporary name beside its place and gets its own
+//! name when it is complete and synced; what fails leaves nothing under that name.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::sink::PageSink;
+use crate::error::{Error, Result};
+use crate::format::state::SpaceState;
+use crate::types::SpaceId;
+
+/// Says that a delta restore has begun and not ended: the directory is neither what it was nor what it is to be.
+pub(crate) const INCOMPLETE: &str = ".rewound-incomplete";
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |e| Error::io(operation, path, e)
+}
+
+fn sync_dir(path: &Path) -> Result<()> {
+    let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
+}
+
+/// Renames without replacing.
+fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    let renamed = renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    match renamed {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(Error::TargetNotEmpty { path: to.to_owned() }),
+        // A file system without that call: look first. Whoever creates the name in between loses an empty name at most.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => {
+            fs::rename(from, to).map_err(failed("rename to", to))
+        }
+        Err(e) => Err(failed("rename to", to)(e.into())),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// A temporary name beside `path`.
+fn beside(path: &Path, id: &str) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| Error::Unsupported(format!("{} names no file", path.display())))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".rewound-{id}"));
+    Ok(path.with_file_name(hidden))
+}
+
+fn create(path: &Path, length: u64) -> Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = file.map_err(failed("create", path))?;
+    file.set_len(length).map_err(failed("set the length of", path))?;
+    Ok(file)
+}
+
+type Files = BTreeMap<SpaceId, (PathBuf, File)>;
+
+fn write(files: &OnceLock<Files>, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+    let Some((path, file)) = files.get().and_then(|f| f.get(&space)) else {
+        return Err(Error::host("a space that was not announced"));
+    };
+    file.write_all_at(bytes, offset).map_err(failed("write", path))
+}
+
+fn sync_all(files: &OnceLock<Files>) -> Result<()> {
+    for (path, file) in files.get().into_iter().flat_map(BTreeMap::values) {
+        file.sync_all().map_err(failed("sync", path))?;
+    }
+    Ok(())
+}
+
+/// A directory that is not there yet, or is empty.
+#[derive(Debug)]
+pub(crate) struct NewDir {
+    target: PathBuf,
+    staging: PathBuf,
+    files: OnceLock<Files>,
+    done: OnceLock<()>,
+}
+
+impl NewDir {
+    /// Refuses a place that holds anything.
+    pub fn new(target: &Path, id: &str) -> Result<NewDir> {
+        match fs::read_dir(target) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Error::TargetNotEmpty { path: target.to_owned() });
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                return Err(Error::TargetNotEmpty { path: target.to_owned() });
+            }
+            Err(e) => return Err(failed("list", target)(e)),
+        }
+        let staging = beside(target, id)?;
+        Ok(NewDir { target: target.to_owned(), staging, files: OnceLock::new(), done: OnceLock::new() })
+    }
+
+    /// Where the files are until [`publish`](Self::publish).
+    pub fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    /// Makes the output durable and gives it its name.
+    pub fn publish(&self) -> Result<()> {
+        sync_all(&self.files)?;
+        sync_dir(&self.staging)?;
+        // An empty directory in its place was allowed.
+        match fs::remove_dir(&self.target) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &self.target)(e)),
+            _ => {}
+        }
+        rename_new(&self.staging, &self.target)?;
+        let _ = self.done.set(());
+        sync_dir(parent(&self.target))
+    }
+}
+
+impl PageSink for NewDir {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        let above = parent(&self.staging);
+        if !above.as_os_str().is_empty() {
+            fs::create_dir_all(above).map_err(failed("create directory", above))?;
+        }
+        fs::DirBuilder::new().create(&self.staging).map_err(failed("create directory", &self.staging))?;
+        let mut files = Files::new();
+        for (id, space) in spaces {
+            let path = self.staging.join(&space.name);
+            let file = create(&path, space.length)?;
+            files.insert(*id, (path, file));
+        }
+        let _ = self.files.set(files);
+        Ok(())
+    }
+
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        write(&self.files, space, offset, bytes)
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        if self.done.get().is_none() && self.staging.exists() {
+            let _ = fs::remove_dir_all(&self.staging);
+        }
+    }
+}
+
+/// One new file for each space, wherever the caller wants it.
+#[derive(Debug)]
+pub(crate) struct NewFiles {
+    /// By name of the space: place and temporary name.
+    targets: BTreeMap<String, (PathBuf, PathBuf)>,
+    files: OnceLock<Files>,
+}
+
+impl NewFiles {
+    /// Refuses a place that exists.
+    pub fn new(targets: &BTreeMap<String, PathBuf>, id: &str) -> Result<NewFiles> {
+        let mut all = BTreeMap::new();
+        for (name, target) in targets {
+            if target.symlink_metadata().is_ok() {
+                return Err(Error::TargetNotEmpty { path: target.clone() });
+            }
+            all.insert(name.clone(), (target.clone(), beside(target, id)?));
+        }
+        Ok(NewFiles { targets: all, files: OnceLock::new() })
+    }
+
+    /// Makes all files durable and gives them their names, one after the other.
+    pub fn publish(&self) -> Result<()> {
+        sync_all(&self.files)?;
+        for (target, staging) in self.targets.values() {
+            rename_new(staging, target)?;
+        }
+        self.targets.values().try_for_each(|(target, _)| sync_dir(parent(target)))
+    }
+}
+
+impl PageSink for NewFiles {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        for name in self.targets.keys() {
+            if !spaces.values().any(|s| s.name == *name) {
+                return Err(Error::NoSuchSpace { space: name.clone(), node: "the target".into() });
+            }
+        }
+        let mut files = Files::new();
+        for (id, space) in spaces {
+            let Some((_, staging)) = self.targets.get(&space.name) else {
+                return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
+            };
+            files.insert(*id, (staging.clone(), create(staging, space.length)?));
+        }
+        let _ = self.files.set(files);
+        Ok(())
+    }
+
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        write(&self.files, space, offset, bytes)
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for NewFiles {
+    fn drop(&mut self) {
+        for (_, staging) in self.targets.values() {
+            // Gone where it was renamed.
+            let _ = fs::remove_file(staging);
+        }
+    }
+}
+
+/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so.
+#[derive(Debug)]
+pub(crate) struct DeltaDir {
+    dir: PathBuf,
+    files: OnceLock<Files>,
+    page_sizes: OnceLock<BTreeMap<SpaceId, usize>>,
+    pub written: AtomicU64,
+}
+
+impl DeltaDir {
+    /// The directory is created where it is not there.
+    pub fn new(dir: &Path) -> Result<DeltaDir> {
+        fs::create_dir_all(dir).map_err(failed("create directory", dir))?;
+        Ok(DeltaDir {
+            dir: dir.to_owned(),
+            files: OnceLock::new(),
+            page_sizes: OnceLock::new(),
+            written: AtomicU64::new(0),
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes everything durable and takes the marker away.
+    pub fn publish(&self) -> Result<()> {
+        sync_all(&self.files)?;
+        sync_dir(&self.dir)?;
+        let marker = self.dir.join(INCOMPLETE);
+        fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Writes the pages that differ; `old` is a buffer.
+    fn write_differing(&self, space: SpaceId, offset: u64, bytes: &[u8], old: &mut [u8]) -> Result<()> {
+        let Some((path, file)) = self.files.get().and_then(|f| f.get(&space)) else {
+            return Err(Error::host("a space that was not announced"));
+        };
+        let page = self.page_sizes.get().and_then(|p| p.get(&space)).copied().unwrap_or(4096);
+        file.read_exact_at(old, offset).map_err(failed("read", path))?;
+        // Neighbouring pages that differ are written in one call.
+        let mut at = 0;
+        while at < bytes.len() {
+            let differs = |i: usize| {
+                let end = (i + page).min(bytes.len());
+                bytes.get(i..end) != old.get(i..end)
+            };
+            let begin = at;
+            while at < bytes.len() && differs(at) {
+                at += page;
+            }
+            let run = bytes.get(begin..at.min(bytes.len())).unwrap_or_default();
+            if !run.is_empty() {
+                file.write_all_at(run, offset + begin as u64).map_err(failed("write", path))?;
+                self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
+            }
+            at += page;
+        }
+        Ok(())
+    }
+}
+
+impl PageSink for DeltaDir {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        let marker = self.dir.join(INCOMPLETE);
+        let mut file = File::create(&marker).map_err(failed("create", &marker))?;
+        file.write_all(
+            b"A delta restore into this directory has not ended. Run it again, or restore into another directory.\n",
+        )
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &marker))?;
+        sync_dir(&self.dir)?;
+        let mut files = Files::new();
+        let mut sizes = BTreeMap::new();
+        for (id, space) in spaces {
+            let path = self.dir.join(&space.name);
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = file.map_err(failed("open", &path))?;
+            file.set_len(space.length).map_err(failed("set the length of", &path))?;
+            files.insert(*id, (path, file));
+            sizes.insert(*id, space.page_size.bytes());
+        }
+        let _ = (self.files.set(files), self.page_sizes.set(sizes));
+        Ok(())
+    }
+
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_differing(space, offset, bytes, &mut vec![0; bytes.len()])
+    }
+
+    fn zero(&self, space: SpaceId, offset: u64, length: u64) -> Result<()> {
+        const STEP: usize = 1 << 20;
+        let zeros = vec![0; STEP];
+        let mut old = vec![0; STEP];
+        let mut done = 0;
+        while done < length {
+            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
+            let (zeros, old) = (zeros.get(..step).unwrap_or_default(), old.get_mut(..step).unwrap_or_default());
+            self.write_differing(space, offset + done, zeros, old)?;
+            done += step as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}

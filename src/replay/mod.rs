@@ -1,0 +1,29 @@
+//! From the archive back to the exact state of a node.
+//!
+//! Owns what a target means ([`resolve`]), which files it takes ([`plan`], pure), and how pages
+//! are rebuilt from them, range by range, in bounded memory ([`rebuild`], [`execute`]). Never writes
+//! the log or the catalog.
+//!
+//! Invariants: a target gives exactly its commit or an error; each page is
+//! compared with the CRC-32 that the engine's own image had; a range of pages is written once.
+
+mod execute;
+mod files;
+mod plan;
+mod rebuild;
+mod redo;
+mod resolve;
+mod sink;
+mod tail;
+
+pub(crate) use execute::{RestoreRun, content_units, pages_per_unit, run_units};
+pub(crate) use files::{DeltaDir, NewDir, NewFiles};
+pub use plan::Plan;
+pub(crate) use plan::{PlanInput, plan};
+pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
+pub(crate) use redo::replay_records;
+pub use redo::{Redo, RedoRecord};
+pub use resolve::{Resolved, Window};
+pub(crate) use resolve::{log_end, resolve, window};
+pub use sink::{Memory, PageSink, Progress, RestoreReport};
+pub(crate) use tail::{Tail, collect};

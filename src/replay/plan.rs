@@ -1,0 +1,104 @@
+//! Which files a state is made of. Pure: a function of what the catalog and the log's names say.
+
+use crate::format::event::LayerRecord;
+use crate::types::{Position, TimelineId};
+
+/// What a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanInput<'a> {
+    pub timeline: TimelineId,
+    /// Whether the state before the first commit is known to be empty and the log begins there.
+    pub empty_origin: bool,
+    pub layers: &'a [LayerRecord],
+}
+
+/// The files that a state is rebuilt from: a snapshot, then layers, then log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The snapshot to begin with; `None`: the empty state before the first commit.
+    pub base: Option<LayerRecord>,
+    /// Layers to apply to it, in order.
+    pub deltas: Vec<LayerRecord>,
+    /// The log is replayed from here on.
+    pub log_from: Position,
+    /// The position to reach.
+    pub target: Position,
+}
+
+/// Plans the way to a position; `None` where nothing that could begin it is left.
+pub(crate) fn plan(input: &PlanInput<'_>, target: Position) -> Option<Plan> {
+    let layers = || input.layers.iter().filter(|l| l.timeline == input.timeline);
+    let base = layers().filter(|l| l.from.is_none() && l.consistent_from <= target).max_by_key(|l| l.to);
+    if base.is_none() && !input.empty_origin {
+        return None;
+    }
+    let mut at = base.map_or(Position::ORIGIN, |b| b.to);
+    // What a fuzzy copy holds is exact only once the log up to `consistent_from` is replayed over it: no layer fits on it.
+    let exact = base.is_none_or(|b| b.consistent_from == b.to);
+    let mut deltas = Vec::new();
+    while exact {
+        let longest = layers().filter(|l| l.from == Some(at) && l.to <= target && l.to > at).max_by_key(|l| l.to);
+        let Some(next) = longest else { break };
+        at = next.to;
+        deltas.push(next.clone());
+    }
+    Some(Plan { base: base.cloned(), deltas, log_from: at, target })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{FileId, NodeId, Timestamp};
+
+    fn layer(from: Option<u64>, to: u64) -> LayerRecord {
+        LayerRecord {
+            node: NodeId::new(1),
+            timeline: TimelineId::new(1),
+            file: FileId::default(),
+            from: from.map(Position::new),
+            to: Position::new(to),
+            consistent_from: Position::new(to),
+            timestamp: Timestamp::ZERO,
+            level: 0,
+            bytes: 0,
+            length: 0,
+            commitment: [0; 32],
+            entries: 0,
+        }
+    }
+
+    fn steps(layers: &[LayerRecord], empty_origin: bool, target: u64) -> Option<Vec<u64>> {
+        let input = PlanInput { timeline: TimelineId::new(1), empty_origin, layers };
+        let plan = plan(&input, Position::new(target))?;
+        let to = |l: &LayerRecord| l.to.get();
+        Some(plan.base.iter().map(to).chain(plan.deltas.iter().map(to)).chain([plan.log_from.get()]).collect())
+    }
+
+    #[test]
+    fn the_longest_layers_on_the_newest_snapshot() {
+        let layers = [
+            layer(None, 10),
+            layer(Some(10), 20),
+            layer(Some(20), 30),
+            layer(Some(10), 30),
+            layer(None, 40),
+            layer(Some(30), 40),
+        ];
+        assert_eq!(steps(&layers, false, 9), None);
+        assert_eq!(steps(&layers, true, 9), Some(vec![0]));
+        assert_eq!(steps(&layers, true, 19), Some(vec![10, 10]));
+        assert_eq!(steps(&layers, true, 29), Some(vec![10, 20, 20]));
+        assert_eq!(steps(&layers, true, 39), Some(vec![10, 30, 30]));
+        assert_eq!(steps(&layers, true, 99), Some(vec![40, 40]));
+    }
+
+    #[test]
+    fn a_fuzzy_snapshot_serves_from_its_end_on_and_carries_no_layers() {
+        let fuzzy = LayerRecord { consistent_from: Position::new(15), ..layer(None, 10) };
+        let layers = [fuzzy, layer(Some(10), 20)];
+        assert_eq!(steps(&layers, false, 14), None);
+        assert_eq!(steps(&layers, false, 15), Some(vec![10, 10]));
+        assert_eq!(steps(&layers, false, 25), Some(vec![10, 10]));
+    }
+}

@@ -1,0 +1,91 @@
+//! Logical records: handed back to the host in the order of the log.
+
+use std::path::Path;
+
+use crate::delta::Decoder;
+use crate::error::{Error, Result};
+use crate::format::codec::Reader;
+use crate::format::record::Op;
+use crate::format::state::NodeState;
+use crate::types::{Lsn, Position};
+use crate::wal::{Log, Visit, plain};
+
+/// One logical record.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RedoRecord<'a> {
+    /// The commit that it belongs to.
+    pub lsn: Lsn,
+    /// What the host logged.
+    pub bytes: &'a [u8],
+}
+
+/// Replays logical records: the part of a restore that only the engine itself can do.
+///
+/// Called on one thread, after all pages are in place and before the output gets its name: what `apply` makes
+/// of the records is published together with the pages, or not at all.
+pub trait Redo {
+    /// Called before the first record. `dir` is where the restored files are now; `None` where the restore goes into a sink of the host's own.
+    fn begin(&mut self, dir: Option<&Path>) -> Result<()> {
+        let _ = dir;
+        Ok(())
+    }
+
+    /// Replays one record. Records come in the order in which they were logged, from after the redo point to the target.
+    fn apply(&mut self, record: RedoRecord<'_>) -> Result<()>;
+
+    /// Called after the last record: everything written to `dir` has to be in its files now, and synced.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives the records that lead from the redo point of `state` to its position to `apply`; counts them.
+pub(crate) fn replay_records(
+    log: &Log,
+    state: &NodeState,
+    apply: &mut dyn FnMut(RedoRecord<'_>) -> Result<()>,
+) -> Result<u64> {
+    let (from, to) = (state.redo, state.position);
+    if state.last_logical <= from {
+        return Ok(0);
+    }
+    let mut count = 0;
+    let mut reached = from;
+    let mut decoder = Decoder::new()?;
+    for (segment, next) in log.between(from, to)? {
+        if segment.from > reached {
+            return Err(Error::Gap { node: log.node.to_string(), expected: reached.next_lsn(), found: segment.from });
+        }
+        let reader = log.open(&segment)?;
+        let successor = match &next {
+            Some(next) => log.open(next)?.preface().previous.clone(),
+            None => None,
+        };
+        reader.scan(reached, successor.as_ref(), &mut |visit| {
+            let (lsn, ops, offset) = match &visit {
+                Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (*lsn, *ops, *offset),
+                Visit::Tick { .. } => return Ok(true),
+            };
+            if Position::from(lsn) > to {
+                return Ok(false);
+            }
+            let mut r = Reader::new(ops);
+            while !r.is_empty() {
+                if let Op::Logical(blob) = Op::read(&mut r).map_err(|e| e.at(reader.path(), offset))? {
+                    count += 1;
+                    let bytes = plain(&blob, &mut decoder, reader.path(), offset)?;
+                    apply(RedoRecord { lsn, bytes: &bytes })?;
+                }
+            }
+            if matches!(visit, Visit::Commit { .. }) {
+                reached = lsn.into();
+            }
+            Ok(reached < to)
+        })?;
+    }
+    if reached < to {
+        return Err(Error::Gap { node: log.node.to_string(), expected: reached.next_lsn(), found: to });
+    }
+    Ok(count)
+}

@@ -1,0 +1,232 @@
+//! What a target means: the one commit that it names.
+
+use crate::catalog::NodeRecord;
+use crate::error::{Error, Result, describe};
+use crate::format::codec::Reader;
+use crate::format::event::Origin;
+use crate::format::record::Op;
+use crate::types::{Commit, Lsn, Position, Target, TimelineId, Timestamp};
+use crate::wal::{Log, Visit};
+
+/// The state that a target names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The last commit of the state.
+    pub lsn: Lsn,
+    /// Its time.
+    pub timestamp: Timestamp,
+    /// Time of the next commit; `None` where there is none yet.
+    pub next: Option<Timestamp>,
+}
+
+/// The earliest and latest state that can be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Window {
+    /// The earliest commit.
+    pub earliest: Commit,
+    /// The latest commit.
+    pub latest: Commit,
+    /// Until when it is known that no further commit happened: the latest time that can be asked for.
+    pub known_until: Timestamp,
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    pub position: Position,
+    pub timestamp: Timestamp,
+    pub known_until: Timestamp,
+}
+
+/// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
+pub(crate) fn log_end(log: &Log) -> Result<LogEnd> {
+    let origin = LogEnd { position: Position::ORIGIN, timestamp: Timestamp::ZERO, known_until: Timestamp::ZERO };
+    let Some(newest) = log.newest()? else { return Ok(origin) };
+    let reader = log.open(&newest)?;
+    if let Some(seal) = reader.seal() {
+        let state = &seal.state;
+        return Ok(LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until });
+    }
+    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
+    let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
+    Ok(LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until })
+}
+
+/// The earliest position that can be restored; `None` where nothing can.
+fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
+    let snapshots = record
+        .layers
+        .iter()
+        .filter(|l| l.timeline == log.timeline && l.from.is_none())
+        .map(|l| l.consistent_from)
+        .min();
+    let complete = record.origin == Origin::Empty && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
+    Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots })
+}
+
+/// The restorable window; an error that says why where there is none.
+pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
+    let end = log_end(log)?;
+    let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
+    let Some(latest) = end.position.lsn() else {
+        return Err(Error::AfterDurableEnd {
+            target: target.clone(),
+            latest: "before the first commit: the log is empty".into(),
+        });
+    };
+    let Some(earliest) = earliest(log, record)? else {
+        return Err(before("the first base snapshot, which was not taken yet".into()));
+    };
+    let Some(lsn) = earliest.lsn().filter(|lsn| *lsn <= latest) else {
+        return Err(before(format!("LSN {earliest}, which is not durable yet")));
+    };
+    let timestamp = if lsn == latest { end.timestamp } else { locate(log, lsn)?.0 };
+    Ok(Window {
+        earliest: Commit { lsn, timestamp },
+        latest: Commit { lsn: latest, timestamp: end.timestamp },
+        known_until: end.known_until,
+    })
+}
+
+/// Finds the commit that a target names.
+pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result<Resolved> {
+    let window = window(log, record, target)?;
+    let after = || Error::AfterDurableEnd {
+        target: target.clone(),
+        latest: describe(window.latest.lsn.into(), window.known_until),
+    };
+    let unknown = || Error::TargetNotFound { target: target.clone(), node: record.name.clone() };
+    let lsn = match target {
+        Target::Latest => window.latest.lsn,
+        Target::Lsn(lsn) => *lsn,
+        Target::Time(time) => {
+            if *time > window.known_until {
+                return Err(after());
+            }
+            at_time(log, *time, &window, target)?
+        }
+        Target::BeforeTime(time) => {
+            let time = Timestamp::from_nanos(time.as_nanos().saturating_sub(1));
+            if time > window.known_until {
+                return Err(after());
+            }
+            at_time(log, time, &window, target)?
+        }
+        Target::RestorePoint(name) => {
+            let point = record.restore_points.get(name).ok_or_else(unknown)?;
+            point.position.lsn().ok_or_else(unknown)?
+        }
+        Target::Mark(mark) => at_mark(log, mark, window.latest.lsn.into())?.ok_or_else(unknown)?,
+    };
+    if lsn > window.latest.lsn {
+        return Err(after());
+    }
+    if lsn < window.earliest.lsn {
+        return Err(Error::BeforeWindow {
+            target: target.clone(),
+            earliest: describe(window.earliest.lsn.into(), window.earliest.timestamp),
+        });
+    }
+    let (timestamp, next) = locate(log, lsn)?;
+    Ok(Resolved { timeline: log.timeline, lsn, timestamp, next })
+}
+
+/// The last commit at or before a time.
+fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
+    if time >= window.latest.timestamp {
+        return Ok(window.latest.lsn);
+    }
+    let found = match log.last_where(|s| Ok(log.open(s)?.preface().state.timestamp <= time))? {
+        Some(segment) => {
+            let reader = log.open(&segment)?;
+            let mut last = segment.from;
+            reader.scan_from_time(time, &mut |visit| {
+                if let Visit::Commit { lsn, timestamp, .. } = visit {
+                    if timestamp > time {
+                        return Ok(false);
+                    }
+                    last = lsn.into();
+                }
+                Ok(true)
+            })?;
+            last.lsn()
+        }
+        None => None,
+    };
+    found.ok_or_else(|| Error::BeforeWindow {
+        target: target.clone(),
+        earliest: describe(window.earliest.lsn.into(), window.earliest.timestamp),
+    })
+}
+
+/// The newest commit that carries exactly this mark. Marks never go back, so the segment is found by bisection.
+fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
+    let not_beyond = |s: &crate::wal::SegmentRef| {
+        Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark))
+    };
+    let Some(segment) = log.last_where(not_beyond)? else { return Ok(None) };
+    let reader = log.open(&segment)?;
+    let at_start = reader.preface().state.mark.as_ref().filter(|m| m.mark == mark);
+    let mut found = at_start.map(|m| m.position);
+    let mut in_commit = false;
+    reader.scan(segment.from, None, &mut |visit| {
+        let ops = match &visit {
+            Visit::Partial { ops, .. } | Visit::Commit { ops, .. } => *ops,
+            Visit::Tick { .. } => return Ok(true),
+        };
+        let mut r = Reader::new(ops);
+        while !r.is_empty() {
+            // A scan gives authenticated bytes: this fails only for a writer's fault.
+            if let Op::Mark(m) = Op::read(&mut r).map_err(|e| e.at(reader.path(), 0))? {
+                in_commit = m == mark;
+            }
+        }
+        if let Visit::Commit { lsn, .. } = visit {
+            if std::mem::take(&mut in_commit) {
+                found = Some(lsn.into());
+            }
+            return Ok(Position::from(lsn) < end);
+        }
+        Ok(true)
+    })?;
+    Ok(found.and_then(Position::lsn))
+}
+
+/// Time of a commit that is in the log or just before it, and of the next one where there is one.
+pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp>)> {
+    let position = Position::from(lsn);
+    let before = Position::new(lsn.get() - 1);
+    let mut time = None;
+    let mut next = None;
+    let mut segment = log.last_where(|s| Ok(s.from <= before))?;
+    if segment.is_none() {
+        // The commit itself may be gone with a segment that expired; the next segment knows its time.
+        segment = log.last_where(|s| Ok(s.from <= position))?;
+    }
+    while let Some(s) = segment {
+        let reader = log.open(&s)?;
+        if s.from == position {
+            time = Some(reader.preface().state.timestamp);
+        }
+        reader.scan(before.max(s.from), None, &mut |visit| {
+            if let Visit::Commit { lsn: found, timestamp, .. } = visit {
+                if found == lsn {
+                    time = Some(timestamp);
+                } else if found > lsn {
+                    next = Some(timestamp);
+                }
+            }
+            Ok(next.is_none())
+        })?;
+        if next.is_some() {
+            break;
+        }
+        segment = log.after(&s)?;
+    }
+    let missing = || Error::Gap { node: log.node.to_string(), expected: lsn, found: position };
+    Ok((time.ok_or_else(missing)?, next))
+}

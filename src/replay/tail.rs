@@ -1,0 +1,353 @@
+//! The log part of a replay: ops sorted by page, in bounded memory.
+//!
+//! Ops are gathered as they stand in the log. When they take more than the bound, they are
+//! sorted and written to a temporary file under a key that is never stored; each such run covers a
+//! stretch of the log, so runs are applied one after the other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::crypto::SecretKey;
+use crate::crypto::aead::FrameCipher;
+use crate::delta::Decoder;
+use crate::error::{Error, Result};
+use crate::format::codec::{Reader, put_varint};
+use crate::format::frame::{FrameHeader, FrameKind, TAG_LEN};
+use crate::format::record::Op;
+use crate::format::state::NodeState;
+use crate::options::ReplayOptions;
+use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, frame_error};
+use crate::types::{PageId, Position, SpaceId};
+use crate::wal::{Log, Visit, fold_ops};
+
+/// Bytes of ops in a piece of memory, and about as many in a frame of a run on disk.
+const CHUNK: usize = 1 << 20;
+const RUN_FRAME: usize = 128 << 10;
+
+/// What the log between two positions does.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    runs: Vec<Run>,
+    /// When each space became shorter: op number and length, in order.
+    cuts: BTreeMap<SpaceId, Vec<(u64, u64)>>,
+    /// The lowest length of each space that shrank or came to be.
+    pub lowest: BTreeMap<SpaceId, u64>,
+    /// The state where the stretch ends.
+    pub state: NodeState,
+    /// Commits in it.
+    pub commits: u64,
+    /// Bytes of log read.
+    pub bytes_read: u64,
+}
+
+/// One op on one page.
+#[derive(Clone, Copy, Debug)]
+struct OpRef {
+    page: PageId,
+    /// Its number in the stretch.
+    number: u64,
+    chunk: u32,
+    offset: u32,
+    len: u32,
+}
+
+#[derive(Debug, Default)]
+struct Ops {
+    chunks: Vec<Vec<u8>>,
+    refs: Vec<OpRef>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Run {
+    Memory(Ops),
+    Disk(DiskRun),
+}
+
+#[derive(Debug)]
+struct DiskRun {
+    file: File,
+    opener: FrameOpener,
+    frames: Vec<RunFrame>,
+}
+
+#[derive(Debug)]
+struct RunFrame {
+    first: PageId,
+    last: PageId,
+    offset: u64,
+    len: usize,
+    chain: [u8; TAG_LEN],
+}
+
+impl Ops {
+    fn push(&mut self, page: PageId, number: u64, op: &[u8]) {
+        if self.chunks.last().is_none_or(|c| c.len() + op.len() > c.capacity()) {
+            self.chunks.push(Vec::with_capacity(CHUNK.max(op.len())));
+            self.bytes += CHUNK.max(op.len());
+        }
+        let chunk = self.chunks.len() - 1;
+        if let Some(last) = self.chunks.last_mut() {
+            // A chunk holds at most a megabyte, or one op, of at most 32.
+            let (offset, len) = (last.len() as u32, op.len() as u32);
+            last.extend_from_slice(op);
+            self.refs.push(OpRef { page, number, chunk: chunk as u32, offset, len });
+        }
+    }
+
+    /// Memory taken; the list of refs may have twice its length reserved.
+    fn memory(&self) -> usize {
+        self.bytes + self.refs.len() * 2 * size_of::<OpRef>()
+    }
+
+    fn op(&self, r: &OpRef) -> &[u8] {
+        let start = r.offset as usize;
+        self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize)).unwrap_or_default()
+    }
+
+    fn sort(&mut self) {
+        self.refs.sort_unstable_by_key(|r| (r.page, r.number));
+    }
+}
+
+/// Reads the log after `state.position` up to `to`.
+pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &ReplayOptions) -> Result<Tail> {
+    let from = state.position;
+    let mut tail =
+        Tail { runs: Vec::new(), cuts: BTreeMap::new(), lowest: BTreeMap::new(), state, commits: 0, bytes_read: 0 };
+    let mut ops = Ops::default();
+    let mut decoder = Decoder::new()?;
+    let mut number = 0;
+    for (segment, next) in log.between(from, to)? {
+        if segment.from > tail.state.position {
+            return Err(gap(log, &tail, segment.from));
+        }
+        let reader = log.open(&segment)?;
+        let successor = match &next {
+            Some(next) => log.open(next)?.preface().previous.clone(),
+            None => None,
+        };
+        let position = tail.state.position;
+        reader.scan(position, successor.as_ref(), &mut |visit| {
+            let (lsn, commit_ops, offset) = match &visit {
+                Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (*lsn, *ops, *offset),
+                Visit::Tick { .. } => return Ok(true),
+            };
+            if Position::from(lsn) > to {
+                return Ok(false);
+            }
+            tail.bytes_read += commit_ops.len() as u64;
+            tail.add(commit_ops, &mut ops, &mut number, &mut decoder, reader.path(), offset)?;
+            if let Visit::Commit { timestamp, .. } = visit {
+                tail.state.advance(timestamp);
+                tail.commits += 1;
+                if ops.memory() > options.log_memory {
+                    tail.runs.push(Run::Disk(spill(log, &mut ops, options)?));
+                }
+                // The frames after the target are no concern of this replay.
+                return Ok(tail.state.position < to);
+            }
+            Ok(true)
+        })?;
+    }
+    if tail.state.position < to {
+        return Err(gap(log, &tail, to));
+    }
+    ops.sort();
+    tail.runs.push(Run::Memory(ops));
+    Ok(tail)
+}
+
+fn gap(log: &Log, tail: &Tail, found: Position) -> Error {
+    Error::Gap { node: log.node.to_string(), expected: tail.state.position.next_lsn(), found }
+}
+
+impl Tail {
+    /// A stretch without a commit.
+    pub fn empty(state: NodeState) -> Tail {
+        Tail { runs: Vec::new(), cuts: BTreeMap::new(), lowest: BTreeMap::new(), state, commits: 0, bytes_read: 0 }
+    }
+
+    fn add(
+        &mut self,
+        commit_ops: &[u8],
+        ops: &mut Ops,
+        number: &mut u64,
+        decoder: &mut Decoder,
+        path: &str,
+        offset: u64,
+    ) -> Result<()> {
+        let mut at = 0;
+        let mut r = Reader::new(commit_ops);
+        while !r.is_empty() {
+            let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
+            let bytes = commit_ops.get(at..r.offset()).unwrap_or_default();
+            at = r.offset();
+            match op {
+                Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
+                    ops.push(page, *number, bytes);
+                }
+                Op::SetLength(space, length) => {
+                    let now = self.state.spaces.get(&space).map_or(0, |s| s.length);
+                    if length < now {
+                        self.cuts.entry(space).or_default().push((*number, length));
+                        let lowest = self.lowest.entry(space).or_insert(length);
+                        *lowest = length.min(*lowest);
+                    }
+                }
+                Op::CreateSpace { space, .. } => {
+                    self.lowest.insert(space, 0);
+                }
+                _ => {}
+            }
+            fold_ops(&mut self.state, bytes, decoder, path, offset, &mut |_| {})?;
+            *number += 1;
+        }
+        Ok(())
+    }
+
+    /// Ranges of pages that ops of this stretch touch, or that a cut leaves in part, of a space; by units of so many pages.
+    pub fn touched_units(&self, space: SpaceId, page_size: u64, pages_per_unit: u64, add: &mut dyn FnMut(u64, u64)) {
+        let unit = |page: u64| page / pages_per_unit.max(1);
+        for run in &self.runs {
+            match run {
+                Run::Memory(ops) => {
+                    let mut at = first_of(ops, PageId::new(space, 0));
+                    while let Some(r) = ops.refs.get(at).filter(|r| r.page.space == space) {
+                        let u = unit(r.page.page);
+                        add(u, u);
+                        let next = (u + 1).saturating_mul(pages_per_unit.max(1));
+                        at += ops
+                            .refs
+                            .get(at..)
+                            .unwrap_or_default()
+                            .partition_point(|r| r.page.space == space && r.page.page < next);
+                    }
+                }
+                Run::Disk(run) => {
+                    for f in run.frames.iter().filter(|f| f.first.space <= space && f.last.space >= space) {
+                        // A frame that spans spaces is taken to span all of this one that it may.
+                        let first = if f.first.space == space { unit(f.first.page) } else { 0 };
+                        let last = if f.last.space == space { unit(f.last.page) } else { u64::MAX };
+                        add(first, last);
+                    }
+                }
+            }
+        }
+        for (_, length) in self.cuts.get(&space).into_iter().flatten() {
+            if !length.is_multiple_of(page_size) {
+                let u = unit(length / page_size);
+                add(u, u);
+            }
+        }
+    }
+
+    /// Visits the ops on the pages `first` to `last` of a space, page by page and each page's in order, and the cuts of the space.
+    /// Ops of one run come before those of the next; `visit` gets the op's number, to be merged with the cuts.
+    pub fn visit(
+        &self,
+        space: SpaceId,
+        (first, last): (u64, u64),
+        visit: &mut dyn FnMut(u64, Op<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (low, high) = (PageId::new(space, first), PageId::new(space, last));
+        for run in &self.runs {
+            match run {
+                Run::Memory(ops) => {
+                    let start = first_of(ops, low);
+                    for r in ops.refs.get(start..).unwrap_or_default().iter().take_while(|r| r.page <= high) {
+                        visit(r.number, read_op(ops.op(r))?)?;
+                    }
+                }
+                Run::Disk(run) => run.visit(low, high, visit)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// When a space became shorter: op number and length, in order.
+    pub fn cuts(&self, space: SpaceId) -> &[(u64, u64)] {
+        self.cuts.get(&space).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether parts of it had to go to disk.
+    pub fn spilled(&self) -> bool {
+        self.runs.iter().any(|r| matches!(r, Run::Disk(_)))
+    }
+}
+
+fn first_of(ops: &Ops, page: PageId) -> usize {
+    ops.refs.partition_point(|r| r.page < page)
+}
+
+/// Reads an op that was read before.
+fn read_op(bytes: &[u8]) -> Result<Op<'_>> {
+    Op::read(&mut Reader::new(bytes)).map_err(|e| e.at("replay", 0))
+}
+
+/// Sorts the ops and writes them to a temporary file that has no name.
+fn spill(log: &Log, ops: &mut Ops, options: &ReplayOptions) -> Result<DiskRun> {
+    ops.sort();
+    let dir = &options.temporary_dir;
+    let path = dir.display().to_string();
+    let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::io("create temporary file in", &path, e))?;
+    let rng = log.keys.rng();
+    let key = SecretKey::random(rng.as_ref())?;
+    let cipher = || FrameCipher::new(log.keys.backend(), &key);
+    let mut sealer = FrameSealer::new(cipher(), [0; TAG_LEN], Arc::clone(rng));
+    let mut frames = Vec::new();
+    let (mut plaintext, mut sealed) = (Vec::new(), Vec::new());
+    let mut offset = 0;
+    let mut first = None;
+    let mut refs = ops.refs.iter().peekable();
+    while let Some(r) = refs.next() {
+        first.get_or_insert(r.page);
+        put_varint(&mut plaintext, r.number);
+        put_varint(&mut plaintext, u64::from(r.len));
+        plaintext.extend_from_slice(ops.op(r));
+        if plaintext.len() >= RUN_FRAME || refs.peek().is_none() {
+            let chain = sealer.chain();
+            sealed.clear();
+            sealer.seal(FrameSpec::plain(FrameKind::Body, 0, 0), &[&plaintext], &mut sealed)?;
+            file.write_all(&sealed).map_err(|e| Error::io("write temporary file in", &path, e))?;
+            let first = first.take().unwrap_or(r.page);
+            frames.push(RunFrame { first, last: r.page, offset, len: sealed.len(), chain });
+            offset += sealed.len() as u64;
+            plaintext.clear();
+        }
+    }
+    *ops = Ops::default();
+    Ok(DiskRun { file, opener: FrameOpener::new(cipher(), [0; TAG_LEN]), frames })
+}
+
+impl DiskRun {
+    fn visit(&self, low: PageId, high: PageId, visit: &mut dyn FnMut(u64, Op<'_>) -> Result<()>) -> Result<()> {
+        let what = "temporary file";
+        let start = self.frames.partition_point(|f| f.last < low);
+        let mut frame = Vec::new();
+        for f in self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= high) {
+            frame.resize(f.len, 0);
+            self.file.read_exact_at(&mut frame, f.offset).map_err(|e| Error::io("read", what, e))?;
+            let header = FrameHeader::decode(&frame).map_err(|e| e.at(what, f.offset))?;
+            let opened = self.opener.open_in_place(&header, &f.chain, &mut frame);
+            let (plaintext, _) = opened.map_err(|_| frame_error(what, f.offset, &header, false))?;
+            let mut r = Reader::new(plaintext);
+            while !r.is_empty() {
+                let bad = |e: crate::format::FormatError| e.at(what, f.offset);
+                let number = r.varint("op number").map_err(bad)?;
+                let left = r.remaining();
+                let len = r.length("op length", left).map_err(bad)?;
+                let op = read_op(r.bytes("op", len).map_err(bad)?)?;
+                if let Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } = op
+                    && (low..=high).contains(&page)
+                {
+                    visit(number, op)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Opens a sealed file and reads frames of it by place.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{ArchiveKeys, FrameOpener, frame_error};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
+use crate::format::header::{FileKind, Header, MAX_LEN, SealedHeader};
+use crate::storage::{ReadFile, Storage, read_range};
+
+/// A sealed file, open for reading.
+#[derive(Debug)]
+pub(crate) struct SealedFile {
+    file: Arc<dyn ReadFile>,
+    path: String,
+    header: Header,
+    commitment: [u8; 32],
+    header_len: u64,
+    opener: FrameOpener,
+}
+
+impl SealedFile {
+    /// Opens a file that has to be there and has to be of this kind.
+    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
+        let file = storage.open(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file")
+            }
+            _ => Error::io("open", path, e),
+        })?;
+        let (sealed, header_len) = read_header(file.as_ref(), path)?;
+        if sealed.header.kind != kind {
+            let (expected, found) = (format_args!("{kind:?}"), format_args!("{:?}", sealed.header.kind));
+            return Err(Error::damage(DamageKind::Structure, path, 10, "file kind", expected, found));
+        }
+        let opener = keys.opener(path, &sealed)?;
+        Ok(SealedFile {
+            file,
+            path: path.to_owned(),
+            header: sealed.header,
+            commitment: sealed.commitment,
+            header_len,
+            opener,
+        })
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub fn commitment(&self) -> &[u8; 32] {
+        &self.commitment
+    }
+
+    pub fn header_len(&self) -> u64 {
+        self.header_len
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn file(&self) -> &Arc<dyn ReadFile> {
+        &self.file
+    }
+
+    pub fn opener(&self) -> &FrameOpener {
+        &self.opener
+    }
+
+    pub fn len(&self) -> Result<u64> {
+        self.file.len().map_err(|e| Error::io("stat", &self.path, e))
+    }
+
+    /// Reads the frame at `offset` into `buffer`; gives its header and plaintext. `len` is its length where that is known.
+    pub fn frame<'b>(
+        &self,
+        offset: u64,
+        len: Option<usize>,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<(FrameHeader, &'b [u8])> {
+        let lead = TAG_LEN as u64;
+        let start = offset.saturating_sub(lead);
+        let mut want = TAG_LEN + len.unwrap_or(64 << 10).max(HEADER_LEN);
+        let header = loop {
+            self.fill(start, want, buffer)?;
+            let head = buffer.get(TAG_LEN..).unwrap_or_default();
+            let header = FrameHeader::decode(head).map_err(|e| e.at(&self.path, offset))?;
+            let need = TAG_LEN + header.frame_len();
+            if buffer.len() >= need {
+                break header;
+            }
+            if want >= need {
+                let found = buffer.len().saturating_sub(TAG_LEN);
+                return Err(Error::damage(
+                    DamageKind::Truncated,
+                    &self.path,
+                    offset,
+                    "frame",
+                    format_args!("{} bytes", header.frame_len()),
+                    format_args!("{found} bytes"),
+                ));
+            }
+            want = need;
+        };
+        let (before, rest) = buffer.split_at_mut(TAG_LEN);
+        let mut chain = [0; TAG_LEN];
+        chain.copy_from_slice(before);
+        if offset == self.header_len {
+            chain = self.opener.first_chain();
+        }
+        let frame = rest.get_mut(..header.frame_len()).unwrap_or_default();
+        // The CRC is over the ciphertext, which decryption replaces.
+        match self.opener.open_in_place(&header, &chain, frame) {
+            Ok((plaintext, _)) => Ok((header, plaintext)),
+            Err(_) => Err(self.explain(offset, &header)),
+        }
+    }
+
+    fn fill(&self, start: u64, want: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.resize(want, 0);
+        let got = self.file.read_at(start, buffer).map_err(|e| Error::io("read", &self.path, e))?;
+        buffer.truncate(got);
+        Ok(())
+    }
+
+    /// Tells rot from tampering for a frame that did not open.
+    pub fn explain(&self, offset: u64, header: &FrameHeader) -> Error {
+        let body =
+            read_range(self.file.as_ref(), &self.path, offset.saturating_add(HEADER_LEN as u64), header.len as usize);
+        let matches = body.is_ok_and(|body| header.check_crc(&body).is_ok());
+        frame_error(&self.path, offset, header, matches)
+    }
+
+    /// The trailer of a complete file; `None` where the file does not end in one.
+    pub fn trailer(&self) -> Result<Option<Trailer>> {
+        let Some(at) = self.len()?.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
+        let bytes = read_range(self.file.as_ref(), &self.path, at, TRAILER_LEN)?;
+        Ok(Trailer::decode(&bytes).filter(|t| t.seal_offset >= self.header_len && t.seal_offset < at))
+    }
+
+    /// The plaintext of the seal frame, which the trailer points to.
+    pub fn seal(&self, trailer: &Trailer) -> Result<Vec<u8>> {
+        let mut buffer = Vec::new();
+        let (header, plaintext) = self.frame(trailer.seal_offset, None, &mut buffer)?;
+        let frames = trailer.frames;
+        let end = trailer.seal_offset + header.frame_len() as u64 + TRAILER_LEN as u64;
+        if header.kind != FrameKind::Seal || header.index.checked_add(1) != Some(frames) || end != self.len()? {
+            return Err(Error::damage(
+                DamageKind::Structure,
+                &self.path,
+                trailer.seal_offset,
+                "seal",
+                format_args!("a seal as frame {} and the trailer after it", frames.saturating_sub(1)),
+                format_args!("{:?} as frame {}", header.kind, header.index),
+            ));
+        }
+        Ok(plaintext.to_vec())
+    }
+
+    /// The plaintext of the seal of a file that has to be complete.
+    pub fn complete(&self) -> Result<Vec<u8>> {
+        let Some(trailer) = self.trailer()? else {
+            let len = self.len()?;
+            return Err(Error::damage(
+                DamageKind::Truncated,
+                &self.path,
+                len,
+                "trailer",
+                "the end of a complete file",
+                "none",
+            ));
+        };
+        self.seal(&trailer)
+    }
+}
+
+/// Reads the header of a file.
+pub(crate) fn read_header(file: &dyn ReadFile, path: &str) -> Result<(SealedHeader, u64)> {
+    let bytes = read_range(file, path, 0, MAX_LEN)?;
+    let (sealed, len) = SealedHeader::decode(&bytes).map_err(|e| e.at(path, 0))?;
+    Ok((sealed, len as u64))
+}
+
+/// Decodes a CBOR structure that came out of an authenticated frame.
+pub(crate) fn decode_cbor<'b, T: minicbor::Decode<'b, ()>>(
+    path: &str,
+    offset: u64,
+    what: &'static str,
+    bytes: &'b [u8],
+) -> Result<T> {
+    minicbor::decode(bytes).map_err(|e| {
+        let at = offset + e.position().unwrap_or(0) as u64;
+        Error::damage(DamageKind::Structure, path, at, what, "well-formed CBOR of its shape", e)
+    })
+}
+
+/// Encodes a CBOR structure.
+pub(crate) fn encode_cbor<T: minicbor::Encode<()>>(value: &T) -> Result<Vec<u8>> {
+    minicbor::to_vec(value).map_err(|e| Error::Unsupported(format!("encoding failed: {e}")))
+}

@@ -1,0 +1,119 @@
+//! Writes a whole sealed file: under a temporary name first, then published.
+//! A crash leaves the temporary file or the complete one.
+
+use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
+use crate::env::random;
+use crate::error::{Error, Result};
+use crate::format::frame::{FrameKind, Trailer};
+use crate::storage::{AppendFile, Storage, publish_durable};
+use crate::types::FileId;
+
+/// Bytes gathered before they are handed to storage.
+const BUFFER: usize = 1 << 20;
+
+/// A file being written.
+#[derive(Debug)]
+pub(crate) struct SealedWriter<'a> {
+    storage: &'a dyn Storage,
+    file: Option<Box<dyn AppendFile>>,
+    temporary: String,
+    buffer: Vec<u8>,
+    written: u64,
+    sealer: FrameSealer,
+    id: FileId,
+    commitment: [u8; 32],
+}
+
+/// What a finished file is referred to by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealedSummary {
+    pub id: FileId,
+    pub length: u64,
+    pub commitment: [u8; 32],
+}
+
+impl<'a> SealedWriter<'a> {
+    pub fn create(
+        storage: &'a dyn Storage,
+        keys: &ArchiveKeys,
+        scope: &str,
+        info: FileInfo,
+    ) -> Result<SealedWriter<'a>> {
+        let new = keys.new_file(info)?;
+        let temporary = temporary_name(keys, scope)?;
+        let file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+        Ok(SealedWriter {
+            storage,
+            file: Some(file),
+            temporary,
+            buffer: new.header_bytes,
+            written: 0,
+            sealer: new.sealer,
+            id: new.header.file,
+            commitment: new.commitment,
+        })
+    }
+
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Adds a frame; gives its offset and length.
+    pub fn frame(&mut self, spec: FrameSpec, plaintext: &[u8]) -> Result<(u64, u32)> {
+        let offset = self.offset();
+        self.sealer.seal(spec, &[plaintext], &mut self.buffer)?;
+        let length = self.offset() - offset;
+        if self.buffer.len() >= BUFFER {
+            self.drain()?;
+        }
+        // A frame is bounded well below 4 GiB.
+        Ok((offset, length as u32))
+    }
+
+    /// Bytes so far.
+    pub fn offset(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Seals the file and gives it its name; `None` where that name is taken.
+    pub fn publish(mut self, name: &str, seal: &[u8]) -> Result<Option<SealedSummary>> {
+        let seal_offset = self.offset();
+        self.sealer.seal(FrameSpec::plain(FrameKind::Seal, 0, 0), &[seal], &mut self.buffer)?;
+        let trailer = Trailer { seal_offset, frames: self.sealer.count() };
+        self.buffer.extend_from_slice(&trailer.encode());
+        self.drain()?;
+        if let Some(file) = self.file.take() {
+            file.finish().map_err(|e| Error::io("sync", &self.temporary, e))?;
+        }
+        let summary = SealedSummary { id: self.id, length: self.written, commitment: self.commitment };
+        let published = publish_durable(self.storage, &self.temporary, name)?;
+        if published {
+            self.temporary.clear();
+        }
+        Ok(published.then_some(summary))
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            file.append(&self.buffer).map_err(|e| Error::io("write", &self.temporary, e))?;
+        }
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Drop for SealedWriter<'_> {
+    fn drop(&mut self) {
+        if !self.temporary.is_empty() {
+            // Best effort: what stays under tmp/ is removed by the next owner of the scope.
+            let _ = self.storage.remove(&self.temporary);
+        }
+    }
+}
+
+/// A name under `tmp/` that nobody else uses. Whoever owns the scope removes what a crash left of it.
+pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: &str) -> Result<String> {
+    let id = FileId::from_bytes(random(keys.rng().as_ref())?);
+    Ok(format!("tmp/{scope}-{id}"))
+}

@@ -1,0 +1,116 @@
+use super::*;
+
+fn storage() -> (tempfile::TempDir, FsStorage) {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = FsStorage::new(dir.path());
+    (dir, storage)
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn read_all(storage: &FsStorage, path: &str) -> Vec<u8> {
+    let file = storage.open(path).unwrap();
+    let mut buf = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), buf.len());
+    buf
+}
+
+#[test]
+fn only_the_owner_has_access_and_finished_files_are_read_only() {
+    let (dir, storage) = storage();
+    storage.create_dir("node").unwrap();
+    let mut file = storage.create("node/a").unwrap();
+    file.append(b"abc").unwrap();
+    assert_eq!(mode(&dir.path().join("node")), 0o700);
+    assert_eq!(mode(&dir.path().join("node/a")), 0o600);
+    file.finish().unwrap();
+    assert_eq!(mode(&dir.path().join("node/a")), 0o400);
+    assert_eq!(read_all(&storage, "node/a"), b"abc");
+}
+
+#[test]
+fn space_is_zeroed_ahead_in_steps_and_cut_by_finish() {
+    let (dir, storage) = storage();
+    let len = || std::fs::metadata(dir.path().join("a")).unwrap().len();
+    let mut file = storage.create("a").unwrap();
+    file.append(b"head").unwrap();
+    file.expect_small_appends();
+    assert_eq!(len(), 4, "the hint alone reserves nothing");
+
+    file.append(b"0123456789").unwrap();
+    assert_eq!((len(), file.len()), (ZERO_STEP, 14));
+    file.sync().unwrap();
+    let seen = read_all(&storage, "a");
+    assert_eq!(&seen[..14], b"head0123456789");
+    assert!(seen[14..].iter().all(|&b| b == 0));
+
+    // Fills the first step to the byte, which calls for the next one.
+    file.append(&vec![7; usize::try_from(ZERO_STEP).unwrap() - 14]).unwrap();
+    assert_eq!((len(), file.len()), (2 * ZERO_STEP, ZERO_STEP));
+    // Runs over a whole step at once.
+    file.append(&vec![8; usize::try_from(ZERO_STEP).unwrap() + 1]).unwrap();
+    assert_eq!((len(), file.len()), (3 * ZERO_STEP, 2 * ZERO_STEP + 1));
+    let expected = file.len();
+    file.finish().unwrap();
+    assert_eq!(len(), expected);
+    assert_eq!(read_all(&storage, "a").last(), Some(&8));
+}
+
+#[test]
+fn publish_by_link_keeps_the_contract() {
+    let (dir, storage) = storage();
+    let at = |name: &str| dir.path().join(name);
+    storage.create("a").unwrap().append(b"a").unwrap();
+    storage.create("b").unwrap().append(b"b").unwrap();
+    let taken = publish_by_link(&at("a"), &at("b")).unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!((read_all(&storage, "a"), read_all(&storage, "b")), (b"a".to_vec(), b"b".to_vec()));
+    let missing = publish_by_link(&at("x"), &at("y")).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    publish_by_link(&at("a"), &at("c")).unwrap();
+    assert_eq!(read_all(&storage, "c"), b"a");
+    assert_eq!(storage.open("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn the_root_is_created_with_its_parents() {
+    let (dir, _) = storage();
+    let storage = FsStorage::new(dir.path().join("x/y/z"));
+    assert!(storage.list("").unwrap().is_empty());
+    storage.create_dir("").unwrap();
+    storage.create_dir("").unwrap();
+    storage.sync_dir("").unwrap();
+    assert_eq!(mode(storage.root()), 0o700);
+}
+
+#[test]
+fn foreign_names_are_not_listed() {
+    let (dir, storage) = storage();
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join("README"), b"").unwrap();
+    storage.create("a").unwrap();
+    let names: Vec<_> = storage.list("").unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["a"]);
+}
+
+#[test]
+fn a_failed_write_is_for_good() {
+    let (dir, storage) = storage();
+    storage.create("a").unwrap();
+    // A descriptor that cannot be written to stands for a failing disk.
+    let file = File::open(dir.path().join("a")).unwrap();
+    let mut file = Box::new(FsAppendFile { file, len: 0, zeroed_to: 0, zero_ahead: false, failed: false });
+    assert!(file.append(b"x").is_err());
+    assert_eq!(file.len(), 0);
+    // The sync alone would succeed.
+    assert!(file.sync().is_err());
+    assert!(file.finish().is_err());
+}
+
+#[test]
+fn free_space_is_known() {
+    let (_dir, storage) = storage();
+    assert!(storage.free_space().unwrap().unwrap() > 0);
+}

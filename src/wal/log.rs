@@ -1,0 +1,198 @@
+//! Names of segments, and finding the one that holds a position or a time.
+
+use std::sync::Arc;
+
+use super::SegmentReader;
+use crate::error::{DamageKind, Error, Result};
+use crate::sealed::ArchiveKeys;
+use crate::storage::Storage;
+use crate::types::{NodeId, Position, TimelineId};
+
+/// Segments per directory.
+const GROUP: u64 = 1_024;
+
+/// A segment, by its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SegmentRef {
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// Its number on the timeline, from 1.
+    pub sequence: u64,
+    /// The position it starts from.
+    pub from: Position,
+    /// Where it is.
+    pub path: String,
+}
+
+/// The log of one node, for reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub storage: Arc<dyn Storage>,
+    pub keys: Arc<ArchiveKeys>,
+    pub node: NodeId,
+    pub timeline: TimelineId,
+}
+
+/// The directory of a timeline's segments.
+fn timeline_dir(node: NodeId, timeline: TimelineId) -> String {
+    format!("nodes/{:08x}/wal/{:08x}", node.get(), timeline.get())
+}
+
+/// The directory of a segment.
+pub(crate) fn group_dir(node: NodeId, timeline: TimelineId, sequence: u64) -> String {
+    format!("{}/{:08x}", timeline_dir(node, timeline), sequence / GROUP)
+}
+
+/// The path of a segment.
+pub(crate) fn segment_path(node: NodeId, timeline: TimelineId, sequence: u64, from: Position) -> String {
+    format!("{}/{sequence:016x}-{:016x}.seg", group_dir(node, timeline, sequence), from.get())
+}
+
+fn hex(text: &str, digits: usize) -> Option<u64> {
+    let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+impl Log {
+    /// Numbers of the groups there are, in order.
+    fn groups(&self) -> Result<Vec<u64>> {
+        let dir = timeline_dir(self.node, self.timeline);
+        let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+        let mut groups: Vec<u64> = entries.iter().filter_map(|e| hex(&e.name, 8)).collect();
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    /// The segments of one group, in order.
+    fn group(&self, group: u64) -> Result<Vec<SegmentRef>> {
+        let dir = group_dir(self.node, self.timeline, group * GROUP);
+        let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+        let mut segments: Vec<SegmentRef> = entries
+            .iter()
+            .filter_map(|entry| {
+                let (sequence, from) = entry.name.strip_suffix(".seg")?.split_once('-')?;
+                let (sequence, from) = (hex(sequence, 16)?, hex(from, 16)?);
+                (sequence / GROUP == group).then(|| SegmentRef {
+                    timeline: self.timeline,
+                    sequence,
+                    from: Position::new(from),
+                    path: format!("{dir}/{}", entry.name),
+                })
+            })
+            .collect();
+        segments.sort_unstable();
+        if let Some(pair) = segments.windows(2).find_map(|w| match w {
+            [a, b] if a.sequence == b.sequence => Some((a, b)),
+            _ => None,
+        }) {
+            let (a, b) = pair;
+            return Err(Error::damage(
+                DamageKind::Chain,
+                &b.path,
+                0,
+                "segment name",
+                "one segment of a number",
+                format_args!("another one, {}", a.path),
+            ));
+        }
+        Ok(segments)
+    }
+
+    /// The newest segment.
+    pub fn newest(&self) -> Result<Option<SegmentRef>> {
+        for group in self.groups()?.into_iter().rev() {
+            if let Some(newest) = self.group(group)?.pop() {
+                return Ok(Some(newest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The oldest segment.
+    pub fn oldest(&self) -> Result<Option<SegmentRef>> {
+        for group in self.groups()? {
+            if let Some(oldest) = self.group(group)?.into_iter().next() {
+                return Ok(Some(oldest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last segment for which `holds` is true, where it is true up to some segment and false from there on.
+    /// Looks at about log2 of all segments.
+    pub fn last_where(&self, mut holds: impl FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
+        let groups = self.groups()?;
+        // Invariant: everything before `low` holds at its first segment, nothing from `high` on does.
+        let (mut low, mut high) = (0, groups.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let group = groups.get(middle).copied().unwrap_or_default();
+            let holds = match self.group(group)?.first() {
+                Some(first) => holds(first)?,
+                // An emptied group says nothing of its own: treat it like the older ones.
+                None => true,
+            };
+            if holds { low = middle + 1 } else { high = middle }
+        }
+        for group in groups.iter().take(low).rev() {
+            let segments = self.group(*group)?;
+            let (mut low, mut high) = (0, segments.len());
+            while low < high {
+                let middle = usize::midpoint(low, high);
+                let holds = segments.get(middle).map_or(Ok(false), &mut holds)?;
+                if holds { low = middle + 1 } else { high = middle }
+            }
+            if let Some(last) = low.checked_sub(1).and_then(|i| segments.get(i)) {
+                return Ok(Some(last.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The segments that hold the commits after `from` up to `to`, in order, each with the one after it where there is one.
+    pub fn between(&self, from: Position, to: Position) -> Result<Vec<(SegmentRef, Option<SegmentRef>)>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let Some(first) = self.last_where(|s| Ok(s.from <= from))? else { return Ok(Vec::new()) };
+        let mut found: Vec<SegmentRef> = Vec::new();
+        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= first.sequence / GROUP) {
+            for segment in self.group(group)?.into_iter().filter(|s| s.sequence >= first.sequence) {
+                let done = segment.from >= to;
+                found.push(segment);
+                if done {
+                    break 'groups;
+                }
+            }
+        }
+        let mut pairs: Vec<_> = found
+            .iter()
+            .zip(found.iter().skip(1).map(Some).chain([None]))
+            .map(|(s, next)| (s.clone(), next.cloned()))
+            .collect();
+        pairs.retain(|(s, _)| s.from < to);
+        for pair in &pairs {
+            if let (segment, Some(next)) = pair
+                && next.sequence != segment.sequence + 1
+            {
+                return Err(Error::Gap {
+                    node: self.node.to_string(),
+                    expected: segment.from.next_lsn(),
+                    found: next.from,
+                });
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// The segment after this one.
+    pub fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
+        let wanted = segment.sequence + 1;
+        Ok(self.group(wanted / GROUP)?.into_iter().find(|s| s.sequence == wanted))
+    }
+
+    /// Opens a segment.
+    pub fn open(&self, segment: &SegmentRef) -> Result<SegmentReader> {
+        SegmentReader::open(self, segment)
+    }
+}

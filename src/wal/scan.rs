@@ -1,0 +1,345 @@
+//! Reading a segment: what is in it, where it ends, and whether its end is a torn tail or damage.
+
+use super::active::link;
+use super::{Log, SegmentRef};
+use crate::delta::Decoder;
+use crate::error::{DamageKind, Error, Result};
+use crate::format::codec::Reader;
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MARKER, TAG_LEN};
+use crate::format::header::FileKind;
+use crate::format::record::{Blob, Commits, Op};
+use crate::format::segment::{PreviousSegment, SegmentPreface, SegmentSeal};
+use crate::format::state::{Effect, NodeState};
+use crate::sealed::{FrameStream, SealedFile, Step, decode_cbor};
+use crate::storage::read_range;
+use crate::types::{Lsn, Position, Timestamp};
+
+/// A segment, open for reading.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: SealedFile,
+    segment: SegmentRef,
+    preface: SegmentPreface,
+    seal: Option<SegmentSeal>,
+    /// Where the frames before the seal end, or the file does.
+    end: u64,
+}
+
+/// What a scan comes upon.
+#[derive(Debug)]
+pub(crate) enum Visit<'a> {
+    /// Ops of a commit that goes on. They count only if its [`Visit::Commit`] follows.
+    Partial { lsn: Lsn, ops: &'a [u8], offset: u64 },
+    /// The ops of a commit, or the rest of them.
+    Commit { lsn: Lsn, timestamp: Timestamp, ops: &'a [u8], offset: u64 },
+    /// No commit happened until this time.
+    Tick { until: Timestamp },
+}
+
+/// Where a scan ended: after the last whole commit or tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScanEnd {
+    /// How many commits lie before.
+    pub position: Position,
+    /// Time of the last commit.
+    pub timestamp: Timestamp,
+    /// Until when no further commit happened.
+    pub known_until: Timestamp,
+    /// What the next segment has to say of this one.
+    pub facts: PreviousSegment,
+    /// Its link.
+    pub link: [u8; 32],
+    /// Whether the visitor stopped the scan before the end.
+    pub stopped: bool,
+}
+
+impl SegmentReader {
+    pub(super) fn open(log: &Log, segment: &SegmentRef) -> Result<SegmentReader> {
+        let path = &segment.path;
+        let file = SealedFile::open(log.storage.as_ref(), &log.keys, path, FileKind::Segment)?;
+        let h = file.header();
+        let claimed = (log.node, segment.timeline, segment.sequence, segment.from.get());
+        let found = (h.node, h.timeline, h.sequence, h.from);
+        if claimed != found {
+            return Err(Error::damage(
+                DamageKind::Chain,
+                path,
+                80,
+                "node, timeline, sequence number and first position",
+                format_args!("{claimed:?}, as its name says"),
+                format_args!("{found:?}"),
+            ));
+        }
+        let mut buffer = Vec::new();
+        let (header, plaintext) = file.frame(file.header_len(), None, &mut buffer)?;
+        if header.kind != FrameKind::Preface || header.index != 0 {
+            let found = format_args!("{:?}", header.kind);
+            return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "frame 0", "a preface", found));
+        }
+        let preface: SegmentPreface = decode_cbor(path, file.header_len(), "preface", plaintext)?;
+        if preface.state.position != segment.from {
+            let found = preface.state.position;
+            return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "position", segment.from, found));
+        }
+        let (seal, end) = match file.trailer()? {
+            Some(trailer) => {
+                let bytes = file.seal(&trailer)?;
+                (Some(decode_cbor(path, trailer.seal_offset, "seal", &bytes)?), trailer.seal_offset)
+            }
+            None => (None, file.len()?),
+        };
+        Ok(SegmentReader { file, segment: segment.clone(), preface, seal, end })
+    }
+
+    pub fn preface(&self) -> &SegmentPreface {
+        &self.preface
+    }
+
+    /// The end of a complete segment.
+    pub fn seal(&self) -> Option<&SegmentSeal> {
+        self.seal.as_ref()
+    }
+
+    pub fn path(&self) -> &str {
+        &self.segment.path
+    }
+
+    /// The link in its header, to the segment before it.
+    pub fn link_to_previous(&self) -> [u8; 32] {
+        self.file.header().link
+    }
+
+    /// Where a complete segment ends: the state it leaves, what the next one has to say of it, and its link.
+    pub fn sealed_end(&self) -> Result<Option<(NodeState, PreviousSegment, [u8; 32])>> {
+        let Some(seal) = &self.seal else { return Ok(None) };
+        // The seal frame was authenticated with this chain value.
+        let tag = read_range(self.file.file().as_ref(), self.file.path(), self.end - TAG_LEN as u64, TAG_LEN)?;
+        let facts = PreviousSegment {
+            timeline: self.segment.timeline,
+            sequence: self.segment.sequence,
+            frames: seal.frames,
+            length: self.end,
+            tag: tag.try_into().unwrap_or_default(),
+        };
+        let link = link(&self.file.header().encode(), self.file.commitment(), &facts, seal.state.position);
+        Ok(Some((seal.state.clone(), facts, link)))
+    }
+
+    /// Visits everything from about a time on; what comes before in the segment may be left out.
+    pub fn scan_from_time(&self, time: Timestamp, visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>) -> Result<ScanEnd> {
+        let index = self.seal.as_ref().map_or(&[][..], |seal| &seal.index);
+        let from = index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before);
+        self.scan(from, None, visit)
+    }
+
+    /// Visits everything after position `from`, which must not lie before the segment. The visitor returns whether to go on.
+    /// `successor` is what the next segment says of this one, where there is one.
+    pub fn scan(
+        &self,
+        from: Position,
+        successor: Option<&PreviousSegment>,
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
+    ) -> Result<ScanEnd> {
+        let end = self.end.min(successor.map_or(u64::MAX, |s| s.length));
+        let skip = self
+            .seal
+            .as_ref()
+            .and_then(|seal| seal.index.iter().rev().find(|e| e.before <= from && e.offset > self.file.header_len()));
+        let (mut stream, mut position, mut timestamp) = match skip {
+            Some(e) => (FrameStream::resume(&self.file, end, e.offset, e.frame)?, e.before, e.timestamp),
+            None => (FrameStream::new(&self.file, end), self.segment.from, self.preface.state.timestamp),
+        };
+        let mut known_until = self.preface.state.known_until.max(timestamp);
+        let mut partial = false;
+        // The end of the last whole commit or tick.
+        let mut whole = (stream.index(), self.file.header_len(), stream.chain());
+        let mut stopped = false;
+        let (stop_offset, stop_error) = 'frames: loop {
+            let (header, offset, plaintext) = match stream.next()? {
+                Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
+                Step::Stop { offset, error } => break 'frames (offset, error),
+            };
+            let bad = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+                Error::damage(DamageKind::Structure, &self.segment.path, offset, what, expected, found)
+            };
+            let next = position.next_lsn();
+            match header.kind {
+                FrameKind::Preface if header.index == 0 => {}
+                FrameKind::Partial => {
+                    if (header.first, header.last) != (next.get(), next.get()) || header.continues != partial {
+                        return Err(bad("LSN of a partial commit", &next, &header.first));
+                    }
+                    partial = true;
+                    if next.get() > from.get() && !visit(Visit::Partial { lsn: next, ops: plaintext, offset })? {
+                        stopped = true;
+                        break 'frames (offset, None);
+                    }
+                    continue;
+                }
+                FrameKind::Commits => {
+                    if header.first != next.get() || header.continues != partial {
+                        return Err(bad("first LSN of a frame", &next, &header.first));
+                    }
+                    partial = false;
+                    let mut commits = Commits::new(plaintext).map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                    if commits.before() < timestamp {
+                        return Err(bad("timestamp before a frame", &timestamp, &commits.before()));
+                    }
+                    while let Some(commit) = commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))? {
+                        let lsn = position.next_lsn();
+                        position = lsn.into();
+                        timestamp = commit.timestamp;
+                        if lsn.get() <= from.get() {
+                            continue;
+                        }
+                        let (timestamp, ops) = (commit.timestamp, commit.ops);
+                        if !visit(Visit::Commit { lsn, timestamp, ops, offset })? {
+                            stopped = true;
+                            break 'frames (offset, None);
+                        }
+                    }
+                    if position.get() != header.last {
+                        return Err(bad("last LSN of a frame", &header.last, &position));
+                    }
+                    known_until = known_until.max(timestamp);
+                }
+                FrameKind::Tick => {
+                    let mut r = Reader::new(plaintext);
+                    let until = r.u64("tick").map(Timestamp::from_nanos);
+                    let until = until.map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                    if until < known_until || header.first != position.get() || partial {
+                        return Err(bad("tick", &known_until, &until));
+                    }
+                    known_until = until;
+                    if position >= from && !visit(Visit::Tick { until })? {
+                        stopped = true;
+                        break 'frames (offset, None);
+                    }
+                }
+                other => {
+                    return Err(bad("frame kind", &"preface, commits, partial or tick", &format_args!("{other:?}")));
+                }
+            }
+            whole = (stream.index(), offset + header.frame_len() as u64, stream.chain());
+        };
+        let (frames, length, tag) = whole;
+        let facts =
+            PreviousSegment { timeline: self.segment.timeline, sequence: self.segment.sequence, frames, length, tag };
+        if !stopped {
+            self.check_end(&facts, position, successor, stop_offset, stop_error, stream.index())?;
+        }
+        let link = link(&self.file.header().encode(), self.file.commitment(), &facts, position);
+        Ok(ScanEnd { position, timestamp, known_until, facts, link, stopped })
+    }
+
+    /// Decides whether the end that a scan found is the end of the segment.
+    fn check_end(
+        &self,
+        facts: &PreviousSegment,
+        position: Position,
+        successor: Option<&PreviousSegment>,
+        offset: u64,
+        error: Option<Error>,
+        index: u32,
+    ) -> Result<()> {
+        let path = &self.segment.path;
+        if let Some(seal) = &self.seal {
+            if let Some(error) = error {
+                return Err(error);
+            }
+            if seal.frames != facts.frames || seal.state.position != position {
+                let expected = format_args!("{} frames up to LSN {}", seal.frames, seal.state.position);
+                let found = format_args!("{} frames up to LSN {position}", facts.frames);
+                return Err(Error::damage(DamageKind::Chain, path, offset, "seal", expected, found));
+            }
+        }
+        if let Some(successor) = successor {
+            if let Some(error) = error {
+                return Err(error);
+            }
+            if successor != facts {
+                let expected =
+                    format_args!("{} frames in {} bytes, as the next segment says", successor.frames, successor.length);
+                let found = format_args!("{} frames in {} bytes", facts.frames, facts.length);
+                return Err(Error::damage(DamageKind::Chain, path, offset, "end of the segment", expected, found));
+            }
+        } else if self.seal.is_none()
+            && let Some(error) = error
+            && self.durable_frame_beyond(offset, index)?
+        {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
+    /// then its loss is damage; else it is a torn tail.
+    fn durable_frame_beyond(&self, offset: u64, index: u32) -> Result<bool> {
+        let len = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let tail = read_range(self.file.file().as_ref(), self.file.path(), offset, len)?;
+        let mut at = 0;
+        while let Some(next) = tail.get(at..).and_then(|rest| find(rest, &MARKER)) {
+            at += next;
+            let rest = tail.get(at..).unwrap_or_default();
+            if let Ok(header) = FrameHeader::decode(rest)
+                && header.durable > index
+                && let Some(body) = rest.get(HEADER_LEN..header.frame_len())
+                && header.check_crc(body).is_ok()
+            {
+                return Ok(true);
+            }
+            at += 1;
+        }
+        Ok(false)
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8; 4]) -> Option<usize> {
+    const { assert!(TAG_LEN > 4) };
+    haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// Applies the ops of a commit to the state beside the pages; does not advance it.
+/// Also calls `each` with every op.
+pub(crate) fn fold_ops<'a>(
+    state: &mut NodeState,
+    ops: &'a [u8],
+    decoder: &mut Decoder,
+    path: &str,
+    offset: u64,
+    each: &mut dyn FnMut(&Op<'a>),
+) -> Result<()> {
+    let mut r = Reader::new(ops);
+    while !r.is_empty() {
+        let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
+        let plain = match op {
+            Op::SetConfig { value, .. } => Some(plain(&value, decoder, path, offset)?),
+            _ => None,
+        };
+        if let Some(effect) = op.effect(plain.as_deref()) {
+            apply(state, &effect, path, offset)?;
+        }
+        each(&op);
+    }
+    Ok(())
+}
+
+fn apply(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {
+    state
+        .apply(effect)
+        .map_err(|e| Error::damage(DamageKind::Structure, path, offset, "op", "one that the state before it allows", e))
+}
+
+/// The bytes of a blob that is not a page.
+pub(crate) fn plain(blob: &Blob<'_>, decoder: &mut Decoder, path: &str, offset: u64) -> Result<Vec<u8>> {
+    match blob.plain_len {
+        None => Ok(blob.stored.to_vec()),
+        Some(len) => {
+            let mut out = vec![0; len];
+            decoder.decompress(blob.stored, &mut out).map_err(|e| {
+                Error::damage(DamageKind::Structure, path, offset, "compressed bytes", format_args!("{len} bytes"), e)
+            })?;
+            Ok(out)
+        }
+    }
+}
