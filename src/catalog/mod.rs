@@ -27,7 +27,7 @@ use crate::sealed::{
     ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
 };
 use crate::storage::{Storage, create_dir_durable, read_range};
-use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
+use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
 
 /// Entries per directory.
 const GROUP: u64 = 1_024;
@@ -228,8 +228,11 @@ impl Catalog {
                 found,
             ));
         }
-        let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(MAX_EVENT + (64 << 10));
-        let bytes = read_range(file.file().as_ref(), &path, 0, len)?;
+        let (len, limit) = (file.len()?, (MAX_EVENT + (64 << 10)) as u64);
+        if len > limit {
+            return Err(Error::damage(DamageKind::Structure, &path, limit, "length of a catalog entry", limit, len));
+        }
+        let bytes = read_range(file.file().as_ref(), &path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
         state.fold(&entry, &path)?;
         state.head = sha256(&[&bytes]);
         Ok(true)
@@ -237,12 +240,9 @@ impl Catalog {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-impl CatalogState {
-    /// The time of the newest entry.
-    pub fn time(&self) -> Timestamp {
-        self.time
-    }
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }

@@ -9,7 +9,7 @@ use crate::format::event::{Event, LayerRecord};
 use crate::ingest::remove_leftovers;
 use crate::layer::LayerReader;
 use crate::options::CompactOptions;
-use crate::replay::{Sources, Tail, collect, log_end};
+use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::storage::{LockGuard, create_dir_durable};
 use crate::types::{Position, SpaceId};
 
@@ -119,19 +119,9 @@ fn stretch(
     to: Position,
     options: &CompactOptions,
 ) -> Result<Sources> {
-    let mut deltas = Vec::new();
-    let mut at = from;
-    loop {
-        let longest = context
-            .record
-            .layers
-            .iter()
-            .filter(|l| l.timeline == context.timeline() && l.from == Some(at) && l.to <= to && l.to > at)
-            .max_by_key(|l| l.to);
-        let Some(next) = longest else { break };
-        deltas.push(LayerReader::open(context.storage.as_ref(), &context.keys, next)?);
-        at = next.to;
-    }
+    let input = PlanInput { timeline: context.timeline(), empty_origin: false, layers: &context.record.layers };
+    let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
+    let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());
     let tail: Tail = collect(&context.log, state, to, &options.replay)?;
     Ok(Sources { base: None, deltas, tail })

@@ -18,14 +18,9 @@
 //! key is in use, the pseudorandom key inside HKDF's extract step, swap, and core
 //! dumps are beyond this module's reach. See each type for what it does wipe.
 
-// The expectations fall away by themselves: once the layers above use all of
-// these, the compiler asks for their removal.
-#[cfg_attr(not(test), expect(dead_code, reason = "called by the layers above, as they land"))]
 pub(crate) mod aead;
-#[cfg_attr(not(test), expect(dead_code, reason = "called by the layers above, as they land"))]
 pub(crate) mod kdf;
 mod key_file;
-#[cfg_attr(not(test), expect(dead_code, reason = "called by the layers above, as they land"))]
 mod provider;
 mod secret;
 

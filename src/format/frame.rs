@@ -111,11 +111,6 @@ impl FrameHeader {
         HEADER_LEN + self.len as usize
     }
 
-    /// Length of its plaintext.
-    pub fn plaintext_len(&self) -> usize {
-        self.len as usize - TAG_LEN
-    }
-
     /// Reads a frame header; checks its bounds, not its CRC.
     pub fn decode(bytes: &[u8]) -> Result<FrameHeader> {
         let mut r = Reader::new(bytes);

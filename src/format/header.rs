@@ -187,15 +187,15 @@ impl SealedHeader {
         let mut stanzas = Vec::new();
         for stanza in &self.stanzas {
             stanzas.extend_from_slice(stanza.recipient.as_bytes());
-            stanzas.extend_from_slice(&(stanza.wrapped.len() as u16).to_le_bytes());
+            stanzas.extend_from_slice(&len16(&stanza.wrapped));
             stanzas.extend_from_slice(&stanza.wrapped);
         }
         let mut out = Vec::with_capacity(FIXED_LEN + stanzas.len());
         out.extend_from_slice(&self.header.encode());
         out.extend_from_slice(&self.wrapped_key);
         out.extend_from_slice(&self.commitment);
-        out.extend_from_slice(&(self.stanzas.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(stanzas.len() as u16).to_le_bytes());
+        out.extend_from_slice(&len16(&self.stanzas));
+        out.extend_from_slice(&len16(&stanzas));
         let crc = crc(&out, &stanzas);
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&stanzas);
@@ -253,6 +253,11 @@ impl SealedHeader {
         }
         Ok((SealedHeader { header, wrapped_key, commitment, stanzas }, FIXED_LEN + len))
     }
+}
+
+/// A length whose bound was checked when the archive's keys were made; the decoder refuses what does not fit.
+fn len16<T>(list: &[T]) -> [u8; 2] {
+    u16::try_from(list.len()).unwrap_or(u16::MAX).to_le_bytes()
 }
 
 fn crc(fixed: &[u8], stanzas: &[u8]) -> u32 {

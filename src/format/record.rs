@@ -334,8 +334,6 @@ impl CommitsBuilder {
 pub struct CommitRecord<'a> {
     /// Its time.
     pub timestamp: Timestamp,
-    /// Where its ops begin in the plaintext.
-    pub offset: usize,
     /// Its ops; where the frame continues partial ones, the rest of them.
     pub ops: &'a [u8],
 }
@@ -361,7 +359,6 @@ impl<'a> Commits<'a> {
     }
 
     /// The next commit; `None` after the last.
-    #[expect(clippy::should_implement_trait, reason = "it is fallible, and `Iterator<Item = Result>` reads worse here")]
     pub fn next(&mut self) -> Result<Option<CommitRecord<'a>>> {
         if self.reader.is_empty() {
             return Ok(None);
@@ -377,8 +374,7 @@ impl<'a> Commits<'a> {
         self.last = Timestamp::from_nanos(timestamp);
         let remaining = self.reader.remaining();
         let len = self.reader.length("length of a commit", remaining)?;
-        let offset = self.reader.offset();
-        Ok(Some(CommitRecord { timestamp: self.last, offset, ops: self.reader.bytes("ops", len)? }))
+        Ok(Some(CommitRecord { timestamp: self.last, ops: self.reader.bytes("ops", len)? }))
     }
 }
 

@@ -52,7 +52,7 @@ impl Drop for Restore<'_> {
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
     // Batches that begin now log full images only; the older ones are waited for.
     let guard = Restore(shared);
-    wait_for(shared.change_tenancy(false))?;
+    wait_for(&shared.change_tenancy(false))?;
     let (state, consistent) = shared.at_standstill(|state| {
         let begun = source.begin(state.position);
         shared.table.clear(state.position);
@@ -85,9 +85,9 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
 }
 
 /// Waits until no batch works under these rules any more.
-fn wait_for(tenancy: Arc<Tenancy>) -> Result<()> {
+fn wait_for(tenancy: &Arc<Tenancy>) -> Result<()> {
     let begun = Instant::now();
-    while Arc::strong_count(&tenancy) > 1 {
+    while Arc::strong_count(tenancy) > 1 {
         if begun.elapsed() > PATIENCE {
             return Err(Error::Unsupported(
                 "a base copy waits for open batches, and one has been open for 30 seconds: commit or drop it first"

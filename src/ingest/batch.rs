@@ -183,7 +183,7 @@ impl Batch {
             return self.write_page(page, &image, None);
         }
         // At most 64 KiB.
-        self.op(&Op::Range { page, offset: offset as u32, bytes: Blob::plain(bytes) })?;
+        self.op(&Op::Range { page, offset: u32::try_from(offset).unwrap_or(u32::MAX), bytes: Blob::plain(bytes) })?;
         self.pages.insert(page, Local::Unknown);
         self.extend(page);
         Ok(())

@@ -231,11 +231,6 @@ impl Shared {
         self.log.lock().durable
     }
 
-    /// The state after the newest commit that has an LSN.
-    pub fn state(&self) -> NodeState {
-        self.log.lock().state.clone()
-    }
-
     /// Runs with the log standing still at a position. What it does must be short.
     pub fn at_standstill<T>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
         f(&self.log.lock().state)
@@ -522,33 +517,26 @@ impl Shared {
 
     /// The segment to write to; begins one where there is none.
     fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
-        let segment = match io.segment.take() {
-            Some(segment) => segment,
-            None => {
-                let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
-                let segment = ActiveSegment::create(
-                    self.storage.as_ref(),
-                    &self.keys,
-                    &self.scope,
-                    SegmentStart {
-                        node: self.node,
-                        timeline: self.timeline,
-                        epoch: self.epoch,
-                        sequence: io.next_sequence,
-                        created: self.clock.now(),
-                        link,
-                        preface: SegmentPreface { state: io.base.clone(), previous },
-                    },
-                )
-                .map_err(|e| match e {
-                    Error::Fenced { .. } => Error::Fenced { node: self.name.clone() },
-                    other => other,
-                })?;
-                io.next_sequence += 1;
-                io.used = false;
-                segment
-            }
+        if let Some(segment) = io.segment.take() {
+            return Ok(io.segment.insert(segment));
+        }
+        let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
+        let start = SegmentStart {
+            node: self.node,
+            timeline: self.timeline,
+            epoch: self.epoch,
+            sequence: io.next_sequence,
+            created: self.clock.now(),
+            link,
+            preface: SegmentPreface { state: io.base.clone(), previous },
         };
+        let created = ActiveSegment::create(self.storage.as_ref(), &self.keys, &self.scope, &start);
+        let segment = created.map_err(|e| match e {
+            Error::Fenced { .. } => Error::Fenced { node: self.name.clone() },
+            other => other,
+        })?;
+        io.next_sequence += 1;
+        io.used = false;
         Ok(io.segment.insert(segment))
     }
 

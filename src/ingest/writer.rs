@@ -237,7 +237,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     let end = reader.scan(newest.from, None, &mut |visit| {
         let (ops, offset) = match &visit {
             Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
-            Visit::Tick { .. } => return Ok(true),
+            Visit::Tick => return Ok(true),
         };
         let whole = matches!(visit, Visit::Commit { .. });
         let mut next = match unfinished.take() {

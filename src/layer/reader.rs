@@ -34,7 +34,7 @@ impl LayerReader {
         loop {
             match stream.next()? {
                 Step::Frame { header, plaintext, .. } if header.kind == FrameKind::Body => {
-                    body.extend_from_slice(plaintext)
+                    body.extend_from_slice(plaintext);
                 }
                 Step::Frame { header, .. } if header.kind == FrameKind::Seal => break,
                 Step::Frame { header, offset, .. } => {

@@ -107,9 +107,12 @@ pub(crate) fn run_units<T: Send>(
     })
 }
 
+/// A space and its units that hold anything.
+type SpaceUnits<'s> = (SpaceId, &'s SpaceState, Vec<(u64, u64)>);
+
 impl RestoreRun<'_> {
     /// Bytes of pages that have to be rebuilt, and the units.
-    fn layout(&self) -> Result<(u64, Vec<(SpaceId, &SpaceState, Vec<(u64, u64)>)>)> {
+    fn layout(&self) -> Result<(u64, Vec<SpaceUnits<'_>>)> {
         let mut total = 0;
         let mut all = Vec::new();
         for (id, space) in &self.sources.tail.state.spaces {

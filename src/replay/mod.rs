@@ -19,7 +19,7 @@ mod tail;
 pub(crate) use execute::{RestoreRun, content_units, pages_per_unit, run_units};
 pub(crate) use files::{DeltaDir, NewDir, NewFiles};
 pub use plan::Plan;
-pub(crate) use plan::{PlanInput, plan};
+pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
 pub(crate) use redo::replay_records;
 pub use redo::{Redo, RedoRecord};

@@ -36,14 +36,20 @@ pub(crate) fn plan(input: &PlanInput<'_>, target: Position) -> Option<Plan> {
     let mut at = base.map_or(Position::ORIGIN, |b| b.to);
     // What a fuzzy copy holds is exact only once the log up to `consistent_from` is replayed over it: no layer fits on it.
     let exact = base.is_none_or(|b| b.consistent_from == b.to);
-    let mut deltas = Vec::new();
-    while exact {
-        let longest = layers().filter(|l| l.from == Some(at) && l.to <= target && l.to > at).max_by_key(|l| l.to);
-        let Some(next) = longest else { break };
-        at = next.to;
-        deltas.push(next.clone());
-    }
+    let deltas = if exact { chain(input, at, target) } else { Vec::new() };
+    at = deltas.last().map_or(at, |d| d.to);
     Some(Plan { base: base.cloned(), deltas, log_from: at, target })
+}
+
+/// The longest layers that lead from one position towards a later one.
+pub(crate) fn chain(input: &PlanInput<'_>, from: Position, to: Position) -> Vec<LayerRecord> {
+    let mut chain: Vec<LayerRecord> = Vec::new();
+    loop {
+        let at = chain.last().map_or(from, |l| l.to);
+        let fits = |l: &&LayerRecord| l.timeline == input.timeline && l.from == Some(at) && l.to <= to && l.to > at;
+        let Some(next) = input.layers.iter().filter(fits).max_by_key(|l| l.to) else { return chain };
+        chain.push(next.clone());
+    }
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ impl<'a> Rebuilder<'a> {
             }
         }
         if let (Some(seen), Some(lowest)) = (seen, layer.lowest.get(&unit.space)) {
-            let kept = lowest / unit.page_size.get() as u64;
+            let kept = lowest / u64::from(unit.page_size.get());
             for number in unit.first.max(kept)..=unit.last() {
                 if seen.get(index(&unit, number)) == Some(&false)
                     && let Some((image, page)) = slot(&mut self.images, &mut self.pages, &unit, number)

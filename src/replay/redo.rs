@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use crate::delta::Decoder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::NodeState;
-use crate::types::{Lsn, Position};
+use crate::types::Lsn;
 use crate::wal::{Log, Visit, plain};
 
 /// One logical record.
@@ -51,41 +51,21 @@ pub(crate) fn replay_records(
         return Ok(0);
     }
     let mut count = 0;
-    let mut reached = from;
     let mut decoder = Decoder::new()?;
-    for (segment, next) in log.between(from, to)? {
-        if segment.from > reached {
-            return Err(Error::Gap { node: log.node.to_string(), expected: reached.next_lsn(), found: segment.from });
-        }
-        let reader = log.open(&segment)?;
-        let successor = match &next {
-            Some(next) => log.open(next)?.preface().previous.clone(),
-            None => None,
+    log.visit(from, to, &mut |path, visit| {
+        let (lsn, ops, offset) = match visit {
+            Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (lsn, ops, offset),
+            Visit::Tick => return Ok(()),
         };
-        reader.scan(reached, successor.as_ref(), &mut |visit| {
-            let (lsn, ops, offset) = match &visit {
-                Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (*lsn, *ops, *offset),
-                Visit::Tick { .. } => return Ok(true),
-            };
-            if Position::from(lsn) > to {
-                return Ok(false);
+        let mut r = Reader::new(ops);
+        while !r.is_empty() {
+            if let Op::Logical(blob) = Op::read(&mut r).map_err(|e| e.at(path, offset))? {
+                count += 1;
+                let bytes = plain(&blob, &mut decoder, path, offset)?;
+                apply(RedoRecord { lsn, bytes: &bytes })?;
             }
-            let mut r = Reader::new(ops);
-            while !r.is_empty() {
-                if let Op::Logical(blob) = Op::read(&mut r).map_err(|e| e.at(reader.path(), offset))? {
-                    count += 1;
-                    let bytes = plain(&blob, &mut decoder, reader.path(), offset)?;
-                    apply(RedoRecord { lsn, bytes: &bytes })?;
-                }
-            }
-            if matches!(visit, Visit::Commit { .. }) {
-                reached = lsn.into();
-            }
-            Ok(reached < to)
-        })?;
-    }
-    if reached < to {
-        return Err(Error::Gap { node: log.node.to_string(), expected: reached.next_lsn(), found: to });
-    }
+        }
+        Ok(())
+    })?;
     Ok(count)
 }

@@ -176,7 +176,7 @@ fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
     reader.scan(segment.from, None, &mut |visit| {
         let ops = match &visit {
             Visit::Partial { ops, .. } | Visit::Commit { ops, .. } => *ops,
-            Visit::Tick { .. } => return Ok(true),
+            Visit::Tick => return Ok(true),
         };
         let mut r = Reader::new(ops);
         while !r.is_empty() {

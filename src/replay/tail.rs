@@ -92,9 +92,10 @@ impl Ops {
         let chunk = self.chunks.len() - 1;
         if let Some(last) = self.chunks.last_mut() {
             // A chunk holds at most a megabyte, or one op, of at most 32.
-            let (offset, len) = (last.len() as u32, op.len() as u32);
+            let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
             last.extend_from_slice(op);
-            self.refs.push(OpRef { page, number, chunk: chunk as u32, offset, len });
+            self.refs.push(OpRef { page, number, chunk, offset, len });
         }
     }
 
@@ -121,56 +122,29 @@ pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &Repla
     let mut ops = Ops::default();
     let mut decoder = Decoder::new()?;
     let mut number = 0;
-    for (segment, next) in log.between(from, to)? {
-        if segment.from > tail.state.position {
-            return Err(gap(log, &tail, segment.from));
-        }
-        let reader = log.open(&segment)?;
-        let successor = match &next {
-            Some(next) => log.open(next)?.preface().previous.clone(),
-            None => None,
+    log.visit(from, to, &mut |path, visit| {
+        let (commit_ops, offset) = match &visit {
+            Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
+            Visit::Tick => return Ok(()),
         };
-        let position = tail.state.position;
-        reader.scan(position, successor.as_ref(), &mut |visit| {
-            let (lsn, commit_ops, offset) = match &visit {
-                Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (*lsn, *ops, *offset),
-                Visit::Tick { .. } => return Ok(true),
-            };
-            if Position::from(lsn) > to {
-                return Ok(false);
-            }
-            tail.bytes_read += commit_ops.len() as u64;
-            tail.add(commit_ops, &mut ops, &mut number, &mut decoder, reader.path(), offset)?;
-            if let Visit::Commit { timestamp, .. } = visit {
-                tail.state.advance(timestamp);
-                tail.commits += 1;
-                if ops.memory() > options.log_memory {
-                    tail.runs.push(Run::Disk(spill(log, &mut ops, options)?));
-                }
-                // The frames after the target are no concern of this replay.
-                return Ok(tail.state.position < to);
-            }
-            Ok(true)
-        })?;
-    }
-    if tail.state.position < to {
-        return Err(gap(log, &tail, to));
-    }
+        tail.bytes_read += commit_ops.len() as u64;
+        tail.add(commit_ops, &mut ops, &mut number, &mut decoder, path, offset)?;
+        if let Visit::Commit { timestamp, .. } = visit {
+            tail.state.advance(timestamp);
+            tail.commits += 1;
+        }
+        // Also in the midst of a commit, which may be larger than any memory.
+        if ops.memory() > options.log_memory {
+            tail.runs.push(Run::Disk(spill(log, &mut ops, options)?));
+        }
+        Ok(())
+    })?;
     ops.sort();
     tail.runs.push(Run::Memory(ops));
     Ok(tail)
 }
 
-fn gap(log: &Log, tail: &Tail, found: Position) -> Error {
-    Error::Gap { node: log.node.to_string(), expected: tail.state.position.next_lsn(), found }
-}
-
 impl Tail {
-    /// A stretch without a commit.
-    pub fn empty(state: NodeState) -> Tail {
-        Tail { runs: Vec::new(), cuts: BTreeMap::new(), lowest: BTreeMap::new(), state, commits: 0, bytes_read: 0 }
-    }
-
     fn add(
         &mut self,
         commit_ops: &[u8],
@@ -271,11 +245,6 @@ impl Tail {
     /// When a space became shorter: op number and length, in order.
     pub fn cuts(&self, space: SpaceId) -> &[(u64, u64)] {
         self.cuts.get(&space).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether parts of it had to go to disk.
-    pub fn spilled(&self) -> bool {
-        self.runs.iter().any(|r| matches!(r, Run::Disk(_)))
     }
 }
 

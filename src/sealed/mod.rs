@@ -268,7 +268,7 @@ impl FrameSealer {
         }
         let mut header = FrameHeader {
             // At most MAX_PLAINTEXT + TAG_LEN, which fits.
-            len: (len + TAG_LEN) as u32,
+            len: u32::try_from(len + TAG_LEN).unwrap_or(u32::MAX),
             index: self.next,
             kind: spec.kind,
             continues: spec.continues,

@@ -67,7 +67,7 @@ impl<'a> SealedWriter<'a> {
             self.drain()?;
         }
         // A frame is bounded well below 4 GiB.
-        Ok((offset, length as u32))
+        Ok((offset, u32::try_from(length).unwrap_or(u32::MAX)))
     }
 
     /// Bytes so far.

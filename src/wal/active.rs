@@ -49,7 +49,7 @@ impl ActiveSegment {
         storage: &dyn Storage,
         keys: &ArchiveKeys,
         scope: &str,
-        start: SegmentStart,
+        start: &SegmentStart,
     ) -> Result<ActiveSegment> {
         let position = start.preface.state.position;
         let new = keys.new_file(FileInfo {
@@ -94,10 +94,6 @@ impl ActiveSegment {
         })
     }
 
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Bytes handed to storage so far.
     pub fn len(&self) -> u64 {
         self.file.len()
@@ -105,10 +101,6 @@ impl ActiveSegment {
 
     pub fn created(&self) -> Timestamp {
         self.created
-    }
-
-    pub fn sequence(&self) -> u64 {
-        self.sequence
     }
 
     /// Adds a frame to what the next [`write`](Self::write) hands to storage.
@@ -129,11 +121,6 @@ impl ActiveSegment {
         }
         let (first, last, durable) = (first.get(), last.get(), self.durable);
         self.sealer.seal(FrameSpec { kind, continues, first, last, durable }, plaintext, &mut self.buffer)
-    }
-
-    /// Bytes waiting to be written.
-    pub fn waiting(&self) -> usize {
-        self.buffer.len()
     }
 
     /// Hands what waits to storage. After an error the segment must not be used again.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::SegmentReader;
+use super::{SegmentReader, Visit};
 use crate::error::{DamageKind, Error, Result};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
@@ -183,6 +183,63 @@ impl Log {
             }
         }
         Ok(pairs)
+    }
+
+    /// Visits the commits after `from` up to `to`, which both have to be in the log, and checks that each segment is continued by the next.
+    /// The visitor also gets the segment's path.
+    pub fn visit(
+        &self,
+        from: Position,
+        to: Position,
+        visit: &mut dyn FnMut(&str, Visit<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut reached = from;
+        let gap =
+            |reached: Position, found| Error::Gap { node: self.node.to_string(), expected: reached.next_lsn(), found };
+        let mut opened: Option<SegmentReader> = None;
+        for (segment, next) in self.between(from, to)? {
+            if segment.from > reached {
+                return Err(gap(reached, segment.from));
+            }
+            let reader = match opened.take() {
+                Some(reader) => reader,
+                None => self.open(&segment)?,
+            };
+            opened = next.as_ref().map(|next| self.open(next)).transpose()?;
+            let successor = opened.as_ref().and_then(|next| next.preface().previous.as_ref());
+            let end = reader.scan(reached, successor, &mut |found| {
+                let (lsn, whole) = match &found {
+                    Visit::Partial { lsn, .. } => (*lsn, false),
+                    Visit::Commit { lsn, .. } => (*lsn, true),
+                    Visit::Tick => return Ok(true),
+                };
+                if Position::from(lsn) > to {
+                    return Ok(false);
+                }
+                visit(reader.path(), found)?;
+                if whole {
+                    reached = lsn.into();
+                }
+                Ok(reached < to)
+            })?;
+            if let Some(next) = &opened
+                && !end.stopped
+                && (next.link_to_previous() != end.link || next.preface().state.position != end.position)
+            {
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    next.path(),
+                    128,
+                    "link to the segment before",
+                    format_args!("that of {} up to LSN {}", reader.path(), end.position),
+                    "another one",
+                ));
+            }
+        }
+        if reached < to {
+            return Err(gap(reached, to));
+        }
+        Ok(())
     }
 
     /// The segment after this one.

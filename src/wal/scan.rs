@@ -33,7 +33,7 @@ pub(crate) enum Visit<'a> {
     /// The ops of a commit, or the rest of them.
     Commit { lsn: Lsn, timestamp: Timestamp, ops: &'a [u8], offset: u64 },
     /// No commit happened until this time.
-    Tick { until: Timestamp },
+    Tick,
 }
 
 /// Where a scan ended: after the last whole commit or tick.
@@ -211,7 +211,7 @@ impl SegmentReader {
                         return Err(bad("tick", &known_until, &until));
                     }
                     known_until = until;
-                    if position >= from && !visit(Visit::Tick { until })? {
+                    if position >= from && !visit(Visit::Tick)? {
                         stopped = true;
                         break 'frames (offset, None);
                     }
@@ -278,7 +278,7 @@ impl SegmentReader {
         let len = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let tail = read_range(self.file.file().as_ref(), self.file.path(), offset, len)?;
         let mut at = 0;
-        while let Some(next) = tail.get(at..).and_then(|rest| find(rest, &MARKER)) {
+        while let Some(next) = tail.get(at..).and_then(|rest| find(rest, MARKER)) {
             at += next;
             let rest = tail.get(at..).unwrap_or_default();
             if let Ok(header) = FrameHeader::decode(rest)
@@ -294,9 +294,9 @@ impl SegmentReader {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8; 4]) -> Option<usize> {
+fn find(haystack: &[u8], needle: [u8; 4]) -> Option<usize> {
     const { assert!(TAG_LEN > 4) };
-    haystack.windows(needle.len()).position(|w| w == needle)
+    haystack.windows(needle.len()).position(|w| w == needle.as_slice())
 }
 
 /// Applies the ops of a commit to the state beside the pages; does not advance it.
