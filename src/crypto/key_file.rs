@@ -3,21 +3,7 @@
 //! Owns the text form, the permissions it insists on, and its way of wrapping. Never overwrites
 //! or removes a key that was handed out.
 //!
-//! Text form, in UTF-8, at most 4 KiB: lines that start with `#` are comments, blank lines are skipped, and one line is
-//!
-//! ```text
-//! REWOUND-KEY-1-<the key, 64 hex digits>-<CRC-32 of its 32 bytes, 8 hex digits>
-//! ```
-//!
-//! Wrapped form, 80 bytes, in a recipient stanza (`docs/format.md` §2):
-//!
-//! ```text
-//! salt          32 random bytes
-//! wrapping key  HKDF-SHA-256(ikm = key, salt, info = "rewound key file wrap v1"), 32 bytes
-//! wrapped       salt ‖ AES-256-GCM(wrapping key, nonce = 0, aad = context, archive key): 32 + 32 + 16 bytes
-//! label         HKDF-SHA-256(ikm = key, no salt, info = "rewound key file label v1"), 32 bytes
-//! recipient id  SHA-256("rewound recipient v1" ‖ label)[0..16]
-//! ```
+//! The text form and the wrapped form are in `docs/format.md` §9.
 //!
 //! Invariant: a wrapping key seals one message, as its salt is fresh.
 //!
