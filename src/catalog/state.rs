@@ -34,6 +34,8 @@ pub struct NodeRecord {
     pub parents: BTreeMap<TimelineId, (TimelineId, Position)>,
     /// Layers that can be used, snapshots included, in order of publication.
     pub layers: Vec<LayerRecord>,
+    /// The newest position that an event speaks of: the log cannot end before it.
+    pub known: Position,
     /// Named commits.
     pub restore_points: BTreeMap<String, RestorePointRecord>,
 }
@@ -94,25 +96,29 @@ impl CatalogState {
                     timeline: TimelineId::new(1),
                     parents: BTreeMap::new(),
                     layers: Vec::new(),
+                    known: Position::ORIGIN,
                     restore_points: BTreeMap::new(),
                 };
                 if self.nodes.values().any(|n| n.name == *name) || self.nodes.insert(*node, record).is_some() {
                     return Err(impossible("a node twice"));
                 }
             }
-            Event::WriterOpened { node, epoch, .. } => {
+            Event::WriterOpened { node, epoch, position, .. } => {
                 let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
                 if *epoch <= record.epoch {
                     return Err(impossible("an epoch that does not rise"));
                 }
                 record.epoch = *epoch;
+                record.known = record.known.max(*position);
             }
             Event::LayerPublished(layer) => {
                 let record = self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
+                record.known = record.known.max(layer.consistent_from);
                 record.layers.push(layer.clone());
             }
             Event::RestorePoint { node, timeline, name, position, timestamp } => {
                 let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                record.known = record.known.max(*position);
                 let point = RestorePointRecord { timeline: *timeline, position: *position, timestamp: *timestamp };
                 if record.restore_points.insert(name.clone(), point).is_some() {
                     return Err(impossible("a restore point twice"));

@@ -51,9 +51,15 @@ impl Writer {
         let scope = format!("w{:08x}", node.get());
         remove_leftovers(storage.as_ref(), &scope)?;
 
-        let timeline = catalog.current()?.node(node)?.timeline;
+        let (timeline, known) = {
+            let state = catalog.current()?;
+            let record = state.node(node)?;
+            (record.timeline, record.known)
+        };
         let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };
         let recovered = recover(&log)?;
+        // Numbers that were acknowledged must not be given again to other commits.
+        log.check_end(recovered.at.state.position, known)?;
         let position = recovered.at.state.position;
         let epoch = catalog.append(actor, |state| {
             let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);

@@ -43,7 +43,15 @@ pub(crate) struct LogEnd {
 }
 
 /// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
-pub(crate) fn log_end(log: &Log) -> Result<LogEnd> {
+///
+/// The catalog may speak of a later position (`known`) than the log holds: then the newest segments are lost or put back to an older state.
+pub(crate) fn log_end(log: &Log, known: Position) -> Result<LogEnd> {
+    let end = newest_commit(log)?;
+    log.check_end(end.position, known)?;
+    Ok(end)
+}
+
+fn newest_commit(log: &Log) -> Result<LogEnd> {
     let origin = LogEnd { position: Position::ORIGIN, timestamp: Timestamp::ZERO, known_until: Timestamp::ZERO };
     let Some(newest) = log.newest()? else { return Ok(origin) };
     let reader = log.open(&newest)?;
@@ -70,7 +78,7 @@ fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
 
 /// The restorable window; an error that says why where there is none.
 pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
-    let end = log_end(log)?;
+    let end = log_end(log, record.known)?;
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {

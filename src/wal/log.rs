@@ -54,6 +54,17 @@ fn hex(text: &str, digits: usize) -> Option<u64> {
 }
 
 impl Log {
+    /// Compares where the log ends with the newest position that the catalog speaks of.
+    pub fn check_end(&self, end: Position, known: Position) -> Result<()> {
+        if end >= known {
+            return Ok(());
+        }
+        let dir = timeline_dir(self.node, self.timeline);
+        let expected = format_args!("commits up to LSN {known} at least, of which the catalog speaks");
+        let found = format_args!("commits up to LSN {end}");
+        Err(Error::damage(DamageKind::Missing, dir, 0, "end of the log", expected, found))
+    }
+
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
         let dir = timeline_dir(self.node, self.timeline);
