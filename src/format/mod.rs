@@ -13,6 +13,8 @@ pub mod part;
 pub mod record;
 pub mod segment;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
