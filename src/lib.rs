@@ -91,7 +91,7 @@ pub use crypto::{KeyFile, KeyProvider, Keyring};
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
 pub use format::state::{ConfigValue, SpaceState};
-pub use ingest::{BaseSpace, Batch, ConfigScope, PageSource, Writer};
+pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{Memory, PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
 pub use types::{

@@ -64,15 +64,15 @@ impl ArchiveOptions {
 #[non_exhaustive]
 #[must_use]
 pub struct WriterOptions {
-    /// A segment is sealed when it has grown to this many bytes. Default 64 MiB: large enough that sealing (two syncs)
+    /// A segment is sealed when it has grown to this many bytes. At least 4 KiB, default 64 MiB: large enough that sealing (two syncs)
     /// does not show, small enough to be shipped and scrubbed piece by piece.
     pub segment_bytes: u64,
     /// A segment is sealed when it is this old and holds a commit. Default 10 minutes: a sealed segment can leave the machine.
     pub segment_age: Duration,
-    /// Buffered commits and small synced ones gather up to this many bytes in one frame. Default 64 KiB: where
+    /// Buffered commits and small synced ones gather up to this many bytes in one frame. 512 B to 4 MiB, default 64 KiB: where
     /// AES-GCM runs at full speed.
     pub frame_bytes: usize,
-    /// Commits waiting to be written take at most this much memory; a commit beyond it waits. Default 8 MiB.
+    /// Commits waiting to be written take at most this much memory; a commit beyond it waits. At least `frame_bytes` and 64 KiB, default 8 MiB.
     pub pending_bytes: usize,
     /// A batch larger than this goes to an encrypted temporary file until it commits. Default 16 MiB.
     pub batch_bytes: usize,
@@ -107,19 +107,40 @@ impl Default for WriterOptions {
     }
 }
 
+impl WriterOptions {
+    /// Values outside their range become the nearest one in it.
+    pub(crate) fn in_range(mut self) -> WriterOptions {
+        self.frame_bytes = self.frame_bytes.clamp(512, 4 << 20);
+        self.pending_bytes = self.pending_bytes.max(self.frame_bytes).max(64 << 10);
+        self.segment_bytes = self.segment_bytes.max(4 << 10);
+        self.chain_bound = self.chain_bound.min(u16::MAX - 1);
+        self.flush_interval = self.flush_interval.map(|i| i.max(Duration::from_millis(1)));
+        self
+    }
+}
+
 /// How layers and snapshots are built and states restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
 pub struct ReplayOptions {
-    /// Threads that rebuild pages. Default: one per core.
+    /// Threads that rebuild pages. 1 to 1,024, default: one per core.
     pub threads: usize,
     /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted temporary files. Default 96 MiB.
     pub log_memory: usize,
-    /// Bytes of pages that a thread rebuilds at a time. Default 4 MiB.
+    /// Bytes of pages that a thread rebuilds at a time. One page to 1 GiB, default 4 MiB.
     pub unit_bytes: usize,
     /// Where temporary files go. Default: the system's directory for them.
     pub temporary_dir: std::path::PathBuf,
+}
+
+impl ReplayOptions {
+    /// Values outside their range become the nearest one in it.
+    pub(crate) fn in_range(mut self) -> ReplayOptions {
+        self.threads = self.threads.clamp(1, 1_024);
+        self.unit_bytes = self.unit_bytes.min(1 << 30);
+        self
+    }
 }
 
 impl Default for ReplayOptions {

@@ -43,7 +43,7 @@ impl Archive {
         Archive::create_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
     }
 
-    /// Opens an archive in a directory. One of `keys` has to be one of its keys.
+    /// Opens an archive in a directory. One of `keys` has to be one of its keys; the others are not added by this.
     pub fn open(path: impl AsRef<Path>, keys: impl Into<Keyring>) -> Result<Archive> {
         Archive::open_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
     }
@@ -62,7 +62,7 @@ impl Archive {
             return Err(Error::TargetNotEmpty { path: storage.location().into() });
         }
         let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
-        let keys = ArchiveKeys::create(id, keys.into(), options.backend, Arc::clone(&options.rng))?;
+        let keys = ArchiveKeys::create(id, &keys.into(), options.backend, Arc::clone(&options.rng))?;
         let catalog = Catalog::create(Arc::clone(&storage), keys, Arc::clone(&options.clock), &options.actor)?;
         Ok(Archive { inner: Arc::new(Inner { storage, catalog: Arc::new(catalog), options }) })
     }
@@ -71,7 +71,7 @@ impl Archive {
     pub fn open_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
         let catalog = Catalog::open(
             Arc::clone(&storage),
-            keys.into(),
+            &keys.into(),
             options.backend,
             Arc::clone(&options.rng),
             Arc::clone(&options.clock),

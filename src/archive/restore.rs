@@ -49,7 +49,7 @@ impl<'a> Restore<'a> {
 
     /// Threads, memory, place for temporary files.
     pub fn options(mut self, options: ReplayOptions) -> Restore<'a> {
-        self.options = options;
+        self.options = options.in_range();
         self
     }
 

@@ -20,7 +20,7 @@ use crate::crypto::kdf::sha256;
 use crate::crypto::{Backend, Keyring};
 use crate::env::{Clock, Rng};
 use crate::error::{DamageKind, Error, Result};
-use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT};
+use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::sealed::{
@@ -54,12 +54,16 @@ fn entry_path(sequence: u64) -> String {
 /// The number of the newest entry; `None` where there is no catalog.
 fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| u64::from_str_radix(&e.name, 16).ok()).collect();
+    let number = |name: &str, digits: usize| {
+        let plain = name.len() == digits && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        plain.then(|| u64::from_str_radix(name, 16).ok()).flatten()
+    };
+    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
         let names = list(&group_dir(group * GROUP))?;
-        let numbers = names.iter().filter_map(|e| u64::from_str_radix(e.name.strip_suffix(".entry")?, 16).ok());
-        if let Some(newest) = numbers.max() {
+        let entries = names.iter().filter_map(|e| number(e.name.strip_suffix(".entry")?, 16));
+        if let Some(newest) = entries.filter(|n| n / GROUP == group).max() {
             return Ok(Some(newest));
         }
     }
@@ -76,9 +80,9 @@ impl Catalog {
     ) -> Result<Catalog> {
         let catalog = Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default() };
         let mut state = catalog.state.lock();
-        if newest(catalog.storage.as_ref())?.is_some()
-            || !catalog.try_append(&mut state, actor, Event::ArchiveCreated)?
-        {
+        let keys = &catalog.keys;
+        let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
+        if newest(catalog.storage.as_ref())?.is_some() || !catalog.try_append(&mut state, actor, created)? {
             return Err(Error::ArchiveExists { path: catalog.storage.location().into() });
         }
         drop(state);
@@ -88,7 +92,7 @@ impl Catalog {
     /// Opens the catalog that is there and folds it.
     pub fn open(
         storage: Arc<dyn Storage>,
-        keyring: Keyring,
+        keyring: &Keyring,
         backend: Backend,
         rng: Arc<dyn Rng>,
         clock: Arc<dyn Clock>,
@@ -102,7 +106,15 @@ impl Catalog {
         let (header, _) = read_header(file.as_ref(), &path)?;
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
         let catalog = Catalog { storage, keys, clock, state: Mutex::default() };
-        catalog.refresh(&mut catalog.state.lock())?;
+        let mut state = catalog.state.lock();
+        catalog.refresh(&mut state)?;
+        // The stanzas stand outside of what is authenticated, so that some can be added; who may be among them is.
+        let (listed, found) = (&state.recipients, catalog.keys.recipients());
+        if state.key != Some(catalog.keys.generation()) || *listed != found {
+            let (expected, found) = (format_args!("{listed:?}"), format_args!("{found:?}"));
+            return Err(Error::damage(DamageKind::Authentication, &path, 272, "recipients", expected, found));
+        }
+        drop(state);
         Ok(catalog)
     }
 
@@ -181,25 +193,22 @@ impl Catalog {
     fn read_next(&self, state: &mut CatalogState) -> Result<bool> {
         let sequence = state.entries + 1;
         let path = entry_path(sequence);
-        match self.storage.open(&path) {
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                // Only the end of the catalog may look like this.
-                return match newest(self.storage.as_ref())? {
-                    Some(newest) if newest > sequence => Err(Error::damage(
-                        DamageKind::Missing,
-                        &path,
-                        0,
-                        "catalog entry",
-                        format_args!("entry {sequence}, as there is entry {newest}"),
-                        "no such file",
-                    )),
-                    // It came between the two looks.
-                    Some(newest) if newest == sequence => self.read_next(state),
-                    _ => Ok(false),
-                };
+        let there = || match self.storage.open(&path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("open", &path, e)),
+        };
+        if !there()? {
+            // Only the end of the catalog may look like this; an entry may have come between two looks.
+            match newest(self.storage.as_ref())? {
+                Some(newest) if newest >= sequence && !there()? => {
+                    let expected = format_args!("entry {sequence}, as there is entry {newest}");
+                    let what = "catalog entry";
+                    return Err(Error::damage(DamageKind::Missing, &path, 0, what, expected, "no such file"));
+                }
+                Some(newest) if newest >= sequence => {}
+                _ => return Ok(false),
             }
-            Err(e) => return Err(Error::io("open", &path, e)),
         }
         let file = SealedFile::open(self.storage.as_ref(), &self.keys, &path, FileKind::Catalog)?;
         let header = file.header();
@@ -216,6 +225,10 @@ impl Catalog {
         file.complete()?;
         let mut buffer = Vec::new();
         let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
+        if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
+            let what = "an event of the catalog";
+            return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
+        }
         let entry: CatalogEntry = decode_cbor(&path, file.header_len(), "catalog entry", body)?;
         if frame.kind != FrameKind::Body || entry.sequence != sequence {
             let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);

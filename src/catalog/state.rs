@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{CatalogEntry, Event, LayerRecord, Origin};
-use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
+use crate::types::{Epoch, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// A named commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub(crate) struct CatalogState {
     pub head: [u8; 32],
     /// Time of the newest.
     pub time: Timestamp,
+    /// The generation of the archive's key.
+    pub key: Option<KeyId>,
+    /// For whom it is wrapped.
+    pub recipients: Vec<RecipientId>,
     /// The nodes.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
 }
@@ -81,10 +85,12 @@ impl CatalogState {
             )
         };
         match &entry.event {
-            Event::ArchiveCreated => {
+            Event::ArchiveCreated { key, recipients } => {
                 if entry.sequence != 1 {
                     return Err(impossible("a second beginning"));
                 }
+                self.key = Some(*key);
+                self.recipients.clone_from(recipients);
             }
             Event::NodeCreated { node, name, origin } => {
                 crate::types::check_name("node", name).map_err(|_| impossible("an unusable name"))?;

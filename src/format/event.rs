@@ -2,10 +2,12 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::types::{Epoch, FileId, NodeId, Position, TimelineId, Timestamp};
+use crate::types::{Epoch, FileId, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// Most bytes of one event.
 pub const MAX_EVENT: usize = 1 << 20;
+/// The newest kind of event that this build knows.
+pub const NEWEST_EVENT: u64 = 5;
 
 /// One entry of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -53,7 +55,14 @@ pub enum Origin {
 pub enum Event {
     /// The archive begins.
     #[n(0)]
-    ArchiveCreated,
+    ArchiveCreated {
+        /// The generation of its key.
+        #[n(0)]
+        key: KeyId,
+        /// For whom that key is wrapped: the stanzas in headers are not authenticated, this list is.
+        #[n(1)]
+        recipients: Vec<RecipientId>,
+    },
     /// A node begins, on timeline 1.
     #[n(1)]
     NodeCreated {

@@ -197,6 +197,10 @@ impl NodeState {
                 if *position < self.redo {
                     return Err(StateError::Backwards("the redo point"));
                 }
+                let own = Position::from(self.position.next_lsn());
+                if *position > own {
+                    return Err(StateError::Limit("redo point", own.get(), position.get()));
+                }
                 self.redo = *position;
             }
         }

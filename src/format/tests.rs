@@ -122,7 +122,7 @@ fn events_round_trip() {
         entries: 8,
     };
     for event in [
-        Event::ArchiveCreated,
+        Event::ArchiveCreated { key: KeyId::from_bytes([3; 16]), recipients: vec![RecipientId::from_bytes([4; 16])] },
         Event::NodeCreated { node: NodeId::new(1), name: "n".into(), origin: Origin::Existing },
         Event::LayerPublished(layer),
     ] {

@@ -18,14 +18,35 @@ use crate::types::{PageSize, Position, SpaceId};
 /// How long open batches may keep a base copy from beginning.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether pages change while a base copy reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// They are exactly what they were at the position given to [`PageSource::begin`]: the source reads from a snapshot of its own.
+    Frozen,
+    /// They may change meanwhile.
+    Fuzzy,
+}
+
 /// Where a base copy reads an engine's pages.
+///
+/// A copy that is taken while commits go on is corrected by replaying the log from where it began, which needs two
+/// promises of the engine: what was committed up to the beginning can be read, and what could be read is committed by the end.
 pub trait PageSource {
-    /// Called once, with the log standing still at `position`: the host can take a read snapshot of its own here, which must be quick.
-    /// Returns whether it did: then the pages are read as of exactly this position; else they may change while they are read.
-    fn begin(&mut self, position: Position) -> Result<bool>;
+    /// Called once before the first read. When it returns [`Consistency::Fuzzy`], every commit up to `position` must be visible to `read_pages`: an
+    /// engine that applies changes to its pages after `commit` returns waits here until it has done so.
+    ///
+    /// It may return [`Consistency::Frozen`] only if it reads from a snapshot that holds exactly the commits up to `position`: take the engine's own write
+    /// lock, compare the last commit's LSN with `position`, take the snapshot, release the lock.
+    fn begin(&mut self, position: Position) -> Result<Consistency>;
 
     /// Reads whole pages of a space, from page `first` on, into `buf`. What lies beyond the end of the engine's file stays as it is (zero).
     fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Called once after the last read. When it returns, everything that `read_pages` may have shown has to be committed: an engine that changes its pages before it
+    /// commits waits here for the commits that are under way. One that logs first has nothing to do.
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A space to copy.
@@ -50,16 +71,21 @@ impl Drop for Restore<'_> {
 
 /// Copies all pages; gives the position from which on the archive can be restored.
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
-    // Batches that begin now log full images only; the older ones are waited for.
+    let _one = shared
+        .base_copy
+        .try_lock()
+        .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
+    // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
     wait_for(&shared.change_tenancy(false))?;
-    let (state, consistent) = shared.at_standstill(|state| {
-        let begun = source.begin(state.position);
+    // From this position on no version from before it is patched.
+    let state = shared.at_standstill(|state| {
         shared.table.clear(state.position);
         drop(guard);
-        begun.map(|consistent| (state.clone(), consistent))
-    })?;
+        state.clone()
+    });
     shared.flush()?;
+    let consistency = source.begin(state.position)?;
     let scope = format!("b{:08x}", shared.node.get());
     super::writer::remove_leftovers(shared.storage.as_ref(), &scope)?;
     let layer = LayerWriter {
@@ -77,7 +103,11 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
         let base = BaseSpace { id: *id, name: &space.name, page_size: space.page_size };
         parts.extend(copy_parts(&layer, *id, space, options, &mut |first, buf| source.read_pages(base, first, buf))?);
     }
-    let consistent_from = if consistent { state.position } else { shared.flush()? };
+    source.end()?;
+    let consistent_from = match consistency {
+        Consistency::Frozen => state.position,
+        Consistency::Fuzzy => shared.flush()?,
+    };
     let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
     shared.catalog.append(&shared.actor, |_| Ok((Event::LayerPublished(record.clone()), ())))?;

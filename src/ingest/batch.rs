@@ -11,7 +11,7 @@ use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
-use crate::format::state::{ConfigValue, Effect, MAX_MARK, MAX_SPACE_LENGTH, page_end};
+use crate::format::state::{ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, page_end};
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
 use crate::storage::{AppendFile, read_range};
 use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
@@ -60,6 +60,10 @@ pub struct Batch {
     restore_points: Vec<String>,
     encoder: Option<Encoder>,
     scratch: Vec<u8>,
+    /// Bytes of images kept in `pages`, those replaced meanwhile included.
+    images: usize,
+    /// Bytes of configuration values.
+    config: usize,
 }
 
 impl Batch {
@@ -80,6 +84,8 @@ impl Batch {
             restore_points: Vec::new(),
             encoder: None,
             scratch: Vec::new(),
+            images: 0,
+            config: 0,
         }
     }
 
@@ -158,7 +164,8 @@ impl Batch {
             }
         };
         // A host that gives previous images needs no cache of them.
-        let keep = previous.is_none() && self.shared.options.image_cache > 0;
+        let keep = previous.is_none() && self.images + image.len() <= self.shared.options.image_cache;
+        self.images += if keep { image.len() } else { 0 };
         let image = keep.then(|| image.into());
         self.pages.insert(page, Local::Known { crc, chain, image });
         self.extend(page);
@@ -180,7 +187,12 @@ impl Batch {
             if let Some(range) = image.get_mut(offset..end) {
                 range.copy_from_slice(bytes);
             }
-            return self.write_page(page, &image, None);
+            self.write_page(page, &image, None)?;
+            if !local {
+                // Whatever form it was logged in, it stands on that version.
+                self.bases.entry(page).or_insert(version.crc);
+            }
+            return Ok(());
         }
         // At most 64 KiB.
         self.op(&Op::Range { page, offset: u32::try_from(offset).unwrap_or(u32::MAX), bytes: Blob::plain(bytes) })?;
@@ -199,44 +211,51 @@ impl Batch {
             if worth { Blob { stored: &compressed, plain_len: Some(record.len()) } } else { Blob::plain(record) };
         let done = self.op(&Op::Logical(blob));
         self.scratch = compressed;
+        done?;
         self.effects.push(Effect::Logical);
-        done
+        Ok(())
     }
 
     /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
+        self.op(&Op::RedoPoint(position))?;
         self.effects.push(Effect::Redo(position));
-        self.op(&Op::RedoPoint(position))
+        Ok(())
     }
 
     /// Sets a configuration value of the node. All keys and values together take at most 1 MiB.
     pub fn set_config(&mut self, key: &str, value: &[u8], scope: ConfigScope) -> Result<()> {
         limit("configuration key", MAX_NAME, key.len())?;
-        limit("configuration value", MAX_RECORD, value.len())?;
+        limit("configuration values in a batch", MAX_CONFIG_BYTES, self.config.saturating_add(value.len()))?;
         let environment_bound = scope == ConfigScope::Environment;
+        self.op(&Op::SetConfig { key, value: Blob::plain(value), environment_bound })?;
+        self.config += value.len();
         self.effects.push(Effect::SetConfig(key.to_owned(), ConfigValue { value: value.to_vec(), environment_bound }));
-        self.op(&Op::SetConfig { key, value: Blob::plain(value), environment_bound })
+        Ok(())
     }
 
     /// Removes a configuration value; no error where there is none.
     pub fn remove_config(&mut self, key: &str) -> Result<()> {
         limit("configuration key", MAX_NAME, key.len())?;
+        self.op(&Op::RemoveConfig(key))?;
         self.effects.push(Effect::RemoveConfig(key.to_owned()));
-        self.op(&Op::RemoveConfig(key))
+        Ok(())
     }
 
     /// Gives the commit a name to restore by. The name must be new to the node; the commit is synced whatever durability it asks for.
     pub fn restore_point(&mut self, name: &str) -> Result<()> {
         check_name("restore point", name)?;
+        self.op(&Op::RestorePoint(name))?;
         self.restore_points.push(name.to_owned());
-        self.op(&Op::RestorePoint(name))
+        Ok(())
     }
 
     /// Notes the host's own log position, at most 64 bytes. Marks are compared byte by byte and must not go back.
     pub fn mark(&mut self, mark: &[u8]) -> Result<()> {
         limit("host mark", MAX_MARK, mark.len())?;
+        self.op(&Op::Mark(mark))?;
         self.effects.push(Effect::Mark(mark.to_vec()));
-        self.op(&Op::Mark(mark))
+        Ok(())
     }
 
     /// Notes the global transaction that the commit is part of, at most 64 bytes.
@@ -257,13 +276,19 @@ impl Batch {
         self.finish(None, durability)
     }
 
-    /// Commits at a time given by the host, which must be later than every commit before.
+    /// Commits at a time given by the host, which must be later than every commit and every tick before. A host that gives
+    /// all times turns ticks off ([`WriterOptions::tick_interval`](crate::WriterOptions::tick_interval) at its maximum) and calls [`Writer::tick`](super::Writer::tick) where it knows that nothing earlier will come.
     pub fn commit_at(self, timestamp: Timestamp, durability: Durability) -> Result<Commit> {
         self.finish(Some(timestamp), durability)
     }
 
     fn finish(mut self, timestamp: Option<Timestamp>, durability: Durability) -> Result<Commit> {
         let shared = Arc::clone(&self.shared);
+        if self.ops.broken {
+            return Err(Error::Unsupported(
+                "an earlier change to this batch failed: drop it and build it again".into(),
+            ));
+        }
         let mut ops = std::mem::replace(&mut self.ops, Ops::new(0));
         let assembled = Assembled {
             timestamp,
@@ -271,7 +296,9 @@ impl Batch {
             effects: std::mem::take(&mut self.effects),
             restore_points: std::mem::take(&mut self.restore_points),
         };
-        shared.commit(&mut ops, assembled, self)
+        let done = shared.commit(&mut ops, assembled, self);
+        ops.discard(&shared);
+        done
     }
 
     /// Checks, under the log's lock, that what the batch stands on is still so.
@@ -428,6 +455,8 @@ pub(super) struct Ops {
     bytes: usize,
     bound: usize,
     spill: Option<Spill>,
+    /// A change could not be taken in: what is here is not what the host asked for.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -442,10 +471,16 @@ struct Spill {
 
 impl Ops {
     fn new(bound: usize) -> Ops {
-        Ops { pieces: Vec::new(), bytes: 0, bound, spill: None }
+        Ops { pieces: Vec::new(), bytes: 0, bound, spill: None, broken: false }
     }
 
     fn put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
+        let done = self.try_put(op, shared);
+        self.broken |= done.is_err();
+        done
+    }
+
+    fn try_put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
         if self.pieces.last().is_none_or(|p| p.len() >= PIECE) {
             if self.bytes > self.bound {
                 self.spill(shared)?;

@@ -5,10 +5,11 @@
 //! while the next ones gather. Nothing but the leader touches the segment.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::batch::{Batch, Ops};
 use super::pages::PageTable;
@@ -52,8 +53,10 @@ pub(crate) struct Shared {
     encoders: Mutex<Vec<Encoder>>,
     log: Mutex<LogState>,
     wake: Condvar,
-    /// Held as long as the writer lives.
-    _lock: Box<dyn LockGuard>,
+    /// Held until the writer is closed.
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+    /// One base copy at a time.
+    pub base_copy: Mutex<()>,
 }
 
 /// Under which rules a batch was begun; counted while batches hold it.
@@ -101,6 +104,25 @@ struct NamedCommit {
     timestamp: Timestamp,
 }
 
+/// What a leader does beside writing what is pending.
+#[derive(Debug)]
+struct Lead<'a> {
+    /// Whether it syncs.
+    sync: bool,
+    /// Whether it ends the segment.
+    seal: bool,
+    /// A commit of several pieces, after what is pending.
+    large: Option<LargeCommit<'a>>,
+}
+
+#[derive(Debug)]
+struct LargeCommit<'a> {
+    ops: &'a mut Ops,
+    position: Position,
+    before: Timestamp,
+    timestamp: Timestamp,
+}
+
 /// What only the leader touches.
 #[derive(Debug)]
 struct Io {
@@ -112,7 +134,7 @@ struct Io {
     previous: Option<(PreviousSegment, [u8; 32])>,
     /// The newest commit that was handed to storage.
     written: Position,
-    /// Whether the current segment holds a commit or tick.
+    /// Whether the current segment holds a commit.
     used: bool,
 }
 
@@ -186,7 +208,8 @@ impl Shared {
                 naming: Vec::new(),
             }),
             wake: Condvar::new(),
-            _lock: parts.lock,
+            lock: Mutex::new(Some(parts.lock)),
+            base_copy: Mutex::default(),
         }
     }
 
@@ -231,7 +254,7 @@ impl Shared {
         self.log.lock().durable
     }
 
-    /// Runs with the log standing still at a position. What it does must be short.
+    /// Runs with the log standing still at a position. What it does must be short and take no lock of the host's.
     pub fn at_standstill<T>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
         f(&self.log.lock().state)
     }
@@ -243,6 +266,7 @@ impl Shared {
         // leader's seat, as it writes its pieces itself.
         let large = ops.single().is_none();
         loop {
+            Self::accepting(&log)?;
             if log.pending.bytes >= self.options.pending_bytes {
                 self.lead_or_wait(&mut log, false)?;
             } else if large && log.io.is_none() {
@@ -251,7 +275,6 @@ impl Shared {
                 break;
             }
         }
-        Self::accepting(&log)?;
         batch.check(log.state.position)?;
         let timestamp = self.timestamp(&log.state, assembled.timestamp)?;
         let before = log.state.timestamp;
@@ -279,6 +302,7 @@ impl Shared {
         let named: Vec<NamedCommit> = named.collect();
         let durability = if named.is_empty() { assembled.durability } else { Durability::Synced };
         log.naming.extend(named.iter().map(|n| n.name.clone()));
+        log.pending.restore_points.extend(named);
 
         if let Some(bytes) = ops.single() {
             let limit = self.options.frame_bytes;
@@ -294,7 +318,6 @@ impl Shared {
                 frame.last = position;
             }
             log.pending.bytes += bytes.len() + 16;
-            log.pending.restore_points.extend(named);
             match durability {
                 Durability::Synced => {
                     while log.durable < position {
@@ -308,9 +331,9 @@ impl Shared {
                 }
             }
         } else {
-            log.pending.restore_points.extend(named);
-            let synced = durability == Durability::Synced;
-            self.lead(&mut log, synced, &mut |shared, io| shared.write_large(io, ops, position, before, timestamp))?;
+            let commit = LargeCommit { ops, position, before, timestamp };
+            let sync = durability == Durability::Synced;
+            self.lead(&mut log, Lead { sync, seal: false, large: Some(commit) })?;
         }
         Ok(Commit { lsn, timestamp })
     }
@@ -318,12 +341,17 @@ impl Shared {
     /// Makes every commit so far durable.
     pub fn flush(&self) -> Result<Position> {
         let mut log = self.log.lock();
-        let wanted = log.state.position;
-        while log.durable < wanted {
-            self.lead_or_wait(&mut log, true)?;
-        }
+        self.flush_locked(&mut log)?;
         Self::accepting(&log)?;
         Ok(log.durable)
+    }
+
+    fn flush_locked(&self, log: &mut MutexGuard<'_, LogState>) -> Result<()> {
+        let wanted = log.state.position;
+        while log.durable < wanted {
+            self.lead_or_wait(log, true)?;
+        }
+        Ok(())
     }
 
     /// Logs that no commit happened until now; durable when it returns.
@@ -337,11 +365,8 @@ impl Shared {
         log.pending.frames.push(PendingFrame { kind: FrameKind::Tick, first: last, last, before, builder });
         log.pending.bytes += 16;
         log.state.known_until = until;
-        while log.io.is_none() {
-            self.wake.wait(&mut log);
-            Self::accepting(&log)?;
-        }
-        self.lead(&mut log, true, &mut |_, _| Ok(()))?;
+        self.wait_for_seat(&mut log)?;
+        self.lead(&mut log, Lead { sync: true, seal: false, large: None })?;
         Ok(until)
     }
 
@@ -368,31 +393,38 @@ impl Shared {
 
     /// Seals the current segment, so that it can be shipped; the next commit begins a new one.
     pub fn cut_segment(&self) -> Result<()> {
-        self.flush()?;
         let mut log = self.log.lock();
-        while log.io.is_none() {
-            self.wake.wait(&mut log);
-        }
         Self::accepting(&log)?;
-        let state = log.state.clone();
-        // What joined since the flush is written before the seal.
-        self.lead(&mut log, true, &mut |_, io| seal(io, state.clone()))
+        self.wait_for_seat(&mut log)?;
+        self.lead(&mut log, Lead { sync: true, seal: true, large: None })
     }
 
-    /// Ends the tenure: everything durable, the segment sealed.
+    /// Ends the tenure: nothing more is accepted, everything accepted is durable, the segment is sealed, the lock is free.
     pub fn close(&self) -> Result<()> {
-        let done = self.cut_segment();
-        self.log.lock().closed = true;
+        let mut log = self.log.lock();
+        if std::mem::replace(&mut log.closed, true) {
+            return Ok(());
+        }
+        let done = self
+            .wait_for_seat(&mut log)
+            .and_then(|()| self.lead(&mut log, Lead { sync: true, seal: true, large: None }));
+        drop(log);
+        drop(self.lock.lock().take());
         done
     }
 
-    fn accepting(log: &LogState) -> Result<()> {
-        if let Some(cause) = &log.failed {
-            return Err(match cause {
-                Error::Fenced { .. } => cause.clone(),
-                _ => Error::Poisoned { cause: Box::new(cause.clone()) },
-            });
+    /// Whether the writer has not failed.
+    fn alive(log: &LogState) -> Result<()> {
+        match &log.failed {
+            None => Ok(()),
+            Some(cause @ Error::Fenced { .. }) => Err(cause.clone()),
+            Some(cause) => Err(Error::Poisoned { cause: Box::new(cause.clone()) }),
         }
+    }
+
+    /// Whether the writer takes new commits.
+    fn accepting(log: &LogState) -> Result<()> {
+        Self::alive(log)?;
         if log.closed {
             return Err(Error::Unsupported("the writer is closed: open it again".into()));
         }
@@ -401,65 +433,74 @@ impl Shared {
 
     fn timestamp(&self, state: &NodeState, given: Option<Timestamp>) -> Result<Timestamp> {
         let newest = state.timestamp.max(state.known_until);
+        let refused = |given: Timestamp| Error::NotMonotonic {
+            what: "a commit's timestamp",
+            newest: newest.to_string(),
+            given: given.to_string(),
+        };
         match given {
-            None => Ok(self.clock.now().max(Timestamp::from_nanos(newest.as_nanos().saturating_add(1)))),
+            None => {
+                let now = self.clock.now();
+                let next = newest.as_nanos().checked_add(1).map(Timestamp::from_nanos);
+                Ok(now.max(next.ok_or_else(|| refused(now))?))
+            }
             Some(given) if given > newest => Ok(given),
-            Some(given) => Err(Error::NotMonotonic {
-                what: "a commit's timestamp",
-                newest: newest.to_string(),
-                given: given.to_string(),
-            }),
+            Some(given) => Err(refused(given)),
         }
     }
 
+    fn wait_for_seat(&self, log: &mut MutexGuard<'_, LogState>) -> Result<()> {
+        while log.io.is_none() {
+            self.wake.wait(log);
+        }
+        Self::alive(log)
+    }
+
     /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
-    fn lead_or_wait(&self, log: &mut parking_lot::MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
-        Self::accepting(log)?;
+    fn lead_or_wait(&self, log: &mut MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
+        Self::alive(log)?;
         if log.io.is_none() {
             self.wake.wait(log);
             return Ok(());
         }
-        self.lead(log, sync, &mut |_, _| Ok(()))
+        self.lead(log, Lead { sync, seal: false, large: None })
     }
 
-    /// Takes the leader's seat, which must be free: writes what is pending and then what `more` adds, without the lock.
-    fn lead(
-        &self,
-        log: &mut parking_lot::MutexGuard<'_, LogState>,
-        sync: bool,
-        more: &mut dyn FnMut(&Shared, &mut Io) -> Result<()>,
-    ) -> Result<()> {
-        Self::accepting(log)?;
+    /// Takes the leader's seat, which must be free, and writes what is pending, without the lock.
+    fn lead(&self, log: &mut MutexGuard<'_, LogState>, mut lead: Lead<'_>) -> Result<()> {
+        Self::alive(log)?;
         let Some(mut io) = log.io.take() else { return Ok(()) };
         let pending = std::mem::take(&mut log.pending);
         let position = log.state.position;
-        let sync = sync || !pending.restore_points.is_empty();
+        lead.sync |= !pending.restore_points.is_empty();
         // The state is needed only where a segment ends here.
         let size = io.segment.as_ref().map_or(0, ActiveSegment::len) + pending.bytes as u64;
-        let after = (size >= self.options.segment_bytes).then(|| log.state.clone());
-        let done = parking_lot::MutexGuard::unlocked(log, || {
-            let done = self.write_group(&mut io, &pending, position, sync, more, after);
-            (io, done)
+        let ends = lead.seal || size >= self.options.segment_bytes;
+        let after = ends.then(|| log.state.clone());
+        // A panic of the host's storage, clock or generator must not leave the seat empty and the others waiting.
+        let done = MutexGuard::unlocked(log, || {
+            catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
         });
-        let (io, done) = done;
         let names = &pending.restore_points;
         log.naming.retain(|n| !names.iter().any(|p| p.name == *n));
-        let result = match done {
-            Ok(synced) => {
-                if synced {
-                    log.durable = log.durable.max(position);
-                }
-                Ok(())
-            }
-            Err(e) => {
-                tracing::error!(node = %self.name, error = %e, "the writer stops: a write failed");
-                log.failed = Some(e.clone());
-                Err(e)
-            }
-        };
         log.io = Some(io);
+        let failed = match &done {
+            Ok(Ok(_)) => None,
+            Ok(Err(e)) => Some(e.clone()),
+            Err(_) => Some(Error::host("a panic while writing")),
+        };
+        if let Some(e) = failed {
+            tracing::error!(node = %self.name, error = %e, "the writer stops: a write failed");
+            log.failed = Some(e);
+        }
+        if matches!(done, Ok(Ok(true))) {
+            log.durable = log.durable.max(position);
+        }
         self.wake.notify_all();
-        result
+        match done {
+            Ok(result) => result.map(drop),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Writes a group; tells whether everything up to `position` is durable.
@@ -468,13 +509,12 @@ impl Shared {
         io: &mut Io,
         pending: &Pending,
         position: Position,
-        sync: bool,
-        more: &mut dyn FnMut(&Shared, &mut Io) -> Result<()>,
+        lead: Lead<'_>,
         after: Option<NodeState>,
     ) -> Result<bool> {
         if !pending.frames.is_empty() {
             let segment = self.segment(io)?;
-            if sync && pending.bytes < 64 << 10 {
+            if lead.sync && pending.bytes < 64 << 10 {
                 segment.expect_small_appends();
             }
             for frame in &pending.frames {
@@ -482,26 +522,28 @@ impl Shared {
                 segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[text])?;
             }
             segment.write()?;
-            io.used = true;
+            io.used |= pending.frames.iter().any(|f| f.kind == FrameKind::Commits);
         }
-        let sealed_by_more = io.segment.is_some();
-        more(self, io)?;
+        if let Some(large) = lead.large {
+            self.write_large(io, large)?;
+        }
         io.written = position;
-        let sealed_by_more = sealed_by_more && io.segment.is_none();
-        if (sync || after.is_some())
-            && let Some(segment) = &mut io.segment
-        {
+        let durable = lead.sync || after.is_some();
+        if durable && let Some(segment) = &mut io.segment {
             segment.sync()?;
         }
+        // Before the seal: recovery looks for names without an entry in unsealed segments only.
         for named in &pending.restore_points {
             self.publish_restore_point(&named.name, named.position, named.timestamp)?;
         }
-        if let Some(state) = after {
-            // The group may have been larger by what `more` added; the state is that of its end all the same.
-            seal(io, state)?;
-            return Ok(true);
+        if let Some(state) = after
+            && let Some(segment) = io.segment.take()
+        {
+            io.previous = Some(segment.facts(state.position));
+            io.base = state.clone();
+            segment.seal(state)?;
         }
-        Ok(sync || sealed_by_more)
+        Ok(durable)
     }
 
     /// Makes a named commit known to the catalog. The commit is durable already.
@@ -519,6 +561,10 @@ impl Shared {
     fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
         if let Some(segment) = io.segment.take() {
             return Ok(io.segment.insert(segment));
+        }
+        // Where the lock did not keep a second writer out, the catalog tells who came last.
+        if self.catalog.current()?.node(self.node)?.epoch != self.epoch {
+            return Err(Error::Fenced { node: self.name.clone() });
         }
         let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
         let start = SegmentStart {
@@ -541,14 +587,8 @@ impl Shared {
     }
 
     /// Writes a commit of several pieces: partial frames, then the frame that ends it.
-    fn write_large(
-        &self,
-        io: &mut Io,
-        ops: &mut Ops,
-        position: Position,
-        before: Timestamp,
-        timestamp: Timestamp,
-    ) -> Result<()> {
+    fn write_large(&self, io: &mut Io, commit: LargeCommit<'_>) -> Result<()> {
+        let LargeCommit { ops, position, before, timestamp } = commit;
         let segment = self.segment(io)?;
         let mut first = true;
         ops.each(self, &mut |piece, last| {
@@ -565,17 +605,6 @@ impl Shared {
         io.used = true;
         Ok(())
     }
-}
-
-/// Seals the segment, where there is one that holds something.
-fn seal(io: &mut Io, state: NodeState) -> Result<()> {
-    if let Some(mut segment) = io.segment.take() {
-        segment.write()?;
-        io.previous = Some(segment.facts(state.position));
-        io.base = state.clone();
-        segment.seal(state)?;
-    }
-    Ok(())
 }
 
 /// The state after a batch, without copying what the batch does not touch.

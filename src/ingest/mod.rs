@@ -15,7 +15,7 @@ mod commit;
 mod pages;
 mod writer;
 
-pub use base::{BaseSpace, PageSource};
+pub use base::{BaseSpace, Consistency, PageSource};
 pub use batch::{Batch, ConfigScope};
 pub use writer::Writer;
 pub(crate) use writer::{OpenWriter, remove_leftovers};

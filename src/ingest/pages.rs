@@ -122,9 +122,10 @@ impl PageTable {
         self.with(page, |shard| {
             let forgotten = &mut shard.forgotten;
             let found = shard.versions.get(page, 1, &mut |v| *forgotten = (*forgotten).max(v.at)).copied();
+            let cut = self.newest_cut(page);
             match found {
-                Some(version) if !self.cut_since(page, version.at) => Lookup::Known(version),
-                _ => Lookup::UnknownSince(*forgotten),
+                Some(version) if cut <= version.at => Lookup::Known(version),
+                _ => Lookup::UnknownSince((*forgotten).max(cut)),
             }
         })
         .unwrap_or(Lookup::UnknownSince(Position::ORIGIN))
@@ -183,9 +184,11 @@ impl PageTable {
         }
     }
 
-    fn cut_since(&self, page: PageId, at: Position) -> bool {
-        let cuts = self.cuts.lock();
-        cuts.get(&page.space).is_some_and(|cuts| cuts.iter().any(|(cut, first)| *cut > at && page.page >= *first))
+    /// The newest commit that cut the page away; the origin where none did.
+    fn newest_cut(&self, page: PageId) -> Position {
+        let all = self.cuts.lock();
+        let cuts = all.get(&page.space).into_iter().flatten();
+        cuts.filter(|(_, first)| page.page >= *first).map(|(at, _)| *at).max().unwrap_or_default()
     }
 }
 
@@ -228,6 +231,15 @@ mod tests {
             table.cut(SpaceId::new(0), 100 + n, Position::new(3 + n));
         }
         assert_ne!(table.version(page(150)), Lookup::Known(version(1)));
+    }
+
+    #[test]
+    fn a_cut_counts_as_a_change_to_who_began_before_it() {
+        let table = PageTable::new(1_000, 0);
+        table.record(page(7), version(5), None);
+        table.cut(SpaceId::new(0), 3, Position::new(11));
+        assert_eq!(table.version(page(7)), Lookup::UnknownSince(Position::new(11)));
+        assert_eq!(table.version(page(2)), Lookup::UnknownSince(Position::ORIGIN));
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Writer {
     /// Opens the writer: takes the node's lock, recovers the log's end, begins a new epoch.
     pub(crate) fn open(open: OpenWriter<'_>) -> Result<Writer> {
         let OpenWriter { storage, catalog, clock, actor, node, options } = open;
+        let options = options.in_range();
         let name = catalog.current()?.node(node)?.name.clone();
         let dir = format!("nodes/{:08x}", node.get());
         create_dir_durable(storage.as_ref(), &dir)?;

@@ -10,10 +10,7 @@ mod reader;
 mod stream;
 mod writer;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use parking_lot::RwLock;
 
 pub(crate) use reader::{SealedFile, decode_cbor, encode_cbor, read_header};
 pub(crate) use stream::{FrameStream, Step};
@@ -26,7 +23,7 @@ use crate::env::{Rng, random};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{AUTHENTICATED_LEN, FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TAG_LEN};
 use crate::format::header::{FileKind, Header, MAX_STANZAS_LEN, SealedHeader, Stanza};
-use crate::types::{ArchiveId, Epoch, FileId, KeyId, NodeId, TimelineId, Timestamp};
+use crate::types::{ArchiveId, Epoch, FileId, KeyId, NodeId, RecipientId, TimelineId, Timestamp};
 
 /// What a new file is and where it belongs.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +45,12 @@ pub(crate) struct ArchiveKeys {
     archive: ArchiveId,
     backend: Backend,
     rng: Arc<dyn Rng>,
-    keyring: Keyring,
-    /// The generation that new files use, and its recipients.
+    /// The generation of the archive key. A file of any other is none of this archive's: whoever can write to the
+    /// storage could have made one up for a recipient whose wrapping key is public.
     current: KeyId,
+    key: SecretKey,
+    /// The archive key, wrapped for each recipient: goes into every new file.
     stanzas: Vec<Stanza>,
-    unlocked: RwLock<HashMap<KeyId, Arc<SecretKey>>>,
 }
 
 /// A file about to be written.
@@ -66,7 +64,7 @@ pub(crate) struct NewFile {
 
 impl ArchiveKeys {
     /// Keys of a new archive, wrapped for every member of the key ring.
-    pub fn create(archive: ArchiveId, keyring: Keyring, backend: Backend, rng: Arc<dyn Rng>) -> Result<ArchiveKeys> {
+    pub fn create(archive: ArchiveId, keyring: &Keyring, backend: Backend, rng: Arc<dyn Rng>) -> Result<ArchiveKeys> {
         let key = SecretKey::random(rng.as_ref())?;
         let current = KeyId::from_bytes(random(rng.as_ref())?);
         let context = context(archive, current);
@@ -81,29 +79,31 @@ impl ArchiveKeys {
             let (limit, found) = (MAX_STANZAS_LEN as u64, bytes as u64);
             return Err(Error::LimitExceeded { what: "bytes of all wrapped keys", limit, found });
         }
-        let unlocked = RwLock::new(HashMap::from([(current, Arc::new(key))]));
-        Ok(ArchiveKeys { archive, backend, rng, keyring, current, stanzas, unlocked })
+        Ok(ArchiveKeys { archive, backend, rng, current, key, stanzas })
     }
 
     /// Keys of an existing archive, from the header of one of its files: the newest catalog entry.
     pub fn unlock(
         path: &str,
         file: &SealedHeader,
-        keyring: Keyring,
+        keyring: &Keyring,
         backend: Backend,
         rng: Arc<dyn Rng>,
     ) -> Result<ArchiveKeys> {
-        let keys = ArchiveKeys {
-            archive: file.header.archive,
-            backend,
-            rng,
-            keyring,
-            current: file.header.key,
-            stanzas: file.stanzas.clone(),
-            unlocked: RwLock::default(),
-        };
-        keys.archive_key(path, file)?;
-        Ok(keys)
+        let (archive, current) = (file.header.archive, file.header.key);
+        let wrapped: Vec<_> = file.stanzas.iter().map(|s| (s.recipient, s.wrapped.as_slice())).collect();
+        let key = keyring.unwrap(path, &wrapped, &context(archive, current))?;
+        Ok(ArchiveKeys { archive, backend, rng, current, key, stanzas: file.stanzas.clone() })
+    }
+
+    /// The generation of the archive key.
+    pub fn generation(&self) -> KeyId {
+        self.current
+    }
+
+    /// For whom the archive key is wrapped.
+    pub fn recipients(&self) -> Vec<RecipientId> {
+        self.stanzas.iter().map(|s| s.recipient).collect()
     }
 
     pub fn archive(&self) -> ArchiveId {
@@ -120,9 +120,6 @@ impl ArchiveKeys {
 
     /// Keys and header of a new file.
     pub fn new_file(&self, info: FileInfo) -> Result<NewFile> {
-        let archive_key = self
-            .known_key(self.current)
-            .ok_or_else(|| Error::KeyProvider { message: "the archive's current key is not unlocked".into() })?;
         let header = Header {
             kind: info.kind,
             archive: self.archive,
@@ -140,7 +137,7 @@ impl ArchiveKeys {
         };
         let immutable = header.encode();
         let data_key = SecretKey::random(self.rng.as_ref())?;
-        let wrapped_key = wrap_data_key(self.backend, &archive_key, &header.salt, &immutable, &data_key)?;
+        let wrapped_key = wrap_data_key(self.backend, &self.key, &header.salt, &immutable, &data_key)?;
         let file_keys = derive_file_keys(&data_key, &header.salt, &immutable);
         let sealed =
             SealedHeader { header, wrapped_key, commitment: file_keys.commitment, stanzas: self.stanzas.clone() };
@@ -168,9 +165,12 @@ impl ArchiveKeys {
                 file.header.archive,
             ));
         }
-        let archive_key = self.archive_key(path, file)?;
+        if file.header.key != self.current {
+            let found = file.header.key;
+            return Err(Error::damage(DamageKind::Authentication, path, 160, "key id", self.current, found));
+        }
         let immutable = file.header.encode();
-        let data_key = unwrap_data_key(self.backend, &archive_key, &file.header.salt, &immutable, &file.wrapped_key)
+        let data_key = unwrap_data_key(self.backend, &self.key, &file.header.salt, &immutable, &file.wrapped_key)
             .map_err(|TagMismatch| header_mismatch(path, 192, "wrapped data key"))?;
         let file_keys = derive_file_keys(&data_key, &file.header.salt, &immutable);
         if !commitment_matches(&file_keys.commitment, &file.commitment) {
@@ -180,22 +180,6 @@ impl ArchiveKeys {
             cipher: FrameCipher::new(self.backend, &file_keys.frame_key),
             first_chain: first_chain(&file_keys.commitment),
         })
-    }
-
-    fn known_key(&self, id: KeyId) -> Option<Arc<SecretKey>> {
-        self.unlocked.read().get(&id).cloned()
-    }
-
-    /// The archive key of a file's generation, unwrapped once and kept.
-    fn archive_key(&self, path: &str, file: &SealedHeader) -> Result<Arc<SecretKey>> {
-        if let Some(key) = self.known_key(file.header.key) {
-            return Ok(key);
-        }
-        let context = context(file.header.archive, file.header.key);
-        let stanzas: Vec<_> = file.stanzas.iter().map(|s| (s.recipient, s.wrapped.as_slice())).collect();
-        let key = Arc::new(self.keyring.unwrap(path, &stanzas, &context)?);
-        self.unlocked.write().insert(file.header.key, Arc::clone(&key));
-        Ok(key)
     }
 }
 
