@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::NodeContext;
 use super::build::{delta_parts, read_back_parts, snapshot_parts};
 use crate::error::{Error, Result};
-use crate::format::event::{Event, LayerRecord};
+use crate::format::event::{Event, LayerRecord, Origin};
 use crate::ingest::remove_leftovers;
 use crate::layer::LayerReader;
 use crate::options::CompactOptions;
@@ -26,7 +26,7 @@ pub struct MaintainReport {
 }
 
 /// One builder at a time works on a node.
-fn lock(context: &NodeContext) -> Result<Box<dyn LockGuard>> {
+fn lock(context: &mut NodeContext) -> Result<Box<dyn LockGuard>> {
     let dir = format!("nodes/{:08x}", context.node.get());
     create_dir_durable(context.storage.as_ref(), &dir)?;
     create_dir_durable(context.storage.as_ref(), "tmp")?;
@@ -34,6 +34,8 @@ fn lock(context: &NodeContext) -> Result<Box<dyn LockGuard>> {
     let lock = context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: context.record.name.clone() })?;
     remove_leftovers(context.storage.as_ref(), &scope(context))?;
+    // Another builder may have published since this one looked.
+    context.record = context.catalog.current()?.node(context.node)?.clone();
     Ok(lock)
 }
 
@@ -70,6 +72,8 @@ fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -
         let parts = context.parts();
         let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
         read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
+        // The kept ones were read back when they were made; that they are whole and there is looked at again.
+        kept.iter().try_for_each(|part| parts.get(part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
         let mut all: Vec<_> = new.into_iter().chain(kept).collect();
         all.sort_by_key(|p| (p.space, p.first));
@@ -142,7 +146,10 @@ pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> R
         return Ok(report);
     }
     // A node with content from before its first commit has nothing to build on until its base snapshot.
-    let Ok(plan) = context.plan(end) else { return Ok(report) };
+    if context.record.origin == Origin::Existing && !context.record.layers.iter().any(|l| l.from.is_none()) {
+        return Ok(report);
+    }
+    let plan = context.plan(end)?;
     if let Some(fuzzy) = plan.base.filter(|b| b.consistent_from != b.to) {
         add(snapshot(context, fuzzy.consistent_from, options)?);
     }
@@ -191,13 +198,14 @@ fn promotion(context: &NodeContext, options: &CompactOptions) -> Option<(Positio
     (0..=highest).find_map(|level| {
         // Where the levels above end, the next larger layer begins.
         let covered = layers().filter(|(_, l)| l.level > level).map(|(_, l)| l.to).max().unwrap_or_default();
-        let mut run: Vec<(Position, Position)> =
-            layers().filter(|(from, l)| l.level == level && *from >= covered).map(|(from, l)| (from, l.to)).collect();
-        run.sort_unstable();
-        // Only a stretch without a gap becomes one layer.
-        let contiguous = run.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.0));
-        let enough = run.len() >= options.fan_out.max(2) as usize && contiguous;
-        let (first, last) = (run.first()?.0, run.last()?.1);
-        enough.then_some((first, last, level + 1))
+        let of_level = || layers().filter(|(from, l)| l.level == level && *from >= covered);
+        // From the newest back, as far as they follow on each other: a snapshot of some other position may have begun the run anew.
+        let last = of_level().map(|(_, l)| l.to).max()?;
+        let (mut first, mut count) = (last, 0);
+        while let Some((from, _)) = of_level().filter(|(_, l)| l.to == first).min_by_key(|(from, _)| *from) {
+            first = from;
+            count += 1;
+        }
+        (count >= options.fan_out.max(2)).then_some((first, last, level + 1))
     })
 }

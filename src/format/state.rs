@@ -128,6 +128,8 @@ pub enum StateError {
     Limit(&'static str, u64, u64),
     /// A mark or redo point that goes back.
     Backwards(&'static str),
+    /// A name that is none.
+    Name(SpaceId),
 }
 
 impl std::fmt::Display for StateError {
@@ -137,6 +139,7 @@ impl std::fmt::Display for StateError {
             StateError::SpaceTaken(id, name) => write!(f, "space {id} ({name:?}) exists already"),
             StateError::Limit(what, limit, found) => write!(f, "{what}: {found}, the limit is {limit}"),
             StateError::Backwards(what) => write!(f, "{what} goes back"),
+            StateError::Name(space) => write!(f, "the name of space {space} cannot be used"),
         }
     }
 }
@@ -202,6 +205,19 @@ impl NodeState {
                     return Err(StateError::Limit("redo point", own.get(), position.get()));
                 }
                 self.redo = *position;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what was read from disk as a whole, where no op was there to check it: names are used as file names, lengths are reckoned with.
+    pub fn check(&self) -> Result<(), StateError> {
+        for (id, space) in &self.spaces {
+            if crate::types::check_name("space", &space.name).is_err() {
+                return Err(StateError::Name(*id));
+            }
+            if space.length > MAX_SPACE_LENGTH {
+                return Err(StateError::Limit("length of a space", MAX_SPACE_LENGTH, space.length));
             }
         }
         Ok(())

@@ -664,6 +664,7 @@ fn refused(e: &StateError) -> Error {
         StateError::NoSpace(space) => {
             Error::Unsupported(format!("space {space} was dropped by another commit meanwhile"))
         }
+        StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
         StateError::Backwards(what) => {
             Error::NotMonotonic { what, newest: "a later one".into(), given: "an earlier one".into() }
         }

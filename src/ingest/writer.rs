@@ -228,14 +228,16 @@ fn recover(log: &Log) -> Result<Recovered> {
         let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
         return Ok(Recovered { at, restore_points: Vec::new() });
     };
+    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
+    // read has to be what is durable.
+    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
+    log.storage.evict(&newest.path).map_err(|e| Error::io("evict", &newest.path, e))?;
     let reader = log.open(&newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end()? {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
         return Ok(Recovered { at, restore_points: Vec::new() });
     }
-    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first.
-    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
     let mut state = reader.preface().state.clone();
     // The state in the midst of a commit of several frames, which may never have ended.
     let mut unfinished: Option<NodeState> = None;

@@ -61,6 +61,9 @@ impl LayerReader {
             return Err(Error::damage(DamageKind::Structure, &path, 0, "length of a layer", expected, body.len()));
         }
         let body: LayerBody = decode_cbor(&path, file.header_len(), "layer", &body)?;
+        body.state
+            .check()
+            .map_err(|e| Error::damage(DamageKind::Structure, &path, 0, "state of a layer", "a possible one", e))?;
         let said = (record.node, record.timeline, record.from, record.to);
         let found = (body.node, body.timeline, body.from, body.state.position);
         if said != found {

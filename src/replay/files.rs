@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,19 +91,24 @@ pub(crate) struct NewDir {
 }
 
 impl NewDir {
-    /// Refuses a place that holds anything.
+    /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory.
     pub fn new(target: &Path, id: &str) -> Result<NewDir> {
-        match fs::read_dir(target) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
+        match fs::symlink_metadata(target) {
+            Ok(found) if found.is_dir() => {
+                if fs::read_dir(target).map_err(failed("list", target))?.next().is_some() {
                     return Err(Error::TargetNotEmpty { path: target.to_owned() });
                 }
+                let above = fs::metadata(parent(target)).map_err(failed("look at", parent(target)))?;
+                if above.dev() != found.dev() {
+                    return Err(Error::Unsupported(format!(
+                        "{} is a mount point, which a finished directory cannot replace: restore into a directory in it",
+                        target.display()
+                    )));
+                }
             }
+            Ok(_) => return Err(Error::TargetNotEmpty { path: target.to_owned() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                return Err(Error::TargetNotEmpty { path: target.to_owned() });
-            }
-            Err(e) => return Err(failed("list", target)(e)),
+            Err(e) => return Err(failed("look at", target)(e)),
         }
         let staging = beside(target, id)?;
         Ok(NewDir { target: target.to_owned(), staging, files: OnceLock::new(), done: OnceLock::new() })

@@ -223,15 +223,19 @@ impl<'a> Rebuilder<'a> {
         let unit = self.unit;
         let size = u64::from(unit.page_size.get());
         let end = (unit.last() + 1).saturating_mul(size);
-        // Only cuts that reach into the unit matter. Each page takes those that came before its next op.
-        let cuts: Vec<(u64, u64)> = tail.cuts(unit.space).iter().copied().filter(|(_, len)| *len < end).collect();
-        let mut done = vec![0usize; if cuts.is_empty() { 0 } else { self.pages.len() }];
+        // Each page takes the cuts that came before its next op; several between two ops do what the lowest of them does.
+        let cuts = tail.cuts(unit.space);
+        let reaches = cuts.iter().any(|(_, length)| *length < end);
+        let mut done = vec![0usize; if reaches { self.pages.len() } else { 0 }];
         let (images, pages, spare, decoder) = (&mut self.images, &mut self.pages, &mut self.spare, &mut self.decoder);
         let mut catch_up = |images: &mut Vec<u8>, pages: &mut Vec<Page>, number: u64, until: u64| {
             let Some(done) = done.get_mut(index(&unit, number)) else { return };
-            while let Some((_, length)) = cuts.get(*done).filter(|(at, _)| *at < until) {
-                *done += 1;
-                cut_page(images, pages, &unit, number, *length);
+            let waiting = cuts.get(*done..).unwrap_or_default();
+            let passed = waiting.partition_point(|(at, _)| *at < until);
+            let lowest = waiting.iter().take(passed).map(|(_, length)| *length).min();
+            *done += passed;
+            if let Some(length) = lowest {
+                cut_page(images, pages, &unit, number, length);
             }
         };
         tail.visit(unit.space, (unit.first, unit.last()), &mut |at, op| {
@@ -268,7 +272,7 @@ impl<'a> Rebuilder<'a> {
             *page = Page { crc, written: true, touched: true };
             Ok(())
         })?;
-        if !cuts.is_empty() {
+        if reaches {
             for number in unit.first..=unit.last() {
                 catch_up(images, pages, number, u64::MAX);
             }

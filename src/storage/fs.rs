@@ -74,7 +74,14 @@ impl FsStorage {
 impl Storage for FsStorage {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file(path)?)?;
-        Ok(Box::new(FsAppendFile { file, len: 0, zeroed_to: 0, zero_ahead: false, failed: false }))
+        Ok(Box::new(FsAppendFile {
+            file,
+            len: 0,
+            zeroed_to: 0,
+            zero_ahead: false,
+            reserve_failed: false,
+            failed: false,
+        }))
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
@@ -96,6 +103,15 @@ impl Storage for FsStorage {
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
         File::open(self.file(path)?)?.sync_all()
+    }
+
+    fn evict(&self, path: &str) -> io::Result<()> {
+        let file = File::open(self.file(path)?)?;
+        // Advice: pages that are clean go, and after `sync_file` all are, those that a failed sync had given up included.
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        drop(file);
+        Ok(())
     }
 
     /// `""` creates the root and its missing parents, each durable in its own
@@ -177,6 +193,8 @@ struct FsAppendFile {
     zeroed_to: u64,
     /// Whether to keep zeroed space ahead of the end.
     zero_ahead: bool,
+    /// There was no room for a reserve: it is not tried again.
+    reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
 }
@@ -217,6 +235,7 @@ impl AppendFile for FsAppendFile {
                 // Only the reserve failed, most likely for want of space, which is better
                 // left to data. The bytes appended are not touched by this cut.
                 this.zero_ahead = false;
+                this.reserve_failed = true;
                 this.file.set_len(this.len)?;
                 this.zeroed_to = this.len;
             }
@@ -233,7 +252,7 @@ impl AppendFile for FsAppendFile {
     }
 
     fn expect_small_appends(&mut self) {
-        self.zero_ahead = true;
+        self.zero_ahead = !self.reserve_failed;
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {

@@ -274,6 +274,17 @@ impl Storage for MemStorage {
         medium.try_sync(Operation::SyncFile { path: path.to_owned() }, id)
     }
 
+    fn evict(&self, path: &str) -> io::Result<()> {
+        let mut medium = self.shared.lock();
+        medium.alive()?;
+        let id = medium.lookup(path)?;
+        if medium.state.files.get(&id).is_some_and(|file| file.sync_failed) {
+            let operation = Operation::Evict { path: path.to_owned() };
+            medium.perform(Step { operation, file: id, bytes: Arc::default(), end: 0 });
+        }
+        Ok(())
+    }
+
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let mut medium = self.shared.lock();
         medium.alive()?;

@@ -159,6 +159,11 @@ impl ActiveSegment {
 
     /// Writes the seal and makes everything durable.
     pub fn seal(mut self, state: NodeState) -> Result<()> {
+        // A seal that is there says that every frame is: so they have to be durable before it is written.
+        self.write()?;
+        if self.durable < self.sealer.count() {
+            self.sync()?;
+        }
         let frames = self.sealer.count();
         let seal_offset = self.file.len() + self.buffer.len() as u64;
         let position = state.position.get();

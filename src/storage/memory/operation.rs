@@ -30,6 +30,11 @@ pub enum Operation {
         /// The file.
         path: String,
     },
+    /// What a failed sync had lost was forgotten, so that a reader no longer sees it.
+    Evict {
+        /// The file.
+        path: String,
+    },
     /// A file was given its final name.
     Publish {
         /// The name it had.

@@ -166,6 +166,11 @@ impl State {
             }),
             Operation::SyncFile { .. } => self.with(step.file, File::sync),
             Operation::FailedSync { .. } => self.with(step.file, |file| file.sync_failed = true),
+            Operation::Evict { .. } => self.with(step.file, |file| {
+                Arc::make_mut(&mut file.data).truncate(file.durable);
+                file.end = file.durable_end;
+                file.sync_failed = false;
+            }),
             Operation::Finish { .. } => self.with(step.file, |file| {
                 file.end = file.data.len();
                 file.sync();
