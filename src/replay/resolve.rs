@@ -5,8 +5,9 @@ use crate::error::{Error, Result, describe};
 use crate::format::codec::Reader;
 use crate::format::event::Origin;
 use crate::format::record::Op;
+use crate::format::state::NodeState;
 use crate::types::{Commit, Lsn, Position, Target, TimelineId, Timestamp};
-use crate::wal::{Log, Visit};
+use crate::wal::{Log, SegmentRef, Visit};
 
 /// The state that a target names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct Resolved {
     pub lsn: Lsn,
     /// Its time.
     pub timestamp: Timestamp,
-    /// Time of the next commit; `None` where there is none yet.
+    /// Time of the next commit; `None` where there is none yet, or where it is damaged.
     pub next: Option<Timestamp>,
 }
 
@@ -51,17 +52,44 @@ pub(crate) fn log_end(log: &Log, known: Position) -> Result<LogEnd> {
     Ok(end)
 }
 
-fn newest_commit(log: &Log) -> Result<LogEnd> {
-    let origin = LogEnd { position: Position::ORIGIN, timestamp: Timestamp::ZERO, known_until: Timestamp::ZERO };
-    let Some(newest) = log.newest()? else { return Ok(origin) };
-    let reader = log.open(&newest)?;
-    if let Some(seal) = reader.seal() {
-        let state = &seal.state;
-        return Ok(LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until });
+/// Where the log can be read to, and what is wrong with it beyond that.
+fn readable_end(log: &Log, known: Position) -> Result<(LogEnd, Option<Error>)> {
+    match newest_commit(log) {
+        Ok(end) => Ok((end, log.check_end(end.position, known).err())),
+        Err(damage) if damage.is_damage() => {
+            // The beginning of the damaged segment says where the ones before it end.
+            let mut segment = log.newest()?;
+            while let Some(s) = segment {
+                if let Ok(reader) = log.open(&s) {
+                    return Ok((LogEnd::of(&reader.preface().state), Some(damage)));
+                }
+                segment = log.last_where(|other| Ok(other.sequence < s.sequence))?;
+            }
+            Err(damage)
+        }
+        Err(e) => Err(e),
     }
+}
+
+impl LogEnd {
+    fn of(state: &NodeState) -> LogEnd {
+        LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until }
+    }
+}
+
+fn newest_commit(log: &Log) -> Result<LogEnd> {
+    let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
+    let reader = log.open(&newest)?;
+    let end = match reader.seal() {
+        Some(seal) => LogEnd::of(&seal.state),
+        None => {
+            let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
+            LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
+        }
+    };
+    // After the look, as a writer may be adding to it.
     log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
-    let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-    Ok(LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until })
+    Ok(end)
 }
 
 /// The earliest position that can be restored; `None` where nothing can.
@@ -73,12 +101,22 @@ fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
         .map(|l| l.consistent_from)
         .min();
     let complete = record.origin == Origin::Empty && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
-    Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots })
+    // A snapshot of nothing serves from the first commit on.
+    Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots.map(|s| s.max(Lsn::FIRST.into())) })
 }
 
 /// The restorable window; an error that says why where there is none.
 pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
-    let end = log_end(log, record.known)?;
+    window_up_to(log, record, target, log_end(log, record.known)?, false)
+}
+
+fn window_up_to(
+    log: &Log,
+    record: &NodeRecord,
+    target: &Target,
+    end: LogEnd,
+    lenient: bool,
+) -> Result<Window> {
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {
@@ -92,7 +130,13 @@ pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<
     let Some(lsn) = earliest.lsn().filter(|lsn| *lsn <= latest) else {
         return Err(before(format!("LSN {earliest}, which is not durable yet")));
     };
-    let timestamp = if lsn == latest { end.timestamp } else { locate(log, lsn)?.0 };
+    let timestamp = match locate(log, lsn) {
+        _ if lsn == latest => end.timestamp,
+        Ok((timestamp, _)) => timestamp,
+        // The beginning of the window is damaged: what lies after may be sound all the same.
+        Err(e) if lenient && e.is_damage() => Timestamp::ZERO,
+        Err(e) => return Err(e),
+    };
     Ok(Window {
         earliest: Commit { lsn, timestamp },
         latest: Commit { lsn: latest, timestamp: end.timestamp },
@@ -102,14 +146,22 @@ pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<
 
 /// Finds the commit that a target names.
 pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result<Resolved> {
-    let window = window(log, record, target)?;
-    let after = || Error::AfterDurableEnd {
-        target: target.clone(),
-        latest: describe(window.latest.lsn.into(), window.known_until),
+    // Damage at the end of the log does not keep from what lies before it.
+    let (end, damage) = readable_end(log, record.known)?;
+    let or_damage = |e: Error| damage.clone().unwrap_or(e);
+    let window = window_up_to(log, record, target, end, true).map_err(or_damage)?;
+    let after = || {
+        or_damage(Error::AfterDurableEnd {
+            target: target.clone(),
+            latest: describe(window.latest.lsn.into(), window.known_until),
+        })
     };
     let unknown = || Error::TargetNotFound { target: target.clone(), node: record.name.clone() };
     let lsn = match target {
-        Target::Latest => window.latest.lsn,
+        Target::Latest => match damage.clone() {
+            Some(damage) => return Err(damage),
+            None => window.latest.lsn,
+        },
         Target::Lsn(lsn) => *lsn,
         Target::Time(time) => {
             if *time > window.known_until {
@@ -150,9 +202,11 @@ fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Resu
     }
     let found = match log.last_where(|s| Ok(log.open(s)?.preface().state.timestamp <= time))? {
         Some(segment) => {
+            // In this order: a segment that has a successor is complete, and stays as it is.
+            let successor = log.successor_says(&segment)?;
             let reader = log.open(&segment)?;
-            let mut last = segment.from;
-            reader.scan_from_time(time, &mut |visit| {
+            let mut last = reader.position_by(time);
+            reader.scan(last, successor.as_ref(), &mut |visit| {
                 if let Visit::Commit { lsn, timestamp, .. } = visit {
                     if timestamp > time {
                         return Ok(false);
@@ -173,15 +227,16 @@ fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Resu
 
 /// The newest commit that carries exactly this mark. Marks never go back, so the segment is found by bisection.
 fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
-    let not_beyond = |s: &crate::wal::SegmentRef| {
+    let not_beyond = |s: &SegmentRef| {
         Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark))
     };
     let Some(segment) = log.last_where(not_beyond)? else { return Ok(None) };
+    let successor = log.successor_says(&segment)?;
     let reader = log.open(&segment)?;
     let at_start = reader.preface().state.mark.as_ref().filter(|m| m.mark == mark);
     let mut found = at_start.map(|m| m.position);
     let mut in_commit = false;
-    reader.scan(segment.from, None, &mut |visit| {
+    reader.scan(segment.from, successor.as_ref(), &mut |visit| {
         let ops = match &visit {
             Visit::Partial { ops, .. } | Visit::Commit { ops, .. } => *ops,
             Visit::Tick => return Ok(true),
@@ -216,25 +271,45 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
         segment = log.last_where(|s| Ok(s.from <= position))?;
     }
     while let Some(s) = segment {
-        let reader = log.open(&s)?;
-        if s.from == position {
-            time = Some(reader.preface().state.timestamp);
-        }
-        reader.scan(before.max(s.from), None, &mut |visit| {
-            if let Visit::Commit { lsn: found, timestamp, .. } = visit {
-                if found == lsn {
-                    time = Some(timestamp);
-                } else if found > lsn {
-                    next = Some(timestamp);
-                }
-            }
-            Ok(next.is_none())
-        })?;
-        if next.is_some() {
-            break;
-        }
-        segment = log.after(&s)?;
+        let step = look_in(log, &s, lsn, &mut time, &mut next);
+        segment = match step {
+            Ok(after) if next.is_none() => after,
+            Ok(_) => None,
+            // The commit itself was found: damage beyond it is no concern of who asks for it.
+            Err(e) if time.is_some() && e.is_damage() => None,
+            Err(e) => return Err(e),
+        };
     }
     let missing = || Error::Gap { node: log.node.to_string(), expected: lsn, found: position };
     Ok((time.ok_or_else(missing)?, next))
+}
+
+/// Looks for the time of a commit and of the one after it in a segment; gives the segment after it.
+fn look_in(
+    log: &Log,
+    segment: &SegmentRef,
+    lsn: Lsn,
+    time: &mut Option<Timestamp>,
+    next: &mut Option<Timestamp>,
+) -> Result<Option<SegmentRef>> {
+    let reader = log.open(segment)?;
+    if segment.from == Position::from(lsn) {
+        *time = Some(reader.preface().state.timestamp);
+    }
+    let after = log.after(segment)?;
+    let successor = match &after {
+        Some(after) => log.open(after)?.preface().previous.clone(),
+        None => None,
+    };
+    reader.scan(Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
+        if let Visit::Commit { lsn: found, timestamp, .. } = visit {
+            if found == lsn {
+                *time = Some(timestamp);
+            } else if found > lsn {
+                *next = Some(timestamp);
+            }
+        }
+        Ok(next.is_none())
+    })?;
+    Ok(after)
 }

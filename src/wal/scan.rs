@@ -14,6 +14,11 @@ use crate::sealed::{FrameStream, SealedFile, Step, decode_cbor};
 use crate::storage::read_range;
 use crate::types::{Lsn, Position, Timestamp};
 
+/// Bytes looked at in one go for frames beyond a tail that cannot be read.
+const SEARCH_STEP: usize = 1 << 20;
+/// Bytes of what only looks like frames that the search is ready to check.
+const CRC_BUDGET: u64 = 1 << 30;
+
 /// A segment, open for reading.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
@@ -82,10 +87,13 @@ impl SegmentReader {
             return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "position", segment.from, found));
         }
         let (seal, end) = match file.trailer()? {
-            Some(trailer) => {
-                let bytes = file.seal(&trailer)?;
-                (Some(decode_cbor(path, trailer.seal_offset, "seal", &bytes)?), trailer.seal_offset)
-            }
+            Some(trailer) => match file.seal(&trailer) {
+                Ok(bytes) => (Some(decode_cbor(path, trailer.seal_offset, "seal", &bytes)?), trailer.seal_offset),
+                // A crash while sealing can leave the trailer and not the seal. No commit is in it; whether the frames before it
+                // are all there, the scan and the next segment tell.
+                Err(e) if e.is_damage() => (None, file.len()?),
+                Err(e) => return Err(e),
+            },
             None => (None, file.len()?),
         };
         Ok(SegmentReader { file, segment: segment.clone(), preface, seal, end })
@@ -125,11 +133,11 @@ impl SegmentReader {
         Ok(Some((seal.state.clone(), facts, link)))
     }
 
-    /// Visits everything from about a time on; what comes before in the segment may be left out.
-    pub fn scan_from_time(&self, time: Timestamp, visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>) -> Result<ScanEnd> {
+    /// A position in the segment up to which every commit has a time at or before this one: where to begin looking for the last one
+    /// that has. The segment itself has to begin at or before that time.
+    pub fn position_by(&self, time: Timestamp) -> Position {
         let index = self.seal.as_ref().map_or(&[][..], |seal| &seal.index);
-        let from = index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before);
-        self.scan(from, None, visit)
+        index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before)
     }
 
     /// Visits everything after position `from`, which must not lie before the segment. The visitor returns whether to go on.
@@ -157,6 +165,18 @@ impl SegmentReader {
         let (stop_offset, stop_error) = 'frames: loop {
             let (header, offset, plaintext) = match stream.next()? {
                 Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
+                Step::Stop { offset, error: Some(error) } if self.seal.is_none() && successor.is_none() => {
+                    let index = stream.index();
+                    if !self.durable_frame_beyond(offset, index)? {
+                        break 'frames (offset, None);
+                    }
+                    // Either damage, or a writer is at work and the frame came after it was looked for: then it is there now.
+                    if self.file.frame(offset, None, &mut Vec::new()).is_err() {
+                        return Err(error);
+                    }
+                    stream = FrameStream::resume(&self.file, end, offset, index)?;
+                    continue;
+                }
                 Step::Stop { offset, error } => break 'frames (offset, error),
             };
             let bad = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
@@ -216,6 +236,10 @@ impl SegmentReader {
                         break 'frames (offset, None);
                     }
                 }
+                // A crash came between the seal and the trailer, or took the latter: nothing follows.
+                FrameKind::Seal if self.seal.is_none() && !partial && header.first == position.get() => {
+                    break 'frames (offset, None);
+                }
                 other => {
                     return Err(bad("frame kind", &"preface, commits, partial or tick", &format_args!("{other:?}")));
                 }
@@ -226,7 +250,7 @@ impl SegmentReader {
         let facts =
             PreviousSegment { timeline: self.segment.timeline, sequence: self.segment.sequence, frames, length, tag };
         if !stopped {
-            self.check_end(&facts, position, successor, stop_offset, stop_error, stream.index())?;
+            self.check_end(&facts, position, successor, stop_offset, stop_error)?;
         }
         let link = link(&self.file.header().encode(), self.file.commitment(), &facts, position);
         Ok(ScanEnd { position, timestamp, known_until, facts, link, stopped })
@@ -240,7 +264,6 @@ impl SegmentReader {
         successor: Option<&PreviousSegment>,
         offset: u64,
         error: Option<Error>,
-        index: u32,
     ) -> Result<()> {
         let path = &self.segment.path;
         if let Some(seal) = &self.seal {
@@ -263,11 +286,6 @@ impl SegmentReader {
                 let found = format_args!("{} frames in {} bytes", facts.frames, facts.length);
                 return Err(Error::damage(DamageKind::Chain, path, offset, "end of the segment", expected, found));
             }
-        } else if self.seal.is_none()
-            && let Some(error) = error
-            && self.durable_frame_beyond(offset, index)?
-        {
-            return Err(error);
         }
         Ok(())
     }
@@ -275,27 +293,38 @@ impl SegmentReader {
     /// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
     /// then its loss is damage; else it is a torn tail.
     fn durable_frame_beyond(&self, offset: u64, index: u32) -> Result<bool> {
-        let len = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let tail = read_range(self.file.file().as_ref(), self.file.path(), offset, len)?;
-        let mut at = 0;
-        while let Some(next) = tail.get(at..).and_then(|rest| find(rest, MARKER)) {
-            at += next;
-            let rest = tail.get(at..).unwrap_or_default();
-            if let Ok(header) = FrameHeader::decode(rest)
-                && header.durable > index
-                && let Some(body) = rest.get(HEADER_LEN..header.frame_len())
-                && header.check_crc(body).is_ok()
-            {
-                return Ok(true);
+        let (file, path) = (self.file.file().as_ref(), self.file.path());
+        let mut budget = CRC_BUDGET;
+        let mut at = offset.saturating_add(1);
+        while at < self.end {
+            let len = usize::try_from(self.end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
+            let window = read_range(file, path, at, len)?;
+            let mut from = 0;
+            while let Some(found) = window.get(from..).and_then(|rest| find(rest, MARKER)) {
+                from += found + 1;
+                let start = at + (from - 1) as u64;
+                let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
+                if header.durable <= index || header.index <= index {
+                    continue;
+                }
+                let body = read_range(file, path, start + HEADER_LEN as u64, header.len as usize)?;
+                if body.len() == header.len as usize && header.check_crc(&body).is_ok() {
+                    return Ok(true);
+                }
+                // No torn tail is made of that much that looks like frames: whatever it is, it is no end to cut silently.
+                budget = budget.saturating_sub(u64::from(header.len));
+                if budget == 0 {
+                    return Ok(true);
+                }
             }
-            at += 1;
+            // A marker may lie across two windows.
+            at += (window.len().saturating_sub(MARKER.len() - 1)).max(1) as u64;
         }
         Ok(false)
     }
 }
 
 fn find(haystack: &[u8], needle: [u8; 4]) -> Option<usize> {
-    const { assert!(TAG_LEN > 4) };
     haystack.windows(needle.len()).position(|w| w == needle.as_slice())
 }
 
