@@ -263,9 +263,6 @@ impl Since<'_> {
     fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
         let size = u64::from(state.page_size.get());
         let end = part.last.saturating_add(1).saturating_mul(size);
-        if state.length < end && state.pages() <= part.last {
-            return Ok(false);
-        }
         let lowest =
             self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
         if lowest.into_iter().any(|l| *l < end) {

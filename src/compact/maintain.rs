@@ -61,11 +61,10 @@ pub(crate) fn build_snapshot(
 }
 
 fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
-    let plan = context.plan(to)?;
+    let (plan, sources) = context.prepare(to, &options.replay)?;
     if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
-    let sources = context.sources(&plan, &options.replay)?;
     let scope = scope(context);
     let (record, bytes) = {
         let layer = context.layer(&scope, None, to);
@@ -93,7 +92,7 @@ fn layer(
     level: u32,
     options: &CompactOptions,
 ) -> Result<MaintainReport> {
-    let before = context.sources(&context.plan(from)?, &options.replay)?;
+    let (_, before) = context.prepare(from, &options.replay)?;
     let since = stretch(context, &before, from, to, options)?;
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     for (space, length) in since.deltas.iter().flat_map(|d| &d.lowest).chain(&since.tail.lowest) {
@@ -181,9 +180,11 @@ fn boundary(
     for (segment, next) in context.log.between(from, end)? {
         let file = context.storage.open(&segment.path).map_err(|e| Error::io("open", &segment.path, e))?;
         let whole = file.len().map_err(|e| Error::io("stat", &segment.path, e))?;
-        bytes += whole;
-        if bytes >= options.layer_log_bytes {
-            let at = next.map_or(end, |n| n.from).min(end);
+        let at = next.map_or(end, |n| n.from).min(end);
+        // Of a segment that begins earlier, the share of its commits that come after.
+        let (all, after) = (at.get() - segment.from.get(), at.get() - from.max(segment.from).get());
+        bytes += u128::from(whole) * u128::from(after) / u128::from(all.max(1));
+        if bytes >= u128::from(options.layer_log_bytes) {
             return Ok((at > from).then_some(at));
         }
     }
