@@ -8,4 +8,5 @@
 )]
 
 mod basic;
+mod model;
 mod support;

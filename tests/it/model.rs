@@ -1,0 +1,51 @@
+//! The model test: random histories, and every commit of them asked back.
+//!
+//! A program is a list of steps: batches of all kinds of ops, alone and side by side, ticks, cuts, reopened writers, power
+//! cuts at any operation, layers, snapshots, base copies of an engine that goes on committing. Beside the archive runs a
+//! [`Model`] that holds the whole state after each commit in plain memory. In the end, and here and there before it, every
+//! retained commit is restored and compared with the model byte by byte, and every kind of target has to name the
+//! commit that it means: each commit's time, the times just around it, restore points, marks.
+//!
+//! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a program is a program: it
+//! shrinks well. What a run found is kept in `regressions/model.txt` and is run first; `PROPTEST_CASES` sets the number of programs.
+
+mod engine;
+mod history;
+mod oracle;
+mod program;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use self::engine::World;
+use self::program::{Program, program};
+
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/it/regressions/model.txt"))),
+        max_shrink_iters: 4_000,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        // Some twenty seconds without optimisation.
+        config.cases = 48;
+    }
+    config
+}
+
+fn run(program: &Program) {
+    let mut world = World::new(program);
+    for step in &program.steps {
+        world.step(step);
+    }
+    world.finish();
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_commit_of_any_history_comes_back(program in program()) {
+        run(&program);
+    }
+}

@@ -1,0 +1,604 @@
+//! Carries a program out, against an archive and against the model.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rewound::env::Clock;
+use rewound::storage::{CrashPlan, MemStorage};
+use rewound::{
+    Archive, BaseSpace, Batch, ConfigScope, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId, PageSize,
+    PageSource, Position, SpaceId, Target, Timestamp, Writer,
+};
+
+use super::history::{Effect, Model, Space, State};
+use super::oracle::{Oracle, Share};
+use super::program::{Between, Change, Fill, How, Length, Loss, Previous, Program, Step, Tuning};
+use crate::support::{TestClock, TestRng, archive_options, key};
+
+/// Spaces grow to about this many bytes, but for noise in bulk.
+const SPACE_BYTES: usize = 256 << 10;
+
+/// Bytes that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    use rewound::env::Rng;
+    let mut bytes = vec![0; len];
+    TestRng::new(seed).fill(&mut bytes).unwrap();
+    bytes
+}
+
+/// Bytes that do.
+fn text(seed: u64, len: usize) -> Vec<u8> {
+    format!("row {} of {seed}; ", seed % 97).bytes().cycle().take(len).collect()
+}
+
+/// What the batches of a run have in common.
+#[derive(Debug)]
+pub struct Desk {
+    storage: MemStorage,
+    clock: TestClock,
+    /// Restore points named so far.
+    named: u64,
+}
+
+/// A batch in the making, and what it does.
+struct Draft {
+    batch: Batch,
+    began: usize,
+    effects: Vec<Effect>,
+    /// The newest state with the effects, as of so many commits; `None` where it cannot be committed any more.
+    view: Option<State>,
+    seen: usize,
+}
+
+impl Draft {
+    fn new(writer: &Writer, model: &Model) -> Draft {
+        let (began, view) = (model.len(), Some(model.state().clone()));
+        Draft { batch: writer.batch(), began, effects: Vec::new(), view, seen: began }
+    }
+
+    fn changes(&mut self, changes: &[Change], model: &Model, desk: &mut Desk) {
+        for change in changes {
+            if self.seen != model.len() {
+                self.seen = model.len();
+                self.view = model.with(&self.effects).ok();
+            }
+            let Some(view) = self.view.take() else { return };
+            self.view = self.change(change, view, model, desk);
+        }
+    }
+
+    /// Adds an op that was accepted; gives the view after it.
+    fn done(&mut self, mut view: State, effect: Effect) -> Option<State> {
+        let possible = view.apply(&effect).is_ok();
+        self.effects.push(effect);
+        possible.then_some(view)
+    }
+
+    fn create(&mut self, view: State, name: u8, size: u8) -> Option<State> {
+        let name = format!("s{}", name % 4);
+        if view.spaces.values().any(|s| s.name == name) {
+            return Some(view);
+        }
+        let page_size = PageSize::new(512 << (size % 8)).unwrap();
+        let id = self.batch.create_space(&name, page_size).unwrap();
+        self.done(view, Effect::Create(id, page_size, name))
+    }
+
+    fn change(&mut self, change: &Change, view: State, model: &Model, desk: &mut Desk) -> Option<State> {
+        match *change {
+            Change::Create { name, size } => self.create(view, name, size),
+            Change::Page { space, .. }
+            | Change::Range { space, .. }
+            | Change::Length { space, .. }
+            | Change::Drop { space }
+            | Change::Bulk { space, .. } => {
+                let Some((id, found)) = view.spaces.iter().nth(usize::from(space) % view.spaces.len().max(1)) else {
+                    return self.create(view, space, space / 8 % 4);
+                };
+                let (id, found) = (*id, found.clone());
+                self.change_space(change, view, id, &found)
+            }
+            Change::Record { len, noise: noisy, seed } => {
+                let len = usize::try_from(len).unwrap();
+                let record = if noisy { noise(seed, len) } else { text(seed, len) };
+                self.batch.log_record(&record).unwrap();
+                self.done(view, Effect::Record(record))
+            }
+            Change::Redo { back } => {
+                let position = view.redo.max((model.len() as u64).saturating_sub(back.into()));
+                self.batch.redo_point(Position::new(position)).unwrap();
+                self.done(view, Effect::Redo(position))
+            }
+            Change::Config { key, len, environment, seed } => {
+                let (key, value) = (format!("k{key}"), noise(seed, len.into()));
+                let scope = if environment { ConfigScope::Environment } else { ConfigScope::Data };
+                self.batch.set_config(&key, &value, scope).unwrap();
+                self.done(view, Effect::Config(key, value, environment))
+            }
+            Change::Unconfig { key } => {
+                let key = format!("k{key}");
+                self.batch.remove_config(&key).unwrap();
+                self.done(view, Effect::Unconfig(key))
+            }
+            Change::Point { taken } => {
+                let old = model.moments.iter().flat_map(|m| m.points()).next().filter(|_| taken);
+                desk.named += 1;
+                let name = old.map_or_else(|| format!("p{}", desk.named), str::to_owned);
+                self.batch.restore_point(&name).unwrap();
+                self.done(view, Effect::Point(name))
+            }
+            Change::Mark { ahead } => {
+                let newest = view.mark.as_deref().map_or(0, |m| u32::from_be_bytes(m.try_into().unwrap()));
+                let mark = (newest + u32::from(ahead)).to_be_bytes();
+                self.batch.mark(&mark).unwrap();
+                self.done(view, Effect::Mark(mark.to_vec()))
+            }
+            Change::Global { id } => {
+                self.batch.global_transaction(&[id; 16]).unwrap();
+                Some(view)
+            }
+            Change::Note => {
+                self.batch.annotate("note", "of no effect").unwrap();
+                Some(view)
+            }
+        }
+    }
+
+    fn change_space(&mut self, change: &Change, view: State, id: SpaceId, space: &Space) -> Option<State> {
+        let size = space.page_size.bytes();
+        let number = |page: u8| match page {
+            250.. if size <= 4_096 => u64::from(page) - 190,
+            _ => u64::from(page) % (SPACE_BYTES / size).clamp(2, 24) as u64,
+        };
+        match *change {
+            Change::Page { page, fill, previous, .. } => {
+                let page = PageId::new(id, number(page));
+                let old = space.page(page.page);
+                let new = match fill {
+                    Fill::Zero => vec![0; size],
+                    Fill::Same => old.clone(),
+                    Fill::Noise(seed) => noise(seed, size),
+                    Fill::Text(seed) => text(seed, size),
+                    Fill::Edit { offset, len, seed } => {
+                        let mut new = old.clone();
+                        let start = usize::from(offset) % size;
+                        let end = size.min(start + usize::from(len));
+                        new[start..end].copy_from_slice(&noise(seed, end - start));
+                        new
+                    }
+                };
+                let given = match previous {
+                    Previous::None => None,
+                    Previous::Given => Some(old),
+                    Previous::Wrong => Some(old.iter().map(|b| !b).collect()),
+                };
+                match self.batch.write_page(page, &new, given.as_deref()) {
+                    Ok(()) => self.done(view, Effect::Page(page, new.into())),
+                    Err(Error::PreviousImageMismatch { .. }) if matches!(previous, Previous::Wrong) => Some(view),
+                    Err(e) => panic!("{change:?}: {e}"),
+                }
+            }
+            Change::Range { page, offset, len, seed, .. } => {
+                let page = PageId::new(id, number(page));
+                let offset = usize::from(offset) % size;
+                let most = if len % 4 == 0 { size } else { 64 };
+                let bytes = noise(seed, (usize::from(len) % most).min(size - offset));
+                self.batch.write_range(page, offset, &bytes).unwrap();
+                self.done(view, Effect::Range(page, offset, bytes))
+            }
+            Change::Length { length, .. } => {
+                let now = space.bytes.len();
+                let length = match length {
+                    Length::Zero => 0,
+                    Length::Share(share) => now * usize::from(share) / 256,
+                    Length::Pages(share) => now / size * usize::from(share) / 256 * size,
+                    Length::Grow(by) => now + usize::from(by),
+                };
+                self.batch.set_length(id, length as u64).unwrap();
+                self.done(view, Effect::Length(id, length as u64))
+            }
+            Change::Drop { .. } => {
+                self.batch.drop_space(id).unwrap();
+                self.done(view, Effect::Drop(id))
+            }
+            Change::Bulk { kib, seed, .. } => {
+                let all = noise(seed, usize::from(kib) << 10);
+                let mut view = Some(view);
+                for (page, image) in (0..).zip(all.chunks_exact(size)) {
+                    let page = PageId::new(id, page);
+                    self.batch.write_page(page, image, None).unwrap();
+                    view = self.done(view?, Effect::Page(page, image.into()));
+                }
+                view
+            }
+            _ => unreachable!("{change:?} is of no space"),
+        }
+    }
+
+    /// Commits; the archive and the model have to agree on whether that is possible.
+    fn commit(self, model: &mut Model, desk: &Desk, at: Option<Timestamp>, how: How) {
+        let newest = model.newest();
+        let next = Timestamp::from_nanos(newest.as_nanos() + 1);
+        let time = at.unwrap_or(desk.clock.now().max(next));
+        let after = model.with(&self.effects).and_then(|state| {
+            let rises = time > newest;
+            rises.then_some(state).ok_or("its time is not after the newest")
+        });
+        let durability = match how {
+            How::Synced => Durability::Synced,
+            How::Buffered => Durability::Buffered,
+        };
+        let done = match at {
+            Some(time) => self.batch.commit_at(time, durability),
+            None => self.batch.commit(durability),
+        };
+        match (done, after) {
+            (Ok(commit), Ok(state)) => {
+                assert_eq!((commit.lsn.get(), commit.timestamp), (model.len() as u64 + 1, time));
+                let named = self.effects.iter().any(|e| matches!(e, Effect::Point(_)));
+                model.push(time, self.effects, state);
+                if durability == Durability::Synced || named {
+                    model.promise(desk.storage.operation_count());
+                }
+            }
+            (Ok(commit), Err(reason)) => panic!("LSN {} had to be refused: {reason}", commit.lsn),
+            (Err(Error::Conflict { page }), _) => {
+                assert!(model.changed_since(self.began, page), "nobody changed {page} since");
+            }
+            (
+                Err(
+                    Error::NotMonotonic { .. }
+                    | Error::SpaceExists { .. }
+                    | Error::RestorePointExists { .. }
+                    | Error::Unsupported(_),
+                ),
+                Err(_),
+            ) => {}
+            (Err(e), after) => panic!("refused with {e}, {:?} expected", after.err()),
+        }
+    }
+}
+
+/// A batch, from its beginning to its end.
+fn commit(writer: &Writer, model: &mut Model, desk: &mut Desk, changes: &[Change], how: How) {
+    let mut draft = Draft::new(writer, model);
+    draft.changes(changes, model, desk);
+    draft.commit(model, desk, None, how);
+}
+
+/// The pages of an engine that commits while they are read.
+struct Engine<'a> {
+    writer: &'a Writer,
+    model: &'a mut Model,
+    desk: &'a mut Desk,
+    meanwhile: VecDeque<&'a [Change]>,
+    exact: bool,
+    /// The engine's own snapshot, where it took one.
+    frozen: Option<State>,
+}
+
+impl Engine<'_> {
+    /// A commit is in the log before its pages can be read.
+    fn go_on(&mut self) {
+        if let Some(changes) = self.meanwhile.pop_front() {
+            let how = if self.meanwhile.len() % 2 == 0 { How::Synced } else { How::Buffered };
+            commit(self.writer, self.model, self.desk, changes, how);
+        }
+    }
+
+    fn read(&self, space: SpaceId, start: usize, buf: &mut [u8]) {
+        let state = self.frozen.as_ref().unwrap_or(self.model.state());
+        // A space that was dropped meanwhile has nothing to read.
+        if let Some(bytes) = state.spaces.get(&space).and_then(|s| s.bytes.get(start..)) {
+            let len = bytes.len().min(buf.len());
+            buf[..len].copy_from_slice(&bytes[..len]);
+        }
+    }
+}
+
+impl PageSource for Engine<'_> {
+    fn begin(&mut self, position: Position) -> rewound::Result<bool> {
+        assert_eq!(position.get(), self.model.len() as u64);
+        self.frozen = self.exact.then(|| self.model.state().clone());
+        Ok(self.exact)
+    }
+
+    fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> rewound::Result<()> {
+        let start = usize::try_from(first).unwrap() * space.page_size.bytes();
+        // Even a single page may be caught half before a commit and half after it.
+        let torn = buf.len() * 5 / 11;
+        let (before, after) = buf.split_at_mut(torn);
+        self.go_on();
+        self.read(space.id, start, before);
+        self.go_on();
+        self.read(space.id, start + torn, after);
+        Ok(())
+    }
+}
+
+/// A node with its model.
+pub struct Estate {
+    pub node: Node,
+    pub model: Model,
+    writer: Option<Writer>,
+}
+
+impl Estate {
+    fn open(node: Node, tuning: &Tuning, model: Model) -> Estate {
+        let writer = Some(node.open_writer_with(tuning.writer()).unwrap());
+        Estate { node, model, writer }
+    }
+
+    fn parts(&mut self) -> (&Writer, &mut Model) {
+        (self.writer.as_ref().unwrap(), &mut self.model)
+    }
+
+    /// The engine's content from before the archive: the log knows its lengths and nothing of its bytes.
+    fn adopt(&mut self, salt: u64) {
+        let (writer, model) = self.parts();
+        let mut batch = writer.batch();
+        let mut effects = Vec::new();
+        for (n, length) in [(0, 5_000), (1, 70_000u32)] {
+            let (name, page_size) = (format!("s{n}"), PageSize::new(512 << (salt % 4)).unwrap());
+            let id = batch.create_space(&name, page_size).unwrap();
+            batch.set_length(id, length.into()).unwrap();
+            effects.extend([Effect::Create(id, page_size, name), Effect::Length(id, length.into())]);
+        }
+        let commit = batch.commit(Durability::Synced).unwrap();
+        let mut state = model.with(&effects).unwrap();
+        for (seed, space) in (salt..).zip(state.spaces.values_mut()) {
+            space.bytes = Arc::new(noise(seed, space.bytes.len()));
+        }
+        model.push(commit.timestamp, effects, state);
+    }
+
+    /// What the writer says of the newest state.
+    fn check_writer(&mut self) {
+        let (writer, model) = self.parts();
+        let state = model.state();
+        assert_eq!(writer.newest().get(), model.len() as u64);
+        assert_eq!(writer.host_mark(), state.mark);
+        for name in ["s0", "s1", "s2", "s3"] {
+            let found = state.spaces.iter().find(|(_, s)| s.name == name);
+            assert_eq!(writer.space(name), found.map(|(id, _)| *id));
+            if let Some((id, space)) = found {
+                assert_eq!(writer.space_length(*id), Some(space.bytes.len() as u64));
+            }
+        }
+        for key in ["k0", "k1", "k2", "k3", "k4"] {
+            let found = writer.config(key).map(|v| (v.value, v.environment_bound));
+            assert_eq!(found, state.config.get(key).cloned());
+        }
+    }
+}
+
+/// An archive with two nodes, and their models.
+pub struct World {
+    desk: Desk,
+    archive: Archive,
+    estates: [Estate; 2],
+    current: usize,
+    tuning: Tuning,
+    salt: u64,
+    /// Archives opened so far: each has randomness of its own.
+    opened: u64,
+    /// No crash happens before so many operations.
+    crashable: usize,
+    dirs: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new(program: &Program) -> World {
+        let (storage, clock) = (MemStorage::new(), TestClock::new());
+        let options = archive_options(&clock, 0);
+        let archive = Archive::create_in(Arc::new(storage.clone()), key(), options).unwrap();
+        let origin = if program.existing { Origin::Existing } else { Origin::Empty };
+        let estates = [("a", origin), ("b", Origin::Empty)].map(|(name, origin)| {
+            let node = archive.create_node(name, origin).unwrap();
+            Estate::open(node, &program.tuning, Model::new(origin == Origin::Empty))
+        });
+        let mut world = World {
+            desk: Desk { storage, clock, named: 0 },
+            archive,
+            estates,
+            current: 0,
+            tuning: program.tuning.clone(),
+            salt: program.salt,
+            opened: 0,
+            crashable: 0,
+            dirs: tempfile::tempdir().unwrap(),
+        };
+        if program.existing {
+            world.estates[0].adopt(program.salt);
+        }
+        world.crashable = world.desk.storage.operation_count();
+        for estate in &mut world.estates {
+            estate.model.promise(world.crashable);
+        }
+        world
+    }
+
+    pub fn step(&mut self, step: &Step) {
+        let estate = &mut self.estates[self.current];
+        let desk = &mut self.desk;
+        match step {
+            Step::Commit(changes, how) => {
+                let (writer, model) = estate.parts();
+                commit(writer, model, desk, changes, *how);
+            }
+            Step::SideBySide { first, second, late, between, how } => {
+                let (writer, model) = estate.parts();
+                let mut a = Draft::new(writer, model);
+                let mut b = Draft::new(writer, model);
+                a.changes(first, model, desk);
+                b.changes(second, model, desk);
+                a.commit(model, desk, None, *how);
+                self.between(*between);
+                let model = &mut self.estates[self.current].model;
+                b.changes(late, model, &mut self.desk);
+                b.commit(model, &self.desk, None, *how);
+            }
+            Step::Abort(changes) => {
+                let (writer, model) = estate.parts();
+                Draft::new(writer, model).changes(changes, model, desk);
+            }
+            Step::CommitAt { changes, ahead, refused } => {
+                let (writer, model) = estate.parts();
+                let mut draft = Draft::new(writer, model);
+                draft.changes(changes, model, desk);
+                let newest = model.newest().as_nanos();
+                let time = if *refused { newest } else { newest + 1 + u64::from(*ahead) };
+                draft.commit(model, desk, Some(Timestamp::from_nanos(time)), How::Synced);
+            }
+            Step::Between(between) => self.between(*between),
+            Step::Advance(nanos) => desk.clock.advance((*nanos).into()),
+            Step::Back(nanos) => desk.clock.set(desk.clock.now().as_nanos() - u64::from(*nanos)),
+            Step::Reopen { archive } => self.reopen(*archive),
+            Step::Crash { unsynced, back } => self.crash(*unsynced, (*back).into()),
+            Step::Snapshot(n) => {
+                if let Ok(window) = estate.node.window() {
+                    let (first, last) = (window.earliest.lsn.get(), window.latest.lsn.get());
+                    let lsn = Lsn::new(first + u64::from(*n) % (last - first + 1)).unwrap();
+                    estate.node.build_snapshot(&Target::Lsn(lsn), &self.tuning.compact()).unwrap();
+                }
+            }
+            Step::Base { exact, meanwhile } => self.base(*exact, meanwhile),
+            Step::Switch => self.current = 1 - self.current,
+            Step::Look(n) => self.look(Share::Some(self.salt ^ u64::from(*n))),
+        }
+        self.estates[self.current].check_writer();
+    }
+
+    /// The end of a program: everything is checked, as it is, with all layers that can be built, and when opened anew.
+    pub fn finish(mut self) {
+        for current in [0, 1] {
+            self.current = current;
+            self.between(Between::Flush);
+            self.look(Share::All);
+            self.between(Between::Maintain);
+            let (node, model) = (&self.estates[current].node, &self.estates[current].model);
+            if model.earliest().is_some() {
+                if self.tuning.layer_log_bytes == 1 {
+                    let plan = node.plan(&Target::Latest).unwrap();
+                    assert_eq!(plan.log_from, plan.target, "all of the log is in layers");
+                }
+                assert_eq!(node.maintain(&self.tuning.compact()).unwrap(), MaintainReport::default());
+            }
+            self.look(Share::Some(self.salt));
+        }
+        self.reopen(true);
+        for current in [0, 1] {
+            self.current = current;
+            self.look(Share::Some(!self.salt));
+        }
+    }
+
+    fn look(&self, share: Share) {
+        let Estate { node, model, .. } = &self.estates[self.current];
+        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }.check(share);
+    }
+
+    fn between(&mut self, between: Between) {
+        let compact = self.tuning.compact();
+        let estate = &mut self.estates[self.current];
+        let node = estate.node.clone();
+        let (writer, model) = estate.parts();
+        match between {
+            Between::Nothing => return,
+            Between::Maintain => {
+                node.maintain(&compact).unwrap();
+                return;
+            }
+            Between::Tick => {
+                let until = self.desk.clock.now().max(model.known_until);
+                assert_eq!(writer.tick().unwrap(), until);
+                model.known_until = until;
+            }
+            Between::Flush => assert_eq!(writer.flush().unwrap().get(), model.len() as u64),
+            Between::Cut => writer.cut_segment().unwrap(),
+        }
+        assert_eq!(writer.durable(), writer.newest());
+        model.promise(self.desk.storage.operation_count());
+    }
+
+    fn base(&mut self, exact: bool, meanwhile: &[Vec<Change>]) {
+        let compact = self.tuning.compact();
+        let (writer, model) = self.estates[self.current].parts();
+        let began = model.len();
+        let meanwhile = meanwhile.iter().map(Vec::as_slice).collect();
+        let mut engine = Engine { writer, model, desk: &mut self.desk, meanwhile, exact, frozen: None };
+        let from = writer.base_snapshot(&mut engine, &compact).unwrap();
+        let from = usize::try_from(from.get()).unwrap();
+        if exact {
+            assert_eq!(from, began);
+        } else {
+            assert_eq!(from, model.len());
+            model.promise(self.desk.storage.operation_count());
+        }
+        model.bases.push((self.desk.storage.operation_count(), from));
+    }
+
+    /// Opens the archive in some storage.
+    fn open_archive(&mut self, storage: &MemStorage) {
+        self.opened += 1;
+        let options = archive_options(&self.desk.clock, self.opened);
+        self.archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
+    }
+
+    fn reopen(&mut self, archive: bool) {
+        for estate in &mut self.estates {
+            estate.writer.take().unwrap().close().unwrap();
+            estate.model.promise(self.desk.storage.operation_count());
+        }
+        if archive {
+            self.open_archive(&self.desk.storage.clone());
+        }
+        for (estate, name) in self.estates.iter_mut().zip(["a", "b"]) {
+            estate.node = self.archive.node(name).unwrap();
+            estate.writer = Some(estate.node.open_writer_with(self.tuning.writer()).unwrap());
+        }
+    }
+
+    /// A crash after all but the last `back` operations; everything begins anew with what it left.
+    fn crash(&mut self, unsynced: Loss, back: usize) {
+        let at = self.desk.storage.operation_count().saturating_sub(back).max(self.crashable);
+        let image = self.desk.storage.crash_image(match unsynced {
+            Loss::Kept => CrashPlan::kept(at),
+            Loss::Lost => CrashPlan::lost(at),
+            Loss::Seeded(seed) => CrashPlan::seeded(at, seed),
+        });
+        self.open_archive(&image);
+        self.desk.storage = image;
+        self.crashable = 0;
+        for (estate, name) in self.estates.iter_mut().zip(["a", "b"]) {
+            let node = self.archive.node(name).unwrap();
+            let model = &mut estate.model;
+            let seen = node.window();
+            let writer = node.open_writer_with(self.tuning.writer()).unwrap();
+            let position = usize::try_from(writer.newest().get()).unwrap();
+            if let Ok(window) = seen {
+                assert_eq!(window.latest.lsn.get(), writer.newest().get(), "readers and the writer find the same end");
+                model.cut(at, position, window.known_until);
+            } else {
+                let known = model.moments[..position].last().map_or(Timestamp::ZERO, |m| m.timestamp);
+                model.cut(at, position, known.max(model.promised(at).1));
+                model.known_until = writer.tick().unwrap();
+            }
+            let operations = self.desk.storage.operation_count();
+            model.promise(operations);
+            let layers = node.layers().unwrap();
+            let left: Vec<usize> = layers
+                .iter()
+                .filter(|l| l.from.is_none())
+                .map(|l| usize::try_from(l.consistent_from.get()).unwrap())
+                .collect();
+            let promised: Vec<usize> = model.bases.iter().filter(|(o, _)| *o <= at).map(|(_, from)| *from).collect();
+            assert!(promised.iter().all(|from| left.contains(from)), "a crash took a base copy");
+            let since = |from: &usize| if promised.contains(from) { 0 } else { operations };
+            model.bases = left.iter().map(|from| (since(from), *from)).collect();
+            estate.node = node;
+            // The writer of before is dropped with the storage of before.
+            estate.writer = Some(writer);
+        }
+    }
+}
