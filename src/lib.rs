@@ -1,6 +1,8 @@
 //! `rewound`: point-in-time recovery for database engines.
 
 mod archive;
+#[doc(hidden)]
+pub mod bench_support;
 mod catalog;
 mod compact;
 pub mod crypto;
