@@ -8,6 +8,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rewound::{Archive, Durability, KeyFile, Node, Origin, WriterOptions};
@@ -57,12 +58,15 @@ fn recovery(c: &mut Criterion) {
             &mut || drop(empty.open_writer().unwrap()),
         ],
     );
-    let apart = |a: std::time::Duration, b| a.checked_sub(b).unwrap_or(a);
+    let apart = |a: Duration, b| a.checked_sub(b).unwrap_or(a);
     println!(
-        "{} MiB unsealed: scan {:.2} GB/s ({scan:.1?}); open a writer {open:.1?}, of which {open_empty:.1?} without any log: {:.2} GB/s",
+        "{} MiB unsealed: scan {:.1?}, {:.2} GB/s (best {:.2}); open a writer {:.1?}, of which {:.1?} without any log",
         log >> 20,
-        gbps(log, apart(scan, scan_empty)),
-        gbps(log, apart(open, open_empty)),
+        scan.median,
+        gbps(log, apart(scan.median, scan_empty.median)),
+        gbps(log, apart(scan.best, scan_empty.best)),
+        open.median,
+        open_empty.median,
     );
     let mut group = c.benchmark_group("recovery");
     group.sample_size(10).throughput(Throughput::Bytes(log));

@@ -13,7 +13,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rewound::{Archive, CompactOptions, Durability, Node, Target};
 
 use common::tpcb::{Archived, Spec, archived, bytes_below, copy_dir, key};
-use common::{quick, ratio, side_by_side, work_dir};
+use common::{quick, side_by_side, work_dir};
 
 fn spec() -> Spec {
     let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
@@ -71,10 +71,15 @@ fn restores(c: &mut Criterion) {
         mb(plain.log_bytes),
         plain.log_bytes / spec().transactions,
         mb(bytes_below(&plain.archive, ".part")),
-        cp.as_secs_f64() * 1e3,
+        cp.median.as_secs_f64() * 1e3,
     );
-    println!("snapshot and log     {:7.1} ms  {:.2} × (copy + fsync)", log.as_secs_f64() * 1e3, ratio(log, cp));
-    println!("snapshot and layers  {:7.1} ms  {:.2} × (copy + fsync)", layers.as_secs_f64() * 1e3, ratio(layers, cp));
+    for (name, times) in [("log", log), ("layers", layers)] {
+        println!(
+            "snapshot and {name:<6} {:7.1} ms, {} × (copy + fsync)",
+            times.median.as_secs_f64() * 1e3,
+            times.over(cp)
+        );
+    }
 
     let mut group = c.benchmark_group("restore");
     group.sample_size(10);

@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rewound::{Archive, CompactOptions, Durability, Target};
 
 use common::tpcb::{Spec, archived, copy_dir, key};
-use common::{gbps, quick, ratio, time, work_dir};
+use common::{Times, gbps, quick, time, work_dir};
 
 fn compress(pages: &[u8], threads: usize) {
     let next = AtomicUsize::new(0);
@@ -56,13 +56,13 @@ fn snapshots(c: &mut Criterion) {
         raws.push(time(|| compress(&pages, threads)));
         builds.push(build());
     }
-    let (raw, ours) = (common::median(&mut raws), common::median(&mut builds));
+    let (raw, ours) = (Times::of(raws), Times::of(builds));
     println!(
-        "{} MiB, {threads} threads: zstd-1 {:.2} GB/s, snapshot {:.2} GB/s: {:.2} of it",
+        "{} MiB, {threads} threads: zstd-1 {:.2} GB/s, snapshot {:.2} GB/s: {} of it",
         bytes >> 20,
-        gbps(bytes, raw),
-        gbps(bytes, ours),
-        ratio(raw, ours)
+        gbps(bytes, raw.median),
+        gbps(bytes, ours.median),
+        raw.over(ours)
     );
     let mut group = c.benchmark_group("snapshot");
     group.sample_size(10).throughput(Throughput::Bytes(bytes));

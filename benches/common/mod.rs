@@ -33,8 +33,30 @@ pub fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Runs all in turn, `rounds` times, so that a disturbance meets all of them; gives the median time of each.
-pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); N]) -> [Duration; N] {
+/// What several runs of the same took.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The median.
+    pub median: Duration,
+    /// The shortest: what is left where other work on the machine disturbs the rest.
+    pub best: Duration,
+}
+
+impl Times {
+    /// Of all runs.
+    pub fn of(mut all: Vec<Duration>) -> Times {
+        let median = median(&mut all);
+        Times { median, best: all[0] }
+    }
+
+    /// This ÷ the other: medians, and the shortest.
+    pub fn over(self, other: Times) -> String {
+        format!("{:.2} (best {:.2})", ratio(self.median, other.median), ratio(self.best, other.best))
+    }
+}
+
+/// Runs all in turn, `rounds` times, so that a disturbance meets all of them.
+pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); N]) -> [Times; N] {
     let mut times = vec![Vec::new(); N];
     for round in 0..=rounds {
         for (run, times) in runs.iter_mut().zip(&mut times) {
@@ -45,7 +67,7 @@ pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); 
             }
         }
     }
-    std::array::from_fn(|i| median(&mut times[i]))
+    std::array::from_fn(|i| Times::of(std::mem::take(&mut times[i])))
 }
 
 /// Gigabytes (10^9 bytes) a second.
