@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::NodeContext;
-use super::build::{delta_parts, read_back_parts, snapshot_parts};
+use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
 use crate::ingest::remove_leftovers;
@@ -70,7 +70,6 @@ fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -
         let layer = context.layer(&scope, None, to);
         let parts = context.parts();
         let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
-        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
         kept.iter().try_for_each(|part| parts.get(part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
@@ -105,7 +104,6 @@ fn layer(
         let writer = context.layer(&scope, Some(from), to);
         let parts = context.parts();
         let new = delta_parts(&writer, &parts, &before, &since, options)?;
-        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
         let bytes = new.iter().map(|p| p.length).sum();
         (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)
     };

@@ -341,16 +341,28 @@ pub(crate) fn fold_ops<'a>(
     let mut r = Reader::new(ops);
     while !r.is_empty() {
         let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
-        let plain = match op {
-            Op::SetConfig { value, .. } => Some(plain(&value, decoder, path, offset)?),
-            _ => None,
-        };
-        if let Some(effect) = op.effect(plain.as_deref()) {
-            apply(state, &effect, path, offset)?;
-        }
+        fold_op(state, &op, decoder, path, offset)?;
         each(&op);
     }
     Ok(())
+}
+
+/// Applies one op to the state beside the pages.
+pub(crate) fn fold_op(
+    state: &mut NodeState,
+    op: &Op<'_>,
+    decoder: &mut Decoder,
+    path: &str,
+    offset: u64,
+) -> Result<()> {
+    let plain = match op {
+        Op::SetConfig { value, .. } => Some(plain(value, decoder, path, offset)?),
+        _ => None,
+    };
+    match op.effect(plain.as_deref()) {
+        Some(effect) => apply(state, &effect, path, offset),
+        None => Ok(()),
+    }
 }
 
 fn apply(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {

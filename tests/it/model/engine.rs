@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rewound::env::Clock;
 use rewound::storage::{CrashPlan, MemStorage};
 use rewound::{
-    Archive, BaseSpace, Batch, ConfigScope, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId, PageSize,
-    PageSource, Position, SpaceId, Target, Timestamp, Writer,
+    Archive, BaseSpace, Batch, ConfigScope, Consistency, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId,
+    PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
 };
 
 use super::history::{Effect, Model, Space, State};
@@ -297,10 +297,10 @@ impl Engine<'_> {
 }
 
 impl PageSource for Engine<'_> {
-    fn begin(&mut self, position: Position) -> rewound::Result<bool> {
+    fn begin(&mut self, position: Position) -> rewound::Result<Consistency> {
         assert_eq!(position.get(), self.model.len() as u64);
         self.frozen = self.exact.then(|| self.model.state().clone());
-        Ok(self.exact)
+        Ok(if self.exact { Consistency::Frozen } else { Consistency::Fuzzy })
     }
 
     fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> rewound::Result<()> {
@@ -495,7 +495,8 @@ impl World {
 
     fn look(&self, share: Share) {
         let Estate { node, model, .. } = &self.estates[self.current];
-        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }.check(share);
+        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }
+            .check(share);
     }
 
     fn between(&mut self, between: Between) {
