@@ -75,13 +75,16 @@ type Opened = BTreeMap<SpaceId, (PathBuf, File)>;
 
 /// Files being written, by any number of threads. Syncing begins while they are written: it takes as long as rebuilding the pages,
 /// and the two need different parts of the machine.
+/// A thread that syncs, and what wakes it.
+type Syncer = (Sender<()>, JoinHandle<Result<()>>);
+
 #[derive(Debug)]
 struct Files {
     opened: Arc<Opened>,
     /// Bytes written so far.
     written: AtomicU64,
     /// The thread that syncs, and what wakes it; there is none for a small state.
-    syncer: Mutex<Option<(Sender<()>, JoinHandle<Result<()>>)>>,
+    syncer: Mutex<Option<Syncer>>,
 }
 
 impl Files {

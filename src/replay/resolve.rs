@@ -80,12 +80,11 @@ impl LogEnd {
 fn newest_commit(log: &Log) -> Result<LogEnd> {
     let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
     let reader = log.open(&newest)?;
-    let end = match reader.seal() {
-        Some(seal) => LogEnd::of(&seal.state),
-        None => {
-            let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-            LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
-        }
+    let end = if let Some(seal) = reader.seal() {
+        LogEnd::of(&seal.state)
+    } else {
+        let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
+        LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
     };
     // After the look, as a writer may be adding to it.
     log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
