@@ -104,8 +104,8 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Restores each space into a new file of its own, named here by space. Each appears under its name when all are complete and synced; a crash at
-    /// that very moment can leave some of them named and some not.
+    /// Restores each space into a new file of its own, named here by space; directories are made as needed. The files appear under their names when
+    /// all are complete and synced, or not at all; only a crash at that very moment can leave some of them named and some not.
     pub fn into_files(self, files: &BTreeMap<String, PathBuf>) -> Result<RestoreReport> {
         self.into_named(|_| Ok(files.clone()))
     }

@@ -216,7 +216,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there.
+    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there. At most the
+    /// batch's own position, and never before an earlier redo point: else the commit is refused.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
         self.op(&Op::RedoPoint(position))?;
         self.effects.push(Effect::Redo(position));

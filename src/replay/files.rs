@@ -34,6 +34,20 @@ fn sync_dir(path: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
 }
 
+/// Creates a directory and what is missing above it, each durable in its parent.
+fn create_dirs(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+                return Err(failed("create directory", dir)(e));
+            }
+            _ => sync_dir(parent(dir))?,
+        }
+    }
+    Ok(())
+}
+
 /// Renames without replacing.
 fn rename_new(from: &Path, to: &Path) -> Result<()> {
     let renamed = renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
@@ -66,6 +80,19 @@ fn create(path: &Path, length: u64) -> Result<File> {
     let file = file.map_err(failed("create", path))?;
     file.set_len(length).map_err(failed("set the length of", path))?;
     Ok(file)
+}
+
+/// Where the next bytes that are no hole begin, at or after `from`; `None` where there are none.
+fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    use rustix::io::Errno;
+    // Moves the file's cursor, which nothing here relies on.
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that does not tell.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(Some(from)),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// After so many bytes the disk is set to work, while more is being rebuilt.
@@ -204,10 +231,7 @@ impl NewDir {
 
 impl PageSink for NewDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        let above = parent(&self.staging);
-        if !above.as_os_str().is_empty() {
-            fs::create_dir_all(above).map_err(failed("create directory", above))?;
-        }
+        create_dirs(parent(&self.staging))?;
         fs::DirBuilder::new().create(&self.staging).map_err(failed("create directory", &self.staging))?;
         let mut files = Opened::new();
         for (id, space) in spaces {
@@ -257,11 +281,17 @@ impl NewFiles {
         Ok(NewFiles { targets: all, files: OnceLock::new() })
     }
 
-    /// Makes all files durable and gives them their names, one after the other.
+    /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
     pub fn publish(&self) -> Result<()> {
         sync_all(&self.files)?;
-        for (target, staging) in self.targets.values() {
-            rename_new(staging, target)?;
+        for (count, (target, staging)) in self.targets.values().enumerate() {
+            if let Err(e) = rename_new(staging, target) {
+                for (target, _) in self.targets.values().take(count) {
+                    // The error that stopped the others is the one to act on.
+                    let _ = fs::remove_file(target);
+                }
+                return Err(e);
+            }
         }
         self.targets.values().try_for_each(|(target, _)| sync_dir(parent(target)))
     }
@@ -274,11 +304,13 @@ impl PageSink for NewFiles {
                 return Err(Error::NoSuchSpace { space: name.clone(), node: "the target".into() });
             }
         }
+        if let Some(space) = spaces.values().find(|s| !self.targets.contains_key(&s.name)) {
+            return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
+        }
         let mut files = Opened::new();
         for (id, space) in spaces {
-            let Some((_, staging)) = self.targets.get(&space.name) else {
-                return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
-            };
+            let Some((_, staging)) = self.targets.get(&space.name) else { continue };
+            create_dirs(parent(staging))?;
             files.insert(*id, (staging.clone(), create(staging, space.length)?));
         }
         let _ = self.files.set(Files::new(files));
@@ -315,7 +347,7 @@ pub(crate) struct DeltaDir {
 impl DeltaDir {
     /// The directory is created where it is not there.
     pub fn new(dir: &Path) -> Result<DeltaDir> {
-        fs::create_dir_all(dir).map_err(failed("create directory", dir))?;
+        create_dirs(dir)?;
         Ok(DeltaDir {
             dir: dir.to_owned(),
             files: OnceLock::new(),
@@ -395,14 +427,20 @@ impl PageSink for DeltaDir {
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> Result<()> {
         const STEP: usize = 1 << 20;
+        let files = self.files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
+        let (path, file) = files.get(space)?;
         let zeros = vec![0; STEP];
         let mut old = vec![0; STEP];
-        let mut done = 0;
-        while done < length {
-            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            // Holes are zero already, and a stretch of terabytes may be one.
+            let Some(data) = next_data(file, at).map_err(failed("look for data in", path))? else { break };
+            // A step is a multiple of every page size: what begins at a step begins at a page.
+            at += data.saturating_sub(at) / STEP as u64 * STEP as u64;
+            let step = usize::try_from(end.saturating_sub(at)).unwrap_or(STEP).min(STEP);
             let (zeros, old) = (zeros.get(..step).unwrap_or_default(), old.get_mut(..step).unwrap_or_default());
-            self.write_differing(space, offset + done, zeros, old)?;
-            done += step as u64;
+            self.write_differing(space, at, zeros, old)?;
+            at += STEP as u64;
         }
         Ok(())
     }

@@ -8,5 +8,7 @@
 )]
 
 mod basic;
+mod logical;
 mod model;
+mod restore_targets;
 mod support;
