@@ -110,13 +110,7 @@ pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<
     window_up_to(log, record, target, log_end(log, record.known)?, false)
 }
 
-fn window_up_to(
-    log: &Log,
-    record: &NodeRecord,
-    target: &Target,
-    end: LogEnd,
-    lenient: bool,
-) -> Result<Window> {
+fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, lenient: bool) -> Result<Window> {
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {
@@ -227,9 +221,8 @@ fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Resu
 
 /// The newest commit that carries exactly this mark. Marks never go back, so the segment is found by bisection.
 fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
-    let not_beyond = |s: &SegmentRef| {
-        Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark))
-    };
+    let not_beyond =
+        |s: &SegmentRef| Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark));
     let Some(segment) = log.last_where(not_beyond)? else { return Ok(None) };
     let successor = log.successor_says(&segment)?;
     let reader = log.open(&segment)?;

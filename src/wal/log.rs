@@ -268,11 +268,9 @@ impl Log {
             next = self.newest()?.filter(|s| s.sequence >= wanted);
         }
         match next {
-            Some(next) if next.sequence > wanted => Err(Error::Gap {
-                node: self.node.to_string(),
-                expected: segment.from.next_lsn(),
-                found: next.from,
-            }),
+            Some(next) if next.sequence > wanted => {
+                Err(Error::Gap { node: self.node.to_string(), expected: segment.from.next_lsn(), found: next.from })
+            }
             next => Ok(next),
         }
     }

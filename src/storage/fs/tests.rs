@@ -101,7 +101,8 @@ fn a_failed_write_is_for_good() {
     storage.create("a").unwrap();
     // A descriptor that cannot be written to stands for a failing disk.
     let file = File::open(dir.path().join("a")).unwrap();
-    let mut file = Box::new(FsAppendFile { file, len: 0, zeroed_to: 0, zero_ahead: false, reserve_failed: false, failed: false });
+    let mut file =
+        Box::new(FsAppendFile { file, len: 0, zeroed_to: 0, zero_ahead: false, reserve_failed: false, failed: false });
     assert!(file.append(b"x").is_err());
     assert_eq!(file.len(), 0);
     // The sync alone would succeed.

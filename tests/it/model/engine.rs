@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rewound::env::Clock;
 use rewound::storage::{CrashPlan, MemStorage};
 use rewound::{
-    Archive, BaseSpace, Batch, ConfigScope, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId, PageSize,
-    PageSource, Position, SpaceId, Target, Timestamp, Writer,
+    Archive, BaseSpace, Batch, ConfigScope, Consistency, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId,
+    PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
 };
 
 use super::history::{Effect, Model, Space, State};
@@ -105,7 +105,7 @@ impl Draft {
                 self.done(view, Effect::Record(record))
             }
             Change::Redo { back } => {
-                let position = view.redo.max((model.len() as u64).saturating_sub(back.into()));
+                let position = (model.len() as u64 + 1).saturating_add_signed(-i64::from(back)).max(view.redo);
                 self.batch.redo_point(Position::new(position)).unwrap();
                 self.done(view, Effect::Redo(position))
             }
@@ -250,6 +250,7 @@ impl Draft {
                     Error::NotMonotonic { .. }
                     | Error::SpaceExists { .. }
                     | Error::RestorePointExists { .. }
+                    | Error::LimitExceeded { .. }
                     | Error::Unsupported(_),
                 ),
                 Err(_),
@@ -297,10 +298,11 @@ impl Engine<'_> {
 }
 
 impl PageSource for Engine<'_> {
-    fn begin(&mut self, position: Position) -> rewound::Result<bool> {
+    fn begin(&mut self, position: Position) -> rewound::Result<Consistency> {
         assert_eq!(position.get(), self.model.len() as u64);
         self.frozen = self.exact.then(|| self.model.state().clone());
-        Ok(self.exact)
+        self.go_on();
+        Ok(if self.exact { Consistency::Frozen } else { Consistency::Fuzzy })
     }
 
     fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> rewound::Result<()> {
@@ -312,6 +314,11 @@ impl PageSource for Engine<'_> {
         self.read(space.id, start, before);
         self.go_on();
         self.read(space.id, start + torn, after);
+        Ok(())
+    }
+
+    fn end(&mut self) -> rewound::Result<()> {
+        self.go_on();
         Ok(())
     }
 }
@@ -495,7 +502,8 @@ impl World {
 
     fn look(&self, share: Share) {
         let Estate { node, model, .. } = &self.estates[self.current];
-        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }.check(share);
+        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }
+            .check(share);
     }
 
     fn between(&mut self, between: Between) {

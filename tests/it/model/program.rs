@@ -68,23 +68,41 @@ pub enum Step {
     /// A batch, committed.
     Commit(Vec<Change>, How),
     /// Two batches open at a time, the first committed before the second is done.
-    SideBySide { first: Vec<Change>, second: Vec<Change>, late: Vec<Change>, between: Between, how: How },
+    SideBySide {
+        first: Vec<Change>,
+        second: Vec<Change>,
+        late: Vec<Change>,
+        between: Between,
+        how: How,
+    },
     /// A batch that is dropped.
     Abort(Vec<Change>),
     /// A commit with a time given by the host: so much after the newest, or not after it.
-    CommitAt { changes: Vec<Change>, ahead: u16, refused: bool },
+    CommitAt {
+        changes: Vec<Change>,
+        ahead: u16,
+        refused: bool,
+    },
     Between(Between),
     /// The clock moves.
     Advance(u32),
     Back(u32),
     /// The writer is closed and opened again; the archive too, if so said.
-    Reopen { archive: bool },
+    Reopen {
+        archive: bool,
+    },
     /// The process or the machine dies, so many operations ago.
-    Crash { unsynced: Loss, back: u8 },
+    Crash {
+        unsynced: Loss,
+        back: u8,
+    },
     /// A snapshot as of a commit.
     Snapshot(u16),
     /// A copy of the engine's pages, with commits in the midst of it.
-    Base { exact: bool, meanwhile: Vec<Vec<Change>> },
+    Base {
+        exact: bool,
+        meanwhile: Vec<Vec<Change>>,
+    },
     /// The steps that follow are for the other node.
     Switch,
     /// Some commits are checked, with whatever is open and not flushed.
@@ -118,20 +136,63 @@ pub enum How {
 /// One op of a batch.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Create { name: u8, size: u8 },
-    Page { space: u8, page: u8, fill: Fill, previous: Previous },
-    Range { space: u8, page: u8, offset: u16, len: u16, seed: u64 },
-    Length { space: u8, length: Length },
-    Drop { space: u8 },
+    Create {
+        name: u8,
+        size: u8,
+    },
+    Page {
+        space: u8,
+        page: u8,
+        fill: Fill,
+        previous: Previous,
+    },
+    Range {
+        space: u8,
+        page: u8,
+        offset: u16,
+        len: u16,
+        seed: u64,
+    },
+    Length {
+        space: u8,
+        length: Length,
+    },
+    Drop {
+        space: u8,
+    },
     /// Many pages of noise: more than a piece of a batch.
-    Bulk { space: u8, kib: u16, seed: u64 },
-    Record { len: u32, noise: bool, seed: u64 },
-    Redo { back: u8 },
-    Config { key: u8, len: u8, environment: bool, seed: u64 },
-    Unconfig { key: u8 },
-    Point { taken: bool },
-    Mark { ahead: u8 },
-    Global { id: u8 },
+    Bulk {
+        space: u8,
+        kib: u16,
+        seed: u64,
+    },
+    Record {
+        len: u32,
+        noise: bool,
+        seed: u64,
+    },
+    /// The redo point: so far before the commit, or ahead of it.
+    Redo {
+        back: i8,
+    },
+    Config {
+        key: u8,
+        len: u8,
+        environment: bool,
+        seed: u64,
+    },
+    Unconfig {
+        key: u8,
+    },
+    Point {
+        taken: bool,
+    },
+    Mark {
+        ahead: u8,
+    },
+    Global {
+        id: u8,
+    },
     Note,
 }
 
@@ -166,9 +227,9 @@ pub enum Length {
 
 fn tuning() -> impl Strategy<Value = Tuning> {
     let writer = (
-        prop_oneof![Just(1), Just(3_000), Just(20_000), Just(1 << 20)],
-        prop_oneof![Just(1), Just(512), Just(64 << 10)],
-        prop_oneof![Just(1), Just(4_096), Just(8 << 20)],
+        prop_oneof![Just(4 << 10), Just(20_000), Just(200_000), Just(4 << 20)],
+        prop_oneof![Just(512), Just(4_096), Just(64 << 10)],
+        prop_oneof![Just(64 << 10), Just(8 << 20)],
         prop_oneof![Just(0), Just(1 << 20), Just(16 << 20)],
         prop_oneof![Just(0), Just(64), Just(512), Just(1 << 20)],
         prop_oneof![Just(0), Just(64 << 10), Just(32 << 20)],
@@ -230,10 +291,10 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(space, page, offset, len, seed)| Change::Range { space, page, offset, len, seed }),
         40 => (any::<u8>(), length).prop_map(|(space, length)| Change::Length { space, length }),
         6 => any::<u8>().prop_map(|space| Change::Drop { space }),
-        2 => (any::<u8>(), 900..2_600u16, any::<u64>())
+        1 => (any::<u8>(), 900..2_200u16, any::<u64>())
             .prop_map(|(space, kib, seed)| Change::Bulk { space, kib, seed }),
         20 => (record, any::<bool>(), any::<u64>()).prop_map(|(len, noise, seed)| Change::Record { len, noise, seed }),
-        8 => any::<u8>().prop_map(|back| Change::Redo { back }),
+        8 => (-1..12i8).prop_map(|back| Change::Redo { back }),
         15 => (0..5u8, any::<u8>(), any::<bool>(), any::<u64>())
             .prop_map(|(key, len, environment, seed)| Change::Config { key, len, environment, seed }),
         6 => (0..5u8).prop_map(|key| Change::Unconfig { key }),
