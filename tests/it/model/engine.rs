@@ -10,7 +10,7 @@ use rewound::{
     PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
 };
 
-use super::history::{Effect, Model, Space, State};
+use super::history::{Effect, Model, Moment, Space, State};
 use super::oracle::{Oracle, Share};
 use super::program::{Between, Change, Fill, How, Length, Loss, Previous, Program, Step, Tuning};
 use crate::support::{TestClock, TestRng, archive_options, key};
@@ -121,7 +121,7 @@ impl Draft {
                 self.done(view, Effect::Unconfig(key))
             }
             Change::Point { taken } => {
-                let old = model.moments.iter().flat_map(|m| m.points()).next().filter(|_| taken);
+                let old = model.moments.iter().flat_map(Moment::points).next().filter(|_| taken);
                 desk.named += 1;
                 let name = old.map_or_else(|| format!("p{}", desk.named), str::to_owned);
                 self.batch.restore_point(&name).unwrap();
@@ -282,7 +282,7 @@ impl Engine<'_> {
     /// A commit is in the log before its pages can be read.
     fn go_on(&mut self) {
         if let Some(changes) = self.meanwhile.pop_front() {
-            let how = if self.meanwhile.len() % 2 == 0 { How::Synced } else { How::Buffered };
+            let how = if self.meanwhile.len().is_multiple_of(2) { How::Synced } else { How::Buffered };
             commit(self.writer, self.model, self.desk, changes, how);
         }
     }
