@@ -24,10 +24,11 @@ fn config() -> ProptestConfig {
     let mut config = ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/it/regressions/model.txt"))),
         max_shrink_iters: 4_000,
+        max_shrink_time: 180_000,
         ..ProptestConfig::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        // Some twenty seconds without optimisation.
+        // Some twenty seconds on two cores, without optimisation.
         config.cases = 48;
     }
     config

@@ -10,7 +10,7 @@ use rewound::{
     PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
 };
 
-use super::history::{Effect, Model, Space, State};
+use super::history::{Effect, Model, Moment, Space, State};
 use super::oracle::{Oracle, Share};
 use super::program::{Between, Change, Fill, How, Length, Loss, Previous, Program, Step, Tuning};
 use crate::support::{TestClock, TestRng, archive_options, key};
@@ -105,7 +105,7 @@ impl Draft {
                 self.done(view, Effect::Record(record))
             }
             Change::Redo { back } => {
-                let position = view.redo.max((model.len() as u64).saturating_sub(back.into()));
+                let position = (model.len() as u64 + 1).saturating_add_signed(-i64::from(back)).max(view.redo);
                 self.batch.redo_point(Position::new(position)).unwrap();
                 self.done(view, Effect::Redo(position))
             }
@@ -121,7 +121,7 @@ impl Draft {
                 self.done(view, Effect::Unconfig(key))
             }
             Change::Point { taken } => {
-                let old = model.moments.iter().flat_map(|m| m.points()).next().filter(|_| taken);
+                let old = model.moments.iter().flat_map(Moment::points).next().filter(|_| taken);
                 desk.named += 1;
                 let name = old.map_or_else(|| format!("p{}", desk.named), str::to_owned);
                 self.batch.restore_point(&name).unwrap();
@@ -250,6 +250,7 @@ impl Draft {
                     Error::NotMonotonic { .. }
                     | Error::SpaceExists { .. }
                     | Error::RestorePointExists { .. }
+                    | Error::LimitExceeded { .. }
                     | Error::Unsupported(_),
                 ),
                 Err(_),
@@ -281,7 +282,7 @@ impl Engine<'_> {
     /// A commit is in the log before its pages can be read.
     fn go_on(&mut self) {
         if let Some(changes) = self.meanwhile.pop_front() {
-            let how = if self.meanwhile.len() % 2 == 0 { How::Synced } else { How::Buffered };
+            let how = if self.meanwhile.len().is_multiple_of(2) { How::Synced } else { How::Buffered };
             commit(self.writer, self.model, self.desk, changes, how);
         }
     }
@@ -300,6 +301,7 @@ impl PageSource for Engine<'_> {
     fn begin(&mut self, position: Position) -> rewound::Result<Consistency> {
         assert_eq!(position.get(), self.model.len() as u64);
         self.frozen = self.exact.then(|| self.model.state().clone());
+        self.go_on();
         Ok(if self.exact { Consistency::Frozen } else { Consistency::Fuzzy })
     }
 
@@ -312,6 +314,11 @@ impl PageSource for Engine<'_> {
         self.read(space.id, start, before);
         self.go_on();
         self.read(space.id, start + torn, after);
+        Ok(())
+    }
+
+    fn end(&mut self) -> rewound::Result<()> {
+        self.go_on();
         Ok(())
     }
 }

@@ -205,6 +205,9 @@ impl Model {
     pub fn with(&self, effects: &[Effect]) -> Result<State, &'static str> {
         let mut state = self.state().clone();
         effects.iter().try_for_each(|e| state.apply(e))?;
+        if state.redo > self.len() as u64 + 1 {
+            return Err("the redo point lies ahead");
+        }
         let names: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Point(_))).collect();
         for (i, effect) in names.iter().enumerate() {
             if let Effect::Point(name) = effect
@@ -235,7 +238,7 @@ impl Model {
 
     /// The earliest commit that can be restored.
     pub fn earliest(&self) -> Option<usize> {
-        let earliest = if self.complete { Some(1) } else { self.bases.iter().map(|(_, from)| *from).min() };
+        let earliest = if self.complete { Some(1) } else { self.bases.iter().map(|(_, from)| (*from).max(1)).min() };
         earliest.filter(|e| (1..=self.len()).contains(e))
     }
 

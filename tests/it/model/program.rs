@@ -171,8 +171,9 @@ pub enum Change {
         noise: bool,
         seed: u64,
     },
+    /// The redo point: so far before the commit, or ahead of it.
     Redo {
-        back: u8,
+        back: i8,
     },
     Config {
         key: u8,
@@ -226,9 +227,9 @@ pub enum Length {
 
 fn tuning() -> impl Strategy<Value = Tuning> {
     let writer = (
-        prop_oneof![Just(1), Just(3_000), Just(20_000), Just(1 << 20)],
-        prop_oneof![Just(1), Just(512), Just(64 << 10)],
-        prop_oneof![Just(1), Just(4_096), Just(8 << 20)],
+        prop_oneof![Just(4 << 10), Just(20_000), Just(200_000), Just(4 << 20)],
+        prop_oneof![Just(512), Just(4_096), Just(64 << 10)],
+        prop_oneof![Just(64 << 10), Just(8 << 20)],
         prop_oneof![Just(0), Just(1 << 20), Just(16 << 20)],
         prop_oneof![Just(0), Just(64), Just(512), Just(1 << 20)],
         prop_oneof![Just(0), Just(64 << 10), Just(32 << 20)],
@@ -290,10 +291,10 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(space, page, offset, len, seed)| Change::Range { space, page, offset, len, seed }),
         40 => (any::<u8>(), length).prop_map(|(space, length)| Change::Length { space, length }),
         6 => any::<u8>().prop_map(|space| Change::Drop { space }),
-        2 => (any::<u8>(), 900..2_600u16, any::<u64>())
+        1 => (any::<u8>(), 900..2_200u16, any::<u64>())
             .prop_map(|(space, kib, seed)| Change::Bulk { space, kib, seed }),
         20 => (record, any::<bool>(), any::<u64>()).prop_map(|(len, noise, seed)| Change::Record { len, noise, seed }),
-        8 => any::<u8>().prop_map(|back| Change::Redo { back }),
+        8 => (-1..12i8).prop_map(|back| Change::Redo { back }),
         15 => (0..5u8, any::<u8>(), any::<bool>(), any::<u64>())
             .prop_map(|(key, len, environment, seed)| Change::Config { key, len, environment, seed }),
         6 => (0..5u8).prop_map(|key| Change::Unconfig { key }),
