@@ -107,7 +107,8 @@ struct Region {
     units: Vec<(u64, u64)>,
 }
 
-/// Cuts the units that hold anything into regions: those given, and beyond them stretches of `stride` pages.
+/// Cuts the units that hold anything into regions: those given, which are in order and apart, and in the gaps between and beyond them
+/// stretches of `stride` pages. Every page of every unit lies in exactly one region.
 fn regions(
     space: SpaceId,
     state: &SpaceState,
@@ -116,12 +117,24 @@ fn regions(
     stride_units: u64,
     given: &[(u64, u64)],
 ) -> Vec<Region> {
+    let stride = stride_units.saturating_mul(per_unit).max(1);
     let mut regions: BTreeMap<u64, Region> = BTreeMap::new();
     for unit in units.iter().flat_map(|(first, last)| *first..=*last) {
-        let page = unit * per_unit;
-        // Given regions may begin within a unit: then the unit belongs to each that it reaches into.
+        let mut page = unit * per_unit;
         let end = page + per_unit - 1;
-        let mut place = |first: u64, last: u64| {
+        // Regions may begin within a unit: then the unit belongs to each that it reaches into.
+        while page <= end {
+            let next = given.partition_point(|(_, last)| *last < page);
+            let (first, last) = match given.get(next) {
+                Some(&(first, last)) if first <= page => (first, last),
+                after => {
+                    let before = next.checked_sub(1).and_then(|i| given.get(i));
+                    let floor = before.map_or(0, |(_, last)| last.saturating_add(1));
+                    let ceiling = after.map_or(u64::MAX, |(first, _)| first.saturating_sub(1));
+                    let stretch = page / stride * stride;
+                    (stretch.max(floor), stretch.saturating_add(stride - 1).min(ceiling))
+                }
+            };
             let region = regions.entry(first).or_insert_with(|| Region {
                 space,
                 state: state.clone(),
@@ -133,18 +146,7 @@ fn regions(
                 Some((_, l)) if *l + 1 == unit => *l = unit,
                 _ => region.units.push((unit, unit)),
             }
-        };
-        let overlapping = given.iter().filter(|(first, last)| *first <= end && *last >= page);
-        let mut covered = page;
-        for (first, last) in overlapping {
-            place(*first, *last);
-            covered = covered.max(last.saturating_add(1));
-        }
-        if covered <= end {
-            let floor = given.iter().map(|(_, last)| last.saturating_add(1)).max().unwrap_or(0);
-            let stride = stride_units * per_unit;
-            let first = (page / stride * stride).max(floor);
-            place(first, (page / stride + 1) * stride - 1);
+            page = last.saturating_add(1);
         }
     }
     regions.into_values().collect()
@@ -399,6 +401,39 @@ impl NodeContext {
             from,
             to,
             created: self.clock.now(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_lies_in_one_region() {
+        let state = SpaceState { name: "s".into(), page_size: PageSize::MIN, length: 512 * 1_000 };
+        let givens: [&[(u64, u64)]; 6] =
+            [&[], &[(5, 5)], &[(3, 9), (10, 12), (40, 47)], &[(0, 2)], &[(7, 99)], &[(1, 1), (3, 3), (31, 33)]];
+        for given in givens {
+            for (per_unit, stride_units) in [(1, 1), (1, 4), (4, 1), (4, 2), (8, 3)] {
+                let units = [(0, 2), (5, 6), (9, 11)];
+                let found = regions(SpaceId::new(0), &state, &units, per_unit, stride_units, given);
+                for page in units.iter().flat_map(|(f, l)| f * per_unit..(l + 1) * per_unit) {
+                    let holders: Vec<_> = found
+                        .iter()
+                        .filter(|r| (r.first..=r.last).contains(&page))
+                        .filter(|r| r.units.iter().any(|(f, l)| (f * per_unit..(l + 1) * per_unit).contains(&page)))
+                        .map(|r| (r.first, r.last))
+                        .collect();
+                    assert_eq!(holders.len(), 1, "page {page}, {given:?}, units of {per_unit}: {holders:?}");
+                    for range in given.iter().filter(|(f, l)| (f..=l).contains(&&page)) {
+                        assert_eq!(holders, [*range], "page {page}");
+                    }
+                }
+                for pair in found.windows(2) {
+                    assert!(pair[0].last < pair[1].first, "{given:?}: regions overlap");
+                }
+            }
         }
     }
 }
