@@ -216,6 +216,10 @@ impl SegmentReader {
                         break 'frames (offset, None);
                     }
                 }
+                // A crash came between the seal and the trailer, or took the latter: nothing follows.
+                FrameKind::Seal if self.seal.is_none() && !partial && header.first == position.get() => {
+                    break 'frames (offset, None);
+                }
                 other => {
                     return Err(bad("frame kind", &"preface, commits, partial or tick", &format_args!("{other:?}")));
                 }
