@@ -142,9 +142,11 @@ fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Resu
     }
     let found = match log.last_where(|s| Ok(log.open(s)?.preface().state.timestamp <= time))? {
         Some(segment) => {
+            // In this order: a segment that has a successor is complete, and stays as it is.
+            let successor = log.successor_says(&segment)?;
             let reader = log.open(&segment)?;
-            let mut last = segment.from;
-            reader.scan_from_time(time, &mut |visit| {
+            let mut last = reader.position_by(time);
+            reader.scan(last, successor.as_ref(), &mut |visit| {
                 if let Visit::Commit { lsn, timestamp, .. } = visit {
                     if timestamp > time {
                         return Ok(false);
@@ -169,11 +171,12 @@ fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
         Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark))
     };
     let Some(segment) = log.last_where(not_beyond)? else { return Ok(None) };
+    let successor = log.successor_says(&segment)?;
     let reader = log.open(&segment)?;
     let at_start = reader.preface().state.mark.as_ref().filter(|m| m.mark == mark);
     let mut found = at_start.map(|m| m.position);
     let mut in_commit = false;
-    reader.scan(segment.from, None, &mut |visit| {
+    reader.scan(segment.from, successor.as_ref(), &mut |visit| {
         let ops = match &visit {
             Visit::Partial { ops, .. } | Visit::Commit { ops, .. } => *ops,
             Visit::Tick { .. } => return Ok(true),
@@ -208,11 +211,16 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
         segment = log.last_where(|s| Ok(s.from <= position))?;
     }
     while let Some(s) = segment {
+        let after = log.after(&s)?;
+        let successor = match &after {
+            Some(after) => log.open(after)?.preface().previous.clone(),
+            None => None,
+        };
         let reader = log.open(&s)?;
         if s.from == position {
             time = Some(reader.preface().state.timestamp);
         }
-        reader.scan(before.max(s.from), None, &mut |visit| {
+        reader.scan(before.max(s.from), successor.as_ref(), &mut |visit| {
             if let Visit::Commit { lsn: found, timestamp, .. } = visit {
                 if found == lsn {
                     time = Some(timestamp);
@@ -225,7 +233,7 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
         if next.is_some() {
             break;
         }
-        segment = log.after(&s)?;
+        segment = after;
     }
     let missing = || Error::Gap { node: log.node.to_string(), expected: lsn, found: position };
     Ok((time.ok_or_else(missing)?, next))

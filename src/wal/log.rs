@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::SegmentReader;
 use crate::error::{DamageKind, Error, Result};
+use crate::format::segment::PreviousSegment;
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::types::{NodeId, Position, TimelineId};
@@ -185,10 +186,26 @@ impl Log {
         Ok(pairs)
     }
 
-    /// The segment after this one.
+    /// The segment after this one. [`Error::Gap`] where it is not there and a later one is.
     pub fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
         let wanted = segment.sequence + 1;
-        Ok(self.group(wanted / GROUP)?.into_iter().find(|s| s.sequence == wanted))
+        let mut next = self.group(wanted / GROUP)?.into_iter().find(|s| s.sequence >= wanted);
+        if next.is_none() {
+            next = self.newest()?.filter(|s| s.sequence >= wanted);
+        }
+        match next {
+            Some(next) if next.sequence > wanted => {
+                Err(Error::Gap { node: self.node.to_string(), expected: segment.from.next_lsn(), found: next.from })
+            }
+            next => Ok(next),
+        }
+    }
+
+    /// What the segment after this one says of it; `None` where this is the newest. Without it damage at the end
+    /// of a segment that was never sealed passes for a torn tail.
+    pub fn successor_says(&self, segment: &SegmentRef) -> Result<Option<PreviousSegment>> {
+        let next = self.after(segment)?;
+        next.map_or(Ok(None), |next| Ok(self.open(&next)?.preface().previous.clone()))
     }
 
     /// Opens a segment.

@@ -125,11 +125,11 @@ impl SegmentReader {
         Ok(Some((seal.state.clone(), facts, link)))
     }
 
-    /// Visits everything from about a time on; what comes before in the segment may be left out.
-    pub fn scan_from_time(&self, time: Timestamp, visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>) -> Result<ScanEnd> {
+    /// A position in the segment up to which every commit has a time at or before this one: where to begin looking for the last one
+    /// that has. The segment itself has to begin at or before that time.
+    pub fn position_by(&self, time: Timestamp) -> Position {
         let index = self.seal.as_ref().map_or(&[][..], |seal| &seal.index);
-        let from = index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before);
-        self.scan(from, None, visit)
+        index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before)
     }
 
     /// Visits everything after position `from`, which must not lie before the segment. The visitor returns whether to go on.
