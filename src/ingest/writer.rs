@@ -55,6 +55,7 @@ impl Writer {
         let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };
         let recovered = recover(&log)?;
         let position = recovered.at.state.position;
+        log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
         let epoch = catalog.append(actor, |state| {
             let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
@@ -221,14 +222,14 @@ fn recover(log: &Log) -> Result<Recovered> {
         let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
         return Ok(Recovered { at, restore_points: Vec::new() });
     };
+    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first.
+    log.make_durable(&newest)?;
     let reader = log.open(&newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end()? {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
         return Ok(Recovered { at, restore_points: Vec::new() });
     }
-    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first.
-    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
     let mut state = reader.preface().state.clone();
     // The state in the midst of a commit of several frames, which may never have ended.
     let mut unfinished: Option<NodeState> = None;

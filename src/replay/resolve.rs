@@ -43,17 +43,21 @@ pub(crate) struct LogEnd {
 }
 
 /// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
-pub(crate) fn log_end(log: &Log) -> Result<LogEnd> {
-    let origin = LogEnd { position: Position::ORIGIN, timestamp: Timestamp::ZERO, known_until: Timestamp::ZERO };
-    let Some(newest) = log.newest()? else { return Ok(origin) };
-    let reader = log.open(&newest)?;
-    if let Some(seal) = reader.seal() {
-        let state = &seal.state;
-        return Ok(LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until });
+pub(crate) fn log_end(log: &Log, record: &NodeRecord) -> Result<LogEnd> {
+    let mut end = LogEnd { position: Position::ORIGIN, timestamp: Timestamp::ZERO, known_until: Timestamp::ZERO };
+    if let Some(newest) = log.newest()? {
+        log.make_durable(&newest)?;
+        let reader = log.open(&newest)?;
+        end = if let Some(seal) = reader.seal() {
+            let state = &seal.state;
+            LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until }
+        } else {
+            let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
+            LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
+        };
     }
-    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
-    let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-    Ok(LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until })
+    log.check_end(end.position, record.durable_end())?;
+    Ok(end)
 }
 
 /// The earliest position that can be restored; `None` where nothing can.
@@ -70,7 +74,7 @@ fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
 
 /// The restorable window; an error that says why where there is none.
 pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
-    let end = log_end(log)?;
+    let end = log_end(log, record)?;
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {
