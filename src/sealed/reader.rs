@@ -119,6 +119,10 @@ impl SealedFile {
     }
 
     fn fill(&self, start: u64, want: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        if buffer.capacity() < want {
+            // Comes zeroed from the system, mostly, where growing would clear every byte.
+            *buffer = vec![0; want];
+        }
         buffer.resize(want, 0);
         let got = self.file.read_at(start, buffer).map_err(|e| Error::io("read", &self.path, e))?;
         buffer.truncate(got);
