@@ -54,11 +54,15 @@ fn entry_path(sequence: u64) -> String {
 /// The number of the newest entry; `None` where there is no catalog.
 fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| u64::from_str_radix(&e.name, 16).ok()).collect();
+    // Only names of the very form that is given here: whatever else lies about is no entry.
+    let number =
+        |name: &str, digits: usize| u64::from_str_radix(name, 16).ok().filter(|n| format!("{n:0digits$x}") == name);
+    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
         let names = list(&group_dir(group * GROUP))?;
-        let numbers = names.iter().filter_map(|e| u64::from_str_radix(e.name.strip_suffix(".entry")?, 16).ok());
+        let numbers = names.iter().filter_map(|e| number(e.name.strip_suffix(".entry")?, 16));
+        let numbers = numbers.filter(|n| n / GROUP == group);
         if let Some(newest) = numbers.max() {
             return Ok(Some(newest));
         }
