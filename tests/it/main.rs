@@ -1,4 +1,18 @@
 //! All integration tests, as one binary.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
+)]
+
 mod basic;
+#[cfg(feature = "aws-lc")]
+mod ciphers;
+mod crash;
+mod errors;
+mod golden;
+mod hostile;
+mod ledger;
 mod support;
