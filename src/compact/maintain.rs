@@ -138,7 +138,7 @@ pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> R
         report.snapshots += r.snapshots;
         report.bytes_written += r.bytes_written;
     };
-    let end = log_end(&context.log, context.record.known)?.position;
+    let end = log_end(&context.log, &context.record)?.position;
     if end == Position::ORIGIN {
         return Ok(report);
     }
