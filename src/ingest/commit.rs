@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -26,6 +27,9 @@ use crate::sealed::ArchiveKeys;
 use crate::storage::{LockGuard, Storage};
 use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
+
+/// How long a leader waits at most for those to join whom it expects; see [`Shared::gather`].
+const GATHER: Duration = Duration::from_micros(200);
 
 /// Encoders kept for the next batch.
 const MAX_ENCODERS: usize = 16;
@@ -75,6 +79,20 @@ struct LogState {
     closed: bool,
     /// Names given by commits that are pending, so that none is given twice.
     naming: Vec<String>,
+    pace: Pace,
+}
+
+/// How synced commits come in, so that a group is not begun when most of it is just about to arrive.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Groups written so far.
+    groups: u64,
+    /// Threads that may be about to commit: those of the last group, and those that came while it was written.
+    expected: usize,
+    /// How long the last group took.
+    took: Duration,
+    /// Whether somebody waits for the others to join.
+    gathering: bool,
 }
 
 /// Commits that have an LSN and are not written.
@@ -82,6 +100,8 @@ struct LogState {
 struct Pending {
     frames: Vec<PendingFrame>,
     bytes: usize,
+    /// Commits among them whose threads wait for the sync.
+    waiting: usize,
     restore_points: Vec<NamedCommit>,
 }
 
@@ -184,6 +204,7 @@ impl Shared {
                 failed: None,
                 closed: false,
                 naming: Vec::new(),
+                pace: Pace::default(),
             }),
             wake: Condvar::new(),
             _lock: parts.lock,
@@ -302,6 +323,7 @@ impl Shared {
             log.pending.restore_points.extend(named);
             match durability {
                 Durability::Synced => {
+                    log.pending.waiting += 1;
                     while log.durable < position {
                         self.lead_or_wait(&mut log, true)?;
                     }
@@ -420,11 +442,42 @@ impl Shared {
     /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
     fn lead_or_wait(&self, log: &mut parking_lot::MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
         Self::accepting(log)?;
-        if log.io.is_none() {
+        if log.io.is_none() || log.pace.gathering {
             self.wake.wait(log);
             return Ok(());
         }
+        if sync && !self.gather(log) {
+            return Ok(());
+        }
         self.lead(log, sync, &mut |_, _| Ok(()))
+    }
+
+    /// Gives the threads of the last group a moment to come back, at most an eighth of what a group takes. Without it the first one back
+    /// would sync alone, or two halves would take turns, and every commit would wait for two syncs. A single thread expects
+    /// nobody and waits for nobody. `false` where another leader went ahead.
+    fn gather(&self, log: &mut parking_lot::MutexGuard<'_, LogState>) -> bool {
+        let complete = |log: &LogState| log.pending.waiting >= log.pace.expected;
+        if complete(log) {
+            return true;
+        }
+        let group = log.pace.groups;
+        let until = Instant::now() + (log.pace.took / 8).min(GATHER);
+        log.pace.gathering = true;
+        let first = loop {
+            parking_lot::MutexGuard::unlocked(log, std::thread::yield_now);
+            if log.pace.groups != group || log.io.is_none() || log.failed.is_some() || log.closed {
+                break false;
+            }
+            if complete(log) || Instant::now() >= until {
+                break true;
+            }
+        };
+        log.pace.gathering = false;
+        if !first {
+            // Who slept because of the gathering looks again.
+            self.wake.notify_all();
+        }
+        first
     }
 
     /// Takes the leader's seat, which must be free: writes what is pending and then what `more` adds, without the lock.
@@ -442,6 +495,7 @@ impl Shared {
         // The state is needed only where a segment ends here.
         let size = io.segment.as_ref().map_or(0, ActiveSegment::len) + pending.bytes as u64;
         let after = (size >= self.options.segment_bytes).then(|| log.state.clone());
+        let begun = Instant::now();
         let done = parking_lot::MutexGuard::unlocked(log, || {
             let done = self.write_group(&mut io, &pending, position, sync, more, after);
             (io, done)
@@ -463,6 +517,9 @@ impl Shared {
             }
         };
         log.io = Some(io);
+        log.pace.groups += 1;
+        log.pace.expected = pending.waiting + log.pending.waiting;
+        log.pace.took = begun.elapsed();
         self.wake.notify_all();
         result
     }

@@ -80,9 +80,12 @@ struct Files {
     opened: Arc<Opened>,
     /// Bytes written so far.
     written: AtomicU64,
-    /// The thread that syncs, and what wakes it; there is none for a small state.
-    syncer: Mutex<Option<(Sender<()>, JoinHandle<Result<()>>)>>,
+    /// There is none for a small state.
+    syncer: Mutex<Option<Syncer>>,
 }
+
+/// Wakes the thread that syncs, and the thread; it ends when nobody can wake it any more.
+type Syncer = (Sender<()>, JoinHandle<Result<()>>);
 
 impl Files {
     fn new(opened: Opened) -> Files {
