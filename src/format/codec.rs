@@ -83,6 +83,17 @@ impl<'a> Reader<'a> {
     /// A LEB128 integer in its shortest form.
     #[inline]
     pub fn varint(&mut self, what: &'static str) -> Result<u64> {
+        // Most are one byte.
+        match self.bytes.get(self.offset) {
+            Some(&byte) if byte < 0x80 => {
+                self.offset += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(what),
+        }
+    }
+
+    fn long_varint(&mut self, what: &'static str) -> Result<u64> {
         let at = self.offset;
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
@@ -27,6 +28,9 @@ use crate::sealed::ArchiveKeys;
 use crate::storage::{LockGuard, Storage};
 use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
+
+/// How long a leader waits at most for those to join whom it expects; see [`Shared::gather`].
+const GATHER: Duration = Duration::from_micros(200);
 
 /// Encoders kept for the next batch.
 const MAX_ENCODERS: usize = 16;
@@ -78,6 +82,20 @@ struct LogState {
     closed: bool,
     /// Names given by commits that are pending, so that none is given twice.
     naming: Vec<String>,
+    pace: Pace,
+}
+
+/// How synced commits come in, so that a group is not begun when most of it is just about to arrive.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Groups written so far.
+    groups: u64,
+    /// Threads that may be about to commit: those of the last group, and those that came while it was written.
+    expected: usize,
+    /// How long the last group took.
+    took: Duration,
+    /// Whether somebody waits for the others to join.
+    gathering: bool,
 }
 
 /// Commits that have an LSN and are not written.
@@ -85,6 +103,8 @@ struct LogState {
 struct Pending {
     frames: Vec<PendingFrame>,
     bytes: usize,
+    /// Commits among them whose threads wait for the sync.
+    waiting: usize,
     restore_points: Vec<NamedCommit>,
 }
 
@@ -206,6 +226,7 @@ impl Shared {
                 failed: None,
                 closed: false,
                 naming: Vec::new(),
+                pace: Pace::default(),
             }),
             wake: Condvar::new(),
             lock: Mutex::new(Some(parts.lock)),
@@ -320,6 +341,7 @@ impl Shared {
             log.pending.bytes += bytes.len() + 16;
             match durability {
                 Durability::Synced => {
+                    log.pending.waiting += 1;
                     while log.durable < position {
                         self.lead_or_wait(&mut log, true)?;
                     }
@@ -459,11 +481,42 @@ impl Shared {
     /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
     fn lead_or_wait(&self, log: &mut MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
         Self::alive(log)?;
-        if log.io.is_none() {
+        if log.io.is_none() || log.pace.gathering {
             self.wake.wait(log);
             return Ok(());
         }
+        if sync && !self.gather(log) {
+            return Ok(());
+        }
         self.lead(log, Lead { sync, seal: false, large: None })
+    }
+
+    /// Gives the threads of the last group a moment to come back, at most an eighth of what a group takes. Without it the first one back
+    /// would sync alone, or two halves would take turns, and every commit would wait for two syncs. A single thread expects
+    /// nobody and waits for nobody. `false` where another leader went ahead.
+    fn gather(&self, log: &mut MutexGuard<'_, LogState>) -> bool {
+        let complete = |log: &LogState| log.pending.waiting >= log.pace.expected;
+        if complete(log) {
+            return true;
+        }
+        let group = log.pace.groups;
+        let until = Instant::now() + (log.pace.took / 8).min(GATHER);
+        log.pace.gathering = true;
+        let first = loop {
+            MutexGuard::unlocked(log, std::thread::yield_now);
+            if log.pace.groups != group || log.io.is_none() || log.failed.is_some() || log.closed {
+                break false;
+            }
+            if complete(log) || Instant::now() >= until {
+                break true;
+            }
+        };
+        log.pace.gathering = false;
+        if !first {
+            // Who slept because of the gathering looks again.
+            self.wake.notify_all();
+        }
+        first
     }
 
     /// Takes the leader's seat, which must be free, and writes what is pending, without the lock.
@@ -477,6 +530,7 @@ impl Shared {
         let size = io.segment.as_ref().map_or(0, ActiveSegment::len) + pending.bytes as u64;
         let ends = lead.seal || size >= self.options.segment_bytes;
         let after = ends.then(|| log.state.clone());
+        let begun = Instant::now();
         // A panic of the host's storage, clock or generator must not leave the seat empty and the others waiting.
         let done = MutexGuard::unlocked(log, || {
             catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
@@ -496,6 +550,9 @@ impl Shared {
         if matches!(done, Ok(Ok(true))) {
             log.durable = log.durable.max(position);
         }
+        log.pace.groups += 1;
+        log.pace.expected = pending.waiting + log.pending.waiting;
+        log.pace.took = begun.elapsed();
         self.wake.notify_all();
         match done {
             Ok(result) => result.map(drop),

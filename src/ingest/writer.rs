@@ -226,9 +226,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
-    log.make_durable(&newest)?;
-    log.storage.evict(&newest.path).map_err(|e| Error::io("evict", &newest.path, e))?;
-    let reader = log.open(&newest)?;
+    let reader = log.open_settled(&newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end()? {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };

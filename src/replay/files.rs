@@ -102,9 +102,6 @@ type Opened = BTreeMap<SpaceId, (PathBuf, File)>;
 
 /// Files being written, by any number of threads. Syncing begins while they are written: it takes as long as rebuilding the pages,
 /// and the two need different parts of the machine.
-/// A thread that syncs, and what wakes it.
-type Syncer = (Sender<()>, JoinHandle<Result<()>>);
-
 #[derive(Debug)]
 struct Files {
     opened: Arc<Opened>,
@@ -113,6 +110,9 @@ struct Files {
     /// The thread that syncs, and what wakes it; there is none for a small state.
     syncer: Mutex<Option<Syncer>>,
 }
+
+/// Wakes the thread that syncs, and the thread; it ends when nobody can wake it any more.
+type Syncer = (Sender<()>, JoinHandle<Result<()>>);
 
 impl Files {
     fn new(opened: Opened) -> Files {

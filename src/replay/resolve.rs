@@ -79,7 +79,7 @@ impl LogEnd {
 
 fn newest_commit(log: &Log) -> Result<LogEnd> {
     let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
-    let reader = log.open(&newest)?;
+    let reader = log.open_settled(&newest)?;
     let end = if let Some(seal) = reader.seal() {
         LogEnd::of(&seal.state)
     } else {

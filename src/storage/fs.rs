@@ -33,6 +33,10 @@ use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
 #[cfg(test)]
 mod tests;
 
+/// Whole pages of any system: advice about a part of one is ignored.
+#[cfg(target_os = "linux")]
+const PAGES: u64 = 64 << 10;
+
 /// How far ahead of the end space is zeroed for small appends: large enough that
 /// few syncs in a thousand pay for it, small next to a segment.
 const ZERO_STEP: u64 = 1 << 20;
@@ -111,12 +115,12 @@ impl Storage for FsStorage {
         File::open(self.file(path)?)?.sync_all()
     }
 
-    fn evict(&self, path: &str) -> io::Result<()> {
+    fn evict(&self, path: &str, from: u64) -> io::Result<()> {
         let file = File::open(self.file(path)?)?;
         // Advice: pages that are clean go, and after `sync_file` all are, those that a failed sync had given up included.
         #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-        drop(file);
+        rustix::fs::fadvise(&file, from / PAGES * PAGES, None, rustix::fs::Advice::DontNeed)?;
+        let _ = (file, from);
         Ok(())
     }
 

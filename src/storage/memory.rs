@@ -274,7 +274,7 @@ impl Storage for MemStorage {
         medium.try_sync(Operation::SyncFile { path: path.to_owned() }, id)
     }
 
-    fn evict(&self, path: &str) -> io::Result<()> {
+    fn evict(&self, path: &str, _: u64) -> io::Result<()> {
         let mut medium = self.shared.lock();
         medium.alive()?;
         let id = medium.lookup(path)?;

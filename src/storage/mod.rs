@@ -46,10 +46,10 @@ pub trait Storage: Debug + Send + Sync {
     /// Makes bytes durable that an earlier process wrote to this file.
     fn sync_file(&self, path: &str) -> io::Result<()>;
 
-    /// Forgets what is cached of a file, so that it is next read from the medium. After a failed sync the system may hold bytes that look
+    /// Forgets what is cached of a file from an offset on, so that it is next read from the medium. After a failed sync the system may hold bytes that look
     /// written and are not on the medium; a writer that builds on what an earlier one left must not be shown those.
-    fn evict(&self, path: &str) -> io::Result<()> {
-        let _ = path;
+    fn evict(&self, path: &str, from: u64) -> io::Result<()> {
+        let _ = (path, from);
         Ok(())
     }
 

@@ -128,6 +128,17 @@ impl Log {
         self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
     }
 
+    /// Makes the newest segment durable and opens it, so that what is read of it is what the medium holds: frames that a later one says were
+    /// durable may come from the cache, what comes after may be what a failed sync has given up.
+    pub fn open_settled(&self, segment: &SegmentRef) -> Result<SegmentReader> {
+        self.make_durable(segment)?;
+        let reader = self.open(segment)?;
+        let from = reader.unproven_from()?;
+        self.storage.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
+        // Once more, as it may have been sealed, or cut short by what was forgotten.
+        self.open(segment)
+    }
+
     /// The oldest segment.
     pub fn oldest(&self) -> Result<Option<SegmentRef>> {
         for group in self.groups()? {

@@ -1,5 +1,7 @@
 //! Reading a segment: what is in it, where it ends, and whether its end is a torn tail or damage.
 
+use std::collections::VecDeque;
+
 use super::active::link;
 use super::{Log, SegmentRef};
 use crate::delta::Decoder;
@@ -249,6 +251,29 @@ impl SegmentReader {
         }
         let link = link(&self.file.header().encode(), self.file.commitment(), &facts, position);
         Ok(ScanEnd { position, timestamp, known_until, facts, link, stopped })
+    }
+
+    /// Where the frames begin of which no later one says that they were durable. Looks at headers alone, and trusts them for
+    /// no more than which bytes are worth reading from the medium again.
+    pub fn unproven_from(&self) -> Result<u64> {
+        let (file, path) = (self.file.file().as_ref(), self.file.path());
+        let mut frames: VecDeque<(u32, u64)> = VecDeque::new();
+        let mut at = self.file.header_len();
+        let (mut window, mut start) = (Vec::new(), 0);
+        while at + (HEADER_LEN as u64) <= self.end {
+            let within = usize::try_from(at - start).unwrap_or(usize::MAX);
+            if window.get(within..within.saturating_add(HEADER_LEN)).is_none() {
+                (window, start) = (read_range(file, path, at, SEARCH_STEP)?, at);
+            }
+            let within = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let Ok(header) = FrameHeader::decode(window.get(within..).unwrap_or_default()) else { break };
+            frames.push_back((header.index, at));
+            while frames.front().is_some_and(|(index, _)| *index < header.durable) {
+                frames.pop_front();
+            }
+            at += header.frame_len() as u64;
+        }
+        Ok(frames.front().map_or(at, |(_, offset)| *offset))
     }
 
     /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, a writer is

@@ -455,7 +455,6 @@ fn every_operation_fails_once() {
 /// Kernels forget a failed sync: later ones succeed, and what was to be synced is seen until the power is cut. So
 /// recovery must not build upon what only a later sync of the same file vouches for.
 #[test]
-#[ignore = "open: recovery builds upon frames that only its own sync vouches for; it has to log them again"]
 fn recovery_does_not_trust_a_file_whose_sync_failed() {
     let count = record().storage.operation_count();
     on_two(0..count, |n| fault(n, ErrorKind::Other, true, true));
