@@ -3,7 +3,7 @@
 //! The file is in memory storage, so that this measures our code and not a disk: what is left between the two is a copy
 //! of the ciphertext (the reader's `read_at`), headers, and chaining. Ratios first, then criterion's own figures.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
 mod common;
 

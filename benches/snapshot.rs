@@ -39,15 +39,20 @@ fn compress(pages: &[u8], threads: usize) {
     });
 }
 
+const WORDS: [&str; 8] = ["pending", "shipped", "Berlin", "Lisbon", "invoice", "return", "express", "standard"];
+
 /// Pages of rows as applications have them: numbers as text, some words, some padding. About 3:1 under zstd-1.
 fn rows(page: u64, version: u64, out: &mut [u8]) {
     let mut random = Random((page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version | 1);
-    const WORDS: [&str; 8] = ["pending", "shipped", "Berlin", "Lisbon", "invoice", "return", "express", "standard"];
     for (i, row) in out.chunks_mut(128).enumerate() {
         let word = |r: &mut Random| WORDS[usize::try_from(r.below(8)).unwrap()];
-        let (a, b, c) = (word(&mut random), word(&mut random), word(&mut random));
+        let (first, second, third) = (word(&mut random), word(&mut random), word(&mut random));
         let (n, m) = (random.below(u64::MAX), random.below(1_000_000));
-        let text = format!("{:012}|{a}|{b}|{n:016x}|{c}|{m}.00|customer-{}@example.org|", page * 32 + i as u64, m * 7);
+        let text = format!(
+            "{:012}|{first}|{second}|{n:016x}|{third}|{m}.00|customer-{}@example.org|",
+            page * 32 + i as u64,
+            m * 7
+        );
         let text = text.as_bytes();
         let len = text.len().min(row.len());
         row.fill(0);
