@@ -11,6 +11,7 @@ mod basic;
 #[cfg(feature = "aws-lc")]
 mod ciphers;
 mod crash;
+mod damage;
 mod errors;
 mod golden;
 mod hostile;
