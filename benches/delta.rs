@@ -152,6 +152,20 @@ fn delta(c: &mut Criterion) {
             encoder.compress(black_box(cycle.next().unwrap()), &mut out).unwrap()
         });
     });
+    let mut packed = Vec::new();
+    for block in blocks.iter().filter(|block| block.len() == 64 << 10) {
+        let mut image = Vec::new();
+        if encoder.compress(block, &mut image).unwrap().is_some() {
+            packed.push(image);
+        }
+    }
+    let mut cycle = packed.iter().cycle();
+    let mut block = vec![0; 64 << 10];
+    group.bench_function("decompress 64 KiB block", |b| {
+        b.iter(|| {
+            decoder.decompress(black_box(cycle.next().unwrap()), &mut block).unwrap();
+        });
+    });
     group.finish();
 }
 

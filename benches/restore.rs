@@ -64,12 +64,13 @@ fn restores(c: &mut Criterion) {
         rounds,
         [&mut || copy(&plain.state, &out), &mut || restore(&node, &out), &mut || restore(&layered, &out)],
     );
+    let log_bytes = plain.log_bytes.iter().sum::<u64>();
     let mb = |bytes: u64| bytes >> 20;
     println!(
         "{} MiB of state, {} MiB of log ({} B a transaction), {} MiB of parts; copy + fsync {:.1} ms",
         mb(expected.len() as u64),
-        mb(plain.log_bytes),
-        plain.log_bytes / spec().transactions,
+        mb(log_bytes),
+        log_bytes / spec().transactions,
         mb(bytes_below(&plain.archive, ".part")),
         cp.median.as_secs_f64() * 1e3,
     );

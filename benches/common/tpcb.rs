@@ -39,8 +39,9 @@ pub struct Archived {
     pub archive: PathBuf,
     /// The database as it is in the end.
     pub state: PathBuf,
-    /// Bytes of log for the transactions, without the base.
-    pub log_bytes: u64,
+    /// Bytes of log for the transactions, without the base: the first half of them, in which most pages are written for
+    /// the first time since the base, and so in full; and the second half.
+    pub log_bytes: [u64; 2],
 }
 
 /// The key of every archive here.
@@ -61,13 +62,14 @@ pub fn archived(spec: &Spec) -> Archived {
     let dir = work_dir().join(name.to_lowercase());
     let (archive, state, marker) = (dir.join("archive"), dir.join("final.db"), dir.join("log_bytes"));
     if let Ok(text) = std::fs::read_to_string(&marker) {
-        return Archived { archive, state, log_bytes: text.parse().unwrap() };
+        let (first, second) = text.split_once(' ').unwrap();
+        return Archived { archive, state, log_bytes: [first, second].map(|n| n.parse().unwrap()) };
     }
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     eprintln!("making {} (once)", dir.display());
     let log_bytes = make(spec, &dir.join("live.db"), &archive, &state);
-    std::fs::write(&marker, log_bytes.to_string()).unwrap();
+    std::fs::write(&marker, format!("{} {}", log_bytes[0], log_bytes[1])).unwrap();
     Archived { archive, state, log_bytes }
 }
 
@@ -175,7 +177,7 @@ fn transaction(db: &mut Connection, random: &mut Random, scale: u64, t: u64) {
     tx.commit().unwrap();
 }
 
-fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> u64 {
+fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> [u64; 2] {
     let mut db = load(live, spec.scale);
     let mut pages = std::fs::read(live).unwrap();
     let mut options = WriterOptions::default();
@@ -187,15 +189,21 @@ fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> u64 {
     batch.set_length(space, pages.len() as u64).unwrap();
     batch.commit(Durability::Synced).unwrap();
     writer.base_snapshot(&mut Copy(&File::open(live).unwrap()), &CompactOptions::default()).unwrap();
+    // A segment that is being written has zeros reserved at its end, which must not be counted.
+    writer.cut_segment().unwrap();
     let before = bytes_below(archive, ".seg");
 
     let wal = File::open(live.with_extension("db-wal")).unwrap();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    let (mut at, mut frames) = (0, Vec::new());
+    let (mut at, mut frames, mut half) = (0, Vec::new(), before);
     for t in 0..spec.transactions {
         transaction(&mut db, &mut random, spec.scale, t);
         let length = read_wal(&wal, &mut at, &mut frames).unwrap() * PAGE as u64;
         archive_commit(&writer, space, &mut pages, &frames, length, spec.durability);
+        if t + 1 == spec.transactions / 2 {
+            writer.cut_segment().unwrap();
+            half = bytes_below(archive, ".seg");
+        }
         if (t + 1) % CHECKPOINT == 0 {
             db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
             at = 0;
@@ -206,7 +214,7 @@ fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> u64 {
     std::fs::write(state, &pages).unwrap();
     drop(db);
     std::fs::remove_file(live).unwrap();
-    after - before
+    [half - before, after - half]
 }
 
 /// Archives the pages that a transaction wrote.
