@@ -67,6 +67,8 @@
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 
 mod archive;
+#[doc(hidden)]
+pub mod bench_support;
 mod catalog;
 mod compact;
 pub mod crypto;

@@ -70,7 +70,7 @@ pub struct WriterOptions {
     /// A segment is sealed when it is this old and holds a commit. Default 10 minutes: a sealed segment can leave the machine.
     pub segment_age: Duration,
     /// Buffered commits and small synced ones gather up to this many bytes in one frame. 512 B to 4 MiB, default 64 KiB: where
-    /// AES-GCM runs at full speed.
+    /// AES-GCM runs at full speed. A commit of more than sixteen times as much (1 MiB by default, and at most) is written in several frames.
     pub frame_bytes: usize,
     /// Commits waiting to be written take at most this much memory; a commit beyond it waits. At least `frame_bytes` and 64 KiB, default 8 MiB.
     pub pending_bytes: usize,

@@ -214,6 +214,7 @@ impl Node {
             node: self.id,
             record,
             log,
+            damaged: Vec::new(),
         })
     }
 }

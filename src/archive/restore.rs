@@ -11,7 +11,7 @@ use crate::env::random;
 use crate::error::{Error, Result};
 use crate::options::ReplayOptions;
 use crate::replay::{
-    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
+    DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
     replay_records, resolve,
 };
 use crate::types::{FileId, Target};
@@ -37,9 +37,9 @@ impl std::fmt::Debug for Restore<'_> {
 struct Begun {
     context: NodeContext,
     resolved: Resolved,
+    plan: Plan,
     sources: Sources,
     started: Instant,
-    layers: usize,
 }
 
 impl<'a> Restore<'a> {
@@ -76,13 +76,17 @@ impl<'a> Restore<'a> {
     pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
-        let sink = NewDir::new(&path, &self.temporary_id()?)?;
-        let begun = self.begin()?;
-        self.check_space(&begun, &path)?;
-        let report = self.run(&begun, &sink)?;
-        let records = self.replay(&begun, Some(sink.staging()))?;
-        sink.publish()?;
-        Ok(done(report, records, &begun))
+        let id = self.temporary_id()?;
+        // Refused before anything is read.
+        NewDir::new(&path, &id)?;
+        self.attempt(&mut |restore, begun| {
+            restore.check_space(begun, &path)?;
+            let sink = NewDir::new(&path, &id)?;
+            let report = restore.run(begun, &sink)?;
+            let records = restore.replay(begun, Some(sink.staging()))?;
+            sink.publish()?;
+            Ok(done(report, records, begun))
+        })
     }
 
     /// Restores a node with one space into a new file. The file appears under its name when it is complete and synced.
@@ -100,26 +104,28 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Restores each space into a new file of its own, named here by space. Each appears under its name when all are complete and synced; a crash at
-    /// that very moment can leave some of them named and some not.
+    /// Restores each space into a new file of its own, named here by space; directories are made as needed. The files appear under their names when
+    /// all are complete and synced, or not at all; only a crash at that very moment can leave some of them named and some not.
     pub fn into_files(self, files: &BTreeMap<String, PathBuf>) -> Result<RestoreReport> {
         self.into_named(|_| Ok(files.clone()))
     }
 
     fn into_named(mut self, files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>) -> Result<RestoreReport> {
-        let begun = self.begin()?;
-        let mut files = files(&begun)?;
-        for path in files.values_mut() {
-            *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
-        }
-        let sink = NewFiles::new(&files, &self.temporary_id()?)?;
-        if let Some(path) = files.values().next() {
-            self.check_space(&begun, path)?;
-        }
-        let report = self.run(&begun, &sink)?;
-        let records = self.replay(&begun, None)?;
-        sink.publish()?;
-        Ok(done(report, records, &begun))
+        let id = self.temporary_id()?;
+        self.attempt(&mut |restore, begun| {
+            let mut files = files(begun)?;
+            for path in files.values_mut() {
+                *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
+            }
+            let sink = NewFiles::new(&files, &id)?;
+            if let Some(path) = files.values().next() {
+                restore.check_space(begun, path)?;
+            }
+            let report = restore.run(begun, &sink)?;
+            let records = restore.replay(begun, None)?;
+            sink.publish()?;
+            Ok(done(report, records, begun))
+        })
     }
 
     /// Brings a directory to the target by rewriting only what differs: much faster where most is the same. Files that are no space of the node stay.
@@ -127,16 +133,18 @@ impl<'a> Restore<'a> {
     /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
-        let begun = self.begin()?;
-        let sink = DeltaDir::new(path.as_ref())?;
-        let mut report = self.run(&begun, &sink)?;
-        report.bytes_written = sink.written.load(Ordering::Relaxed);
-        let records = self.replay(&begun, Some(sink.dir()))?;
-        sink.publish()?;
-        Ok(done(report, records, &begun))
+        self.attempt(&mut |restore, begun| {
+            let sink = DeltaDir::new(path.as_ref())?;
+            let mut report = restore.run(begun, &sink)?;
+            report.bytes_written = sink.written.load(Ordering::Relaxed);
+            let records = restore.replay(begun, Some(sink.dir()))?;
+            sink.publish()?;
+            Ok(done(report, records, begun))
+        })
     }
 
-    /// Restores into a sink of the host's own.
+    /// Restores into a sink of the host's own. A layer that turns out to be damaged in the midst of it is an error here, as the sink has seen pages already;
+    /// the other ways to restore begin once more without it.
     pub fn into_sink(mut self, sink: &dyn PageSink) -> Result<RestoreReport> {
         let begun = self.begin()?;
         let report = self.run(&begun, sink)?;
@@ -145,10 +153,16 @@ impl<'a> Restore<'a> {
     }
 
     /// Restores into memory; gives the spaces by name. For tests and small states.
-    pub fn into_memory(self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
-        let memory = Memory::new();
-        let report = self.into_sink(&memory)?;
-        Ok((report, memory.into_spaces()))
+    pub fn into_memory(mut self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
+        let mut spaces = BTreeMap::new();
+        let report = self.attempt(&mut |restore, begun| {
+            let memory = Memory::new();
+            let report = restore.run(begun, &memory)?;
+            let records = restore.replay(begun, None)?;
+            spaces = memory.into_spaces();
+            Ok(done(report, records, begun))
+        })?;
+        Ok((report, spaces))
     }
 
     fn temporary_id(&self) -> Result<String> {
@@ -159,10 +173,9 @@ impl<'a> Restore<'a> {
     /// Everything that can be refused is refused here, before anything is written.
     fn begin(&mut self) -> Result<Begun> {
         let started = Instant::now();
-        let context = self.node.context()?;
+        let mut context = self.node.context()?;
         let resolved = resolve(&context.log, &context.record, &self.target)?;
-        let plan = context.plan(resolved.lsn.into())?;
-        let sources = context.sources(&plan, &self.options)?;
+        let (plan, sources) = context.prepare(resolved.lsn.into(), &self.options)?;
         let state = &sources.tail.state;
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
             let mut count = 0;
@@ -172,8 +185,22 @@ impl<'a> Restore<'a> {
             })?;
             return Err(Error::RedoRequired { count });
         }
-        let layers = usize::from(plan.base.is_some()) + plan.deltas.len();
-        Ok(Begun { context, resolved, sources, started, layers })
+        Ok(Begun { context, resolved, plan, sources, started })
+    }
+
+    /// Restores with `go`; once more without it where a layer turns out to be damaged.
+    fn attempt(&mut self, go: &mut dyn FnMut(&mut Self, &Begun) -> Result<RestoreReport>) -> Result<RestoreReport> {
+        let mut begun = self.begin()?;
+        loop {
+            match go(self, &begun) {
+                Err(Error::Damaged(damage)) => {
+                    begun.plan = begun.context.plan_without(&begun.plan, Some(&begun.sources), *damage)?;
+                    let to = begun.plan.target;
+                    (begun.plan, begun.sources) = begun.context.prepare(to, &self.options)?;
+                }
+                done => return done,
+            }
+        }
     }
 
     fn check_space(&self, begun: &Begun, path: &Path) -> Result<()> {
@@ -215,7 +242,8 @@ impl<'a> Restore<'a> {
             bytes_read: stats.bytes_read,
             bytes_written: stats.bytes_written,
             commits_replayed: begun.sources.tail.commits,
-            layers: begun.layers,
+            layers: usize::from(begun.plan.base.is_some()) + begun.plan.deltas.len(),
+            damaged: begun.context.damaged.iter().map(ToString::to_string).collect(),
             pages_proven: stats.pages_proven,
             pages_unproven: stats.pages_unproven,
             records_replayed: 0,

@@ -54,16 +54,16 @@ fn entry_path(sequence: u64) -> String {
 /// The number of the newest entry; `None` where there is no catalog.
 fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let number = |name: &str, digits: usize| {
-        let plain = name.len() == digits && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        plain.then(|| u64::from_str_radix(name, 16).ok()).flatten()
-    };
+    // Only names of the very form that is given here: whatever else lies about is no entry.
+    let number =
+        |name: &str, digits: usize| u64::from_str_radix(name, 16).ok().filter(|n| format!("{n:0digits$x}") == name);
     let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
         let names = list(&group_dir(group * GROUP))?;
-        let entries = names.iter().filter_map(|e| number(e.name.strip_suffix(".entry")?, 16));
-        if let Some(newest) = entries.filter(|n| n / GROUP == group).max() {
+        let numbers = names.iter().filter_map(|e| number(e.name.strip_suffix(".entry")?, 16));
+        let numbers = numbers.filter(|n| n / GROUP == group);
+        if let Some(newest) = numbers.max() {
             return Ok(Some(newest));
         }
     }

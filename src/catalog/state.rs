@@ -34,10 +34,22 @@ pub struct NodeRecord {
     pub parents: BTreeMap<TimelineId, (TimelineId, Position)>,
     /// Layers that can be used, snapshots included, in order of publication.
     pub layers: Vec<LayerRecord>,
-    /// The newest position that an event speaks of: the log cannot end before it.
-    pub known: Position,
     /// Named commits.
     pub restore_points: BTreeMap<String, RestorePointRecord>,
+    /// How far the log of each timeline was durable when the catalog last spoke of it. A log that ends before that has lost its end.
+    pub durable: BTreeMap<TimelineId, Position>,
+}
+
+impl NodeRecord {
+    fn note_durable(&mut self, timeline: TimelineId, position: Position) {
+        let durable = self.durable.entry(timeline).or_default();
+        *durable = position.max(*durable);
+    }
+
+    /// Up to where the newest timeline's log has to reach.
+    pub(crate) fn durable_end(&self) -> Position {
+        self.durable.get(&self.timeline).copied().unwrap_or_default()
+    }
 }
 
 /// Everything the catalog says.
@@ -102,33 +114,33 @@ impl CatalogState {
                     timeline: TimelineId::new(1),
                     parents: BTreeMap::new(),
                     layers: Vec::new(),
-                    known: Position::ORIGIN,
                     restore_points: BTreeMap::new(),
+                    durable: BTreeMap::new(),
                 };
                 if self.nodes.values().any(|n| n.name == *name) || self.nodes.insert(*node, record).is_some() {
                     return Err(impossible("a node twice"));
                 }
             }
-            Event::WriterOpened { node, epoch, position, .. } => {
+            Event::WriterOpened { node, timeline, epoch, position } => {
                 let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
                 if *epoch <= record.epoch {
                     return Err(impossible("an epoch that does not rise"));
                 }
                 record.epoch = *epoch;
-                record.known = record.known.max(*position);
+                record.note_durable(*timeline, *position);
             }
             Event::LayerPublished(layer) => {
                 let record = self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
-                record.known = record.known.max(layer.consistent_from);
                 record.layers.push(layer.clone());
+                record.note_durable(layer.timeline, layer.to.max(layer.consistent_from));
             }
             Event::RestorePoint { node, timeline, name, position, timestamp } => {
                 let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
-                record.known = record.known.max(*position);
                 let point = RestorePointRecord { timeline: *timeline, position: *position, timestamp: *timestamp };
                 if record.restore_points.insert(name.clone(), point).is_some() {
                     return Err(impossible("a restore point twice"));
                 }
+                record.note_durable(*timeline, *position);
             }
             Event::TimelineCreated { node, timeline, parent, fork } => {
                 let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;

@@ -17,6 +17,9 @@ use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::types::{NodeId, PageSize, SpaceId};
 
+/// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
+const MIN_REGION: u64 = 16 << 20;
+
 /// Bytes that a copy reads at a time.
 const COPY: usize = 1 << 20;
 
@@ -152,7 +155,7 @@ fn regions(
     regions.into_values().collect()
 }
 
-/// Runs `emit` for every unit of every region, on all workers; gives the parts in order.
+/// Runs `emit` for every unit of every region, on all workers; gives the parts in order, each read back.
 fn build_regions(
     layer: &LayerWriter<'_>,
     parts: &Parts,
@@ -175,6 +178,8 @@ fn build_regions(
             }
         }
         let done = parter.finish(region.last)?;
+        let mut reading = ReadBack::new()?;
+        done.iter().try_for_each(|part| reading.part(layer.storage, layer.keys, layer.node, part))?;
         built.lock().extend(done);
         Ok(())
     })?;
@@ -183,9 +188,23 @@ fn build_regions(
     Ok(built)
 }
 
+/// Units of a region: as many as make a part, and in a small state so few that every worker has one.
 fn stride_units(state: &SpaceState, options: &CompactOptions) -> u64 {
     let unit = pages_per_unit(state, options.replay.unit_bytes) * u64::from(state.page_size.get());
-    (options.part_bytes / unit).max(1)
+    let share = state.length.div_ceil(options.replay.threads.max(1) as u64).max(MIN_REGION);
+    options.part_bytes.min(share).div_ceil(unit).max(1)
+}
+
+/// The rectangle of a part in pieces of `stride` pages; the last one also holds all that lies beyond the end of the space.
+fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
+    let mut pieces = Vec::new();
+    let mut first = part.first;
+    while let Some(next) = first.checked_add(stride).filter(|next| *next < pages && *next <= part.last) {
+        pieces.push((first, next - 1));
+        first = next;
+    }
+    pieces.push((first, part.last));
+    pieces
 }
 
 /// Builds the parts of a snapshot of what the sources lead to. Gives those that are new and those that the last snapshot already had.
@@ -209,7 +228,7 @@ pub(super) fn snapshot_parts(
                 let (first, last) = (part.first / per_unit, part.last / per_unit);
                 units = without(&units, first, last, part, per_unit);
             } else {
-                given.push((part.first, part.last));
+                given.extend(pieces(part, state.pages(), stride_units(state, options) * per_unit));
             }
         }
         let kept_ranges: Vec<(u64, u64)> = kept.iter().filter(|p| p.space == *id).map(|p| (p.first, p.last)).collect();
@@ -263,9 +282,6 @@ impl Since<'_> {
     fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
         let size = u64::from(state.page_size.get());
         let end = part.last.saturating_add(1).saturating_mul(size);
-        if state.length < end && state.pages() <= part.last {
-            return Ok(false);
-        }
         let lowest =
             self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
         if lowest.into_iter().any(|l| *l < end) {
@@ -343,23 +359,26 @@ pub(super) fn delta_parts(
 /// Reads a layer that was just written: everything decrypts, and every full image has its CRC-32.
 pub(crate) fn read_back(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
     let body = LayerReader::open(storage, keys, record)?;
-    read_back_parts(storage, keys, record.node, &body.parts)
+    let mut reading = ReadBack::new()?;
+    body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part))
 }
 
-/// Reads parts; see [`read_back`].
-pub(super) fn read_back_parts(
-    storage: &dyn Storage,
-    keys: &ArchiveKeys,
-    node: NodeId,
-    parts: &[PartRef],
-) -> Result<()> {
-    let mut decoder = Decoder::new()?;
-    let mut buffers = BlockBuffers::default();
-    for part in parts {
+/// Reads parts that were just written; see [`read_back`].
+struct ReadBack {
+    decoder: Decoder,
+    buffers: BlockBuffers,
+}
+
+impl ReadBack {
+    fn new() -> Result<ReadBack> {
+        Ok(ReadBack { decoder: Decoder::new()?, buffers: BlockBuffers::default() })
+    }
+
+    fn part(&mut self, storage: &dyn Storage, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<()> {
         let reader = PartReader::open(storage, keys, node, part)?;
         let mut entries = 0;
         for block in &reader.seal().blocks {
-            reader.visit(block, (0, u64::MAX), &mut buffers, &mut decoder, &mut |page, crc, entry| {
+            reader.visit(block, (0, u64::MAX), &mut self.buffers, &mut self.decoder, &mut |page, crc, entry| {
                 entries += 1;
                 match entry {
                     PageEntry::Full(image) if crc32fast::hash(image) != crc => {
@@ -371,17 +390,11 @@ pub(super) fn read_back_parts(
             })?;
         }
         if entries != part.entries {
-            return Err(Error::damage(
-                DamageKind::Structure,
-                reader.path(),
-                0,
-                "pages of a part",
-                part.entries,
-                entries,
-            ));
+            let (path, expected) = (reader.path(), part.entries);
+            return Err(Error::damage(DamageKind::Structure, path, 0, "pages of a part", expected, entries));
         }
+        Ok(())
     }
-    Ok(())
 }
 
 impl NodeContext {

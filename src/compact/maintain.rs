@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::NodeContext;
-use super::build::{delta_parts, read_back_parts, snapshot_parts};
+use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
 use crate::ingest::remove_leftovers;
@@ -61,17 +61,15 @@ pub(crate) fn build_snapshot(
 }
 
 fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
-    let plan = context.plan(to)?;
+    let (plan, sources) = context.prepare(to, &options.replay)?;
     if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
-    let sources = context.sources(&plan, &options.replay)?;
     let scope = scope(context);
     let (record, bytes) = {
         let layer = context.layer(&scope, None, to);
         let parts = context.parts();
         let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
-        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
         kept.iter().try_for_each(|part| parts.get(part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
@@ -93,7 +91,7 @@ fn layer(
     level: u32,
     options: &CompactOptions,
 ) -> Result<MaintainReport> {
-    let before = context.sources(&context.plan(from)?, &options.replay)?;
+    let (_, before) = context.prepare(from, &options.replay)?;
     let since = stretch(context, &before, from, to, options)?;
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     for (space, length) in since.deltas.iter().flat_map(|d| &d.lowest).chain(&since.tail.lowest) {
@@ -106,7 +104,6 @@ fn layer(
         let writer = context.layer(&scope, Some(from), to);
         let parts = context.parts();
         let new = delta_parts(&writer, &parts, &before, &since, options)?;
-        read_back_parts(context.storage.as_ref(), &context.keys, context.node, &new)?;
         let bytes = new.iter().map(|p| p.length).sum();
         (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)
     };
@@ -141,7 +138,7 @@ pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> R
         report.snapshots += r.snapshots;
         report.bytes_written += r.bytes_written;
     };
-    let end = log_end(&context.log, context.record.known)?.position;
+    let end = log_end(&context.log, &context.record)?.position;
     if end == Position::ORIGIN {
         return Ok(report);
     }
@@ -181,9 +178,11 @@ fn boundary(
     for (segment, next) in context.log.between(from, end)? {
         let file = context.storage.open(&segment.path).map_err(|e| Error::io("open", &segment.path, e))?;
         let whole = file.len().map_err(|e| Error::io("stat", &segment.path, e))?;
-        bytes += whole;
-        if bytes >= options.layer_log_bytes {
-            let at = next.map_or(end, |n| n.from).min(end);
+        let at = next.map_or(end, |n| n.from).min(end);
+        // Of a segment that begins earlier, the share of its commits that come after.
+        let (all, after) = (at.get() - segment.from.get(), at.get() - from.max(segment.from).get());
+        bytes += u128::from(whole) * u128::from(after) / u128::from(all.max(1));
+        if bytes >= u128::from(options.layer_log_bytes) {
             return Ok((at > from).then_some(at));
         }
     }

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, NodeRecord};
 use crate::env::Clock;
-use crate::error::{Error, Result};
-use crate::format::event::{Actor, Origin};
-use crate::layer::LayerReader;
+use crate::error::{Damage, Error, Result};
+use crate::format::event::{Actor, LayerRecord, Origin};
+use crate::format::part::LayerBody;
+use crate::layer::{LayerReader, layer_path, part_path};
 use crate::options::ReplayOptions;
 use crate::replay::{Parts, Plan, PlanInput, Sources, collect, plan};
 use crate::sealed::ArchiveKeys;
@@ -36,6 +37,8 @@ pub(crate) struct NodeContext {
     pub node: NodeId,
     pub record: NodeRecord,
     pub log: Log,
+    /// Files of layers found damaged, which plans do without.
+    pub damaged: Vec<Damage>,
 }
 
 impl NodeContext {
@@ -58,7 +61,7 @@ impl NodeContext {
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
     fn has_beginning(&self) -> Result<bool> {
-        let from_origin = |l: &crate::format::event::LayerRecord| l.from == Some(Position::ORIGIN);
+        let from_origin = |l: &LayerRecord| l.from == Some(Position::ORIGIN);
         Ok(self.record.layers.iter().any(from_origin) || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))
     }
 
@@ -70,5 +73,33 @@ impl NodeContext {
         let state = deltas.last().or(base.as_ref()).map(|l| l.state.clone()).unwrap_or_default();
         let tail = collect(&self.log, state, plan.target, options)?;
         Ok(Sources { base, deltas, tail })
+    }
+
+    /// The plan for a position and what it names. Layers are derived: one that is damaged is done without where the others and the log suffice.
+    pub fn prepare(&mut self, to: Position, options: &ReplayOptions) -> Result<(Plan, Sources)> {
+        let mut plan = self.plan(to)?;
+        loop {
+            match self.sources(&plan, options) {
+                Err(Error::Damaged(damage)) => plan = self.plan_without(&plan, None, *damage)?,
+                other => return other.map(|sources| (plan, sources)),
+            }
+        }
+    }
+
+    /// A plan for the same position that does without the layer that the damage is in; the damage as an error where it is in none, or where there is no other way.
+    pub fn plan_without(&mut self, plan: &Plan, sources: Option<&Sources>, damage: Damage) -> Result<Plan> {
+        let bodies: Vec<&LayerBody> = sources.iter().flat_map(|s| s.base.iter().chain(&s.deltas)).collect();
+        let holds = |i: usize, record: &LayerRecord| {
+            damage.path == layer_path(self.node, record.file)
+                || bodies.get(i).is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(self.node, p.file)))
+        };
+        let mut named = plan.base.iter().chain(&plan.deltas).enumerate();
+        let Some(file) = named.find(|(i, record)| holds(*i, record)).map(|(_, record)| record.file) else {
+            return Err(Error::Damaged(Box::new(damage)));
+        };
+        tracing::warn!(%damage, "a damaged layer is done without");
+        self.record.layers.retain(|l| l.file != file);
+        self.damaged.push(damage.clone());
+        self.plan(plan.target).map_err(|_| Error::Damaged(Box::new(damage)))
     }
 }

@@ -406,7 +406,9 @@ mod tests {
     #[test]
     fn every_op_round_trips() {
         let mut bytes = Vec::new();
-        every_op().iter().for_each(|op| op.put(&mut bytes));
+        for op in every_op() {
+            op.put(&mut bytes);
+        }
         let mut r = Reader::new(&bytes);
         for op in every_op() {
             assert_eq!(Op::read(&mut r).unwrap(), op);

@@ -12,12 +12,14 @@ use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
 use crate::format::state::{ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, page_end};
+use crate::options::WriterOptions;
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
 use crate::storage::{AppendFile, read_range};
 use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
 
-/// Ops are gathered in pieces of about this size.
-const PIECE: usize = 1 << 20;
+/// Ops are gathered in pieces of about as many frames, and of no more bytes than these: a piece with its last op fits in one frame.
+const PIECE_FRAMES: usize = 16;
+const MAX_PIECE: usize = 1 << 20;
 
 /// Whether a configuration value belongs to the data or to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +73,7 @@ impl Batch {
         let token = shared.tenancy();
         let began = shared.newest();
         Batch {
-            ops: Ops::new(shared.options.batch_bytes),
+            ops: Ops::new(&shared.options),
             shared,
             token,
             began,
@@ -216,7 +218,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there.
+    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there. At most the
+    /// batch's own position, and never before an earlier redo point: else the commit is refused.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
         self.op(&Op::RedoPoint(position))?;
         self.effects.push(Effect::Redo(position));
@@ -289,7 +292,7 @@ impl Batch {
                 "an earlier change to this batch failed: drop it and build it again".into(),
             ));
         }
-        let mut ops = std::mem::replace(&mut self.ops, Ops::new(0));
+        let mut ops = std::mem::replace(&mut self.ops, Ops::new(&shared.options));
         let assembled = Assembled {
             timestamp,
             durability,
@@ -453,6 +456,7 @@ fn check_page(size: PageSize, page: PageId) -> Result<()> {
 pub(super) struct Ops {
     pieces: Vec<Vec<u8>>,
     bytes: usize,
+    piece: usize,
     bound: usize,
     spill: Option<Spill>,
     /// A change could not be taken in: what is here is not what the host asked for.
@@ -470,8 +474,9 @@ struct Spill {
 }
 
 impl Ops {
-    fn new(bound: usize) -> Ops {
-        Ops { pieces: Vec::new(), bytes: 0, bound, spill: None, broken: false }
+    fn new(options: &WriterOptions) -> Ops {
+        let piece = options.frame_bytes.saturating_mul(PIECE_FRAMES).min(MAX_PIECE);
+        Ops { pieces: Vec::new(), bytes: 0, piece, bound: options.batch_bytes, spill: None, broken: false }
     }
 
     fn put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
@@ -481,7 +486,7 @@ impl Ops {
     }
 
     fn try_put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
-        if self.pieces.last().is_none_or(|p| p.len() >= PIECE) {
+        if self.pieces.last().is_none_or(|p| p.len() >= self.piece) {
             if self.bytes > self.bound {
                 self.spill(shared)?;
             }

@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn version(at: u64) -> Version {
-        Version { crc: at as u32, chain: 0, at: Position::new(at) }
+        Version { crc: u32::try_from(at).unwrap(), chain: 0, at: Position::new(at) }
     }
 
     #[test]

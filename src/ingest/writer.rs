@@ -52,16 +52,12 @@ impl Writer {
         let scope = format!("w{:08x}", node.get());
         remove_leftovers(storage.as_ref(), &scope)?;
 
-        let (timeline, known) = {
-            let state = catalog.current()?;
-            let record = state.node(node)?;
-            (record.timeline, record.known)
-        };
+        let timeline = catalog.current()?.node(node)?.timeline;
         let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };
         let recovered = recover(&log)?;
-        // Numbers that were acknowledged must not be given again to other commits.
-        log.check_end(recovered.at.state.position, known)?;
         let position = recovered.at.state.position;
+        // Numbers that were acknowledged must not be given again to other commits.
+        log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
         let epoch = catalog.append(actor, |state| {
             let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
@@ -230,7 +226,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
-    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
+    log.make_durable(&newest)?;
     log.storage.evict(&newest.path).map_err(|e| Error::io("evict", &newest.path, e))?;
     let reader = log.open(&newest)?;
     let next_sequence = newest.sequence + 1;

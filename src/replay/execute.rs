@@ -175,8 +175,10 @@ impl RestoreRun<'_> {
             proven.fetch_add(p, Ordering::Relaxed);
             unproven.fetch_add(u, Ordering::Relaxed);
             read.fetch_add(std::mem::take(&mut rebuilder.bytes_read), Ordering::Relaxed);
+            // Counted under the lock: what is reported never goes back.
+            let mut progress = progress.lock();
             let done = written.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
-            if let Some(progress) = progress.lock().as_mut() {
+            if let Some(progress) = progress.as_mut() {
                 progress(Progress { bytes_done: done, bytes_total: total });
             }
             Ok(())

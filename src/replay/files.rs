@@ -8,9 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::sink::PageSink;
@@ -29,6 +32,20 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
 fn sync_dir(path: &Path) -> Result<()> {
     let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
+}
+
+/// Creates a directory and what is missing above it, each durable in its parent.
+fn create_dirs(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+                return Err(failed("create directory", dir)(e));
+            }
+            _ => sync_dir(parent(dir))?,
+        }
+    }
+    Ok(())
 }
 
 /// Renames without replacing.
@@ -65,20 +82,98 @@ fn create(path: &Path, length: u64) -> Result<File> {
     Ok(file)
 }
 
-type Files = BTreeMap<SpaceId, (PathBuf, File)>;
+/// Where the next bytes that are no hole begin, at or after `from`; `None` where there are none.
+fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    use rustix::io::Errno;
+    // Moves the file's cursor, which nothing here relies on.
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that does not tell.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(Some(from)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// After so many bytes the disk is set to work, while more is being rebuilt.
+const EARLY_SYNC: u64 = 8 << 20;
+
+type Opened = BTreeMap<SpaceId, (PathBuf, File)>;
+
+/// Files being written, by any number of threads. Syncing begins while they are written: it takes as long as rebuilding the pages,
+/// and the two need different parts of the machine.
+/// A thread that syncs, and what wakes it.
+type Syncer = (Sender<()>, JoinHandle<Result<()>>);
+
+#[derive(Debug)]
+struct Files {
+    opened: Arc<Opened>,
+    /// Bytes written so far.
+    written: AtomicU64,
+    /// The thread that syncs, and what wakes it; there is none for a small state.
+    syncer: Mutex<Option<Syncer>>,
+}
+
+impl Files {
+    fn new(opened: Opened) -> Files {
+        Files { opened: Arc::new(opened), written: AtomicU64::new(0), syncer: Mutex::default() }
+    }
+
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let (path, file) = self.get(space)?;
+        file.write_all_at(bytes, offset).map_err(failed("write", path))?;
+        let len = bytes.len() as u64;
+        let before = self.written.fetch_add(len, Ordering::Relaxed);
+        if before / EARLY_SYNC != (before + len) / EARLY_SYNC {
+            self.sync_early();
+        }
+        Ok(())
+    }
+
+    fn get(&self, space: SpaceId) -> Result<&(PathBuf, File)> {
+        self.opened.get(&space).ok_or_else(|| Error::host("a space that was not announced"))
+    }
+
+    /// Wakes the thread that syncs. Where it cannot be started, the sync at the end does it all.
+    fn sync_early(&self) {
+        let mut syncer = self.syncer.lock();
+        if syncer.is_none() {
+            let (wake, woken) = mpsc::channel();
+            let opened = Arc::clone(&self.opened);
+            let run = move || {
+                while woken.recv().is_ok() {
+                    while woken.try_recv().is_ok() {}
+                    for (path, file) in opened.values() {
+                        file.sync_data().map_err(failed("sync", path))?;
+                    }
+                }
+                Ok(())
+            };
+            *syncer = std::thread::Builder::new().name("rewound-sync".into()).spawn(run).ok().map(|h| (wake, h));
+        }
+        if let Some((wake, _)) = syncer.as_ref() {
+            // It has ended where a sync failed, which is reported in the end.
+            let _ = wake.send(());
+        }
+    }
+
+    /// Makes everything durable. An error of an early sync is an error here: the system reports it only once.
+    fn sync_all(&self) -> Result<()> {
+        if let Some((wake, thread)) = self.syncer.lock().take() {
+            drop(wake);
+            thread.join().unwrap_or_else(|_| Err(Error::host("a thread that syncs panicked")))?;
+        }
+        self.opened.values().try_for_each(|(path, file)| file.sync_all().map_err(failed("sync", path)))
+    }
+}
 
 fn write(files: &OnceLock<Files>, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-    let Some((path, file)) = files.get().and_then(|f| f.get(&space)) else {
-        return Err(Error::host("a space that was not announced"));
-    };
-    file.write_all_at(bytes, offset).map_err(failed("write", path))
+    let files = files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
+    files.write(space, offset, bytes)
 }
 
 fn sync_all(files: &OnceLock<Files>) -> Result<()> {
-    for (path, file) in files.get().into_iter().flat_map(BTreeMap::values) {
-        file.sync_all().map_err(failed("sync", path))?;
-    }
-    Ok(())
+    files.get().map_or(Ok(()), Files::sync_all)
 }
 
 /// A directory that is not there yet, or is empty.
@@ -136,18 +231,15 @@ impl NewDir {
 
 impl PageSink for NewDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        let above = parent(&self.staging);
-        if !above.as_os_str().is_empty() {
-            fs::create_dir_all(above).map_err(failed("create directory", above))?;
-        }
+        create_dirs(parent(&self.staging))?;
         fs::DirBuilder::new().create(&self.staging).map_err(failed("create directory", &self.staging))?;
-        let mut files = Files::new();
+        let mut files = Opened::new();
         for (id, space) in spaces {
             let path = self.staging.join(&space.name);
             let file = create(&path, space.length)?;
             files.insert(*id, (path, file));
         }
-        let _ = self.files.set(files);
+        let _ = self.files.set(Files::new(files));
         Ok(())
     }
 
@@ -189,11 +281,17 @@ impl NewFiles {
         Ok(NewFiles { targets: all, files: OnceLock::new() })
     }
 
-    /// Makes all files durable and gives them their names, one after the other.
+    /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
     pub fn publish(&self) -> Result<()> {
         sync_all(&self.files)?;
-        for (target, staging) in self.targets.values() {
-            rename_new(staging, target)?;
+        for (count, (target, staging)) in self.targets.values().enumerate() {
+            if let Err(e) = rename_new(staging, target) {
+                for (target, _) in self.targets.values().take(count) {
+                    // The error that stopped the others is the one to act on.
+                    let _ = fs::remove_file(target);
+                }
+                return Err(e);
+            }
         }
         self.targets.values().try_for_each(|(target, _)| sync_dir(parent(target)))
     }
@@ -206,14 +304,16 @@ impl PageSink for NewFiles {
                 return Err(Error::NoSuchSpace { space: name.clone(), node: "the target".into() });
             }
         }
-        let mut files = Files::new();
+        if let Some(space) = spaces.values().find(|s| !self.targets.contains_key(&s.name)) {
+            return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
+        }
+        let mut files = Opened::new();
         for (id, space) in spaces {
-            let Some((_, staging)) = self.targets.get(&space.name) else {
-                return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
-            };
+            let Some((_, staging)) = self.targets.get(&space.name) else { continue };
+            create_dirs(parent(staging))?;
             files.insert(*id, (staging.clone(), create(staging, space.length)?));
         }
-        let _ = self.files.set(files);
+        let _ = self.files.set(Files::new(files));
         Ok(())
     }
 
@@ -247,7 +347,7 @@ pub(crate) struct DeltaDir {
 impl DeltaDir {
     /// The directory is created where it is not there.
     pub fn new(dir: &Path) -> Result<DeltaDir> {
-        fs::create_dir_all(dir).map_err(failed("create directory", dir))?;
+        create_dirs(dir)?;
         Ok(DeltaDir {
             dir: dir.to_owned(),
             files: OnceLock::new(),
@@ -271,9 +371,8 @@ impl DeltaDir {
 
     /// Writes the pages that differ; `old` is a buffer.
     fn write_differing(&self, space: SpaceId, offset: u64, bytes: &[u8], old: &mut [u8]) -> Result<()> {
-        let Some((path, file)) = self.files.get().and_then(|f| f.get(&space)) else {
-            return Err(Error::host("a space that was not announced"));
-        };
+        let files = self.files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
+        let (path, file) = files.get(space)?;
         let page = self.page_sizes.get().and_then(|p| p.get(&space)).copied().unwrap_or(4096);
         file.read_exact_at(old, offset).map_err(failed("read", path))?;
         // Neighbouring pages that differ are written in one call.
@@ -289,7 +388,7 @@ impl DeltaDir {
             }
             let run = bytes.get(begin..at.min(bytes.len())).unwrap_or_default();
             if !run.is_empty() {
-                file.write_all_at(run, offset + begin as u64).map_err(failed("write", path))?;
+                files.write(space, offset + begin as u64, run)?;
                 self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
             }
             at += page;
@@ -308,7 +407,7 @@ impl PageSink for DeltaDir {
         .and_then(|()| file.sync_all())
         .map_err(failed("write", &marker))?;
         sync_dir(&self.dir)?;
-        let mut files = Files::new();
+        let mut files = Opened::new();
         let mut sizes = BTreeMap::new();
         for (id, space) in spaces {
             let path = self.dir.join(&space.name);
@@ -318,7 +417,7 @@ impl PageSink for DeltaDir {
             files.insert(*id, (path, file));
             sizes.insert(*id, space.page_size.bytes());
         }
-        let _ = (self.files.set(files), self.page_sizes.set(sizes));
+        let _ = (self.files.set(Files::new(files)), self.page_sizes.set(sizes));
         Ok(())
     }
 
@@ -328,14 +427,20 @@ impl PageSink for DeltaDir {
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> Result<()> {
         const STEP: usize = 1 << 20;
+        let files = self.files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
+        let (path, file) = files.get(space)?;
         let zeros = vec![0; STEP];
         let mut old = vec![0; STEP];
-        let mut done = 0;
-        while done < length {
-            let step = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            // Holes are zero already, and a stretch of terabytes may be one.
+            let Some(data) = next_data(file, at).map_err(failed("look for data in", path))? else { break };
+            // A step is a multiple of every page size: what begins at a step begins at a page.
+            at += data.saturating_sub(at) / STEP as u64 * STEP as u64;
+            let step = usize::try_from(end.saturating_sub(at)).unwrap_or(STEP).min(STEP);
             let (zeros, old) = (zeros.get(..step).unwrap_or_default(), old.get_mut(..step).unwrap_or_default());
-            self.write_differing(space, offset + done, zeros, old)?;
-            done += step as u64;
+            self.write_differing(space, at, zeros, old)?;
+            at += STEP as u64;
         }
         Ok(())
     }

@@ -45,17 +45,17 @@ pub(crate) struct LogEnd {
 
 /// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
 ///
-/// The catalog may speak of a later position (`known`) than the log holds: then the newest segments are lost or put back to an older state.
-pub(crate) fn log_end(log: &Log, known: Position) -> Result<LogEnd> {
+/// The catalog may speak of a later position than the log holds: then the newest segments are lost or put back to an older state.
+pub(crate) fn log_end(log: &Log, record: &NodeRecord) -> Result<LogEnd> {
     let end = newest_commit(log)?;
-    log.check_end(end.position, known)?;
+    log.check_end(end.position, record.durable_end())?;
     Ok(end)
 }
 
 /// Where the log can be read to, and what is wrong with it beyond that.
-fn readable_end(log: &Log, known: Position) -> Result<(LogEnd, Option<Error>)> {
+fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Option<Error>)> {
     match newest_commit(log) {
-        Ok(end) => Ok((end, log.check_end(end.position, known).err())),
+        Ok(end) => Ok((end, log.check_end(end.position, record.durable_end()).err())),
         Err(damage) if damage.is_damage() => {
             // The beginning of the damaged segment says where the ones before it end.
             let mut segment = log.newest()?;
@@ -80,15 +80,14 @@ impl LogEnd {
 fn newest_commit(log: &Log) -> Result<LogEnd> {
     let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
     let reader = log.open(&newest)?;
-    let end = match reader.seal() {
-        Some(seal) => LogEnd::of(&seal.state),
-        None => {
-            let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-            LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
-        }
+    let end = if let Some(seal) = reader.seal() {
+        LogEnd::of(&seal.state)
+    } else {
+        let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
+        LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
     };
     // After the look, as a writer may be adding to it.
-    log.storage.sync_file(&newest.path).map_err(|e| Error::io("sync", &newest.path, e))?;
+    log.make_durable(&newest)?;
     Ok(end)
 }
 
@@ -107,7 +106,7 @@ fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
 
 /// The restorable window; an error that says why where there is none.
 pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
-    window_up_to(log, record, target, log_end(log, record.known)?, false)
+    window_up_to(log, record, target, log_end(log, record)?, false)
 }
 
 fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, lenient: bool) -> Result<Window> {
@@ -141,7 +140,7 @@ fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, le
 /// Finds the commit that a target names.
 pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result<Resolved> {
     // Damage at the end of the log does not keep from what lies before it.
-    let (end, damage) = readable_end(log, record.known)?;
+    let (end, damage) = readable_end(log, record)?;
     let or_damage = |e: Error| damage.clone().unwrap_or(e);
     let window = window_up_to(log, record, target, end, true).map_err(or_damage)?;
     let after = || {

@@ -69,6 +69,8 @@ pub struct RestoreReport {
     pub commits_replayed: u64,
     /// Layers used, the snapshot included.
     pub layers: usize,
+    /// Damage met in layers, which the restore did without: the state is exact all the same, the archive needs a look.
+    pub damaged: Vec<String>,
     /// Pages proven equal, by CRC-32, to what the engine handed in.
     pub pages_proven: u64,
     /// Pages last changed by a byte range or by cutting the space, which have no CRC-32 of their own; their bytes are authenticated all the same.

@@ -4,6 +4,7 @@
 //! sorted and written to a temporary file under a key that is never stored; each such run covers a
 //! stretch of the log, so runs are applied one after the other.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -21,7 +22,7 @@ use crate::format::state::NodeState;
 use crate::options::ReplayOptions;
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, frame_error};
 use crate::types::{PageId, Position, SpaceId};
-use crate::wal::{Log, Visit, fold_ops};
+use crate::wal::{Log, Visit, fold_op};
 
 /// Bytes of ops in a piece of memory, and about as many in a frame of a run on disk.
 const CHUNK: usize = 1 << 20;
@@ -52,6 +53,8 @@ struct OpRef {
     chunk: u32,
     offset: u32,
     len: u32,
+    /// Whether it sets the whole page: what came before it does not matter then.
+    full: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +87,7 @@ struct RunFrame {
 }
 
 impl Ops {
-    fn push(&mut self, page: PageId, number: u64, op: &[u8]) {
+    fn push(&mut self, page: PageId, number: u64, full: bool, op: &[u8]) {
         if self.chunks.last().is_none_or(|c| c.len() + op.len() > c.capacity()) {
             self.chunks.push(Vec::with_capacity(CHUNK.max(op.len())));
             self.bytes += CHUNK.max(op.len());
@@ -95,7 +98,7 @@ impl Ops {
             let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
             last.extend_from_slice(op);
-            self.refs.push(OpRef { page, number, chunk, offset, len });
+            self.refs.push(OpRef { page, number, chunk, offset, len, full });
         }
     }
 
@@ -109,8 +112,20 @@ impl Ops {
         self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize)).unwrap_or_default()
     }
 
+    /// Sorts by page, each page's in order, and drops what a later full image of the page makes superfluous. So a page
+    /// takes no more patches than the writer's bound on their chain, however often it was written.
     fn sort(&mut self) {
-        self.refs.sort_unstable_by_key(|r| (r.page, r.number));
+        // Backwards, so that the last full image of a page is met before what it supersedes.
+        self.refs.sort_unstable_by_key(|r| Reverse((r.page, r.number)));
+        let mut superseded = None;
+        self.refs.retain(|r| {
+            let keep = superseded != Some(r.page);
+            if r.full {
+                superseded = Some(r.page);
+            }
+            keep
+        });
+        self.refs.reverse();
     }
 }
 
@@ -161,9 +176,8 @@ impl Tail {
             let bytes = commit_ops.get(at..r.offset()).unwrap_or_default();
             at = r.offset();
             match op {
-                Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
-                    ops.push(page, *number, bytes);
-                }
+                Op::PageFull { page, .. } => ops.push(page, *number, true, bytes),
+                Op::PagePatch { page, .. } | Op::Range { page, .. } => ops.push(page, *number, false, bytes),
                 Op::SetLength(space, length) => {
                     let now = self.state.spaces.get(&space).map_or(0, |s| s.length);
                     if length < now {
@@ -177,7 +191,7 @@ impl Tail {
                 }
                 _ => {}
             }
-            fold_ops(&mut self.state, bytes, decoder, path, offset, &mut |_| {})?;
+            fold_op(&mut self.state, &op, decoder, path, offset)?;
             *number += 1;
         }
         Ok(())

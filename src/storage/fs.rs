@@ -18,11 +18,14 @@
 //! Files are readable by their owner only. Names that are not made of the
 //! characters of our paths (`lost+found`, say) are not ours, and are not listed.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::path::{check, check_dir, is_name};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
@@ -41,6 +44,9 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Clone, Debug)]
 pub struct FsStorage {
     root: PathBuf,
+    /// Directories whose entries this process has made durable: the same few are asked for again and again, and syncing one
+    /// waits for the disk even where there is nothing to write.
+    durable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl FsStorage {
@@ -51,7 +57,7 @@ impl FsStorage {
         let root = root.into();
         // Fails only for an empty path or a lost working directory; each later call then says so.
         let root = std::path::absolute(&root).unwrap_or(root);
-        FsStorage { root }
+        FsStorage { root, durable: Arc::default() }
     }
 
     /// The directory, as an absolute path.
@@ -118,7 +124,20 @@ impl Storage for FsStorage {
     /// parent: those lie outside of the storage, where no `sync_dir` reaches them.
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let dir = self.dir(path)?;
-        if path.is_empty() { create_root(&dir) } else { create_one_dir(&dir) }
+        if path.is_empty() { create_root(&dir) } else { create_one_dir(&dir).map(drop) }
+    }
+
+    fn create_dir_durable(&self, path: &str) -> io::Result<()> {
+        let dir = self.dir(path)?;
+        // Held to the end: who finds a directory that another thread has just created must not go on before it is durable.
+        let mut durable = self.durable.lock();
+        let created = create_one_dir(&dir)?;
+        // One that had to be created, though it was noted, has been removed by somebody in between.
+        if created || !durable.contains(&dir) {
+            self.sync_dir(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
+            durable.insert(dir);
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
@@ -306,10 +325,11 @@ impl Drop for FsLock {
     }
 }
 
-fn create_one_dir(dir: &Path) -> io::Result<()> {
+/// Tells whether it had to be created.
+fn create_one_dir(dir: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        result => result,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -59,6 +59,13 @@ pub trait Storage: Debug + Send + Sync {
     /// Makes the entries of a directory durable. `""` is the archive itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
 
+    /// Creates a directory where it is not there, and makes its entry in the parent durable, which has to be there. An implementation
+    /// that knows of an entry that it is durable need not sync it again.
+    fn create_dir_durable(&self, path: &str) -> io::Result<()> {
+        self.create_dir(path)?;
+        self.sync_dir(path.rsplit_once('/').map_or("", |(parent, _)| parent))
+    }
+
     /// Names and lengths in a directory, in no order; empty where there is none.
     fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
 
@@ -133,13 +140,10 @@ fn failed_before() -> io::Error {
 
 /// Creates a directory and its missing parents, each durable in its parent.
 pub(crate) fn create_dir_durable(storage: &dyn Storage, path: &str) -> Result<()> {
-    let mut parent = "";
     let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
     for end in ends {
         let dir = path.get(..end).unwrap_or(path);
-        storage.create_dir(dir).map_err(|e| Error::io("create directory", dir, e))?;
-        storage.sync_dir(parent).map_err(|e| Error::io("sync directory", parent, e))?;
-        parent = dir;
+        storage.create_dir_durable(dir).map_err(|e| Error::io("create directory", dir, e))?;
     }
     Ok(())
 }

@@ -55,17 +55,6 @@ fn hex(text: &str, digits: usize) -> Option<u64> {
 }
 
 impl Log {
-    /// Compares where the log ends with the newest position that the catalog speaks of.
-    pub fn check_end(&self, end: Position, known: Position) -> Result<()> {
-        if end >= known {
-            return Ok(());
-        }
-        let dir = timeline_dir(self.node, self.timeline);
-        let expected = format_args!("commits up to LSN {known} at least, of which the catalog speaks");
-        let found = format_args!("commits up to LSN {end}");
-        Err(Error::damage(DamageKind::Missing, dir, 0, "end of the log", expected, found))
-    }
-
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
         let dir = timeline_dir(self.node, self.timeline);
@@ -118,6 +107,25 @@ impl Log {
             }
         }
         Ok(None)
+    }
+
+    /// Refuses a log that ends before a position which the catalog says was durable: its end is gone.
+    pub fn check_end(&self, end: Position, durable: Position) -> Result<()> {
+        if end >= durable {
+            return Ok(());
+        }
+        let path = self.newest()?.map_or_else(|| timeline_dir(self.node, self.timeline), |s| s.path);
+        let expected = format_args!("commits up to LSN {durable}, as the catalog says");
+        let found = format_args!("none after LSN {end}");
+        Err(Error::damage(DamageKind::Missing, path, 0, "end of the log", expected, found))
+    }
+
+    /// Makes a segment durable that another process may have written and not synced, or synced and not yet durably named.
+    pub fn make_durable(&self, segment: &SegmentRef) -> Result<()> {
+        let path = &segment.path;
+        self.storage.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
+        let dir = group_dir(self.node, self.timeline, segment.sequence);
+        self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
     }
 
     /// The oldest segment.

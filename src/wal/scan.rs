@@ -161,18 +161,14 @@ impl SegmentReader {
         let mut partial = false;
         // The end of the last whole commit or tick.
         let mut whole = (stream.index(), self.file.header_len(), stream.chain());
-        let mut stopped = false;
+        let (mut stopped, mut looked) = (false, None);
         let (stop_offset, stop_error) = 'frames: loop {
             let (header, offset, plaintext) = match stream.next()? {
                 Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
                 Step::Stop { offset, error: Some(error) } if self.seal.is_none() && successor.is_none() => {
                     let index = stream.index();
-                    if !self.durable_frame_beyond(offset, index)? {
+                    if !self.came_meanwhile(offset, index, &mut looked, error)? {
                         break 'frames (offset, None);
-                    }
-                    // Either damage, or a writer is at work and the frame came after it was looked for: then it is there now.
-                    if self.file.frame(offset, None, &mut Vec::new()).is_err() {
-                        return Err(error);
                     }
                     stream = FrameStream::resume(&self.file, end, offset, index)?;
                     continue;
@@ -224,9 +220,8 @@ impl SegmentReader {
                     known_until = known_until.max(timestamp);
                 }
                 FrameKind::Tick => {
-                    let mut r = Reader::new(plaintext);
-                    let until = r.u64("tick").map(Timestamp::from_nanos);
-                    let until = until.map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                    let until = Reader::new(plaintext).u64("tick").map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                    let until = Timestamp::from_nanos(until);
                     if until < known_until || header.first != position.get() || partial {
                         return Err(bad("tick", &known_until, &until));
                     }
@@ -254,6 +249,19 @@ impl SegmentReader {
         }
         let link = link(&self.file.header().encode(), self.file.commitment(), &facts, position);
         Ok(ScanEnd { position, timestamp, known_until, facts, link, stopped })
+    }
+
+    /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, a writer is
+    /// at work and the frame came after it was looked for; an error, it is damaged. `looked`: where this was asked last.
+    fn came_meanwhile(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
+        if !self.durable_frame_beyond(offset, index)? {
+            return Ok(false);
+        }
+        let again = looked.replace(offset) == Some(offset);
+        if again || self.file.frame(offset, None, &mut Vec::new()).is_err() {
+            return Err(error);
+        }
+        Ok(true)
     }
 
     /// Decides whether the end that a scan found is the end of the segment.
@@ -341,16 +349,28 @@ pub(crate) fn fold_ops<'a>(
     let mut r = Reader::new(ops);
     while !r.is_empty() {
         let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
-        let plain = match op {
-            Op::SetConfig { value, .. } => Some(plain(&value, decoder, path, offset)?),
-            _ => None,
-        };
-        if let Some(effect) = op.effect(plain.as_deref()) {
-            apply(state, &effect, path, offset)?;
-        }
+        fold_op(state, &op, decoder, path, offset)?;
         each(&op);
     }
     Ok(())
+}
+
+/// Applies one op to the state beside the pages.
+pub(crate) fn fold_op(
+    state: &mut NodeState,
+    op: &Op<'_>,
+    decoder: &mut Decoder,
+    path: &str,
+    offset: u64,
+) -> Result<()> {
+    let plain = match op {
+        Op::SetConfig { value, .. } => Some(plain(value, decoder, path, offset)?),
+        _ => None,
+    };
+    match op.effect(plain.as_deref()) {
+        Some(effect) => apply(state, &effect, path, offset),
+        None => Ok(()),
+    }
 }
 
 fn apply(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {

@@ -115,3 +115,17 @@ fn free_space_is_known() {
     let (_dir, storage) = storage();
     assert!(storage.free_space().unwrap().unwrap() > 0);
 }
+
+#[test]
+fn a_directory_that_was_removed_is_created_again() {
+    let (_dir, storage) = storage();
+    for _ in 0..2 {
+        storage.create_dir_durable("a").unwrap();
+        storage.create_dir_durable("a/b").unwrap();
+        assert!(storage.root().join("a/b").is_dir());
+        std::fs::remove_dir(storage.root().join("a/b")).unwrap();
+    }
+    storage.create_dir_durable("a/b").unwrap();
+    assert!(storage.root().join("a/b").is_dir());
+    assert!(storage.create_dir_durable("no/b").is_err());
+}

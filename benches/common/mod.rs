@@ -1,0 +1,104 @@
+//! What the benchmarks share: ratios measured side by side, a directory for what is made once, a small generator.
+
+#![allow(dead_code, reason = "each benchmark uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, reason = "stops at a surprise")]
+
+pub mod tpcb;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Whether the run is to be short: `-- --test` or `-- --quick`.
+pub fn quick() -> bool {
+    std::env::args().any(|a| a == "--test" || a == "--quick")
+}
+
+/// Where benchmarks work: a real disk, as the temporary directory often is none.
+pub fn work_dir() -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// How long one call takes.
+pub fn time(f: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    f();
+    begun.elapsed()
+}
+
+/// The median.
+pub fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// What several runs of the same took.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The median.
+    pub median: Duration,
+    /// The shortest: what is left where other work on the machine disturbs the rest.
+    pub best: Duration,
+}
+
+impl Times {
+    /// Of all runs.
+    pub fn of(mut all: Vec<Duration>) -> Times {
+        let median = median(&mut all);
+        Times { median, best: all[0] }
+    }
+
+    /// This ÷ the other: medians, and the shortest.
+    pub fn over(self, other: Times) -> String {
+        format!("{:.2} (best {:.2})", ratio(self.median, other.median), ratio(self.best, other.best))
+    }
+}
+
+/// Runs all in turn, `rounds` times, so that a disturbance meets all of them.
+pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); N]) -> [Times; N] {
+    let mut times = vec![Vec::new(); N];
+    for round in 0..=rounds {
+        for (run, times) in runs.iter_mut().zip(&mut times) {
+            let took = time(run);
+            // The first round warms up.
+            if round > 0 || rounds == 0 {
+                times.push(took);
+            }
+        }
+    }
+    std::array::from_fn(|i| Times::of(std::mem::take(&mut times[i])))
+}
+
+/// Gigabytes (10^9 bytes) a second.
+pub fn gbps(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / 1e9
+}
+
+/// a ÷ b.
+pub fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
+
+/// xorshift64: the same numbers in every run.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `below`.
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % below
+    }
+
+    /// Fills with bytes that do not compress.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            self.below(1);
+            let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Opening a writer over a segment that was not sealed, as after a crash: all of it is read, authenticated and folded.
+//!
+//! Opening also takes the lock, brings the catalog up to date and enters the new tenure there, which costs some syncs: the same
+//! for a log of one commit, which is timed beside it.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rewound::{Archive, Durability, KeyFile, Node, Origin, WriterOptions};
+
+use common::tpcb::{bytes_below, copy_dir};
+use common::{Random, gbps, quick, side_by_side, work_dir};
+
+/// An archive whose newest segment has no seal: a copy of one that is still being written.
+fn unsealed(name: &str, bytes: usize) -> (PathBuf, Node) {
+    let (live, path) = (work_dir().join("live"), work_dir().join(name));
+    for dir in [&live, &path] {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    let key = || KeyFile::from_bytes([1; 32]);
+    let node = Archive::create(&live, key()).unwrap().create_node("n", Origin::Empty).unwrap();
+    let mut options = WriterOptions::default();
+    options.segment_bytes = 1 << 30;
+    let writer = node.open_writer_with(options).unwrap();
+    let mut record = vec![0; 4 << 10];
+    let mut random = Random(88_172_645_463_325_252);
+    for _ in 0..bytes.div_ceil(record.len()) {
+        random.fill(&mut record);
+        let mut batch = writer.batch();
+        batch.log_record(&record).unwrap();
+        batch.commit(Durability::Buffered).unwrap();
+    }
+    writer.flush().unwrap();
+    copy_dir(&live, &path);
+    drop(writer);
+    std::fs::remove_dir_all(live).unwrap();
+    let node = Archive::open(&path, key()).unwrap().node("n").unwrap();
+    (path, node)
+}
+
+fn recovery(c: &mut Criterion) {
+    let bytes = if quick() { 8 << 20 } else { 64 << 20 };
+    let (path, node) = unsealed("unsealed", bytes);
+    let (empty_path, empty) = unsealed("unsealed-empty", 1);
+    let log = bytes_below(&path, ".seg");
+    let rounds = if quick() { 3 } else { 25 };
+    let [scan, scan_empty, open, open_empty] = side_by_side(
+        rounds,
+        [
+            &mut || assert!(node.window().is_ok()),
+            &mut || assert!(empty.window().is_ok()),
+            &mut || drop(node.open_writer().unwrap()),
+            &mut || drop(empty.open_writer().unwrap()),
+        ],
+    );
+    let apart = |a: Duration, b| a.checked_sub(b).unwrap_or(a);
+    println!(
+        "{} MiB unsealed: scan {:.1?}, {:.2} GB/s (best {:.2}); open a writer {:.1?}, of which {:.1?} without any log",
+        log >> 20,
+        scan.median,
+        gbps(log, apart(scan.median, scan_empty.median)),
+        gbps(log, apart(scan.best, scan_empty.best)),
+        open.median,
+        open_empty.median,
+    );
+    let mut group = c.benchmark_group("recovery");
+    group.sample_size(10).throughput(Throughput::Bytes(log));
+    group.bench_function("open a writer over an unsealed segment", |b| b.iter(|| node.open_writer().unwrap()));
+    group.bench_function("scan an unsealed segment", |b| b.iter(|| node.window().unwrap()));
+    group.finish();
+    drop((node, empty));
+    std::fs::remove_dir_all(path).unwrap();
+    std::fs::remove_dir_all(empty_path).unwrap();
+}
+
+criterion_group!(benches, recovery);
+criterion_main!(benches);

@@ -1,0 +1,94 @@
+//! Restoring a SQLite database of 100 MB and 40,000 transactions of log, against copying the result with `std::fs::copy` and `fsync`.
+//!
+//! The archive is made once, under `target/`.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rewound::{Archive, CompactOptions, Durability, Node, Target};
+
+use common::tpcb::{Archived, Spec, archived, bytes_below, copy_dir, key};
+use common::{quick, side_by_side, work_dir};
+
+fn spec() -> Spec {
+    let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
+    Spec { scale, transactions, durability: Durability::Buffered, segment_bytes: 2 << 20 }
+}
+
+/// The same archive, with layers over all of its log.
+fn with_layers(plain: &Archived) -> Node {
+    let path = plain.archive.with_file_name("layers");
+    let done = plain.archive.with_file_name("layers.done");
+    if !done.exists() {
+        let _ = std::fs::remove_dir_all(&path);
+        copy_dir(&plain.archive, &path);
+        let mut options = CompactOptions::default();
+        options.layer_log_bytes = 2 << 20;
+        let node = Archive::open(&path, key()).unwrap().node("sqlite").unwrap();
+        println!("{:?}", node.maintain(&options).unwrap());
+        std::fs::write(done, "").unwrap();
+    }
+    Archive::open(&path, key()).unwrap().node("sqlite").unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_file(to);
+    std::fs::copy(from, to).unwrap();
+    File::open(to).unwrap().sync_all().unwrap();
+    File::open(to.parent().unwrap()).unwrap().sync_all().unwrap();
+}
+
+fn restore(node: &Node, to: &Path) {
+    let _ = std::fs::remove_file(to);
+    node.restore(Target::Latest).into_file(to).unwrap();
+}
+
+fn restores(c: &mut Criterion) {
+    let plain = archived(&spec());
+    let node = plain.node();
+    let layered = with_layers(&plain);
+    let out = work_dir().join("restored.db");
+    let expected = std::fs::read(&plain.state).unwrap();
+    for node in [&node, &layered] {
+        let _ = std::fs::remove_file(&out);
+        println!("{}", node.restore(Target::Latest).into_file(&out).unwrap());
+        assert!(std::fs::read(&out).unwrap() == expected, "the restore differs");
+    }
+    let rounds = if quick() { 3 } else { 15 };
+    let [cp, log, layers] = side_by_side(
+        rounds,
+        [&mut || copy(&plain.state, &out), &mut || restore(&node, &out), &mut || restore(&layered, &out)],
+    );
+    let mb = |bytes: u64| bytes >> 20;
+    println!(
+        "{} MiB of state, {} MiB of log ({} B a transaction), {} MiB of parts; copy + fsync {:.1} ms",
+        mb(expected.len() as u64),
+        mb(plain.log_bytes),
+        plain.log_bytes / spec().transactions,
+        mb(bytes_below(&plain.archive, ".part")),
+        cp.median.as_secs_f64() * 1e3,
+    );
+    for (name, times) in [("log", log), ("layers", layers)] {
+        println!(
+            "snapshot and {name:<6} {:7.1} ms, {} × (copy + fsync)",
+            times.median.as_secs_f64() * 1e3,
+            times.over(cp)
+        );
+    }
+
+    let mut group = c.benchmark_group("restore");
+    group.sample_size(10);
+    group.bench_function("copy + fsync", |b| b.iter(|| copy(&plain.state, &out)));
+    group.bench_function("snapshot and log", |b| b.iter(|| restore(&node, &out)));
+    group.bench_function("snapshot and layers", |b| b.iter(|| restore(&layered, &out)));
+    group.finish();
+    let _ = std::fs::remove_file(out);
+}
+
+criterion_group!(benches, restores);
+criterion_main!(benches);

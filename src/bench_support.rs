@@ -1,0 +1,74 @@
+//! What the benchmarks need of the inside. Not public API: anything here may change or go at any time.
+
+use std::sync::Arc;
+
+use crate::crypto::{Backend, KeyFile, Keyring};
+use crate::env::SystemRng;
+use crate::error::{Error, Result};
+use crate::format::frame::FrameKind;
+use crate::format::header::FileKind;
+use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
+use crate::storage::{MemStorage, Storage};
+use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
+
+/// A complete sealed file of frames of one size, with what opens it.
+#[derive(Debug)]
+pub struct SealedFrames {
+    storage: Arc<dyn Storage>,
+    keys: ArchiveKeys,
+}
+
+const PATH: &str = "frames";
+
+impl SealedFrames {
+    /// Seals `total` bytes in frames of `frame_bytes` of plaintext, in memory.
+    pub fn in_memory(backend: Backend, frame_bytes: usize, total: usize) -> Result<SealedFrames> {
+        SealedFrames::build(Arc::new(MemStorage::new()), backend, frame_bytes, total)
+    }
+
+    /// The same in any storage, which must be empty.
+    pub fn build(
+        storage: Arc<dyn Storage>,
+        backend: Backend,
+        frame_bytes: usize,
+        total: usize,
+    ) -> Result<SealedFrames> {
+        let keyring = Keyring::new(KeyFile::from_bytes([1; 32]));
+        let keys = ArchiveKeys::create(ArchiveId::from_bytes([2; 16]), &keyring, backend, Arc::new(SystemRng))?;
+        storage.create_dir("").map_err(|e| Error::io("create directory", "", e))?;
+        storage.create_dir("tmp").map_err(|e| Error::io("create directory", "tmp", e))?;
+        let info = FileInfo {
+            kind: FileKind::Part,
+            node: NodeId::new(1),
+            timeline: TimelineId::new(1),
+            epoch: Epoch::default(),
+            sequence: 0,
+            from: 0,
+            to: 0,
+            created: Timestamp::ZERO,
+            link: [0; 32],
+        };
+        let mut writer = SealedWriter::create(storage.as_ref(), &keys, "bench", info)?;
+        let plaintext: Vec<u8> = (0..=250_u8).cycle().take(frame_bytes).collect();
+        for i in 0..(total / frame_bytes) as u64 {
+            writer.frame(FrameSpec::plain(FrameKind::Block, i, i), &plaintext)?;
+        }
+        writer.publish(PATH, &[])?;
+        Ok(SealedFrames { storage, keys })
+    }
+
+    /// Reads, authenticates and decrypts every frame; gives the bytes of plaintext.
+    pub fn scan(&self) -> Result<u64> {
+        let file = SealedFile::open(self.storage.as_ref(), &self.keys, PATH, FileKind::Part)?;
+        let end = file.trailer()?.map_or(0, |t| t.seal_offset);
+        let mut stream = FrameStream::new(&file, end);
+        let mut bytes = 0;
+        loop {
+            match stream.next()? {
+                Step::Frame { plaintext, .. } => bytes += std::hint::black_box(plaintext).len() as u64,
+                Step::Stop { error: None, .. } => return Ok(bytes),
+                Step::Stop { error: Some(error), .. } => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Golden files: a small archive of format version 1, as it was written once, decoded for ever.
+//!
+//! `tests/golden/v1/` holds the archive, `tests/golden/v1.sums` what it restores to. A change of the
+//! format, or of a choice that the writer makes, has to replace both, in one commit that says so in
+//! `docs/format.md` and `CHANGELOG.md`:
+//!
+//! ```text
+//! cargo test --test it golden::write -- --ignored
+//! ```
+//!
+//! Once a version is released its directory stays as it is, and is only read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rewound::storage::MemStorage;
+use rewound::{Archive, CompactOptions, Durability, Node, Origin, Redo, RedoRecord, Result, Target, WriterOptions};
+use sha2::{Digest, Sha256};
+
+use crate::ledger::{Change, Ledger, Run, lsn, single};
+use crate::support::{TestClock, archive_options, key, quiet};
+
+use Change::{Beside, Create, Drop as DropSpace, Length, Page, Point, Range, Record, RedoPoint};
+use Durability::{Buffered, Synced};
+
+fn place(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Frames so small that a commit of some kilobytes takes several pieces; no cache, so that byte ranges are logged as such.
+fn options() -> WriterOptions {
+    let mut options = quiet();
+    options.frame_bytes = 256;
+    options.image_cache = 0;
+    options
+}
+
+/// Writes the archive: every kind of file, frame, record and catalog event that this version has.
+fn generate() -> MemStorage {
+    let clock = TestClock::new();
+    let mut run = Run { storage: MemStorage::new(), ledger: Ledger::default() };
+    let archive = Archive::create_in(
+        Arc::new(run.storage.clone()),
+        key(),
+        archive_options(&clock, 1).actor("golden", "to be read for ever"),
+    )
+    .unwrap();
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+
+    let writer = node.open_writer_with(options()).unwrap();
+    let commit = |run: &mut Run, writer: &_, durability, changes: &[Change]| {
+        clock.advance(1_000_000);
+        run.commit("n", writer, durability, changes).unwrap()
+    };
+    commit(&mut run, &writer, Synced, &[Create("main"), Page("main", 0, 1, false), Page("main", 4, 2, false)]);
+    commit(&mut run, &writer, Buffered, &[Page("main", 0, 3, true), Range("main", 2, 30, b"a range of bytes")]);
+    commit(&mut run, &writer, Buffered, &[Beside("mark 1"), Record(20), Record(0)]);
+    clock.advance(5_000_000);
+    writer.tick().unwrap();
+    commit(&mut run, &writer, Synced, &[Page("main", 4, 4, true), Point("before the large one")]);
+    let large = [Create("wide"), Record(5_000), Page("wide", 0, 5, false), Page("wide", 2, 6, false), RedoPoint(3)];
+    commit(&mut run, &writer, Synced, &large);
+    commit(&mut run, &writer, Synced, &[Length("main", 1_100), Page("main", 1, 7, false)]);
+    writer.close().unwrap();
+
+    let mut compact = CompactOptions::default();
+    compact.layer_log_bytes = 1_000;
+    compact.replay = single();
+    node.maintain(&compact).unwrap();
+
+    // A segment that a crash left, with zeroed space behind its end, and one that continues it.
+    let writer = node.open_writer_with(options()).unwrap();
+    commit(&mut run, &writer, Synced, &[Page("main", 0, 8, true), Page("wide", 2, 9, true)]);
+    commit(&mut run, &writer, Synced, &[Page("wide", 2, 10, true)]);
+    run.storage = run.storage.fork();
+    drop((writer, node, archive));
+    let archive = Archive::open_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 2)).unwrap();
+    let node = archive.node("n").unwrap();
+    let writer = node.open_writer_with(options()).unwrap();
+    commit(
+        &mut run,
+        &writer,
+        Synced,
+        &[Page("main", 1, 11, true), Page("wide", 0, 12, true), Point("after the crash")],
+    );
+    commit(&mut run, &writer, Buffered, &[DropSpace("main"), Create("other"), Page("other", 0, 13, false)]);
+    writer.cut_segment().unwrap();
+    // A layer of patches against the first layers.
+    compact.snapshot_percent = 1_000_000;
+    node.maintain(&compact).unwrap();
+    assert!(node.layers().unwrap().iter().any(|l| l.from.is_none()), "a snapshot");
+    assert!(node.layers().unwrap().iter().filter(|l| l.from.is_some()).count() > 1, "layers");
+
+    commit(&mut run, &writer, Synced, &[Page("other", 0, 14, true), Beside("mark 2"), RedoPoint(9)]);
+    commit(&mut run, &writer, Synced, &[Page("other", 1, 15, false)]);
+    clock.advance(7_000_000);
+    writer.tick().unwrap();
+    // The newest segment is still being written.
+    run.storage.fork()
+}
+
+fn open(files: &BTreeMap<String, Vec<u8>>) -> Node {
+    let storage = MemStorage::new();
+    for (path, bytes) in files {
+        storage.set_file(path, bytes.as_slice());
+    }
+    let archive = Archive::open_in(Arc::new(storage), key(), archive_options(&TestClock::new(), 9)).unwrap();
+    archive.node("n").unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+/// Digests what is replayed.
+#[derive(Default)]
+struct Records(Vec<u8>, u64);
+
+impl Redo for Records {
+    fn apply(&mut self, record: RedoRecord<'_>) -> Result<()> {
+        self.0.extend_from_slice(&record.lsn.get().to_le_bytes());
+        self.0.extend_from_slice(record.bytes);
+        self.1 += 1;
+        Ok(())
+    }
+}
+
+/// Everything that can be asked of the archive, in lines.
+fn sums(node: &Node) -> String {
+    let mut out = String::new();
+    let window = node.window().unwrap();
+    let _ = writeln!(out, "window {} {} {}", window.earliest.lsn, window.latest.lsn, window.known_until);
+    for (name, point) in node.restore_points().unwrap() {
+        let _ = writeln!(out, "restore point {name:?} {} {}", point.position, point.timestamp);
+    }
+    for layer in node.layers().unwrap() {
+        let from = layer.from.map_or("nothing".to_owned(), |p| p.to_string());
+        let _ = writeln!(out, "layer {from} to {} level {} entries {}", layer.to, layer.level, layer.entries);
+    }
+    for number in 1..=window.latest.lsn.get() {
+        let mut records = Records::default();
+        let restore = node.restore(lsn(number)).options(single()).redo(&mut records);
+        let (report, spaces) = restore.into_memory().unwrap();
+        let _ = writeln!(
+            out,
+            "LSN {} at {} config {:?} environment {:?} mark {:?} records {} {}",
+            report.lsn,
+            report.timestamp,
+            report.config,
+            report.environment,
+            report.mark.map(|m| String::from_utf8(m).unwrap()),
+            records.1,
+            hex(&records.0)
+        );
+        for (name, bytes) in spaces {
+            let _ = writeln!(out, "LSN {number} {name} {} {}", bytes.len(), hex(&bytes));
+        }
+    }
+    out
+}
+
+fn read_dir(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            read_dir(&entry.path(), &format!("{name}/"), files);
+        } else {
+            files.insert(name, fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+fn golden() -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    read_dir(&place("v1"), "", &mut files);
+    files
+}
+
+#[test]
+fn version_1_is_read() {
+    let node = open(&golden());
+    let expected = fs::read_to_string(place("v1.sums")).unwrap();
+    let found = sums(&node);
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count());
+    let latest = node.resolve(&Target::Mark(b"mark 1".to_vec())).unwrap();
+    assert_eq!(latest.lsn.get(), 3);
+}
+
+/// The same seeds give the same bytes. Fails after a change of the format, and after one of zstd's: see the top of this file.
+#[test]
+fn version_1_is_written_the_same() {
+    let (written, golden) = (generate().files(), golden());
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&written), names(&golden));
+    for (path, bytes) in written {
+        let differs = golden[&path].iter().zip(&bytes).position(|(a, b)| a != b);
+        assert!(golden[&path] == bytes, "{path} differs, from byte {differs:?} on");
+    }
+}
+
+#[test]
+#[ignore = "replaces the golden files"]
+fn write() {
+    let files = generate().files();
+    let dir = place("v1");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).unwrap();
+    }
+    for (path, bytes) in &files {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(place("v1.sums"), sums(&open(&files))).unwrap();
+    let total: usize = files.values().map(Vec::len).sum();
+    assert!(total < 300_000, "{total} bytes are too many to keep");
+}
