@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rewound::env::Clock;
 use rewound::storage::{CrashPlan, MemStorage};
 use rewound::{
-    Archive, BaseSpace, Batch, ConfigScope, Consistency, Durability, Error, Lsn, MaintainReport, Node, Origin, PageId,
-    PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
+    Archive, BaseSpace, Batch, CompactOptions, ConfigScope, Consistency, Durability, Error, Lsn, MaintainReport, Node,
+    Origin, PageId, PageSize, PageSource, Position, SpaceId, Target, Timestamp, Writer,
 };
 
 use super::history::{Effect, Model, Moment, Space, State};
@@ -36,6 +36,8 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
 pub struct Desk {
     storage: MemStorage,
     clock: TestClock,
+    /// Whether writers may forget versions of pages.
+    forgets: bool,
     /// Restore points named so far.
     named: u64,
 }
@@ -243,7 +245,10 @@ impl Draft {
             }
             (Ok(commit), Err(reason)) => panic!("LSN {} had to be refused: {reason}", commit.lsn),
             (Err(Error::Conflict { page }), _) => {
-                assert!(model.changed_since(self.began, page), "nobody changed {page} since");
+                // A page whose version was forgotten counts as changed by whatever came since.
+                let changed =
+                    if desk.forgets { model.len() > self.began } else { model.changed_since(self.began, page) };
+                assert!(changed, "nobody changed {page} since");
             }
             (
                 Err(
@@ -274,6 +279,8 @@ struct Engine<'a> {
     desk: &'a mut Desk,
     meanwhile: VecDeque<&'a [Change]>,
     exact: bool,
+    /// Builds layers after each commit.
+    maintain: Option<(Node, CompactOptions)>,
     /// The engine's own snapshot, where it took one.
     frozen: Option<State>,
 }
@@ -284,6 +291,9 @@ impl Engine<'_> {
         if let Some(changes) = self.meanwhile.pop_front() {
             let how = if self.meanwhile.len().is_multiple_of(2) { How::Synced } else { How::Buffered };
             commit(self.writer, self.model, self.desk, changes, how);
+            if let Some((node, options)) = &self.maintain {
+                node.maintain(options).unwrap();
+            }
         }
     }
 
@@ -405,7 +415,7 @@ impl World {
             Estate::open(node, &program.tuning, Model::new(origin == Origin::Empty))
         });
         let mut world = World {
-            desk: Desk { storage, clock, named: 0 },
+            desk: Desk { storage, clock, forgets: program.tuning.page_table < 1 << 20, named: 0 },
             archive,
             estates,
             current: 0,
@@ -461,7 +471,12 @@ impl World {
             Step::Advance(nanos) => desk.clock.advance((*nanos).into()),
             Step::Back(nanos) => desk.clock.set(desk.clock.now().as_nanos() - u64::from(*nanos)),
             Step::Reopen { archive } => self.reopen(*archive),
-            Step::Crash { unsynced, back } => self.crash(*unsynced, (*back).into()),
+            Step::Crash { unsynced, back, slow, read } => {
+                if *slow {
+                    desk.clock.set(desk.clock.now().as_nanos() - 5_000_000_000);
+                }
+                self.crash(*unsynced, (*back).into(), *read);
+            }
             Step::Snapshot(n) => {
                 if let Ok(window) = estate.node.window() {
                     let (first, last) = (window.earliest.lsn.get(), window.latest.lsn.get());
@@ -469,7 +484,7 @@ impl World {
                     estate.node.build_snapshot(&Target::Lsn(lsn), &self.tuning.compact()).unwrap();
                 }
             }
-            Step::Base { exact, meanwhile } => self.base(*exact, meanwhile),
+            Step::Base { exact, maintain, meanwhile } => self.base(*exact, *maintain, meanwhile),
             Step::Switch => self.current = 1 - self.current,
             Step::Look(n) => self.look(Share::Some(self.salt ^ u64::from(*n))),
         }
@@ -529,12 +544,13 @@ impl World {
         model.promise(self.desk.storage.operation_count());
     }
 
-    fn base(&mut self, exact: bool, meanwhile: &[Vec<Change>]) {
+    fn base(&mut self, exact: bool, maintain: bool, meanwhile: &[Vec<Change>]) {
         let compact = self.tuning.compact();
+        let maintain = maintain.then(|| (self.estates[self.current].node.clone(), compact.clone()));
         let (writer, model) = self.estates[self.current].parts();
         let began = model.len();
         let meanwhile = meanwhile.iter().map(Vec::as_slice).collect();
-        let mut engine = Engine { writer, model, desk: &mut self.desk, meanwhile, exact, frozen: None };
+        let mut engine = Engine { writer, model, desk: &mut self.desk, meanwhile, exact, maintain, frozen: None };
         let from = writer.base_snapshot(&mut engine, &compact).unwrap();
         let from = usize::try_from(from.get()).unwrap();
         if exact {
@@ -568,7 +584,7 @@ impl World {
     }
 
     /// A crash after all but the last `back` operations; everything begins anew with what it left.
-    fn crash(&mut self, unsynced: Loss, back: usize) {
+    fn crash(&mut self, unsynced: Loss, back: usize, read: bool) {
         let at = self.desk.storage.operation_count().saturating_sub(back).max(self.crashable);
         let image = self.desk.storage.crash_image(match unsynced {
             Loss::Kept => CrashPlan::kept(at),
@@ -581,11 +597,14 @@ impl World {
         for (estate, name) in self.estates.iter_mut().zip(["a", "b"]) {
             let node = self.archive.node(name).unwrap();
             let model = &mut estate.model;
-            let seen = node.window();
+            let seen = read.then(|| node.window());
             let writer = node.open_writer_with(self.tuning.writer()).unwrap();
             let position = usize::try_from(writer.newest().get()).unwrap();
-            if let Ok(window) = seen {
+            if let Some(Ok(window)) = seen {
                 assert_eq!(window.latest.lsn.get(), writer.newest().get(), "readers and the writer find the same end");
+            }
+            if let Ok(window) = node.window() {
+                assert_eq!(window.latest.lsn.get(), writer.newest().get());
                 model.cut(at, position, window.known_until);
             } else {
                 let known = model.moments[..position].last().map_or(Timestamp::ZERO, |m| m.timestamp);

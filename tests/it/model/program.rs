@@ -95,12 +95,18 @@ pub enum Step {
     Crash {
         unsynced: Loss,
         back: u8,
+        /// The clock is behind when it is back.
+        slow: bool,
+        /// A reader comes before the writer.
+        read: bool,
     },
     /// A snapshot as of a commit.
     Snapshot(u16),
     /// A copy of the engine's pages, with commits in the midst of it.
     Base {
         exact: bool,
+        /// Layers are built meanwhile.
+        maintain: bool,
         meanwhile: Vec<Vec<Change>>,
     },
     /// The steps that follow are for the other node.
@@ -231,9 +237,9 @@ fn tuning() -> impl Strategy<Value = Tuning> {
         prop_oneof![Just(512), Just(4_096), Just(64 << 10)],
         prop_oneof![Just(64 << 10), Just(8 << 20)],
         prop_oneof![Just(0), Just(1 << 20), Just(16 << 20)],
-        prop_oneof![Just(0), Just(64), Just(512), Just(1 << 20)],
-        prop_oneof![Just(0), Just(64 << 10), Just(32 << 20)],
-        prop_oneof![Just(0), Just(1), Just(3), Just(256)],
+        prop_oneof![1 => Just(0), 2 => Just(64), 2 => Just(512), 5 => Just(1 << 20)],
+        prop_oneof![1 => Just(0), 1 => Just(64 << 10), 3 => Just(32 << 20)],
+        prop_oneof![1 => Just(0), 1 => Just(1), 2 => Just(3), 5 => Just(256)],
     );
     let compact = (
         prop_oneof![Just(1), Just(3_000), Just(20_000), Just(200_000)],
@@ -272,6 +278,11 @@ fn fill() -> impl Strategy<Value = Fill> {
     ]
 }
 
+/// A few pages that are written again and again, and others.
+fn page() -> impl Strategy<Value = u8> {
+    prop_oneof![Just(0), 0..4u8, any::<u8>(), any::<u8>()]
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let previous = prop_oneof![4 => Just(Previous::None), 5 => Just(Previous::Given), 1 => Just(Previous::Wrong)];
     let length = prop_oneof![
@@ -285,9 +296,9 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         // Small pages far more often than large ones.
         20 => (0..4u8, prop_oneof![6 => 0..3u8, 2 => 3..8u8]).prop_map(|(name, size)| Change::Create { name, size }),
-        200 => (any::<u8>(), any::<u8>(), fill(), previous)
+        200 => (any::<u8>(), page(), fill(), previous)
             .prop_map(|(space, page, fill, previous)| Change::Page { space, page, fill, previous }),
-        50 => (any::<u8>(), any::<u8>(), any::<u16>(), any::<u16>(), any::<u64>())
+        60 => (any::<u8>(), page(), any::<u16>(), any::<u16>(), any::<u64>())
             .prop_map(|(space, page, offset, len, seed)| Change::Range { space, page, offset, len, seed }),
         40 => (any::<u8>(), length).prop_map(|(space, length)| Change::Length { space, length }),
         6 => any::<u8>().prop_map(|space| Change::Drop { space }),
@@ -334,10 +345,11 @@ fn step() -> impl Strategy<Value = Step> {
         8 => any::<u32>().prop_map(Step::Advance),
         3 => any::<u32>().prop_map(Step::Back),
         6 => any::<bool>().prop_map(|archive| Step::Reopen { archive }),
-        5 => (loss, back).prop_map(|(unsynced, back)| Step::Crash { unsynced, back }),
+        6 => (loss, back, any::<bool>(), any::<bool>())
+            .prop_map(|(unsynced, back, slow, read)| Step::Crash { unsynced, back, slow, read }),
         4 => any::<u16>().prop_map(Step::Snapshot),
-        5 => (prop::bool::weighted(0.25), vec(changes(), 0..6))
-            .prop_map(|(exact, meanwhile)| Step::Base { exact, meanwhile }),
+        8 => (prop::bool::weighted(0.25), any::<bool>(), vec(changes(), 0..6))
+            .prop_map(|(exact, maintain, meanwhile)| Step::Base { exact, maintain, meanwhile }),
         4 => Just(Step::Switch),
         4 => any::<u16>().prop_map(Step::Look),
     ]
