@@ -10,7 +10,7 @@ use rewound::{
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
 
 fn image(seed: u8) -> Vec<u8> {
-    (0..512).map(|i| seed ^ (i / 8) as u8).collect()
+    (0..512u32).map(|i| seed ^ (i / 8) as u8).collect()
 }
 
 /// Commits one page; page n of the state is written by commit n + 1.
