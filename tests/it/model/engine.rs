@@ -98,7 +98,7 @@ impl Draft {
                     return self.create(view, space, space / 8 % 4);
                 };
                 let (id, found) = (*id, found.clone());
-                self.change_space(change, view, id, &found)
+                self.change_space(change, view, id, &found, model)
             }
             Change::Record { len, noise: noisy, seed } => {
                 let len = usize::try_from(len).unwrap();
@@ -146,7 +146,20 @@ impl Draft {
         }
     }
 
-    fn change_space(&mut self, change: &Change, view: State, id: SpaceId, space: &Space) -> Option<State> {
+    /// Whether a range written here may have been laid over a version that another batch has replaced since: a conflict to come.
+    fn overtaken(&self, page: PageId, model: &Model) -> bool {
+        let laid = self.effects.iter().any(|e| matches!(e, Effect::Range(p, ..) if *p == page));
+        laid && model.changed_since(self.began, page)
+    }
+
+    fn change_space(
+        &mut self,
+        change: &Change,
+        view: State,
+        id: SpaceId,
+        space: &Space,
+        model: &Model,
+    ) -> Option<State> {
         let size = space.page_size.bytes();
         let number = |page: u8| match page {
             250.. if size <= 4_096 => u64::from(page) - 190,
@@ -161,6 +174,7 @@ impl Draft {
                     Fill::Same => old.clone(),
                     Fill::Noise(seed) => noise(seed, size),
                     Fill::Text(seed) => text(seed, size),
+                    Fill::Shift(by) => [&old[usize::from(by) + 1..], &old[..=usize::from(by)]].concat(),
                     Fill::Edit { offset, len, seed } => {
                         let mut new = old.clone();
                         let start = usize::from(offset) % size;
@@ -176,7 +190,11 @@ impl Draft {
                 };
                 match self.batch.write_page(page, &new, given.as_deref()) {
                     Ok(()) => self.done(view, Effect::Page(page, new.into())),
-                    Err(Error::PreviousImageMismatch { .. }) if matches!(previous, Previous::Wrong) => Some(view),
+                    Err(Error::PreviousImageMismatch { .. })
+                        if matches!(previous, Previous::Wrong) || self.overtaken(page, model) =>
+                    {
+                        Some(view)
+                    }
                     Err(e) => panic!("{change:?}: {e}"),
                 }
             }

@@ -209,7 +209,13 @@ pub enum Fill {
     Same,
     Noise(u64),
     Text(u64),
-    Edit { offset: u16, len: u8, seed: u64 },
+    /// What is there, moved by some bytes: a patch of it does no good to any other version.
+    Shift(u8),
+    Edit {
+        offset: u16,
+        len: u8,
+        seed: u64,
+    },
 }
 
 /// What is given as the image that a page replaces.
@@ -274,7 +280,8 @@ fn fill() -> impl Strategy<Value = Fill> {
         1 => Just(Fill::Same),
         2 => any::<u64>().prop_map(Fill::Noise),
         2 => any::<u64>().prop_map(Fill::Text),
-        6 => (any::<u16>(), any::<u8>(), any::<u64>()).prop_map(|(offset, len, seed)| Fill::Edit { offset, len, seed }),
+        3 => any::<u8>().prop_map(Fill::Shift),
+        5 => (any::<u16>(), any::<u8>(), any::<u64>()).prop_map(|(offset, len, seed)| Fill::Edit { offset, len, seed }),
     ]
 }
 
