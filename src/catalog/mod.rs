@@ -5,10 +5,12 @@
 //! of its own that holds the SHA-256 of the entry before it and is
 //! created under the next number, never replacing: of two writers with the same
 //! idea one wins and the other looks again. A crash leaves an entry whole or not
-//! at all.
+//! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
+mod checkpoint;
 mod state;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,7 +28,7 @@ use crate::format::header::FileKind;
 use crate::sealed::{
     ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
 };
-use crate::storage::{Storage, create_dir_durable, read_range};
+use crate::storage::{ReadFile, Storage, create_dir_durable, read_range};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
 
 /// Entries per directory.
@@ -51,12 +53,14 @@ fn entry_path(sequence: u64) -> String {
     format!("{}/{sequence:016x}.entry", group_dir(sequence))
 }
 
+/// The number in a name of the very form that is given here: whatever else lies about is none of ours.
+fn number(name: &str, digits: usize) -> Option<u64> {
+    u64::from_str_radix(name, 16).ok().filter(|n| format!("{n:0digits$x}") == name)
+}
+
 /// The number of the newest entry; `None` where there is no catalog.
 fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    // Only names of the very form that is given here: whatever else lies about is no entry.
-    let number =
-        |name: &str, digits: usize| u64::from_str_radix(name, 16).ok().filter(|n| format!("{n:0digits$x}") == name);
     let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
@@ -68,6 +72,27 @@ fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
         }
     }
     Ok(None)
+}
+
+/// SHA-256 of an entry's file, as the next entry holds it.
+fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
+    let path = entry_path(sequence);
+    let file = storage.open(&path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            Error::damage(DamageKind::Missing, &path, 0, "catalog entry", "to be there", "no such file")
+        }
+        _ => Error::io("open", &path, e),
+    })?;
+    digest(file.as_ref(), &path)
+}
+
+fn digest(file: &dyn ReadFile, path: &str) -> Result<[u8; 32]> {
+    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
+    let limit = (MAX_EVENT + (64 << 10)) as u64;
+    if len > limit {
+        return Err(Error::damage(DamageKind::Structure, path, limit, "length of a catalog entry", limit, len));
+    }
+    Ok(sha256(&[&read_range(file, path, 0, usize::try_from(len).unwrap_or(usize::MAX))?]))
 }
 
 impl Catalog {
@@ -107,6 +132,7 @@ impl Catalog {
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
         let catalog = Catalog { storage, keys, clock, state: Mutex::default() };
         let mut state = catalog.state.lock();
+        *state = checkpoint::newest(catalog.storage.as_ref(), &catalog.keys)?;
         catalog.refresh(&mut state)?;
         // The stanzas stand outside of what is authenticated, so that some can be added; who may be among them is.
         let (listed, found) = (&state.recipients, catalog.keys.recipients());
@@ -180,6 +206,12 @@ impl Catalog {
         }
         // Read back: what is published has been proven readable, and the digest is of what is there.
         self.read_next(state)?;
+        if state.entries.is_multiple_of(checkpoint::STEP)
+            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, "catalog", state)
+        {
+            // The entry stands; whoever opens the archive folds a few more.
+            tracing::warn!(%error, "no checkpoint of the catalog could be written");
+        }
         Ok(true)
     }
 
@@ -195,7 +227,7 @@ impl Catalog {
         let path = entry_path(sequence);
         let there = || match self.storage.open(&path) {
             Ok(_) => Ok(true),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("open", &path, e)),
         };
         if !there()? {
@@ -241,13 +273,9 @@ impl Catalog {
                 found,
             ));
         }
-        let (len, limit) = (file.len()?, (MAX_EVENT + (64 << 10)) as u64);
-        if len > limit {
-            return Err(Error::damage(DamageKind::Structure, &path, limit, "length of a catalog entry", limit, len));
-        }
-        let bytes = read_range(file.file().as_ref(), &path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
+        let head = digest(file.file().as_ref(), &path)?;
         state.fold(&entry, &path)?;
-        state.head = sha256(&[&bytes]);
+        state.head = head;
         Ok(true)
     }
 }

@@ -2,41 +2,55 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::{Decode, Encode};
+
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{CatalogEntry, Event, LayerRecord, Origin};
 use crate::types::{Epoch, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// A named commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RestorePointRecord {
     /// Its timeline.
+    #[n(0)]
     pub timeline: TimelineId,
     /// The commit.
+    #[n(1)]
     pub position: Position,
     /// Its time.
+    #[n(2)]
     pub timestamp: Timestamp,
 }
 
 /// A node, as the catalog knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeRecord {
     /// Its name.
+    #[n(0)]
     pub name: String,
     /// Whether its log tells everything.
+    #[n(1)]
     pub origin: Origin,
     /// When it was created.
+    #[n(2)]
     pub created: Timestamp,
     /// The newest tenure.
+    #[n(3)]
     pub epoch: Epoch,
     /// The newest timeline.
+    #[n(4)]
     pub timeline: TimelineId,
     /// Where each timeline but the first comes from.
+    #[n(5)]
     pub parents: BTreeMap<TimelineId, (TimelineId, Position)>,
     /// Layers that can be used, snapshots included, in order of publication.
+    #[n(6)]
     pub layers: Vec<LayerRecord>,
     /// Named commits.
+    #[n(7)]
     pub restore_points: BTreeMap<String, RestorePointRecord>,
     /// How far the log of each timeline was durable when the catalog last spoke of it. A log that ends before that has lost its end.
+    #[n(8)]
     pub durable: BTreeMap<TimelineId, Position>,
 }
 
@@ -52,20 +66,26 @@ impl NodeRecord {
     }
 }
 
-/// Everything the catalog says.
-#[derive(Debug, Default)]
+/// Everything the catalog says. What is added here gets the next number: checkpoints hold it (`docs/format.md` §8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct CatalogState {
     /// Entries folded so far.
+    #[n(0)]
     pub entries: u64,
     /// SHA-256 of the newest.
+    #[cbor(n(1), with = "minicbor::bytes")]
     pub head: [u8; 32],
     /// Time of the newest.
+    #[n(2)]
     pub time: Timestamp,
     /// The generation of the archive's key.
+    #[n(3)]
     pub key: Option<KeyId>,
     /// For whom it is wrapped.
+    #[n(4)]
     pub recipients: Vec<RecipientId>,
     /// The nodes.
+    #[n(5)]
     pub nodes: BTreeMap<NodeId, NodeRecord>,
 }
 

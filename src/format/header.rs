@@ -34,6 +34,8 @@ pub enum FileKind {
     Layer,
     /// Working data under a key that is never stored.
     Spill,
+    /// What the catalog says up to an entry.
+    Checkpoint,
 }
 
 impl FileKind {
@@ -44,6 +46,7 @@ impl FileKind {
             FileKind::Catalog => 3,
             FileKind::Layer => 4,
             FileKind::Spill => 5,
+            FileKind::Checkpoint => 6,
         }
     }
 }
@@ -138,6 +141,7 @@ impl Header {
             3 => FileKind::Catalog,
             4 => FileKind::Layer,
             5 => FileKind::Spill,
+            6 => FileKind::Checkpoint,
             0 => return Err(FormatError::structure(10, "file kind", "1 to 5", 0)),
             found => return Err(too_new(10, "file kind", u64::from(found), 5)),
         };

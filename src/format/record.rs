@@ -294,39 +294,11 @@ fn read_bytes<'a>(r: &mut Reader<'a>, what: &'static str, limit: usize) -> Resul
     r.bytes(what, n)
 }
 
-/// Builds the plaintext of a commits frame.
-#[derive(Debug)]
-pub struct CommitsBuilder {
-    plaintext: Vec<u8>,
-    last: Timestamp,
-}
-
-impl CommitsBuilder {
-    /// Starts after the commit with this timestamp.
-    pub fn new(before: Timestamp) -> CommitsBuilder {
-        CommitsBuilder { plaintext: before.as_nanos().to_le_bytes().to_vec(), last: before }
-    }
-
-    /// Adds the next commit; its timestamp must be later than the one before.
-    pub fn push(&mut self, timestamp: Timestamp, ops: &[&[u8]]) {
-        debug_assert!(timestamp > self.last);
-        put_varint(&mut self.plaintext, timestamp.as_nanos().saturating_sub(self.last.as_nanos()));
-        put_varint(&mut self.plaintext, ops.iter().map(|o| o.len() as u64).sum());
-        for part in ops {
-            self.plaintext.extend_from_slice(part);
-        }
-        self.last = timestamp;
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.plaintext.len()
-    }
-
-    /// The plaintext.
-    pub fn plaintext(&self) -> &[u8] {
-        &self.plaintext
-    }
+/// Appends a commit to the plaintext of a commits frame. `before` is the time of the commit before it, whichever frame that is in.
+pub fn put_commit(out: &mut Vec<u8>, before: Timestamp, timestamp: Timestamp, ops: &[u8]) {
+    debug_assert!(timestamp > before);
+    put_varint(out, timestamp.as_nanos().saturating_sub(before.as_nanos()));
+    put_bytes(out, ops);
 }
 
 /// One commit of a frame.
@@ -346,16 +318,9 @@ pub struct Commits<'a> {
 }
 
 impl<'a> Commits<'a> {
-    /// Starts at the plaintext of a commits frame.
-    pub fn new(plaintext: &'a [u8]) -> Result<Commits<'a>> {
-        let mut reader = Reader::new(plaintext);
-        let last = Timestamp::from_nanos(reader.u64("timestamp before")?);
-        Ok(Commits { reader, last })
-    }
-
-    /// Time of the commit before the next one.
-    pub fn before(&self) -> Timestamp {
-        self.last
+    /// Starts at the plaintext of a commits frame; `before` is the time of the commit before its first one.
+    pub fn new(plaintext: &'a [u8], before: Timestamp) -> Commits<'a> {
+        Commits { reader: Reader::new(plaintext), last: before }
     }
 
     /// The next commit; `None` after the last.
@@ -434,10 +399,11 @@ mod tests {
 
     #[test]
     fn commits_round_trip() {
-        let mut b = CommitsBuilder::new(Timestamp::from_nanos(10));
-        b.push(Timestamp::from_nanos(11), &[b"ab", b"c"]);
-        b.push(Timestamp::from_nanos(1_000), &[]);
-        let mut commits = Commits::new(b.plaintext()).unwrap();
+        let [before, first, second] = [10, 11, 1_000].map(Timestamp::from_nanos);
+        let mut text = Vec::new();
+        put_commit(&mut text, before, first, b"abc");
+        put_commit(&mut text, first, second, &[]);
+        let mut commits = Commits::new(&text, before);
         let first = commits.next().unwrap().unwrap();
         assert_eq!((first.timestamp.as_nanos(), first.ops), (11, &b"abc"[..]));
         let second = commits.next().unwrap().unwrap();

@@ -159,9 +159,8 @@ fn ends(bytes: &[u8]) {
     let _ = Block::decode(bytes, 5, 9);
     let mut r = Reader::new(bytes);
     while !r.is_empty() && Op::read(&mut r).is_ok() {}
-    if let Ok(mut commits) = Commits::new(bytes) {
-        while let Ok(Some(_)) = commits.next() {}
-    }
+    let mut commits = Commits::new(bytes, Timestamp::from_nanos(7));
+    while let Ok(Some(_)) = commits.next() {}
     let _ = minicbor::decode::<CatalogEntry>(bytes);
     let _ = minicbor::decode::<SegmentPreface>(bytes);
     let _ = minicbor::decode::<SegmentSeal>(bytes);

@@ -20,7 +20,7 @@ use crate::env::Clock;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::frame::FrameKind;
-use crate::format::record::CommitsBuilder;
+use crate::format::record::put_commit;
 use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
@@ -114,7 +114,7 @@ struct PendingFrame {
     first: Position,
     last: Position,
     before: Timestamp,
-    builder: CommitsBuilder,
+    text: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -327,15 +327,14 @@ impl Shared {
 
         if let Some(bytes) = ops.single() {
             let limit = self.options.frame_bytes;
-            let joins =
-                log.pending.frames.last().is_some_and(|f| f.kind == FrameKind::Commits && f.builder.len() < limit);
+            let joins = log.pending.frames.last().is_some_and(|f| f.kind == FrameKind::Commits && f.text.len() < limit);
             if !joins {
-                let builder = CommitsBuilder::new(before);
+                let text = Vec::new();
                 let kind = FrameKind::Commits;
-                log.pending.frames.push(PendingFrame { kind, first: position, last: position, before, builder });
+                log.pending.frames.push(PendingFrame { kind, first: position, last: position, before, text });
             }
             if let Some(frame) = log.pending.frames.last_mut() {
-                frame.builder.push(timestamp, &[bytes]);
+                put_commit(&mut frame.text, before, timestamp, bytes);
                 frame.last = position;
             }
             log.pending.bytes += bytes.len() + 16;
@@ -383,8 +382,8 @@ impl Shared {
         let until = self.clock.now().max(log.state.known_until);
         let last = log.state.position;
         let before = log.state.timestamp;
-        let builder = CommitsBuilder::new(until);
-        log.pending.frames.push(PendingFrame { kind: FrameKind::Tick, first: last, last, before, builder });
+        let text = until.as_nanos().to_le_bytes().to_vec();
+        log.pending.frames.push(PendingFrame { kind: FrameKind::Tick, first: last, last, before, text });
         log.pending.bytes += 16;
         log.state.known_until = until;
         self.wait_for_seat(&mut log)?;
@@ -575,8 +574,7 @@ impl Shared {
                 segment.expect_small_appends();
             }
             for frame in &pending.frames {
-                let text = frame.builder.plaintext();
-                segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[text])?;
+                segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[&frame.text])?;
             }
             segment.write()?;
             io.used |= pending.frames.iter().any(|f| f.kind == FrameKind::Commits);
@@ -650,9 +648,9 @@ impl Shared {
         let mut first = true;
         ops.each(self, &mut |piece, last| {
             if last {
-                let mut builder = CommitsBuilder::new(before);
-                builder.push(timestamp, &[piece]);
-                segment.push(FrameKind::Commits, !first, position, position, before, &[builder.plaintext()])?;
+                let mut text = Vec::with_capacity(piece.len() + 20);
+                put_commit(&mut text, before, timestamp, piece);
+                segment.push(FrameKind::Commits, !first, position, position, before, &[&text])?;
             } else {
                 segment.push(FrameKind::Partial, !first, position, position, before, &[piece])?;
             }

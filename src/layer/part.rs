@@ -6,11 +6,11 @@ use super::{layer_dir, layer_path, part_dir, part_path};
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::event::LayerRecord;
-use crate::format::frame::{FrameKind, MAX_PLAINTEXT};
+use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::format::part::{BlockBuilder, BlockIndex, LayerBody, PartRef, PartSeal};
 use crate::format::state::NodeState;
-use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedSummary, SealedWriter, encode_cbor};
+use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedSummary, SealedWriter, encode_cbor, write_body};
 use crate::storage::{Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 
@@ -74,7 +74,7 @@ impl<'a> LayerWriter<'a> {
         let timestamp = state.timestamp;
         let bytes = parts.iter().map(|p| p.length).sum();
         let entries = parts.iter().map(|p| p.entries).sum();
-        let body = encode_cbor(&LayerBody {
+        let body = LayerBody {
             node: self.node,
             timeline: self.timeline,
             from: self.from,
@@ -84,15 +84,11 @@ impl<'a> LayerWriter<'a> {
             lowest,
             parts,
             created: self.created,
-        })?;
+        };
         create_dir_durable(self.storage, &layer_dir(self.node))?;
-        let mut writer = SealedWriter::create(self.storage, self.keys, self.scope, self.info(FileKind::Layer))?;
-        for piece in body.chunks(MAX_PLAINTEXT) {
-            writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), piece)?;
-        }
-        let seal = encode_cbor(&(body.len() as u64))?;
-        let path = layer_path(self.node, writer.id());
-        let summary = published(writer.publish(&path, &seal)?, &path)?;
+        let path = |file| layer_path(self.node, file);
+        let written = write_body(self.storage, self.keys, self.scope, self.info(FileKind::Layer), &body, path)?;
+        let summary = published(written, "the layer's file")?;
         Ok(LayerRecord {
             node: self.node,
             timeline: self.timeline,

@@ -7,12 +7,9 @@ use crate::format::event::LayerRecord;
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::format::part::{Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal};
-use crate::sealed::{ArchiveKeys, FrameStream, SealedFile, Step, decode_cbor};
+use crate::sealed::{ArchiveKeys, SealedFile, decode_cbor, read_body};
 use crate::storage::Storage;
 use crate::types::NodeId;
-
-/// Longest body of a layer: 10 million parts of 100 bytes.
-const MAX_BODY: u64 = 1 << 30;
 
 /// Reads the body of a layer.
 #[derive(Debug)]
@@ -24,43 +21,7 @@ impl LayerReader {
         let path = layer_path(record.node, record.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Layer)?;
         same_file(&path, file.commitment(), &record.commitment)?;
-        let seal = file.complete()?;
-        let expected: u64 = decode_cbor(&path, file.header_len(), "layer seal", &seal)?;
-        if expected > MAX_BODY {
-            return Err(Error::damage(DamageKind::Structure, &path, 0, "length of a layer", MAX_BODY, expected));
-        }
-        let mut body = Vec::new();
-        let mut stream = FrameStream::new(&file, file.len()?);
-        loop {
-            match stream.next()? {
-                Step::Frame { header, plaintext, .. } if header.kind == FrameKind::Body => {
-                    body.extend_from_slice(plaintext);
-                }
-                Step::Frame { header, .. } if header.kind == FrameKind::Seal => break,
-                Step::Frame { header, offset, .. } => {
-                    let found = format_args!("{:?}", header.kind);
-                    return Err(Error::damage(
-                        DamageKind::Structure,
-                        &path,
-                        offset,
-                        "frame kind",
-                        "body or seal",
-                        found,
-                    ));
-                }
-                Step::Stop { error: Some(error), .. } => return Err(error),
-                Step::Stop { offset, error: None } => {
-                    return Err(Error::damage(DamageKind::Truncated, &path, offset, "frame", "a seal", "the end"));
-                }
-            }
-            if body.len() as u64 > expected {
-                break;
-            }
-        }
-        if body.len() as u64 != expected {
-            return Err(Error::damage(DamageKind::Structure, &path, 0, "length of a layer", expected, body.len()));
-        }
-        let body: LayerBody = decode_cbor(&path, file.header_len(), "layer", &body)?;
+        let body: LayerBody = read_body(&file, "layer")?;
         body.state
             .check()
             .map_err(|e| Error::damage(DamageKind::Structure, &path, 0, "state of a layer", "a possible one", e))?;

@@ -6,12 +6,14 @@
 //! used twice; nothing is decrypted before the key commitment was compared; no
 //! plaintext leaves before its tag was.
 
+mod body;
 mod reader;
 mod stream;
 mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use body::{read_body, write_body};
 pub(crate) use reader::{SealedFile, decode_cbor, encode_cbor, read_header};
 pub(crate) use stream::{FrameStream, Step};
 pub(crate) use writer::{SealedSummary, SealedWriter, temporary_name};

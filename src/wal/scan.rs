@@ -199,10 +199,7 @@ impl SegmentReader {
                         return Err(bad("first LSN of a frame", &next, &header.first));
                     }
                     partial = false;
-                    let mut commits = Commits::new(plaintext).map_err(|e| bad(e.what, &e.expected, &e.found))?;
-                    if commits.before() < timestamp {
-                        return Err(bad("timestamp before a frame", &timestamp, &commits.before()));
-                    }
+                    let mut commits = Commits::new(plaintext, timestamp);
                     while let Some(commit) = commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))? {
                         let lsn = position.next_lsn();
                         position = lsn.into();

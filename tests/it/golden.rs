@@ -102,6 +102,37 @@ fn generate() -> MemStorage {
     run.storage.fork()
 }
 
+/// A checkpoint of the catalog and the entry that it stands for, which is all that opening reads.
+fn generate_checkpoint() -> BTreeMap<String, Vec<u8>> {
+    let storage = MemStorage::without_recording();
+    let clock = TestClock::new();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, 3)).unwrap();
+    let node = archive.create_node("n", Origin::Existing).unwrap();
+    let writer = node.open_writer_with(options()).unwrap();
+    let mut ledger = Run { storage: storage.clone(), ledger: Ledger::default() };
+    let changes = [Create("main"), Page("main", 0, 1, false), Point("named")];
+    ledger.commit("n", &writer, Synced, &changes).unwrap();
+    writer.close().unwrap();
+    for other in 0..252 {
+        clock.advance(1);
+        archive.create_node(&format!("{other}"), Origin::Empty).unwrap();
+    }
+    assert_eq!(node.restore_points().unwrap().len(), 1);
+    let mut files = storage.files();
+    files.retain(|path, _| path.ends_with("0000000000000100.entry") || path.ends_with(".checkpoint"));
+    assert_eq!(files.len(), 2, "{:?}", files.keys());
+    files
+}
+
+#[test]
+fn a_checkpoint_of_version_1_is_read_and_written_the_same() {
+    let golden = golden("v1-checkpoint");
+    assert!(generate_checkpoint() == golden);
+    let node = open(&golden);
+    let points = node.restore_points().unwrap();
+    assert_eq!(points["named"].position.get(), 1);
+}
+
 fn open(files: &BTreeMap<String, Vec<u8>>) -> Node {
     let storage = MemStorage::new();
     for (path, bytes) in files {
@@ -177,15 +208,15 @@ fn read_dir(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-fn golden() -> BTreeMap<String, Vec<u8>> {
+fn golden(name: &str) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    read_dir(&place("v1"), "", &mut files);
+    read_dir(&place(name), "", &mut files);
     files
 }
 
 #[test]
 fn version_1_is_read() {
-    let node = open(&golden());
+    let node = open(&golden("v1"));
     let expected = fs::read_to_string(place("v1.sums")).unwrap();
     let found = sums(&node);
     for (found, expected) in found.lines().zip(expected.lines()) {
@@ -199,7 +230,7 @@ fn version_1_is_read() {
 /// The same seeds give the same bytes. Fails after a change of the format, and after one of zstd's: see the top of this file.
 #[test]
 fn version_1_is_written_the_same() {
-    let (written, golden) = (generate().files(), golden());
+    let (written, golden) = (generate().files(), golden("v1"));
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&written), names(&golden));
     for (path, bytes) in written {
@@ -212,16 +243,21 @@ fn version_1_is_written_the_same() {
 #[ignore = "replaces the golden files"]
 fn write() {
     let files = generate().files();
-    let dir = place("v1");
+    replace("v1", &files);
+    replace("v1-checkpoint", &generate_checkpoint());
+    fs::write(place("v1.sums"), sums(&open(&files))).unwrap();
+    let total: usize = files.values().map(Vec::len).sum();
+    assert!(total < 300_000, "{total} bytes are too many to keep");
+}
+
+fn replace(name: &str, files: &BTreeMap<String, Vec<u8>>) {
+    let dir = place(name);
     if dir.exists() {
         fs::remove_dir_all(&dir).unwrap();
     }
-    for (path, bytes) in &files {
+    for (path, bytes) in files {
         let path = dir.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-    fs::write(place("v1.sums"), sums(&open(&files))).unwrap();
-    let total: usize = files.values().map(Vec::len).sum();
-    assert!(total < 300_000, "{total} bytes are too many to keep");
 }

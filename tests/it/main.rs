@@ -8,6 +8,7 @@
 )]
 
 mod basic;
+mod catalog;
 #[cfg(feature = "aws-lc")]
 mod ciphers;
 mod crash;

@@ -1,0 +1,137 @@
+//! Checkpoints of the fold, so that opening an archive does not read every entry there ever was.
+//!
+//! A checkpoint is derived: it says what the entries up to its number say together, and which digest the last of them has.
+//! Whoever writes an entry whose number is a multiple of [`STEP`] writes one; an archive opens from the newest that can be read,
+//! and from the first entry where none can. The entry that it names is compared with it, and the next one's link with that.
+//! A crash leaves one or none.
+
+use std::io::ErrorKind;
+
+use minicbor::{Decode, Encode};
+
+use super::state::CatalogState;
+use super::{entry_digest, number};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::NEWEST_EVENT;
+use crate::format::header::FileKind;
+use crate::sealed::{ArchiveKeys, FileInfo, SealedFile, read_body, write_body};
+use crate::storage::{Storage, create_dir_durable};
+use crate::types::{Epoch, NodeId, TimelineId};
+
+/// Entries from one checkpoint to the next: at most so many are folded to open an archive, which takes some 20 milliseconds.
+pub(super) const STEP: u64 = 256;
+/// Checkpoints that stay: a damaged one costs another step, not all the entries.
+const KEPT: usize = 2;
+/// Where they are.
+const DIR: &str = "catalog/checkpoints";
+
+/// What a checkpoint holds.
+#[derive(Debug, Encode, Decode)]
+struct Checkpoint {
+    /// The newest kind of event that its writer knew.
+    #[n(0)]
+    newest_event: u64,
+    /// What the entries say.
+    #[n(1)]
+    state: CatalogState,
+}
+
+fn path(sequence: u64) -> String {
+    format!("{DIR}/{sequence:016x}.checkpoint")
+}
+
+/// Numbers of the entries that have a checkpoint, in order.
+fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
+    let entries = storage.list(DIR).map_err(|e| Error::io("list", DIR, e))?;
+    let mut numbers: Vec<u64> =
+        entries.iter().filter_map(|e| number(e.name.strip_suffix(".checkpoint")?, 16)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Writes a checkpoint of this state, and lets go of those that it makes superfluous.
+pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, scope: &str, state: &CatalogState) -> Result<()> {
+    let sequence = state.entries;
+    create_dir_durable(storage, DIR)?;
+    let info = FileInfo {
+        kind: FileKind::Checkpoint,
+        node: NodeId::default(),
+        timeline: TimelineId::default(),
+        epoch: Epoch::default(),
+        sequence,
+        from: 0,
+        to: 0,
+        created: state.time,
+        link: state.head,
+    };
+    let checkpoint = Checkpoint { newest_event: NEWEST_EVENT, state: state.clone() };
+    // Another process that folded the same entries may have been faster.
+    write_body(storage, keys, scope, info, &checkpoint, |_| path(sequence))?;
+    // Read back before the older ones go.
+    if read(storage, keys, sequence)?.is_none_or(|read| read != *state) {
+        let what = "checkpoint of the catalog";
+        return Err(Error::damage(DamageKind::Structure, path(sequence), 0, what, "the state written", "another"));
+    }
+    let numbers = list(storage)?;
+    let older = numbers.iter().filter(|n| **n < sequence).rev().skip(KEPT - 1);
+    for number in older {
+        let path = path(*number);
+        match storage.remove(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The state as of the newest checkpoint that can be used; that of no entries where there is none.
+pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<CatalogState> {
+    let checkpoints = list(storage)?;
+    // After the look at the checkpoints, as others may be adding both.
+    let newest_entry = super::newest(storage)?.unwrap_or_default();
+    for sequence in checkpoints.into_iter().rev() {
+        let path = path(sequence);
+        if sequence > newest_entry {
+            let expected = format_args!("entry {sequence}, as there is a checkpoint of it");
+            let found = format_args!("entry {newest_entry}");
+            return Err(Error::damage(DamageKind::Missing, path, 0, "newest catalog entry", expected, found));
+        }
+        match read(storage, keys, sequence) {
+            Ok(Some(state)) => {
+                let found = entry_digest(storage, sequence)?;
+                if found == state.head {
+                    return Ok(state);
+                }
+                let (expected, found) = (super::hex(&state.head), super::hex(&found));
+                let what = "catalog entry of a checkpoint";
+                return Err(Error::damage(DamageKind::Chain, super::entry_path(sequence), 0, what, expected, found));
+            }
+            Ok(None) => {}
+            Err(error) if error.is_damage() || matches!(error, Error::FormatTooNew { .. }) => {
+                tracing::warn!(%error, "a checkpoint of the catalog is done without");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(CatalogState::default())
+}
+
+/// The state that a checkpoint holds; `None` where it is gone meanwhile, or of a newer build, whose events this one may not know.
+fn read(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
+    let path = path(sequence);
+    match storage.open(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        _ => {}
+    }
+    let file = SealedFile::open(storage, keys, &path, FileKind::Checkpoint)?;
+    let checkpoint: Checkpoint = read_body(&file, "checkpoint of the catalog")?;
+    if checkpoint.newest_event > NEWEST_EVENT {
+        return Ok(None);
+    }
+    let (state, header) = (checkpoint.state, file.header());
+    if (state.entries, state.head) != (sequence, header.link) || header.sequence != sequence {
+        let (expected, found) = (format_args!("entry {sequence}"), format_args!("entry {}", state.entries));
+        return Err(Error::damage(DamageKind::Chain, path, 96, "checkpoint of the catalog", expected, found));
+    }
+    Ok(Some(state))
+}

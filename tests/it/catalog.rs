@@ -1,0 +1,162 @@
+//! Checkpoints of the catalog: opening reads what came since, whatever lies before, and does without those that are damaged.
+
+use std::sync::Arc;
+
+use rewound::storage::MemStorage;
+use rewound::{Archive, Damage, DamageKind, Error, Origin, Result};
+
+use crate::support::{TestClock, archive_options, key};
+
+const ENTRIES: u64 = 600;
+
+fn entry(sequence: u64) -> String {
+    format!("catalog/{:08x}/{sequence:016x}.entry", sequence / 1_024)
+}
+
+fn checkpoint(sequence: u64) -> String {
+    format!("catalog/checkpoints/{sequence:016x}.checkpoint")
+}
+
+fn names() -> Vec<String> {
+    (2..=ENTRIES).map(|i| format!("node {i}")).collect()
+}
+
+/// An archive with 600 entries: its creation and that of 599 nodes.
+fn archive() -> MemStorage {
+    let storage = MemStorage::without_recording();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    for name in names() {
+        archive.create_node(&name, Origin::Empty).unwrap();
+    }
+    storage
+}
+
+/// The same files without those named, and with those given.
+fn image(of: &MemStorage, without: &dyn Fn(&str) -> bool, with: &[(&str, Vec<u8>)]) -> MemStorage {
+    let image = MemStorage::without_recording();
+    for (path, bytes) in of.files() {
+        if !without(&path) && with.iter().all(|(p, _)| *p != path) {
+            image.set_file(&path, bytes);
+        }
+    }
+    for (path, bytes) in with {
+        image.set_file(path, bytes.clone());
+    }
+    image
+}
+
+fn open(storage: &MemStorage) -> Result<Archive> {
+    Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 2))
+}
+
+fn damage(storage: &MemStorage) -> Damage {
+    match open(storage).map(|_| ()) {
+        Err(Error::Damaged(damage)) => *damage,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn flipped(storage: &MemStorage, path: &str, at: usize) -> Vec<u8> {
+    let mut bytes = storage.files()[path].clone();
+    bytes[at] ^= 1;
+    bytes
+}
+
+fn holds_all(archive: &Archive) {
+    assert_eq!(archive.nodes().unwrap(), names());
+}
+
+#[test]
+fn an_archive_opens_from_its_newest_checkpoint() {
+    let storage = archive();
+    let all: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
+    assert_eq!(all, [checkpoint(256), checkpoint(512)]);
+    holds_all(&open(&storage).unwrap());
+    // What it stands for is not read: it may even be gone.
+    let early = |path: &str| (1..512).any(|n| path == entry(n));
+    let bare = image(&storage, &early, &[]);
+    holds_all(&open(&bare).unwrap());
+    // And the archive goes on as if nothing was.
+    let reopened = open(&bare).unwrap();
+    reopened.create_node("one more", Origin::Existing).unwrap();
+    assert!(open(&bare).unwrap().nodes().unwrap().contains(&"one more".to_owned()));
+}
+
+#[test]
+fn older_checkpoints_go_and_one_stays_in_reserve() {
+    let storage = archive();
+    let archive = open(&storage).unwrap();
+    for i in 0..512 {
+        archive.create_node(&format!("later {i}"), Origin::Empty).unwrap();
+    }
+    let left: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
+    assert_eq!(left, [checkpoint(768), checkpoint(1_024)]);
+    assert_eq!(open(&storage).unwrap().nodes().unwrap(), archive.nodes().unwrap());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_done_without() {
+    let storage = archive();
+    let len = storage.files()[&checkpoint(512)].len();
+    for at in (0..len).step_by(997).chain([0, 8, 11, 100, 150, 200, 250, len - 1]) {
+        let bytes = flipped(&storage, &checkpoint(512), at);
+        // The older one serves.
+        let one = image(&storage, &|p| p == entry(1), &[(&checkpoint(512), bytes.clone())]);
+        holds_all(&open(&one).unwrap());
+        // Or all the entries do.
+        let older = flipped(&storage, &checkpoint(256), at % 7_000);
+        let none = image(&storage, &|_| false, &[(&checkpoint(512), bytes), (&checkpoint(256), older)]);
+        holds_all(&open(&none).unwrap());
+    }
+    for len in [0, 1, 191, 280, 1_000, len - 1] {
+        let cut = storage.files()[&checkpoint(512)][..len].to_vec();
+        holds_all(&open(&image(&storage, &|_| false, &[(&checkpoint(512), cut)])).unwrap());
+    }
+    // Another file under its name.
+    let wrong = storage.files()[&checkpoint(256)].clone();
+    holds_all(&open(&image(&storage, &|_| false, &[(&checkpoint(512), wrong)])).unwrap());
+}
+
+#[test]
+fn a_checkpoint_tells_that_the_newest_entries_are_gone() {
+    let storage = archive();
+    let cut = image(&storage, &|p| (500..=ENTRIES).any(|n| p == entry(n)), &[]);
+    let damage = damage(&cut);
+    assert_eq!((damage.kind, damage.path.as_str()), (DamageKind::Missing, checkpoint(512).as_str()));
+}
+
+#[test]
+fn a_checkpoint_and_its_entry_have_to_agree() {
+    let storage = archive();
+    let entry = entry(512);
+    for at in [0, 100, 200, 300] {
+        let image = image(&storage, &|_| false, &[(&entry, flipped(&storage, &entry, at))]);
+        let damage = damage(&image);
+        assert_eq!((damage.kind, damage.path.as_str()), (DamageKind::Chain, entry.as_str()));
+    }
+}
+
+#[test]
+fn an_entry_counts_also_where_its_checkpoint_cannot_be_written() {
+    let mut counted_without = 0;
+    let storage = MemStorage::new();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    for i in 2..256 {
+        archive.create_node(&format!("node {i}"), Origin::Empty).unwrap();
+    }
+    for n in 0..40 {
+        let image = storage.fork();
+        let archive = open(&image).unwrap();
+        let path = checkpoint(256);
+        let begin = image.operation_count();
+        image.fail_operation(begin + n, std::io::ErrorKind::StorageFull);
+        let created = archive.create_node("the 256th", Origin::Empty);
+        // Failed or not: what is acknowledged is there, and the archive opens.
+        let reopened = open(&image.fork()).unwrap();
+        let there = reopened.nodes().unwrap().contains(&"the 256th".to_owned());
+        assert!(there || created.is_err(), "operation {n}: {created:?}");
+        counted_without += usize::from(created.is_ok() && !image.files().contains_key(&path));
+        reopened.create_node("the next", Origin::Empty).unwrap();
+    }
+    assert!(counted_without > 3, "some of the failures met the checkpoint: {counted_without}");
+}
