@@ -69,6 +69,7 @@
 //!
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 
+pub mod adapters;
 mod archive;
 #[doc(hidden)]
 pub mod bench_support;
