@@ -1,17 +1,21 @@
 //! Looking at nodes: what happened, what there is, whether it is whole, what changed.
 
+use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 
 use super::{Archive, Node};
 use crate::compare::{Bisection, Diff, bisect, diff};
+use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
+use crate::format::state::{NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve};
 use crate::storage::Storage;
-use crate::types::{Lsn, Target, check_name};
+use crate::types::{Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
+use crate::wal::{Log, Visit, fold_ops};
 
 /// Files of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,14 @@ pub struct FileCount {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+}
+
+impl FileCount {
+    /// All of them together.
+    pub fn sum(counts: &[FileCount]) -> FileCount {
+        let (files, bytes) = counts.iter().fold((0, 0), |sum, c| (sum.0 + c.files, sum.1 + c.bytes));
+        FileCount { files, bytes }
+    }
 }
 
 /// The files of a node, by what they are.
@@ -105,6 +117,18 @@ impl Node {
         let context = self.context()?;
         let (end, _) = readable_end(&context.log, &context.record)?;
         activity(&context.log, (end.position, end.known_until), options)
+    }
+
+    /// The spaces that a state has, without their pages. Reads a segment at most.
+    pub fn spaces(&self, target: &Target) -> Result<BTreeMap<SpaceId, SpaceState>> {
+        let mut context = self.context()?;
+        let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
+        match state_at(&context.log, at) {
+            Ok(Some(state)) => Ok(state.spaces),
+            Err(e) if !e.is_damage() => Err(e),
+            // That part of the log is gone, or damaged: the layers know it too.
+            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
+        }
     }
 
     /// The node's files, counted.
@@ -195,6 +219,22 @@ impl Node {
     ) -> Result<Bisection<T>> {
         bisect(from, to, &mut ask)
     }
+}
+
+/// The state at a position, but its pages, as the segment before it tells it; `None` where there is none.
+fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
+    let Some(segment) = log.last_where(|s| Ok(s.from <= at))? else { return Ok(None) };
+    let mut state = log.open(&segment)?.preface().state.clone();
+    let mut decoder = Decoder::new()?;
+    log.visit(segment.from, at, &mut |path, visit| {
+        let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit else { return Ok(()) };
+        fold_ops(&mut state, ops, &mut decoder, path, *offset, &mut |_| {})?;
+        if let Visit::Commit { timestamp, .. } = visit {
+            state.advance(timestamp);
+        }
+        Ok(())
+    })?;
+    Ok(Some(state))
 }
 
 /// Counts the files below a directory whose names end so.
