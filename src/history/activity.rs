@@ -75,23 +75,35 @@ pub struct Remark {
     pub text: String,
 }
 
-/// A place where segments are missing: nothing after `after` up to `until` can be restored.
+/// A place where segments are missing: nothing after `after` up to `until` can be restored from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// The segment before begins here; where it ends, the gap does.
+    /// The last commit before it; where the segment before was never sealed, the one before that segment.
     pub after: Position,
     /// The log goes on after this position.
     pub until: Position,
+    /// The time of the commit at `after`; zero where it cannot be read.
+    pub from: Timestamp,
+    /// The time of the commit at `until`; zero where it cannot be read.
+    pub to: Timestamp,
 }
 
-/// Where segments are missing, by their names.
-pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> Vec<Gap> {
+/// Neighbouring segments between which others are missing, by their names.
+pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
     let pairs = segments.iter().zip(segments.iter().skip(1));
-    pairs
-        .filter(|((a, _), (b, _))| b.sequence != a.sequence + 1)
-        .map(|((a, _), (b, _))| Gap { after: a.from, until: b.from })
-        .collect()
+    pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| b.sequence != a.sequence + 1)
+}
+
+impl Gap {
+    fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
+        let before = log.open(before).map_or((before.from, Timestamp::ZERO), |reader| {
+            let state = reader.seal().map_or(&reader.preface().state, |seal| &seal.state);
+            (state.position, state.timestamp)
+        });
+        let to = log.open(behind).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
+        Gap { after: before.0, until: behind.from, from: before.1, to }
+    }
 }
 
 /// Commits and bytes between two moments.
@@ -103,7 +115,7 @@ struct Stretch {
     bytes: f64,
 }
 
-/// Looks at a log. `gone` is what to do with damage: it is left out of the picture, as [`verify`](crate::Node::verify) is the call that reports it.
+/// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
 pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &ActivityOptions) -> Result<Activity> {
     let segments = log.all()?;
     let bytes = segments.iter().map(|(_, len)| len).sum();
@@ -129,7 +141,8 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
     let mut buckets = vec![Bucket::default(); options.buckets.clamp(1, 10_000)];
     stretches.iter().for_each(|s| spread(s, from, to, &mut buckets));
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    Ok(Activity { from, to, buckets, exact_from, remarks, gaps: gaps(&segments), segments: segments.len() as u64, bytes })
+    let gaps = gaps(&segments).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
 }
 
 /// What the beginnings of some segments tell of the time between them.

@@ -15,12 +15,9 @@ pub(super) fn verify_log(
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
-    for gap in gaps(segments) {
-        report.note(Error::Gap {
-            node: context.record.name.clone(),
-            expected: gap.after.next_lsn(),
-            found: gap.until,
-        });
+    for (before, behind) in gaps(segments) {
+        let (node, expected) = (context.record.name.clone(), before.from.next_lsn());
+        report.note(Error::Gap { node, expected, found: behind.from });
     }
     let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
     for ((segment, _), next) in segments.iter().zip(next) {

@@ -107,6 +107,12 @@ impl Zone {
         time.to_zoned(self.zone.clone()).strftime(form).to_string()
     }
 
+    /// Nanoseconds that local time is ahead of UTC at a time.
+    pub fn ahead(&self, t: Timestamp) -> i64 {
+        let time = jiff::Timestamp::from_nanosecond(i128::from(t.as_nanos())).unwrap_or(jiff::Timestamp::MAX);
+        i64::from(self.zone.to_offset(time).seconds()) * 1_000_000_000
+    }
+
     /// What the zone is called at a time.
     pub fn name(&self, t: Timestamp) -> String {
         if self.utc { "UTC".to_owned() } else { self.format(t, "UTC%:z") }
