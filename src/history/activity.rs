@@ -79,7 +79,7 @@ pub struct Remark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// The last commit before it; where the segment before was never sealed, the one before that segment.
+    /// The last commit before the segment that has lost its successor: where that one really ends, its successor would have said.
     pub after: Position,
     /// The log goes on after this position.
     pub until: Position,
@@ -97,12 +97,8 @@ pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&Seg
 
 impl Gap {
     fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
-        let before = log.open(before).map_or((before.from, Timestamp::ZERO), |reader| {
-            let state = reader.seal().map_or(&reader.preface().state, |seal| &seal.state);
-            (state.position, state.timestamp)
-        });
-        let to = log.open(behind).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
-        Gap { after: before.0, until: behind.from, from: before.1, to }
+        let time = |s| log.open(s).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
+        Gap { after: before.from, until: behind.from, from: time(before), to: time(behind) }
     }
 }
 
@@ -139,7 +135,9 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
     let from = stretches.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
     let to = stretches.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
     let mut buckets = vec![Bucket::default(); options.buckets.clamp(1, 10_000)];
-    stretches.iter().for_each(|s| spread(s, from, to, &mut buckets));
+    for s in &stretches {
+        spread(s, from, to, &mut buckets);
+    }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
     let gaps = gaps(&segments).map(|(before, behind)| Gap::between(log, before, behind)).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
@@ -164,7 +162,12 @@ fn sampled(
                     let state = &reader.preface().state;
                     if let Some((position, from)) = last {
                         let commits = state.position.get().saturating_sub(position.get());
-                        stretches.push(Stretch { from, to: state.timestamp, commits: count(commits), bytes: count(bytes) });
+                        stretches.push(Stretch {
+                            from,
+                            to: state.timestamp,
+                            commits: count(commits),
+                            bytes: count(bytes),
+                        });
                     }
                     (last, bytes) = (Some((state.position, state.timestamp)), 0);
                 }
@@ -178,7 +181,13 @@ fn sampled(
 }
 
 /// Reads a segment commit by commit.
-fn scan(log: &Log, segment: &SegmentRef, len: u64, stretches: &mut Vec<Stretch>, remarks: &mut Vec<Remark>) -> Result<()> {
+fn scan(
+    log: &Log,
+    segment: &SegmentRef,
+    len: u64,
+    stretches: &mut Vec<Stretch>,
+    remarks: &mut Vec<Remark>,
+) -> Result<()> {
     // Commits that fall into the same millisecond are one stretch: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut commit = CommitInfo::new();
@@ -226,7 +235,11 @@ fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));
     let (a, b) = (place(s.from), place(s.to));
     let last = buckets.len() - 1;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and cut to the last bucket")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and cut to the last bucket"
+    )]
     let index = |x: f64| if width > 0.0 { ((x / width) as usize).min(last) } else { 0 };
     let (first, end) = (index(a), index(b));
     for (i, bucket) in buckets.iter_mut().enumerate().take(end + 1).skip(first) {

@@ -2,11 +2,14 @@
 
 use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
 use crate::error::{DamageKind, Error, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TRAILER_LEN, Trailer};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TRAILER_LEN, Trailer};
 use crate::options::Cancel;
 use crate::sealed::read_header;
 use crate::storage::{ReadFile, Storage, read_range};
 use crate::wal::durable_frame_beyond;
+
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
 
 /// Reads every file of an archive and compares it with the CRC-32s in it: finds rot on a machine that has no key.
 ///
@@ -45,7 +48,7 @@ pub fn verify_checksums(
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
     let mut report = VerifyReport::default();
     for (path, _) in &files {
-        match path.rsplit_once('.').map(|(_, ending)| ending) {
+        match ending(path) {
             Some("seg") => report.segments += 1,
             Some("layer") => report.layers += 1,
             Some("part") => report.parts += 1,
@@ -57,6 +60,11 @@ pub fn verify_checksums(
         super::checksums_of(storage, path, &mut report, &mut meter)?;
     }
     Ok(report)
+}
+
+/// What kind of file a name is for.
+fn ending(path: &str) -> Option<&str> {
+    path.rsplit_once('.').map(|(_, ending)| ending)
 }
 
 /// Every file below a directory.
@@ -84,7 +92,7 @@ pub(super) fn check_file(
     let len = file.len().map_err(|e| Error::io("stat", path, e))?;
     report.files += 1;
     report.bytes += len;
-    let segment = path.ends_with(".seg");
+    let segment = ending(path) == Some("seg");
     let header_len = match read_header(file, path) {
         Ok((_, header_len)) => header_len,
         Err(e) => {
@@ -93,6 +101,7 @@ pub(super) fn check_file(
         }
     };
     read(header_len)?;
+    let sealed = if segment { sealed_at(file, path, len)? } else { None };
     let mut at = header_len;
     let mut index = 0;
     while at < len {
@@ -100,7 +109,7 @@ pub(super) fn check_file(
         let (next, frame_index, kind) = match header {
             Ok(found) => found,
             // The end of a segment that was never sealed, or is not yet.
-            Err(e) if segment && e.is_damage() && !durable_frame_beyond(file, path, len, at, index)? => {
+            Err(e) if segment && e.is_damage() && is_torn(file, path, (at, len), index, sealed)? => {
                 report.torn_tails += u64::from(!is_zero(file, path, at, len)?);
                 read(len - at)?;
                 return Ok(());
@@ -131,6 +140,30 @@ pub(super) fn check_file(
         return Ok(());
     }
     Err(Error::damage(DamageKind::Truncated, path, len, "seal", "the seal and trailer of a complete file", "the end"))
+}
+
+/// Where the trailer at the end of a segment says that its seal is.
+fn sealed_at(file: &dyn ReadFile, path: &str, len: u64) -> Result<Option<u64>> {
+    let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
+    Ok(Trailer::decode(&read_range(file, path, at, TRAILER_LEN)?).map(|trailer| trailer.seal_offset))
+}
+
+/// Whether a frame of a segment that cannot be read is what a crash leaves, and not rot.
+fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, sealed: Option<u64>) -> Result<bool> {
+    match sealed {
+        None => Ok(!durable_frame_beyond(file, path, len, at, index)?),
+        // All frames before the seal were durable when it was written.
+        Some(seal) if at < seal => Ok(false),
+        // A crash can keep the trailer and lose the seal, by whole sectors, which then read as zeros. Rot does not.
+        Some(seal) => {
+            let size = usize::try_from(len.saturating_sub(seal)).unwrap_or(usize::MAX).min(MAX_PLAINTEXT);
+            let bytes = read_range(file, path, seal, size)?;
+            let skip = usize::try_from(seal.next_multiple_of(SECTOR) - seal).unwrap_or(0);
+            let (first, rest) = bytes.split_at_checked(skip).unwrap_or((&bytes, &[]));
+            let lost = |sector: &[u8]| !sector.is_empty() && sector.iter().all(|b| *b == 0);
+            Ok(lost(first) || rest.chunks(usize::try_from(SECTOR).unwrap_or(512)).any(lost))
+        }
+    }
 }
 
 /// Reads the frame at an offset; gives where it ends, its index and kind.
@@ -171,14 +204,7 @@ fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Op
 }
 
 /// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it.
-fn check_trailer(
-    file: &dyn ReadFile,
-    path: &str,
-    at: u64,
-    len: u64,
-    trailer: &Trailer,
-    segment: bool,
-) -> Result<()> {
+fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
     let found = read_range(file, path, at, TRAILER_LEN + 1)?;
     let torn = segment

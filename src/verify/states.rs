@@ -88,9 +88,8 @@ fn run(
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
         let progress: Option<&mut (dyn FnMut(Progress) + Send)> = Some(&mut progress);
-        let mut run = RestoreRun { parts: &parts, sources: &sources, options: &options.replay, sink: digest, progress };
-        let done = run.run();
-        drop(run);
+        let done =
+            RestoreRun { parts: &parts, sources: &sources, options: &options.replay, sink: digest, progress }.run();
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
         match done {

@@ -160,7 +160,8 @@ impl Shop {
     /// Forty orders, the restore point `half` at the twentieth, and an accident in commit 31.
     pub fn stock(estate: &Estate) -> Vec<Commit> {
         let mut shop = Shop::open(estate, "app.db");
-        let mut commits = vec![shop.transact("CREATE TABLE orders (id INTEGER PRIMARY KEY, sum INT)", None, &estate.clock)];
+        let mut commits =
+            vec![shop.transact("CREATE TABLE orders (id INTEGER PRIMARY KEY, sum INT)", None, &estate.clock)];
         for n in 2..=40 {
             let sql = match n {
                 31 => "DELETE FROM orders WHERE id < 10".to_owned(),
@@ -180,7 +181,13 @@ pub fn orders(path: &Path) -> i64 {
 }
 
 /// A history without meaning: so many commits, so far apart.
-pub fn commits(estate: &Estate, writer: &Writer, count: u64, apart: u64, mut each: impl FnMut(u64, &mut rewound::Batch)) {
+pub fn commits(
+    estate: &Estate,
+    writer: &Writer,
+    count: u64,
+    apart: u64,
+    mut each: impl FnMut(u64, &mut rewound::Batch),
+) {
     for n in 0..count {
         estate.clock.advance(apart);
         let mut batch = writer.batch();

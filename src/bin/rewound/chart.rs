@@ -30,7 +30,7 @@ pub fn draw(out: &mut impl Write, a: &Activity, zone: &Zone) -> Result {
     let bytes = a.buckets.iter().map(|b| b.bytes).fold(0.0, f64::max);
     let width = a.buckets.len();
     writeln!(out)?;
-    let each = units::duration(a.bucket_length());
+    let each = units::about(a.bucket_length());
     writeln!(
         out,
         "  {DIM}commits over time, at most {} and {} of log in {each}{DIM:#}",

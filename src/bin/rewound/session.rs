@@ -79,7 +79,8 @@ impl Session {
         match names.as_slice() {
             [only] => Ok(archive.node(only)?),
             [] => Err(Failure::Other(
-                "the archive holds nothing yet: `rewound watch DB` or `rewound backup DB` begins to protect a database".into(),
+                "the archive holds nothing yet: `rewound watch DB` or `rewound backup DB` begins to protect a database"
+                    .into(),
             )),
             several => Err(Failure::Usage(format!("which node? give --node with one of: {}", several.join(", ")))),
         }

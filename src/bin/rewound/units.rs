@@ -48,6 +48,21 @@ pub fn duration(d: Duration) -> String {
     }
 }
 
+/// A length of time in its largest unit alone, for axes.
+pub fn about(d: Duration) -> String {
+    let ms = d.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    let Some((size, name)) = units.into_iter().find(|(size, _)| ms * 10 >= size * 15 || *size == 1) else {
+        return duration(d);
+    };
+    let tenths = (ms * 10 + size / 2) / size;
+    if tenths >= 100 || tenths.is_multiple_of(10) {
+        format!("{} {name}", (tenths + 5) / 10)
+    } else {
+        format!("{}.{} {name}", tenths / 10, tenths % 10)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +78,8 @@ mod tests {
         assert_eq!(bytes(12_345_678), "12.3 MB");
         assert_eq!(duration(Duration::from_millis(61_500)), "1 min 1 s");
         assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(about(Duration::from_secs(25_199)), "7 h");
+        assert_eq!(about(Duration::from_millis(2_440)), "2.4 s");
+        assert_eq!(about(Duration::from_secs(75)), "75 s");
     }
 }

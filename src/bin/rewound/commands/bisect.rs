@@ -103,7 +103,12 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str) -> Res
     match at {
         None => writeln!(out, "the same at LSN {from} and LSN {to}: {}", found.before.shown())?,
         Some(at) => {
-            writeln!(out, "{BOLD}changed by {}{BOLD:#}, found among {} commits in {probes}", session.describe(&at), to.get() - from.get() + 1)?;
+            writeln!(
+                out,
+                "{BOLD}changed by {}{BOLD:#}, found among {} commits in {probes}",
+                session.describe(&at),
+                to.get() - from.get() + 1
+            )?;
             writeln!(out, "  before  {}", found.before.shown())?;
             writeln!(out, "  after   {}", found.after.shown())?;
             writeln!(out, "to go back to before it: rewound restore --lsn {} --output FILE", at.lsn.get() - 1)?;
@@ -117,7 +122,10 @@ fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str) -> rewou
     let target = Target::Lsn(lsn);
     let spaces = space_names(node, &target)?;
     let [database] = spaces.as_slice() else {
-        return Err(Error::Unsupported(format!("node {:?} is no single SQLite database: a query cannot be asked", node.name())));
+        return Err(Error::Unsupported(format!(
+            "node {:?} is no single SQLite database: a query cannot be asked",
+            node.name()
+        )));
     };
     node.restore(target).options(session.replay_options()).delta_into_dir(dir)?;
     Ok(answer(&dir.join(database), sql).unwrap_or_else(|e| Answer::Error(e.to_string())))

@@ -110,7 +110,11 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts) -> Result {
     let (snapshots, layers) = (units::plural(snapshots, "snapshot"), units::plural(layers, "layer"));
     writeln!(out, "  layers         {}  ({snapshots}, {layers})", file_count(&parts))?;
     for gap in &facts.activity.gaps {
-        writeln!(out, "  {BAD}gap{BAD:#}            segments are missing somewhere after LSN {} up to LSN {}", gap.after, gap.until)?;
+        writeln!(
+            out,
+            "  {BAD}gap{BAD:#}            segments are missing somewhere after LSN {} up to LSN {}",
+            gap.after, gap.until
+        )?;
     }
     let resyncs: Vec<_> = facts.resyncs().collect();
     if facts.activity.exact_from.get() > 0 && facts.activity.segments > 0 {

@@ -93,7 +93,8 @@ fn refuse_leftovers(database: &Path) -> Result {
 
 fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
     if session.global.json {
-        let space = |s: &rewound::SpaceState| Space { name: s.name.clone(), bytes: s.length, page_size: s.page_size.get() };
+        let space =
+            |s: &rewound::SpaceState| Space { name: s.name.clone(), bytes: s.length, page_size: s.page_size.get() };
         return json(&Restored {
             node: report.node.clone(),
             output: output.display().to_string(),
@@ -119,7 +120,10 @@ fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
         writeln!(out, "the next commit, which is not contained, is of {}", session.zone.show(next))?;
     }
     for damage in &report.damaged {
-        writeln!(out, "{NOTE}done without:{NOTE:#} {damage}; the state is exact all the same, but run `rewound verify`")?;
+        writeln!(
+            out,
+            "{NOTE}done without:{NOTE:#} {damage}; the state is exact all the same, but run `rewound verify`"
+        )?;
     }
     Ok(())
 }

@@ -114,7 +114,11 @@ fn tell(session: &Session, r: &VerifyReport, with_key: bool) -> Result {
         let (segments, commits) = (units::plural(r.segments, "segment"), units::plural(r.commits, "commit"));
         writeln!(out, "log       {segments}, {commits}, each linked to the one before")?;
         let (layers, parts) = (units::plural(r.layers, "layer"), units::plural(r.parts, "part"));
-        writeln!(out, "layers    {layers} in {parts}, {} compared with their CRC-32", units::plural(r.layer_pages, "page"))?;
+        writeln!(
+            out,
+            "layers    {layers} in {parts}, {} compared with their CRC-32",
+            units::plural(r.layer_pages, "page")
+        )?;
         if r.states > 0 {
             let proven = units::plural(r.pages_proven, "page");
             writeln!(out, "states    {} rebuilt, {proven} proven to be what was archived", n(r.states))?;

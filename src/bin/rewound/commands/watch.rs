@@ -27,11 +27,9 @@ fn node(session: &Session, database: &Path) -> Result<Node> {
     let archive = session.archive()?;
     let name = match &session.global.node {
         Some(name) => name.clone(),
-        None => database
-            .file_name()
-            .and_then(|n| n.to_str())
-            .map(str::to_owned)
-            .ok_or_else(|| Failure::Usage("the database's name is not text: give the node a name with --node".into()))?,
+        None => database.file_name().and_then(|n| n.to_str()).map(str::to_owned).ok_or_else(|| {
+            Failure::Usage("the database's name is not text: give the node a name with --node".into())
+        })?,
     };
     match archive.node(&name) {
         Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
@@ -129,7 +127,10 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
 
 /// A line on standard error for what the operator may want to know.
 fn tell(event: &Event, zone: &Zone, quiet: bool) {
-    let warning = matches!(event, Event::ResyncStarted { .. } | Event::ResyncFinished { .. } | Event::Retrying { .. } | Event::Warning(_));
+    let warning = matches!(
+        event,
+        Event::ResyncStarted { .. } | Event::ResyncFinished { .. } | Event::Retrying { .. } | Event::Warning(_)
+    );
     if quiet && !warning {
         return;
     }
@@ -137,11 +138,16 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
     let text = match event {
         Event::CopyStarted { bytes } => format!("first copy: {}", units::bytes(*bytes)),
         Event::CopyFinished { lsn, elapsed } => {
-            format!("first copy complete: LSN {lsn} and all that follow can be restored ({})", units::duration(*elapsed))
+            format!(
+                "first copy complete: LSN {lsn} and all that follow can be restored ({})",
+                units::duration(*elapsed)
+            )
         }
         Event::Continued { position } => format!("continues after LSN {position}"),
         Event::ResyncStarted { reason } => {
-            format!("{NOTE}resynchronises:{NOTE:#} {reason}; single transactions from before this moment may be missing")
+            format!(
+                "{NOTE}resynchronises:{NOTE:#} {reason}; single transactions from before this moment may be missing"
+            )
         }
         Event::ResyncFinished { lsn, pages, elapsed } => {
             let pages = units::plural(*pages, "page");

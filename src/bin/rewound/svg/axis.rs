@@ -64,7 +64,11 @@ impl Axis {
         let to = known.chain(ends).max().unwrap_or_default();
         // A single moment stands in the middle of two milliseconds.
         let pad = std::time::Duration::from_millis(1);
-        if to > from { Axis { from, to, left, right } } else { Axis { from: from.saturating_sub(pad), to: to.saturating_add(pad), left, right } }
+        if to > from {
+            Axis { from, to, left, right }
+        } else {
+            Axis { from: from.saturating_sub(pad), to: to.saturating_add(pad), left, right }
+        }
     }
 
     fn span(&self) -> u64 {

@@ -16,7 +16,11 @@ pub fn width(text: &str) -> f64 {
 
 /// A name as it is written.
 pub fn shorten(name: &str) -> String {
-    if name.chars().count() <= LONGEST { name.to_owned() } else { name.chars().take(LONGEST - 1).chain(['…']).collect() }
+    if name.chars().count() <= LONGEST {
+        name.to_owned()
+    } else {
+        name.chars().take(LONGEST - 1).chain(['…']).collect()
+    }
 }
 
 /// The row of each name, given where its mark is, in order; `None` where there is no room.

@@ -105,9 +105,10 @@ impl Picture<'_> {
         self.text("title", 16.0, 30.0, &format!("node {}", facts.name));
         let said = match &facts.window {
             Ok(w) => format!(
-                "restorable: {} to {}, {}; log {}, layers {}",
+                "restorable from {} to {} ({}): {}; log {}, layers {}",
                 self.zone.format(w.earliest.timestamp, "%Y-%m-%d %H:%M:%S"),
                 self.zone.format(w.known_until, "%Y-%m-%d %H:%M:%S"),
+                self.zone.name(w.known_until),
                 units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit"),
                 units::bytes(facts.files.segments.bytes),
                 units::bytes(facts.files.parts.bytes + facts.files.layers.bytes),
@@ -129,8 +130,10 @@ impl Picture<'_> {
             }
         }
         self.text("", 16.0, y + height / 2.0 - 2.0, name);
-        let each = units::duration(self.facts.activity.bucket_length());
-        self.text("dim", 16.0, y + height / 2.0 + 13.0, &format!("per {each}"));
+        let each = self.facts.activity.bucket_length();
+        if !each.is_zero() {
+            self.text("dim", 16.0, y + height / 2.0 + 13.0, &format!("per {}", units::about(each)));
+        }
         let a = &self.facts.activity;
         let (from, to) = (self.axis.x(a.from), self.axis.x(a.to));
         let width = (to - from) / float(values.len());
@@ -175,11 +178,8 @@ impl Picture<'_> {
             return;
         }
         let y = self.lane("points", &units::thousands(facts.points.len() as u64), 14.0);
-        let places: Vec<(f64, String)> = facts
-            .points
-            .iter()
-            .map(|(name, commit)| (self.axis.x(commit.timestamp), labels::shorten(name)))
-            .collect();
+        let places: Vec<(f64, String)> =
+            facts.points.iter().map(|(name, commit)| (self.axis.x(commit.timestamp), labels::shorten(name))).collect();
         let rows = labels::rows(&places);
         for (((name, commit), (x, label)), row) in facts.points.iter().zip(&places).zip(&rows) {
             let said = format!("{name}: LSN {} of {}", commit.lsn, self.zone.show(commit.timestamp));
@@ -218,7 +218,8 @@ impl Picture<'_> {
         let y = self.lane("snapshots", &units::thousands(snapshots.len() as u64), 14.0);
         for s in snapshots {
             let x = self.axis.x(s.timestamp);
-            let said = format!("snapshot of LSN {}: {}, {}", s.to, units::plural(s.entries, "page"), units::bytes(s.bytes));
+            let said =
+                format!("snapshot of LSN {}: {}, {}", s.to, units::plural(s.entries, "page"), units::bytes(s.bytes));
             self.shape("snapshot", &[(x, y + 1.0), (x + 6.0, y + 7.0), (x, y + 13.0), (x - 6.0, y + 7.0)], &said);
         }
     }
@@ -237,7 +238,8 @@ impl Picture<'_> {
             for (i, (from, l)) in of_level.iter().enumerate() {
                 let (a, b) = (self.axis.x(self.axis.time_of(facts, *from)), self.axis.x(l.timestamp));
                 let class = if i % 2 == 0 { "layer" } else { "other" };
-                let said = format!("LSN {from} to {}: {}, {}", l.to, units::plural(l.entries, "page"), units::bytes(l.bytes));
+                let said =
+                    format!("LSN {from} to {}: {}, {}", l.to, units::plural(l.entries, "page"), units::bytes(l.bytes));
                 self.rect(class, (a, y), ((b - a).max(1.0), 12.0), &said);
             }
         }
@@ -252,8 +254,7 @@ impl Picture<'_> {
             self.text("mid", tick.x, y + 19.0, &tick.label);
             self.text("dim mid", tick.x, y + 34.0, &tick.below);
         }
-        let name = self.zone.name(self.facts.activity.to);
-        self.text("dim", 16.0, y + 19.0, &format!("time, {name}"));
+        self.text("dim", 16.0, y + 19.0, "time");
         self.y = y + 56.0;
     }
 
