@@ -53,6 +53,8 @@ pub(super) struct Caught {
     pub pages: u64,
     pub newest: Option<Commit>,
     pub header: Option<DatabaseHeader>,
+    /// How often the log has started over.
+    pub resets: u64,
 }
 
 impl Caught {
@@ -61,6 +63,7 @@ impl Caught {
         self.pages += other.pages;
         self.newest = other.newest.or(self.newest);
         self.header = other.header.or(self.header);
+        self.resets += other.resets;
     }
 }
 
@@ -140,6 +143,7 @@ impl Link {
 
     /// Archives every transaction that is committed now, durably.
     pub fn catch_up(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let mut caught = Caught::default();
         self.look()?;
         let at = self.seen;
         if at.salts != self.progress.place.salts {
@@ -148,15 +152,21 @@ impl Link {
             }
             self.progress.place = Place { salts: at.salts, ..Place::default() };
             self.progress.frames.clear();
+            caught.resets += 1;
         }
-        let mut caught = Caught::default();
         if at.frames > self.progress.place.frame {
             self.log.begin(at.salts)?;
         }
         while at.frames > self.progress.place.frame {
             let transaction = self.log.transaction(self.progress.place, at.frames)?;
             let done = archivist.archive(&mut self.log, &self.file, &mut self.progress, transaction, self.page_size)?;
-            caught.add(Caught { commits: 1, pages: done.pages, newest: Some(done.commit), header: done.header });
+            caught.add(Caught {
+                commits: 1,
+                pages: done.pages,
+                newest: Some(done.commit),
+                header: done.header,
+                resets: 0,
+            });
         }
         let place = self.progress.place;
         if at.frames < place.frame || (at.frames > 0 && at.checksum != place.checksum) {

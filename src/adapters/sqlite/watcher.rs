@@ -324,6 +324,7 @@ impl Watcher {
     fn count(&mut self, caught: &Caught) {
         self.status.commits += caught.commits;
         self.status.pages += caught.pages;
+        self.status.wal_resets += caught.resets;
         if let Some(newest) = caught.newest {
             self.status.archived = newest.lsn.into();
             self.status.archived_at = Some(newest.timestamp);
