@@ -24,6 +24,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub use fs::FsStorage;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 
@@ -117,6 +118,12 @@ pub trait ReadFile: Debug + Send + Sync {
 
     /// Its length now, with any zeroed space at its end.
     fn len(&self) -> io::Result<u64>;
+
+    /// The whole file as it is now, where it lies in memory anyway and can be lent without a copy. What is lent never changes:
+    /// a mapping of a file that somebody else can write does not qualify.
+    fn lend(&self) -> Option<Bytes> {
+        None
+    }
 }
 
 /// An exclusive lock, held until dropped.

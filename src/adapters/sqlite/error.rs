@@ -55,6 +55,13 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The database's files contradict each other, or what was known of them: they were replaced, or written by
+    /// something else than SQLite. The watcher attaches again and compares.
+    #[error("{reason}")]
+    Inconsistent {
+        /// What was found.
+        reason: String,
+    },
     /// SQLite reported an error.
     #[error("SQLite, {operation} {path}: {message}")]
     Sqlite {

@@ -21,9 +21,19 @@
 //!
 //! [`backup`] is the same for once: it brings the archive up to now and leaves.
 
+mod archivist;
+mod compare;
 mod error;
+mod files;
+mod format;
+mod link;
+mod live;
+mod log;
+mod mark;
 mod options;
+mod pin;
 mod status;
+mod wake;
 mod watcher;
 
 pub use error::{Error, Result};

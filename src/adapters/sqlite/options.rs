@@ -33,7 +33,8 @@ pub struct WatchOptions {
     /// After a failure of the archive, such as a full disk, the watcher tries again after 100 ms, then after twice as long, up to this. Default 5 s. The
     /// database's log is kept meanwhile, and nothing is lost.
     pub retry_max: Duration,
-    /// How the archive's writer works. Default: its defaults, but its own thread flushes every second only, as the watcher flushes each round.
+    /// How the archive's writer works. Default: its defaults, but no cache of images, as the watcher knows them, and its own thread flushes every
+    /// second only, as the watcher flushes each round.
     pub writer: WriterOptions,
     /// How the first copy of the database is built.
     pub base: CompactOptions,
@@ -43,6 +44,8 @@ impl Default for WatchOptions {
     fn default() -> WatchOptions {
         let mut writer = WriterOptions::default();
         writer.flush_interval = Some(Duration::from_secs(1));
+        // The watcher gives the image that a page had before, or there is none.
+        writer.image_cache = 0;
         WatchOptions {
             space: None,
             enable_wal: false,

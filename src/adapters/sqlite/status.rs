@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::error::Result;
+use super::wake::Bell;
 use crate::types::{Lsn, Position, Timestamp};
 
 /// What a watcher is doing.
@@ -129,30 +131,46 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     stop: AtomicBool,
-    status: Mutex<Status>,
+    bell: Bell,
+    status: Mutex<(Status, Option<Instant>)>,
 }
 
 impl Handle {
-    pub(super) fn new() -> Handle {
-        Handle { shared: Arc::new(Shared { stop: AtomicBool::new(false), status: Mutex::default() }) }
+    pub(super) fn new() -> Result<Handle> {
+        let shared = Shared { stop: AtomicBool::new(false), bell: Bell::new()?, status: Mutex::default() };
+        Ok(Handle { shared: Arc::new(shared) })
+    }
+
+    pub(super) fn bell(&self) -> &Bell {
+        &self.shared.bell
+    }
+
+    /// `behind_since`: from when on the archive has been behind the database.
+    pub(super) fn publish(&self, status: &Status, behind_since: Option<Instant>) {
+        *self.shared.status.lock() = (status.clone(), behind_since);
     }
 
     /// Asks [`Watcher::run`](super::Watcher::run) to archive what there is and return.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.bell.force();
     }
 
     /// Whether it was asked to stop.
     pub fn is_stopping(&self) -> bool {
-        self.shared.stop.load(Ordering::Acquire)
+        self.shared.stop.load(Ordering::SeqCst)
     }
 
-    /// Makes the watcher look at once, without waiting for the kernel's notification.
-    pub fn wake(&self) {}
+    /// Makes the watcher look at once, without waiting for the kernel's notification. Costs next to nothing while it is at work anyway.
+    pub fn wake(&self) {
+        self.shared.bell.ring();
+    }
 
     /// What the watcher knows about itself.
     pub fn status(&self) -> Status {
-        self.shared.status.lock().clone()
+        let (mut status, behind_since) = self.shared.status.lock().clone();
+        status.lag = behind_since.map_or(Duration::ZERO, |since| since.elapsed());
+        status
     }
 
     /// Wakes the watcher at each commit of a connection of this process. Replaces the connection's
