@@ -6,5 +6,9 @@
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 
+mod commands;
+mod errors;
 mod estate;
+mod live;
 mod pictures;
+mod terminal;

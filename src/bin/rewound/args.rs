@@ -39,7 +39,7 @@ pub struct Global {
     #[arg(long, global = true, env = "REWOUND_KEY_FILE", value_name = "FILE", help_heading = "Archive")]
     pub key_file: Option<PathBuf>,
     /// Ask for a passphrase, even where the environment names a key
-    #[arg(long, global = true, help_heading = "Archive", conflicts_with = "key_file")]
+    #[arg(long, global = true, help_heading = "Archive")]
     pub passphrase: bool,
     /// Times in UTC instead of the local zone, in what is printed and in what is read
     #[arg(long, global = true, help_heading = "Output")]

@@ -22,6 +22,8 @@ pub enum Failure {
     Damage(usize),
     /// Anything else.
     Other(String),
+    /// Interrupted, and something was left behind.
+    Interrupted(String),
     /// Nobody reads our output any more.
     OutputClosed,
 }
@@ -38,6 +40,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Damage(_) => 4,
             Failure::NoKey(_) => 5,
+            Failure::Interrupted(_) => 130,
             Failure::OutputClosed => 0,
         }
     }
@@ -103,7 +106,9 @@ impl fmt::Display for Failure {
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),
             Failure::Damage(n) => write!(f, "damage found in {n} places, listed above"),
-            Failure::Usage(text) | Failure::NoKey(text) | Failure::Other(text) => f.write_str(text),
+            Failure::Usage(text) | Failure::NoKey(text) | Failure::Interrupted(text) | Failure::Other(text) => {
+                f.write_str(text)
+            }
             Failure::OutputClosed => f.write_str("output closed"),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rewound::{Node, RestoreReport, Target};
+use rewound::{Error, Node, RestoreReport, Target};
 use serde::Serialize;
 
 use crate::args::TargetArgs;
@@ -61,7 +61,13 @@ pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: boo
         }
     };
     bar.finish_and_clear();
-    tell(session, &report?, output)
+    let report = report.map_err(|e| match e {
+        Error::Cancelled if delta => Failure::Interrupted(
+            "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
+        ),
+        e => e.into(),
+    })?;
+    tell(session, &report, output)
 }
 
 /// The directory that a delta restore rewrites: the one that is named, or the one that holds the file that is.
