@@ -67,6 +67,7 @@
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 
 mod archive;
+mod audit;
 #[doc(hidden)]
 pub mod bench_support;
 mod catalog;
@@ -81,21 +82,27 @@ mod ingest;
 mod layer;
 pub mod options;
 mod replay;
+mod retention;
 mod sealed;
 pub mod storage;
 pub mod types;
 mod wal;
 
-pub use archive::{Archive, Node, Restore};
-pub use catalog::{NodeRecord, RestorePointRecord};
+pub use archive::{Administrator, Archive, DELETION_GRACE, HoldOn, Node, Restore, Restorer, Scope};
+pub use audit::{Attestation, Audit, AuditEntry};
+pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord};
 pub use compact::MaintainReport;
 pub use crypto::{KeyFile, KeyProvider, Keyring};
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
+pub use format::retention::{Deletion, HoldScope, Mode, Policy, Span, TimelineExpiry};
 pub use format::state::{ConfigValue, SpaceState};
 pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{Memory, PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
+pub use retention::{
+    Blocked, BuildFirst, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, SweepOptions, SweepReport, Usage,
+};
 pub use types::{
     Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target, TimelineId, Timestamp,
 };

@@ -66,24 +66,26 @@ impl Log {
 
     /// The segments of one group, in order.
     fn group(&self, group: u64) -> Result<Vec<SegmentRef>> {
+        Ok(self.sized_group(group)?.into_iter().map(|(segment, _)| segment).collect())
+    }
+
+    /// The segments of one group, in order, each with its length.
+    fn sized_group(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
         let dir = group_dir(self.node, self.timeline, group * GROUP);
         let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
-        let mut segments: Vec<SegmentRef> = entries
+        let mut segments: Vec<(SegmentRef, u64)> = entries
             .iter()
             .filter_map(|entry| {
                 let (sequence, from) = entry.name.strip_suffix(".seg")?.split_once('-')?;
                 let (sequence, from) = (hex(sequence, 16)?, hex(from, 16)?);
-                (sequence / GROUP == group).then(|| SegmentRef {
-                    timeline: self.timeline,
-                    sequence,
-                    from: Position::new(from),
-                    path: format!("{dir}/{}", entry.name),
-                })
+                let path = format!("{dir}/{}", entry.name);
+                let segment = SegmentRef { timeline: self.timeline, sequence, from: Position::new(from), path };
+                (sequence / GROUP == group).then_some((segment, entry.len))
             })
             .collect();
         segments.sort_unstable();
         if let Some(pair) = segments.windows(2).find_map(|w| match w {
-            [a, b] if a.sequence == b.sequence => Some((a, b)),
+            [(a, _), (b, _)] if a.sequence == b.sequence => Some((a, b)),
             _ => None,
         }) {
             let (a, b) = pair;
@@ -97,6 +99,25 @@ impl Log {
             ));
         }
         Ok(segments)
+    }
+
+    /// All segments, in order, each with its length.
+    pub fn all(&self) -> Result<Vec<(SegmentRef, u64)>> {
+        let mut all = Vec::new();
+        for group in self.groups()? {
+            all.extend(self.sized_group(group)?);
+        }
+        Ok(all)
+    }
+
+    /// The segments with these numbers that are there, and the directories that such segments are in.
+    pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
+        let (mut found, mut dirs) = (Vec::new(), Vec::new());
+        for group in self.groups()?.into_iter().filter(|g| (first / GROUP..=last / GROUP).contains(g)) {
+            found.extend(self.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)));
+            dirs.push(group_dir(self.node, self.timeline, group * GROUP));
+        }
+        Ok((found, dirs))
     }
 
     /// The newest segment.
