@@ -381,7 +381,9 @@ pub enum Error {
         until: Timestamp,
     },
     /// A management lock is in the way.
-    #[error("{operation} is refused: lock {lock:?} is on it; an administrator has to release that first, which is recorded")]
+    #[error(
+        "{operation} is refused: lock {lock:?} is on it; an administrator has to release that first, which is recorded"
+    )]
     Locked {
         /// What was tried.
         operation: &'static str,
@@ -445,7 +447,9 @@ pub enum Error {
         found: String,
     },
     /// The platform does not let this process make files immutable.
-    #[error("{path} cannot be made immutable ({source}): this needs root (CAP_LINUX_IMMUTABLE) and a file system with such a flag")]
+    #[error(
+        "{path} cannot be made immutable ({source}): this needs root (CAP_LINUX_IMMUTABLE) and a file system with such a flag"
+    )]
     ImmutableUnavailable {
         /// Where it was tried.
         path: PathBuf,

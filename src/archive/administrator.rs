@@ -120,10 +120,7 @@ impl Administrator {
         }
     }
 
-    fn append<T>(
-        &self,
-        decide: impl FnMut(&crate::catalog::CatalogState) -> Result<(Event, T)>,
-    ) -> Result<T> {
+    fn append<T>(&self, decide: impl FnMut(&crate::catalog::CatalogState) -> Result<(Event, T)>) -> Result<T> {
         self.archive.inner.catalog.append(&self.actor, decide)
     }
 

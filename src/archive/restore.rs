@@ -151,7 +151,11 @@ impl<'a> Restore<'a> {
         self.into_named(&names.join(", "), |_| Ok(files.clone()))
     }
 
-    fn into_named(mut self, destination: &str, files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>) -> Result<RestoreReport> {
+    fn into_named(
+        mut self,
+        destination: &str,
+        files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>,
+    ) -> Result<RestoreReport> {
         let id = self.temporary_id()?;
         self.attempt(destination, &mut |restore, begun| {
             let mut files = files(begun)?;

@@ -81,7 +81,12 @@ pub(super) fn tell(event: &Event) -> (&'static str, Details) {
         }
         Event::WriterOpened { node: id, timeline: t, epoch, position } => (
             "writer-opened",
-            vec![node(*id), timeline(*t), ("epoch", Value::Number(epoch.get())), ("lsn", Value::Number(position.get()))],
+            vec![
+                node(*id),
+                timeline(*t),
+                ("epoch", Value::Number(epoch.get())),
+                ("lsn", Value::Number(position.get())),
+            ],
         ),
         Event::LayerPublished(layer) => {
             let mut details = vec![node(layer.node), timeline(layer.timeline), ("file", text(layer.file))];
@@ -197,7 +202,13 @@ fn named(mut details: Details, name: &str) -> Details {
 /// A line of JSON (RFC 8259).
 pub(super) fn json(entry: &AuditEntry, kind: &str, details: &[(&'static str, Value)]) -> String {
     let mut out = String::new();
-    let _ = write!(out, "{{\"sequence\":{},\"time\":\"{}\",\"digest\":\"{}\"", entry.sequence, entry.time, hex(&entry.digest));
+    let _ = write!(
+        out,
+        "{{\"sequence\":{},\"time\":\"{}\",\"digest\":\"{}\"",
+        entry.sequence,
+        entry.time,
+        hex(&entry.digest)
+    );
     for (name, value) in [("actor", &entry.actor.name), ("reason", &entry.actor.reason)] {
         let _ = write!(out, ",\"{name}\":");
         string(&mut out, value);

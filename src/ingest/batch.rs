@@ -11,7 +11,9 @@ use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
-use crate::format::state::{exclusion_key, ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, page_end};
+use crate::format::state::{
+    ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, exclusion_key, page_end,
+};
 use crate::options::WriterOptions;
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
 use crate::storage::{AppendFile, read_range};

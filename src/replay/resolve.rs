@@ -210,7 +210,8 @@ fn before_window(target: &Target, window: &Window) -> Error {
 /// Time of a commit that a snapshot is of.
 fn snapshot_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Option<Timestamp> {
     let at = Position::from(lsn);
-    let fits = |l: &&LayerRecord| l.timeline == log.timeline && l.from.is_none() && (l.to, l.consistent_from) == (at, at);
+    let fits =
+        |l: &&LayerRecord| l.timeline == log.timeline && l.from.is_none() && (l.to, l.consistent_from) == (at, at);
     record.layers.iter().find(fits).map(|l| l.timestamp)
 }
 

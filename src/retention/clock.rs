@@ -17,7 +17,11 @@ const NOTE_AFTER: Duration = Duration::from_secs(86_400);
 pub(crate) fn check(state: &CatalogState, clock: Timestamp, archived: Timestamp) -> Result<()> {
     let seen = state.retention.clock;
     if !seen.is_near(clock) {
-        return Err(Error::ClockImplausible { clock, what: "the newest entry of the catalog to be believed", expected: seen.clock });
+        return Err(Error::ClockImplausible {
+            clock,
+            what: "the newest entry of the catalog to be believed",
+            expected: seen.clock,
+        });
     }
     let ahead = |of: Timestamp| archived > of.saturating_add(CLOCK_BOUND);
     if ahead(clock) && ahead(seen.archived) {

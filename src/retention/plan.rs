@@ -158,7 +158,8 @@ fn needed(segments: &[SegmentInfo], span: &Span) -> Range<usize> {
 
 /// The segments that any of the spans needs, by index, in order.
 fn needed_by(segments: &[SegmentInfo], spans: &[Span]) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> = spans.iter().map(|span| needed(segments, span)).filter(|r| !r.is_empty()).collect();
+    let mut ranges: Vec<Range<usize>> =
+        spans.iter().map(|span| needed(segments, span)).filter(|r| !r.is_empty()).collect();
     ranges.sort_by_key(|r| r.start);
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
@@ -274,7 +275,8 @@ impl<'a> Timeline<'a> {
         let kept: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
         let stays = needed_by(&self.segments, &kept);
         let goes = |i: &usize| !stays.iter().any(|r| r.contains(i));
-        let gone = ranges(self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s), &mut plan.log_bytes);
+        let gone =
+            ranges(self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s), &mut plan.log_bytes);
         let layers: Vec<FileId> = self
             .input
             .layers(self.id)

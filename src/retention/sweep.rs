@@ -140,7 +140,13 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     Ok(Gathered { archived, logs })
 }
 
-fn plan_of(context: &NodeContext, state: &CatalogState, gathered: &Gathered, now: Timestamp, percent: u64) -> Result<ExpiryPlan> {
+fn plan_of(
+    context: &NodeContext,
+    state: &CatalogState,
+    gathered: &Gathered,
+    now: Timestamp,
+    percent: u64,
+) -> Result<ExpiryPlan> {
     Ok(plan_expiry(&ExpiryInput {
         state,
         node: context.node,
