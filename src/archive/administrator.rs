@@ -332,6 +332,10 @@ impl Administrator {
         let mut contexts = Vec::new();
         let mut archived = Timestamp::ZERO;
         for context in self.contexts()? {
+            if is_gone(&context.record) {
+                contexts.push(context);
+                continue;
+            }
             // A node whose log cannot be read is left alone; that is no reason for the others to grow.
             match newest_archived(&context) {
                 Ok(newest) => {
@@ -345,11 +349,9 @@ impl Administrator {
             check_clock(first, now, archived)?;
         }
         for mut context in contexts {
-            // A node that is gone for good may have files to be removed yet.
-            if is_gone(&context.record) && context.record.retention.expiring.is_empty() {
-                continue;
-            }
             match sweep_node(&mut context, now, options) {
+                // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
+                Ok(done) if is_gone(&context.record) && done.removed_files == 0 && done.waiting == 0 => {}
                 Ok(done) => report.nodes.push(done),
                 Err(e) => {
                     tracing::error!(node = %context.record.name, error = %e, "nothing expires");

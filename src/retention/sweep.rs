@@ -10,7 +10,7 @@ use crate::catalog::CatalogState;
 use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snapshot};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
-use crate::format::retention::{ExpiredFiles, Policy};
+use crate::format::retention::{Deletion, ExpiredFiles, Policy};
 use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::options::CompactOptions;
 use crate::replay::{log_end, newest_commit, position_by};
@@ -174,7 +174,12 @@ pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &Sw
     for _ in 0..TRIES {
         let state = context.catalog.current()?.clone();
         context.record = state.node(context.node)?.clone();
-        let gathered = gather(context, &state, now)?;
+        let gathered = if context.record.retention.deletion == Deletion::Final {
+            // There is no log any more; parts may be left.
+            Gathered { archived: Timestamp::ZERO, logs: BTreeMap::new() }
+        } else {
+            gather(context, &state, now)?
+        };
         let mut plan = plan_of(context, &state, &gathered, now, options.rebuild_percent)?;
         let builds = std::mem::take(&mut plan.build);
         if !builds.is_empty() {
