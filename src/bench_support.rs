@@ -1,12 +1,17 @@
-//! What the benchmarks need of the inside. Not public API: anything here may change or go at any time.
+//! What the benchmarks and fuzz targets need of the inside. Not public API: anything here may change or go at any time.
 
 use std::sync::Arc;
 
 use crate::crypto::{Backend, KeyFile, Keyring};
 use crate::env::SystemRng;
 use crate::error::{Error, Result};
-use crate::format::frame::FrameKind;
-use crate::format::header::FileKind;
+use crate::format::codec::Reader;
+use crate::format::event::CatalogEntry;
+use crate::format::frame::{FrameHeader, FrameKind, Trailer};
+use crate::format::header::{FileKind, SealedHeader};
+use crate::format::part::{Block, LayerBody, PartSeal};
+use crate::format::record::{Commits, Op};
+use crate::format::segment::{SegmentPreface, SegmentSeal};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
 use crate::storage::{MemStorage, Storage};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
@@ -71,4 +76,23 @@ impl SealedFrames {
             }
         }
     }
+}
+
+/// Gives the bytes to every decoder of the format; each has to end, with a value or an error.
+pub fn decode_all(bytes: &[u8]) {
+    let _ = SealedHeader::decode(bytes);
+    let _ = FrameHeader::decode(bytes);
+    let _ = Trailer::decode(bytes);
+    let _ = Block::decode(bytes, 0, u64::MAX);
+    let _ = Block::decode(bytes, 5, 9);
+    let mut r = Reader::new(bytes);
+    while !r.is_empty() && Op::read(&mut r).is_ok() {}
+    let mut commits = Commits::new(bytes, Timestamp::from_nanos(7));
+    while let Ok(Some(_)) = commits.next() {}
+    let _ = minicbor::decode::<CatalogEntry>(bytes);
+    let _ = minicbor::decode::<SegmentPreface>(bytes);
+    let _ = minicbor::decode::<SegmentSeal>(bytes);
+    let _ = minicbor::decode::<PartSeal>(bytes);
+    let _ = minicbor::decode::<LayerBody>(bytes);
+    let _ = std::str::from_utf8(bytes).map(KeyFile::from_text);
 }

@@ -91,7 +91,15 @@ impl Archive {
 
     /// Names of its nodes, in order of creation.
     pub fn nodes(&self) -> Result<Vec<String>> {
-        Ok(self.inner.catalog.current()?.nodes.values().map(|n| n.name.clone()).collect())
+        Ok(self
+            .inner
+            .catalog
+            .current()?
+            .nodes
+            .values()
+            .filter(|n| n.retention.deletion != Deletion::Final)
+            .map(|n| n.name.clone())
+            .collect())
     }
 
     /// Adds a node: one engine instance. Names follow the rules for file names, as spaces' do.
@@ -190,6 +198,9 @@ impl Archive {
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
             let context = self.context(node, self.inner.options.actor.clone())?;
+            if context.record.retention.deletion == Deletion::Final {
+                continue;
+            }
             all.nodes.insert(context.record.name.clone(), usage(&context)?);
         }
         Ok(all)

@@ -188,7 +188,6 @@ fn tell_retention(event: &Event) -> (&'static str, Details) {
             details.extend(error.as_ref().map(|e| ("error", text(e))));
             ("restore-finished", details)
         }
-        Event::KeyAdded { recipient } => ("key-added", vec![("recipient", text(recipient))]),
         // Told by the caller.
         _ => ("event", Vec::new()),
     }

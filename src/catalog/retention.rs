@@ -231,7 +231,6 @@ impl CatalogState {
                     self.retention.clock.archived = *archived;
                 }
             }
-            Event::KeyAdded { recipient } => self.recipients.push(*recipient),
             // They are told for the record; what they say has no effect. The others are folded elsewhere.
             _ => {}
         }

@@ -8,7 +8,7 @@ use crate::types::{Epoch, FileId, KeyId, NodeId, Position, RecipientId, Timeline
 /// Most bytes of one event.
 pub const MAX_EVENT: usize = 1 << 20;
 /// The newest kind of event that this build knows.
-pub const NEWEST_EVENT: u64 = 17;
+pub const NEWEST_EVENT: u64 = 16;
 
 /// One entry of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -276,13 +276,6 @@ pub enum Event {
         /// What went wrong, if anything.
         #[n(2)]
         error: Option<String>,
-    },
-    /// One more key opens the archive.
-    #[n(17)]
-    KeyAdded {
-        /// Whose key it is.
-        #[n(0)]
-        recipient: RecipientId,
     },
 }
 

@@ -2,14 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::codec::Reader;
 use super::event::{Actor, CatalogEntry, Event, LayerRecord, Origin};
 use super::frame::{FrameHeader, FrameKind, TRAILER_LEN, Trailer};
 use super::header::{FileKind, Header, SealedHeader, Stanza};
-use super::part::{Block, LayerBody, PartSeal};
-use super::record::{Commits, Op};
-use super::segment::{SegmentPreface, SegmentSeal};
 use super::state::{Effect, NodeState};
+use crate::bench_support::decode_all;
 use crate::types::{
     ArchiveId, Epoch, FileId, KeyId, NodeId, PageSize, Position, RecipientId, SpaceId, TimelineId, Timestamp,
 };
@@ -151,29 +148,12 @@ fn a_space_is_extended_cut_dropped_and_its_name_used_again() {
     assert!(state.apply(&Effect::Extend(crate::types::PageId::new(b, u64::MAX))).is_err());
 }
 
-fn ends(bytes: &[u8]) {
-    let _ = SealedHeader::decode(bytes);
-    let _ = FrameHeader::decode(bytes);
-    let _ = Trailer::decode(bytes);
-    let _ = Block::decode(bytes, 0, u64::MAX);
-    let _ = Block::decode(bytes, 5, 9);
-    let mut r = Reader::new(bytes);
-    while !r.is_empty() && Op::read(&mut r).is_ok() {}
-    let mut commits = Commits::new(bytes, Timestamp::from_nanos(7));
-    while let Ok(Some(_)) = commits.next() {}
-    let _ = minicbor::decode::<CatalogEntry>(bytes);
-    let _ = minicbor::decode::<SegmentPreface>(bytes);
-    let _ = minicbor::decode::<SegmentSeal>(bytes);
-    let _ = minicbor::decode::<PartSeal>(bytes);
-    let _ = minicbor::decode::<LayerBody>(bytes);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn any_bytes_end_every_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        ends(&bytes);
+        decode_all(&bytes);
     }
 
     #[test]
@@ -190,6 +170,6 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        ends(&bytes);
+        decode_all(&bytes);
     }
 }

@@ -596,7 +596,7 @@ impl Shared {
         {
             io.previous = Some(segment.facts(state.position));
             io.base = state.clone();
-            segment.seal(state)?;
+            segment.seal(self.storage.as_ref(), state)?;
         }
         Ok(durable)
     }

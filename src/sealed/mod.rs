@@ -328,6 +328,20 @@ impl FrameOpener {
         self.cipher.open_in_place(&header.nonce(), &aad(head, chain), text, tag)?;
         Ok((text, *tag))
     }
+
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag.
+    pub fn open_into(
+        &self,
+        header: &FrameHeader,
+        chain: &[u8; TAG_LEN],
+        frame: &[u8],
+        out: &mut [u8],
+    ) -> std::result::Result<[u8; TAG_LEN], TagMismatch> {
+        let (head, body) = frame.split_at_checked(HEADER_LEN).ok_or(TagMismatch)?;
+        let (text, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(TagMismatch)?;
+        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, tag, out)?;
+        Ok(*tag)
+    }
 }
 
 /// The error for a frame that does not open: rot where the CRC is off too, tampering or a broken chain where it is not.

@@ -1,5 +1,7 @@
 //! Reads the frames of a sealed file one after the other, each authenticated and chained to the one before.
 
+use bytes::Bytes;
+
 use super::SealedFile;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
@@ -21,6 +23,8 @@ pub(crate) enum Step<'a> {
 #[derive(Debug)]
 pub(crate) struct FrameStream<'f> {
     file: &'f SealedFile,
+    /// The file, where its storage lends it: then `buffer` takes plaintext only.
+    lent: Option<Bytes>,
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
@@ -36,7 +40,8 @@ impl<'f> FrameStream<'f> {
     /// From the first frame on.
     pub fn new(file: &'f SealedFile, end: u64) -> FrameStream<'f> {
         let chain = file.opener().first_chain();
-        FrameStream { file, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
+        let lent = file.file().lend();
+        FrameStream { file, lent, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
     }
 
     /// From a frame on that is not the first: the chain value is read from the file.
@@ -73,7 +78,7 @@ impl<'f> FrameStream<'f> {
             let e = FormatError::truncated(0, "frame header", HEADER_LEN, self.available());
             return stop(e.at(path, offset));
         }
-        let header = match FrameHeader::decode(self.buffer.get(self.at..).unwrap_or_default()) {
+        let header = match FrameHeader::decode(self.ahead()) {
             Ok(header) => header,
             Err(e) => return stop(e.at(path, offset)),
         };
@@ -86,9 +91,21 @@ impl<'f> FrameStream<'f> {
             let have = self.available().min(usize::try_from(left).unwrap_or(usize::MAX));
             return stop(FormatError::truncated(0, "frame", len, have).at(path, offset));
         }
-        let at = self.at;
-        let frame = self.buffer.get_mut(at..at + len).unwrap_or_default();
-        match self.file.opener().open_in_place(&header, &self.chain, frame) {
+        let (opener, chain) = (self.file.opener(), self.chain);
+        let opened = if let Some(lent) = &self.lent {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX);
+            let frame = lent.get(start..start.saturating_add(len)).unwrap_or_default();
+            let text = len - HEADER_LEN - TAG_LEN;
+            if self.buffer.len() < text {
+                self.buffer.resize(text, 0);
+            }
+            let out = self.buffer.get_mut(..text).unwrap_or_default();
+            opener.open_into(&header, &chain, frame, out).map(|tag| (&*out, tag))
+        } else {
+            let frame = self.buffer.get_mut(self.at..self.at + len).unwrap_or_default();
+            opener.open_in_place(&header, &chain, frame)
+        };
+        match opened {
             Ok((plaintext, tag)) => {
                 self.chain = tag;
                 self.index += 1;
@@ -100,14 +117,23 @@ impl<'f> FrameStream<'f> {
         }
     }
 
+    /// What is at hand from the next frame on.
+    fn ahead(&self) -> &[u8] {
+        let (bytes, at) = match &self.lent {
+            Some(lent) => (lent.as_ref(), usize::try_from(self.offset).unwrap_or(usize::MAX)),
+            None => (self.buffer.as_slice(), self.at),
+        };
+        bytes.get(at..).unwrap_or_default()
+    }
+
     fn available(&self) -> usize {
-        self.buffer.len() - self.at
+        self.ahead().len()
     }
 
     /// Makes sure that `need` bytes are in the buffer; `false` where the file ends before.
     fn ensure(&mut self, need: usize) -> Result<bool> {
-        if self.available() >= need {
-            return Ok(true);
+        if self.available() >= need || self.lent.is_some() {
+            return Ok(self.available() >= need);
         }
         let kept = self.available();
         self.buffer.copy_within(self.at.., 0);

@@ -23,6 +23,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use crash::{CrashPlan, Unsynced};
@@ -443,6 +444,20 @@ impl ReadFile for MemReadFile {
 
     fn len(&self) -> io::Result<u64> {
         self.with(|file| file.end as u64)
+    }
+
+    fn lend(&self) -> Option<Bytes> {
+        let lent = self.with(|file| (file.end == file.data.len()).then(|| Arc::clone(&file.data)));
+        lent.ok().flatten().map(|data| Bytes::from_owner(Lent(data)))
+    }
+}
+
+/// Keeps what was lent, however the file goes on.
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -18,6 +18,8 @@ use crate::types::{Lsn, Position, Timestamp};
 
 /// Bytes looked at in one go for frames beyond a tail that cannot be read.
 const SEARCH_STEP: usize = 1 << 20;
+/// Bytes read in one go where only headers are looked at.
+const HEADERS_STEP: usize = 64 << 10;
 /// Bytes of what only looks like frames that the search is ready to check.
 const CRC_BUDGET: u64 = 1 << 30;
 
@@ -261,11 +263,11 @@ impl SegmentReader {
         let (file, path) = (self.file.file().as_ref(), self.file.path());
         let mut frames: VecDeque<(u32, u64)> = VecDeque::new();
         let mut at = self.file.header_len();
-        let (mut window, mut start) = (Vec::new(), 0);
+        let (mut window, mut start, mut ahead) = (Vec::new(), 0, HEADER_LEN);
         while at + (HEADER_LEN as u64) <= self.end {
             let within = usize::try_from(at - start).unwrap_or(usize::MAX);
             if window.get(within..within.saturating_add(HEADER_LEN)).is_none() {
-                (window, start) = (read_range(file, path, at, SEARCH_STEP)?, at);
+                (window, start) = (read_range(file, path, at, ahead)?, at);
             }
             let within = usize::try_from(at - start).unwrap_or(usize::MAX);
             let Ok(header) = FrameHeader::decode(window.get(within..).unwrap_or_default()) else { break };
@@ -274,6 +276,8 @@ impl SegmentReader {
                 frames.pop_front();
             }
             at += header.frame_len() as u64;
+            // Many small frames at a time, but of large ones only the header.
+            ahead = if header.frame_len() < HEADERS_STEP / 4 { HEADERS_STEP } else { HEADER_LEN };
         }
         Ok(frames.front().map_or(at, |(_, offset)| *offset))
     }

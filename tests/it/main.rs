@@ -21,4 +21,5 @@ mod logical;
 mod model;
 mod restore_targets;
 mod retention;
+mod snapshots;
 mod support;

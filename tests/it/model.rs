@@ -9,6 +9,7 @@
 //! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a program is a program: it
 //! shrinks well. What a run found is kept in `regressions/model.txt` and is run first; `PROPTEST_CASES` sets the number of programs.
 
+mod draft;
 mod engine;
 mod history;
 mod oracle;

@@ -6,7 +6,7 @@ use std::path::Path;
 use rewound::options::ReplayOptions;
 use rewound::{Error, Lsn, Node, Redo, RedoRecord, Resolved, Restore, RestoreReport, Result, Target, Timestamp};
 
-use super::engine::noise;
+use super::draft::noise;
 use super::history::Model;
 
 /// How much is checked.

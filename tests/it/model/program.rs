@@ -99,6 +99,8 @@ pub enum Step {
         slow: bool,
         /// A reader comes before the writer.
         read: bool,
+        /// The power fails as soon as the writers are back.
+        again: bool,
     },
     /// A snapshot as of a commit.
     Snapshot(u16),
@@ -352,8 +354,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => any::<u32>().prop_map(Step::Advance),
         3 => any::<u32>().prop_map(Step::Back),
         6 => any::<bool>().prop_map(|archive| Step::Reopen { archive }),
-        6 => (loss, back, any::<bool>(), any::<bool>())
-            .prop_map(|(unsynced, back, slow, read)| Step::Crash { unsynced, back, slow, read }),
+        6 => (loss, back, any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(unsynced, back, slow, read, again)| Step::Crash { unsynced, back, slow, read, again }),
         4 => any::<u16>().prop_map(Step::Snapshot),
         8 => (prop::bool::weighted(0.25), any::<bool>(), vec(changes(), 0..6))
             .prop_map(|(exact, maintain, meanwhile)| Step::Base { exact, maintain, meanwhile }),

@@ -184,6 +184,7 @@ fn splices_are_seen() {
     let (mut fixture, _) = protected();
     fixture.close();
     let mut other = Fixture::seeded(9);
+    other.admin().set_retention(Scope::Archive, &Policy::days(35)).unwrap();
     other.live(30, 2);
     other.close();
     let (files, foreign) = (fixture.storage.files(), other.storage.files());
