@@ -169,7 +169,6 @@ impl Administrator {
             if let Some(lock) = shorter.then(|| state.locks(node).next()).flatten() {
                 return Err(Error::Locked { operation: "shortening what is kept", lock: lock.clone() });
             }
-            let covers = covers.max(state.time);
             Ok((Event::RetentionChanged { node, policy: policy.clone(), covers }, ()))
         })
     }

@@ -47,8 +47,9 @@ impl Hold {
     }
 }
 
-/// How far a clock may step, and a log be ahead of it, before it is no longer believed. A week: sweeps are run daily, and a machine may stand still over holidays.
-pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(7 * 86_400);
+/// How far a clock may step, and a log be ahead of it, before it is no longer believed. Three days: sweeps are run daily, and a machine may stand still over a
+/// weekend. A lie within it costs as much of the window at most.
+pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(3 * 86_400);
 
 /// A time that moves in small steps only, unless somebody vouches for a large one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

@@ -66,7 +66,7 @@ fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration)
     let mut spaced: Vec<&LayerRecord> = Vec::new();
     for layer in all {
         // Sweeps do not come on the second: a tenth early is in time.
-        if spaced.last().is_none_or(|last| layer.timestamp >= last.timestamp.saturating_add(every - every / 10)) {
+        if spaced.last().is_none_or(|last| layer.timestamp >= last.timestamp.saturating_add(every / 10 * 9)) {
             spaced.push(layer);
         }
     }

@@ -18,8 +18,8 @@ use crate::sealed::read_header;
 use crate::types::{FileId, Position, TimelineId, Timestamp};
 use crate::wal::Log;
 
-/// Most parts that one entry names: the others follow in the next sweep.
-const MAX_PARTS: usize = 32_768;
+/// Most files that one entry names: the others follow in the next sweep.
+const MAX_FILES: usize = 48_000;
 /// How often a plan is made anew because the catalog has moved on meanwhile.
 const TRIES: usize = 16;
 
@@ -128,7 +128,7 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
         let newest = kept.and_then(|spans| spans.last()).map_or(Position::ORIGIN, |s| s.from);
         let mut windows = Vec::new();
         for (from, until) in &times {
-            let from = at(*from, Position::ORIGIN)?.unwrap_or_default();
+            let from = at(*from, Position::ORIGIN)?.unwrap_or_default().min(archived_by(&log, *from)?);
             match until {
                 None => windows.push((from, None)),
                 // Of what was archived by then there may be nothing.
@@ -156,6 +156,20 @@ fn plan_of(
         logs: &gathered.logs,
         rebuild_percent: percent,
     }))
+}
+
+/// The state that was archived by a time, whatever times its commits say: a segment that was begun later holds nothing from before. A host may give commits times of
+/// its own, and nothing is to expire because those lie in the past.
+fn archived_by(log: &Log, time: Timestamp) -> Result<Position> {
+    let next = match log.last_where(|s| Ok(log.open(s)?.created() <= time))? {
+        Some(segment) => match log.after(&segment) {
+            // It is the end of a stretch that is kept by itself.
+            Err(Error::Gap { .. }) => return Ok(Position::ORIGIN),
+            next => next?,
+        },
+        None => log.oldest()?,
+    };
+    Ok(next.map_or(Position::new(u64::MAX), |s| s.from))
 }
 
 /// What would expire now.
@@ -319,7 +333,7 @@ fn unneeded<'l>(
         }
     }
     for (file, _) in list_parts(context.storage.as_ref(), node)? {
-        if files.parts.len() == MAX_PARTS {
+        if files.parts.len() + files.layers.len() >= MAX_FILES {
             break;
         }
         if !stay.parts.contains(&file)

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::case_sensitive_file_extension_comparisons,
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 

@@ -2,6 +2,8 @@
 //!
 //! The oracle knows positions one by one: which were restorable before, and which are wanted now.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -13,8 +15,6 @@ use crate::types::Epoch;
 const NODE: NodeId = NodeId::new(1);
 const FIRST: TimelineId = TimelineId::new(1);
 const SECOND: Duration = Duration::from_secs(1);
-
-use std::time::Duration;
 
 fn at(position: u64) -> Position {
     Position::new(position)
@@ -204,7 +204,7 @@ proptest! {
         cuts in prop::collection::btree_set(1..60u64, 0..12),
         empty in any::<bool>(),
         points in prop::collection::btree_set(1..60u64, 0..4),
-        points_for in 0..80u64,
+        points_for in 0..80u32,
         base in (0..20u64, 0..6u64),
         steps in prop::collection::vec(step(), 1..6),
     ) {
@@ -212,7 +212,7 @@ proptest! {
         let cuts: Vec<u64> = cuts.into_iter().collect();
         let origin = if empty { Origin::Empty } else { Origin::Existing };
         let mut world = World::new(origin, &cuts, end);
-        world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for as u32;
+        world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for;
         if !empty {
             world.add(FIRST, None, base.0, base.0 + base.1);
         }
@@ -252,7 +252,7 @@ proptest! {
                 _ => None,
             }).collect();
             let wanted = |p: u64| p >= window
-                || points.contains(&p) && p + points_for > end
+                || points.contains(&p) && p + u64::from(points_for) > end
                 || held.iter().any(|(a, b)| (*a..=*b).contains(&p));
 
             // As the sweeper does: build, plan anew, expire, and remove now or later.

@@ -64,23 +64,26 @@ fn everything_that_is_done_is_told() {
     assert_eq!(fixture.archive.verify_audit().unwrap(), 13);
 }
 
+/// A place that takes nothing.
+struct Refuses;
+
+impl rewound::PageSink for Refuses {
+    fn begin(&self, _: &std::collections::BTreeMap<rewound::SpaceId, rewound::SpaceState>) -> rewound::Result<()> {
+        Err(Error::host("no room"))
+    }
+    fn write(&self, _: rewound::SpaceId, _: u64, _: &[u8]) -> rewound::Result<()> {
+        Ok(())
+    }
+    fn finish(&self) -> rewound::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_restore_that_fails_is_told_and_one_that_cannot_be_told_is_refused() {
     let mut fixture = Fixture::new();
     fixture.live(1, 3);
     fixture.node.build_snapshot(&Target::Latest, &super::compact()).unwrap();
-    struct Refuses;
-    impl rewound::PageSink for Refuses {
-        fn begin(&self, _: &std::collections::BTreeMap<rewound::SpaceId, rewound::SpaceState>) -> rewound::Result<()> {
-            Err(Error::host("no room"))
-        }
-        fn write(&self, _: rewound::SpaceId, _: u64, _: &[u8]) -> rewound::Result<()> {
-            Ok(())
-        }
-        fn finish(&self) -> rewound::Result<()> {
-            Ok(())
-        }
-    }
     assert!(fixture.node.restore(at(1)).into_sink(&Refuses).is_err());
     let last = fixture.archive.audit().unwrap().last().unwrap().unwrap();
     assert!(last.to_json().contains("\"ok\":false,\"error\":\"host: no room\""), "{}", last.to_json());

@@ -3,15 +3,16 @@
 //!
 //! `REWOUND_SOAK_DAYS` makes it longer, `REWOUND_SOAK_SEED` another one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rewound::storage::{CrashPlan, MemStorage, Unsynced};
 use rewound::{Archive, Error, HoldOn, Policy, Scope, Target, Timestamp};
 
-use super::{DAY, Fixture, HOUR, actor, at, compact, days, options};
+use super::{DAY, Fixture, HOUR, at, compact, days, options};
 use crate::support::{archive_options, key};
 
-/// SplitMix64: every run can be repeated.
+/// `SplitMix64`: every run can be repeated.
 struct Dice(u64);
 
 impl Dice {
@@ -35,7 +36,7 @@ struct Promises {
     points: Vec<(String, u64)>,
     holds: Vec<(String, u64, u64)>,
     /// Nothing is asked of what was wanted at one time and then was not: this is the earliest commit that has been promised throughout.
-    dropped: std::collections::BTreeSet<u64>,
+    dropped: BTreeSet<u64>,
 }
 
 impl Promises {
@@ -67,6 +68,7 @@ fn crash(fixture: &mut Fixture, storage: MemStorage, seed: u64) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a day from morning to night")]
 fn a_thousand_days() {
     let (length, seed) = (number("REWOUND_SOAK_DAYS", 1_000), number("REWOUND_SOAK_SEED", 1));
     let mut dice = Dice(seed);
@@ -76,14 +78,14 @@ fn a_thousand_days() {
         points_for: 30,
         points: Vec::new(),
         holds: Vec::new(),
-        dropped: Default::default(),
+        dropped: BTreeSet::default(),
     };
     fixture.admin().set_retention(Scope::Archive, &Policy::days(7).restore_points_for(days(30))).unwrap();
     promises.windows.push((7, None));
-    let (mut largest, mut crashes, mut refusals, mut checked, mut removed) = (0, 0, 0, 0, 0);
+    let (mut largest, mut crashes, mut refusals, mut checked, mut confirmed) = (0, 0, 0, 0, 0);
     for day in 0..length {
         let what = format!("day {day} of seed {seed}");
-        for n in 0..1 + dice.roll(6) {
+        for n in 0..=dice.roll(6) {
             fixture.clock.advance(HOUR * (1 + dice.roll(3)));
             if dice.one_in(25) {
                 let name = format!("p-{day}-{n}");
@@ -164,7 +166,13 @@ fn a_thousand_days() {
                 crash(&mut fixture, image, seed + day);
                 crashes += 1;
             } else {
-                removed += fixture.sweep().nodes[0].removed_files;
+                let admin = fixture.admin();
+                // Several sweeps in a row may have died: then the last that is known of the clock is too long ago.
+                if matches!(admin.sweep(&options()), Err(Error::ClockImplausible { .. })) {
+                    admin.confirm_clock().unwrap();
+                    confirmed += 1;
+                }
+                fixture.sweep();
             }
         }
 
@@ -203,13 +211,13 @@ fn a_thousand_days() {
             fixture.storage.files().iter().filter(|(p, _)| p.starts_with("nodes/")).map(|(_, b)| b.len()).sum();
         largest = largest.max(bytes);
     }
+    let removals = fixture.archive.audit().unwrap().filter(|e| e.as_ref().unwrap().kind() == "files-removed").count();
     let commits = fixture.commits.len();
     println!(
-        "{commits} commits, {crashes} crashes, {refusals} refusals, {checked} checks, {removed} files removed; at most {largest} bytes"
+        "{commits} commits, {crashes} crashes, {refusals} refusals, {confirmed} confirmed, {checked} checks, {removals} removals; at most {largest} bytes"
     );
-    assert!(removed > length / 4, "{removed} files removed");
-    // Twenty days of some six commits of 700 bytes, holds and points, snapshots of 4 KiB, files of 700 bytes at least.
-    assert!(largest < 1_500_000, "{largest} bytes");
+    assert!(removals as u64 > length / 8, "{removals} removals");
+    // Twenty days of some four commits of 700 bytes, holds and points, snapshots of 4 KiB, files of 700 bytes at least.
+    assert!(largest < 300_000, "{largest} bytes");
     assert!(fixture.archive.verify_audit().unwrap() > length / 2);
-    let _ = actor();
 }
