@@ -372,6 +372,91 @@ pub enum Error {
         /// How many.
         count: u64,
     },
+    /// The node or archive is deleted, which can still be undone.
+    #[error("{what} is deleted and goes for good at {until}: an administrator can undo that until then")]
+    Deleted {
+        /// What is deleted.
+        what: String,
+        /// Until when it can be undone.
+        until: Timestamp,
+    },
+    /// A management lock is in the way.
+    #[error(
+        "{operation} is refused: lock {lock:?} is on it; an administrator has to release that first, which is recorded"
+    )]
+    Locked {
+        /// What was tried.
+        operation: &'static str,
+        /// The lock.
+        lock: String,
+    },
+    /// A legal hold is in the way.
+    #[error("{operation} is refused: hold {hold:?} is on it")]
+    Held {
+        /// What was tried.
+        operation: &'static str,
+        /// The hold.
+        hold: String,
+    },
+    /// No lock or hold of this name, or one too many.
+    #[error("{what} {name:?} {problem}")]
+    Guard {
+        /// A lock, a hold.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Whether it is missing or there already.
+        problem: &'static str,
+    },
+    /// A policy that cannot be used.
+    #[error("this retention policy is refused: {reason}")]
+    PolicyRefused {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The clock is not believed: nothing expires until an operator says that it is right.
+    #[error(
+        "the clock says {clock}, {what} says {expected}: too far apart to let anything expire. Set the clock right, or confirm it (Administrator::confirm_clock)"
+    )]
+    ClockImplausible {
+        /// What the clock says.
+        clock: Timestamp,
+        /// What speaks against it.
+        what: &'static str,
+        /// What that says.
+        expected: Timestamp,
+    },
+    /// The archive is not the one that an attestation speaks of, or an older state of it.
+    #[error("the archive does not continue what was attested: {reason}; expected {expected}, found {found}")]
+    NotAsAttested {
+        /// What differs.
+        reason: &'static str,
+        /// What the attestation says.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// What a restore is to go to does not fit what is restored. Nothing was written.
+    #[error("the restore does not fit its place: {what}: expected {expected}, found {found}")]
+    TargetMismatch {
+        /// What does not fit.
+        what: String,
+        /// What the host said.
+        expected: String,
+        /// What is archived.
+        found: String,
+    },
+    /// The platform does not let this process make files immutable.
+    #[error(
+        "{path} cannot be made immutable ({source}): this needs root (CAP_LINUX_IMMUTABLE) and a file system with such a flag"
+    )]
+    ImmutableUnavailable {
+        /// Where it was tried.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// Compression failed.
     #[error("compression: {0}")]
     Compression(#[from] crate::delta::DeltaError),

@@ -71,6 +71,7 @@
 
 pub mod adapters;
 mod archive;
+mod audit;
 #[doc(hidden)]
 pub mod bench_support;
 mod catalog;
@@ -87,24 +88,32 @@ mod ingest;
 mod layer;
 pub mod options;
 mod replay;
+mod retention;
 mod sealed;
 pub mod storage;
 pub mod types;
 mod verify;
 mod wal;
 
-pub use archive::{Archive, FileCount, Node, NodeFiles, Restore};
-pub use catalog::{NodeRecord, RestorePointRecord};
+pub use archive::{
+    Administrator, Archive, DELETION_GRACE, FileCount, HoldOn, Node, NodeFiles, Restore, Restorer, Scope,
+};
+pub use audit::{Attestation, Audit, AuditEntry};
+pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord};
 pub use compact::MaintainReport;
 pub use compare::{Bisection, Diff, Probe, SpaceDiff};
 pub use crypto::{KeyFile, KeyProvider, Keyring};
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
+pub use format::retention::{Deletion, HoldScope, Mode, Policy, Span, TimelineExpiry};
 pub use format::state::{ConfigValue, SpaceState};
 pub use history::{Activity, ActivityOptions, Bucket, CommitInfo, Commits, Gap, Remark};
 pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{Memory, PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
+pub use retention::{
+    Blocked, BuildFirst, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, SweepOptions, SweepReport, Usage,
+};
 pub use types::{
     Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target, TimelineId, Timestamp,
 };

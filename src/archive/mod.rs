@@ -1,5 +1,6 @@
 //! The facade: archives, nodes, restores. Everything a host calls begins here.
 
+mod administrator;
 mod inspect;
 mod restore;
 
@@ -7,18 +8,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use administrator::{Administrator, DELETION_GRACE, HoldOn, Restorer, Scope};
 pub use inspect::{FileCount, NodeFiles};
 pub use restore::Restore;
 
+use crate::audit::{Attestation, Audit};
 use crate::catalog::{Catalog, RestorePointRecord};
 use crate::compact::{MaintainReport, NodeContext, build_snapshot, maintain};
 use crate::crypto::Keyring;
 use crate::env::random;
 use crate::error::{Error, Result};
-use crate::format::event::{Event, LayerRecord, Origin};
+use crate::format::event::{Actor, Event, LayerRecord, Origin};
+use crate::format::retention::Deletion;
 use crate::ingest::{OpenWriter, Writer};
 use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
-use crate::replay::{Plan, Resolved, Window, resolve, window};
+use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
+use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
 use crate::storage::{FsStorage, Storage};
 use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
@@ -88,7 +93,15 @@ impl Archive {
 
     /// Names of its nodes, in order of creation.
     pub fn nodes(&self) -> Result<Vec<String>> {
-        Ok(self.inner.catalog.current()?.nodes.values().map(|n| n.name.clone()).collect())
+        Ok(self
+            .inner
+            .catalog
+            .current()?
+            .nodes
+            .values()
+            .filter(|n| n.retention.deletion != Deletion::Final)
+            .map(|n| n.name.clone())
+            .collect())
     }
 
     /// Adds a node: one engine instance. Names follow the rules for file names, as spaces' do.
@@ -98,6 +111,9 @@ impl Archive {
     pub fn create_node(&self, name: &str, origin: Origin) -> Result<Node> {
         check_name("node", name)?;
         let node = self.inner.catalog.append(&self.inner.options.actor, |state| {
+            if let Deletion::Until(until) = state.retention.deletion {
+                return Err(Error::Deleted { what: "the archive".into(), until });
+            }
             if state.node_named(name).is_ok() {
                 return Err(Error::NodeExists { node: name.to_owned() });
             }
@@ -112,6 +128,103 @@ impl Archive {
     pub fn node(&self, name: &str) -> Result<Node> {
         let id = self.inner.catalog.current()?.node_named(name)?.0;
         Ok(Node { archive: self.clone(), id, name: name.to_owned() })
+    }
+
+    /// The audit trail: every entry of the catalog, in order, each proven to follow on the one before.
+    pub fn audit(&self) -> Result<Audit> {
+        Audit::new(&self.inner.catalog, 1)
+    }
+
+    /// The audit trail from an entry on.
+    pub fn audit_from(&self, sequence: u64) -> Result<Audit> {
+        Audit::new(&self.inner.catalog, sequence)
+    }
+
+    /// Reads every entry there ever was and proves the chain from the first to the newest, without relying on checkpoints. Gives how many there are.
+    pub fn verify_audit(&self) -> Result<u64> {
+        Ok(crate::audit::verify(&self.inner.catalog, 1)?.0)
+    }
+
+    /// How far the archive is now: to be kept elsewhere, and compared later with [`verify_since`](Self::verify_since).
+    pub fn attestation(&self) -> Result<Attestation> {
+        // The commits first: what the catalog says is then no older than they are.
+        let mut commits = BTreeMap::new();
+        let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
+        for node in nodes {
+            let context = self.context(node, self.inner.options.actor.clone())?;
+            if context.record.retention.deletion != Deletion::Final {
+                commits.insert((node, context.timeline()), log_end(&context.log, &context.record)?.position);
+            }
+        }
+        let (sequence, digest) = self.inner.catalog.head()?;
+        Ok(Attestation { archive: self.id(), sequence, digest, commits })
+    }
+
+    /// Proves that this archive continues what was attested: the same archive, the entry that was the newest still there and unchanged, every entry
+    /// since chained to it, and each log at least as long. [`Error::NotAsAttested`] where it was put back to an older state or rewritten.
+    pub fn verify_since(&self, attested: &Attestation) -> Result<()> {
+        let differs = |reason, expected: String, found: String| Err(Error::NotAsAttested { reason, expected, found });
+        if attested.archive != self.id() {
+            return differs("another archive", attested.archive.to_string(), self.id().to_string());
+        }
+        let (head, _) = self.inner.catalog.head()?;
+        if head < attested.sequence {
+            let (expected, found) = (format!("entry {}", attested.sequence), format!("entry {head} as the newest"));
+            return differs("the catalog was put back", expected, found);
+        }
+        for (i, entry) in Audit::new(&self.inner.catalog, attested.sequence)?.enumerate() {
+            let found = entry?.digest;
+            if i == 0 && found != attested.digest {
+                let text = |digest| Attestation { digest, commits: BTreeMap::new(), ..attested.clone() }.to_string();
+                return differs("the catalog was rewritten", text(attested.digest), text(found));
+            }
+        }
+        for ((node, timeline), position) in &attested.commits {
+            let context = self.context(*node, self.inner.options.actor.clone())?;
+            if context.record.retention.deletion == Deletion::Final || *timeline != context.timeline() {
+                continue;
+            }
+            let end = log_end(&context.log, &context.record)?.position;
+            if end < *position {
+                let name = &context.record.name;
+                let (expected, found) = (format!("LSN {position} of {name}"), format!("LSN {end}"));
+                return differs("a log was put back", expected, found);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the archive takes, by node and kind, and how fast it grows.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut all = Usage { catalog: catalog_bytes(self.inner.storage.as_ref())?, ..Usage::default() };
+        let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
+        for node in nodes {
+            let context = self.context(node, self.inner.options.actor.clone())?;
+            if context.record.retention.deletion == Deletion::Final {
+                continue;
+            }
+            all.nodes.insert(context.record.name.clone(), usage(&context)?);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn context(&self, node: NodeId, actor: Actor) -> Result<NodeContext> {
+        let inner = &self.inner;
+        let record = inner.catalog.current()?.node(node)?.clone();
+        let keys = Arc::clone(inner.catalog.keys());
+        let storage = Arc::clone(&inner.storage);
+        let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), node, timeline: record.timeline };
+        Ok(NodeContext {
+            storage,
+            keys,
+            catalog: Arc::clone(&inner.catalog),
+            clock: Arc::clone(&inner.options.clock),
+            actor,
+            node,
+            record,
+            log,
+            damaged: Vec::new(),
+        })
     }
 }
 
@@ -198,25 +311,10 @@ impl Node {
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {
-        let inner = &self.archive.inner;
-        let record = inner.catalog.current()?.node(self.id)?.clone();
-        let keys = Arc::clone(inner.catalog.keys());
-        let log = Log {
-            storage: Arc::clone(&inner.storage),
-            keys: Arc::clone(&keys),
-            node: self.id,
-            timeline: record.timeline,
-        };
-        Ok(NodeContext {
-            storage: Arc::clone(&inner.storage),
-            keys,
-            catalog: Arc::clone(&inner.catalog),
-            clock: Arc::clone(&inner.options.clock),
-            actor: inner.options.actor.clone(),
-            node: self.id,
-            record,
-            log,
-            damaged: Vec::new(),
-        })
+        let context = self.archive.context(self.id, self.archive.inner.options.actor.clone())?;
+        if context.record.retention.deletion == Deletion::Final {
+            return Err(Error::NoSuchNode { node: self.name.clone() });
+        }
+        Ok(context)
     }
 }

@@ -6,21 +6,27 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Node;
+use crate::catalog::Lease;
 use crate::compact::NodeContext;
 use crate::env::random;
 use crate::error::{Error, Result};
+use crate::format::event::{Actor, Event};
+use crate::format::state::exclusion_key;
 use crate::options::ReplayOptions;
 use crate::replay::{
     DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
     replay_records, resolve,
 };
-use crate::types::{FileId, Target};
+use crate::types::{FileId, PageSize, Position, Target};
 
 /// A restore that was not started yet. Made by [`Node::restore`].
 #[must_use = "a restore does nothing until it is told where to go"]
 pub struct Restore<'a> {
-    node: &'a Node,
+    node: Node,
     target: Target,
+    /// Who is named in the audit trail; `None`: nobody, as nothing is recorded.
+    actor: Option<Actor>,
+    expected: BTreeMap<String, PageSize>,
     options: ReplayOptions,
     progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
     redo: Option<&'a mut dyn Redo>,
@@ -39,12 +45,46 @@ struct Begun {
     resolved: Resolved,
     plan: Plan,
     sources: Sources,
+    /// Spaces that are left out.
+    excluded: Vec<String>,
+    /// What the audit trail calls it.
+    id: FileId,
     started: Instant,
+    /// Keeps what is read from being removed.
+    _lease: Option<Lease>,
 }
 
 impl<'a> Restore<'a> {
-    pub(super) fn new(node: &'a Node, target: Target) -> Restore<'a> {
-        Restore { node, target, options: ReplayOptions::default(), progress: None, redo: None, skip_records: false }
+    pub(super) fn new(node: &Node, target: Target) -> Restore<'a> {
+        Restore {
+            node: node.clone(),
+            target,
+            actor: Some(node.archive.inner.options.actor.clone()),
+            expected: BTreeMap::new(),
+            options: ReplayOptions::default(),
+            progress: None,
+            redo: None,
+            skip_records: false,
+        }
+    }
+
+    /// Who restores, for the audit trail; without this, the actor that the archive was opened with.
+    pub fn actor(mut self, actor: Actor) -> Restore<'a> {
+        self.actor = Some(actor);
+        self
+    }
+
+    /// Restores without a word in the audit trail and without keeping a sweep from what it reads: for archives that cannot be written to. What is read stays for
+    /// the policy's grace period after it has expired; a restore that takes longer than that may fail.
+    pub fn unaudited(mut self) -> Restore<'a> {
+        self.actor = None;
+        self
+    }
+
+    /// The size that the pages of a space have in the engine that the restore is for: with another one archived it is refused before anything is written.
+    pub fn expect_page_size(mut self, space: &str, size: PageSize) -> Restore<'a> {
+        self.expected.insert(space.to_owned(), size);
+        self
     }
 
     /// Threads, memory, place for temporary files.
@@ -79,7 +119,7 @@ impl<'a> Restore<'a> {
         let id = self.temporary_id()?;
         // Refused before anything is read.
         NewDir::new(&path, &id)?;
-        self.attempt(&mut |restore, begun| {
+        self.attempt(&path.display().to_string(), &mut |restore, begun| {
             restore.check_space(begun, &path)?;
             let sink = NewDir::new(&path, &id)?;
             let report = restore.run(begun, &sink)?;
@@ -92,7 +132,7 @@ impl<'a> Restore<'a> {
     /// Restores a node with one space into a new file. The file appears under its name when it is complete and synced.
     pub fn into_file(self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = path.as_ref().to_owned();
-        self.into_named(|begun| {
+        self.into_named(&path.display().to_string(), |begun| {
             let mut spaces = begun.sources.tail.state.spaces.values();
             match (spaces.next(), spaces.next()) {
                 (Some(only), None) => Ok(BTreeMap::from([(only.name.clone(), path.clone())])),
@@ -107,12 +147,17 @@ impl<'a> Restore<'a> {
     /// Restores each space into a new file of its own, named here by space; directories are made as needed. The files appear under their names when
     /// all are complete and synced, or not at all; only a crash at that very moment can leave some of them named and some not.
     pub fn into_files(self, files: &BTreeMap<String, PathBuf>) -> Result<RestoreReport> {
-        self.into_named(|_| Ok(files.clone()))
+        let names: Vec<String> = files.values().map(|p| p.display().to_string()).collect();
+        self.into_named(&names.join(", "), |_| Ok(files.clone()))
     }
 
-    fn into_named(mut self, files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>) -> Result<RestoreReport> {
+    fn into_named(
+        mut self,
+        destination: &str,
+        files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>,
+    ) -> Result<RestoreReport> {
         let id = self.temporary_id()?;
-        self.attempt(&mut |restore, begun| {
+        self.attempt(destination, &mut |restore, begun| {
             let mut files = files(begun)?;
             for path in files.values_mut() {
                 *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
@@ -133,7 +178,8 @@ impl<'a> Restore<'a> {
     /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
-        self.attempt(&mut |restore, begun| {
+        let destination = path.as_ref().display().to_string();
+        self.attempt(&destination, &mut |restore, begun| {
             let sink = DeltaDir::new(path.as_ref())?;
             let mut report = restore.run(begun, &sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
@@ -146,16 +192,18 @@ impl<'a> Restore<'a> {
     /// Restores into a sink of the host's own. A layer that turns out to be damaged in the midst of it is an error here, as the sink has seen pages already;
     /// the other ways to restore begin once more without it.
     pub fn into_sink(mut self, sink: &dyn PageSink) -> Result<RestoreReport> {
-        let begun = self.begin()?;
-        let report = self.run(&begun, sink)?;
-        let records = self.replay(&begun, None)?;
-        Ok(done(report, records, &begun))
+        let begun = self.begin("a sink of the host's")?;
+        let result = self.run(&begun, sink).and_then(|report| {
+            let records = self.replay(&begun, None)?;
+            Ok(done(report, records, &begun))
+        });
+        self.ended(&begun, result)
     }
 
     /// Restores into memory; gives the spaces by name. For tests and small states.
     pub fn into_memory(mut self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
         let mut spaces = BTreeMap::new();
-        let report = self.attempt(&mut |restore, begun| {
+        let report = self.attempt("memory", &mut |restore, begun| {
             let memory = Memory::new();
             let report = restore.run(begun, &memory)?;
             let records = restore.replay(begun, None)?;
@@ -171,11 +219,14 @@ impl<'a> Restore<'a> {
     }
 
     /// Everything that can be refused is refused here, before anything is written.
-    fn begin(&mut self) -> Result<Begun> {
+    fn begin(&mut self, destination: &str) -> Result<Begun> {
         let started = Instant::now();
+        // Before the look at the catalog: what that names is kept from then on.
+        let audited = self.actor.is_some();
+        let lease = audited.then(|| self.node.archive.inner.catalog.lease(self.node.id)).transpose()?;
         let mut context = self.node.context()?;
         let resolved = resolve(&context.log, &context.record, &self.target)?;
-        let (plan, sources) = context.prepare(resolved.lsn.into(), &self.options)?;
+        let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
         let state = &sources.tail.state;
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
             let mut count = 0;
@@ -185,18 +236,75 @@ impl<'a> Restore<'a> {
             })?;
             return Err(Error::RedoRequired { count });
         }
-        Ok(Begun { context, resolved, plan, sources, started })
+        for (space, expected) in &self.expected {
+            let found = state.spaces.values().find(|s| s.name == *space).map(|s| s.page_size);
+            if found != Some(*expected) {
+                let found = found.map_or_else(|| "no such space".into(), |size| size.to_string());
+                let what = format!("page size of space {space:?}");
+                return Err(Error::TargetMismatch { what, expected: expected.to_string(), found });
+            }
+        }
+        let id = FileId::from_bytes(random(self.node.archive.inner.options.rng.as_ref())?);
+        if let Some(actor) = &self.actor {
+            context.catalog.append(actor, |_| {
+                let (target, destination) = (self.target.to_string(), destination.to_owned());
+                let (node, position) = (context.node, resolved.lsn.into());
+                Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
+            })?;
+        }
+        Ok(Begun { context, resolved, plan, sources, excluded, id, started, _lease: lease })
+    }
+
+    /// Opens what a position is rebuilt from, without the spaces that are excluded from restores.
+    fn prepare(&self, context: &mut NodeContext, to: Position) -> Result<(Plan, Sources, Vec<String>)> {
+        let (plan, mut sources) = context.prepare(to, &self.options)?;
+        let state = &mut sources.tail.state;
+        let mut excluded = Vec::new();
+        state.spaces.retain(|id, space| {
+            let keep = !state.config.contains_key(&exclusion_key(*id));
+            if !keep {
+                excluded.push(space.name.clone());
+            }
+            keep
+        });
+        Ok((plan, sources, excluded))
+    }
+
+    /// Records how a restore has ended.
+    fn ended(&self, begun: &Begun, result: Result<RestoreReport>) -> Result<RestoreReport> {
+        let Some(actor) = &self.actor else { return result };
+        let bytes = result.as_ref().map_or(0, |report| report.bytes_written);
+        let error = result.as_ref().err().map(|e| e.to_string().chars().take(2_000).collect());
+        let event = Event::RestoreFinished { restore: begun.id, bytes, error };
+        let recorded = begun.context.catalog.append(actor, |_| Ok((event.clone(), ())));
+        // What went wrong first is what to act on.
+        let report = result?;
+        recorded?;
+        Ok(report)
     }
 
     /// Restores with `go`; once more without it where a layer turns out to be damaged.
-    fn attempt(&mut self, go: &mut dyn FnMut(&mut Self, &Begun) -> Result<RestoreReport>) -> Result<RestoreReport> {
-        let mut begun = self.begin()?;
+    fn attempt(
+        &mut self,
+        destination: &str,
+        go: &mut dyn FnMut(&mut Self, &Begun) -> Result<RestoreReport>,
+    ) -> Result<RestoreReport> {
+        let mut begun = self.begin(destination)?;
+        let result = self.repeat(&mut begun, go);
+        self.ended(&begun, result)
+    }
+
+    fn repeat(
+        &mut self,
+        begun: &mut Begun,
+        go: &mut dyn FnMut(&mut Self, &Begun) -> Result<RestoreReport>,
+    ) -> Result<RestoreReport> {
         loop {
-            match go(self, &begun) {
+            match go(self, begun) {
                 Err(Error::Damaged(damage)) => {
                     begun.plan = begun.context.plan_without(&begun.plan, Some(&begun.sources), *damage)?;
                     let to = begun.plan.target;
-                    (begun.plan, begun.sources) = begun.context.prepare(to, &self.options)?;
+                    (begun.plan, begun.sources, begun.excluded) = self.prepare(&mut begun.context, to)?;
                 }
                 done => return done,
             }
@@ -238,6 +346,7 @@ impl<'a> Restore<'a> {
             spaces: state.spaces.clone(),
             config,
             environment,
+            excluded: begun.excluded.clone(),
             mark: state.mark.as_ref().map(|m| m.mark.clone()),
             bytes_read: stats.bytes_read,
             bytes_written: stats.bytes_written,

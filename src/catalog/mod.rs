@@ -8,6 +8,9 @@
 //! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
 pub(crate) mod checkpoint;
+mod entries;
+mod lease;
+mod retention;
 mod state;
 
 use std::io::ErrorKind;
@@ -15,6 +18,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub(crate) use lease::Lease;
+pub(crate) use retention::CLOCK_BOUND;
+pub use retention::{ClockMark, Expiring, Hold, NodeRetention, PolicyChange};
 pub(crate) use state::CatalogState;
 pub use state::{NodeRecord, RestorePointRecord};
 
@@ -242,41 +248,52 @@ impl Catalog {
                 _ => return Ok(false),
             }
         }
-        let file = SealedFile::open(self.storage.as_ref(), &self.keys, &path, FileKind::Catalog)?;
-        let header = file.header();
-        if header.sequence != sequence || header.link != state.head {
+        let (entry, link, head) = self.read_entry(sequence, &path)?;
+        if link != state.head {
             return Err(Error::damage(
                 DamageKind::Chain,
                 &path,
-                96,
+                128,
                 "catalog entry",
                 format_args!("entry {sequence}, after {}", hex(&state.head)),
-                format_args!("entry {}, after {}", header.sequence, hex(&header.link)),
+                format_args!("entry {sequence}, after {}", hex(&link)),
             ));
         }
+        state.fold(&entry, &path)?;
+        state.head = head;
+        Ok(true)
+    }
+
+    /// Reads an entry; gives it with its link to the one before and its own digest.
+    fn read_entry(&self, sequence: u64, path: &str) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
+        let file = SealedFile::open(self.storage.as_ref(), &self.keys, path, FileKind::Catalog)?;
+        let header = file.header();
+        if header.sequence != sequence {
+            let what = "number of a catalog entry";
+            return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, header.sequence));
+        }
+        let link = header.link;
         file.complete()?;
         let mut buffer = Vec::new();
         let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
         if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
-            let what = "an event of the catalog";
+            let (path, what) = (path.to_owned(), "an event of the catalog");
             return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
         }
-        let entry: CatalogEntry = decode_cbor(&path, file.header_len(), "catalog entry", body)?;
+        let entry: CatalogEntry = decode_cbor(path, file.header_len(), "catalog entry", body)?;
         if frame.kind != FrameKind::Body || entry.sequence != sequence {
             let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);
             return Err(Error::damage(
                 DamageKind::Structure,
-                &path,
+                path,
                 file.header_len(),
                 "catalog entry",
                 sequence,
                 found,
             ));
         }
-        let head = digest(file.file().as_ref(), &path)?;
-        state.fold(&entry, &path)?;
-        state.head = head;
-        Ok(true)
+        let digest = digest(file.file().as_ref(), path)?;
+        Ok((entry, link, digest))
     }
 }
 

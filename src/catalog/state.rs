@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use super::retention::{ArchiveRetention, NodeRetention};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{CatalogEntry, Event, LayerRecord, Origin};
+use crate::format::retention::Deletion;
 use crate::types::{Epoch, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// A named commit.
@@ -52,6 +54,9 @@ pub struct NodeRecord {
     /// How far the log of each timeline was durable when the catalog last spoke of it. A log that ends before that has lost its end.
     #[n(8)]
     pub durable: BTreeMap<TimelineId, Position>,
+    /// How long its history is kept, and what has expired.
+    #[cbor(n(9), default)]
+    pub retention: NodeRetention,
 }
 
 impl NodeRecord {
@@ -87,6 +92,9 @@ pub(crate) struct CatalogState {
     /// The nodes.
     #[n(5)]
     pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// How long history is kept.
+    #[cbor(n(6), default)]
+    pub retention: ArchiveRetention,
 }
 
 impl CatalogState {
@@ -94,7 +102,7 @@ impl CatalogState {
     pub fn node_named(&self, name: &str) -> Result<(NodeId, &NodeRecord)> {
         self.nodes
             .iter()
-            .find(|(_, n)| n.name == name)
+            .find(|(_, n)| n.name == name && n.retention.deletion != Deletion::Final)
             .map(|(id, n)| (*id, n))
             .ok_or_else(|| Error::NoSuchNode { node: name.to_owned() })
     }
@@ -116,6 +124,7 @@ impl CatalogState {
                 found,
             )
         };
+        self.observe(entry.sequence, entry.time);
         match &entry.event {
             Event::ArchiveCreated { key, recipients } => {
                 if entry.sequence != 1 {
@@ -136,8 +145,9 @@ impl CatalogState {
                     layers: Vec::new(),
                     restore_points: BTreeMap::new(),
                     durable: BTreeMap::new(),
+                    retention: NodeRetention::default(),
                 };
-                if self.nodes.values().any(|n| n.name == *name) || self.nodes.insert(*node, record).is_some() {
+                if self.node_named(name).is_ok() || self.nodes.insert(*node, record).is_some() {
                     return Err(impossible("a node twice"));
                 }
             }
@@ -170,6 +180,7 @@ impl CatalogState {
                 record.parents.insert(*timeline, (*parent, *fork));
                 record.timeline = *timeline;
             }
+            _ => self.fold_retention(entry, &impossible)?,
         }
         self.entries = entry.sequence;
         self.time = entry.time;

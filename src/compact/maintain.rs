@@ -11,7 +11,7 @@ use crate::layer::LayerReader;
 use crate::options::CompactOptions;
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::storage::{LockGuard, create_dir_durable};
-use crate::types::{Position, SpaceId};
+use crate::types::{FileId, Position, SpaceId};
 
 /// What maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct MaintainReport {
     pub bytes_written: u64,
 }
 
-/// One builder at a time works on a node.
-fn lock(context: &mut NodeContext) -> Result<Box<dyn LockGuard>> {
+/// One builder, or sweeper, at a time works on a node.
+pub(crate) fn lock_builder(context: &mut NodeContext) -> Result<Box<dyn LockGuard>> {
     let dir = format!("nodes/{:08x}", context.node.get());
     create_dir_durable(context.storage.as_ref(), &dir)?;
     create_dir_durable(context.storage.as_ref(), "tmp")?;
@@ -43,9 +43,16 @@ fn scope(context: &NodeContext) -> String {
     format!("c{:08x}", context.node.get())
 }
 
-/// Makes a built layer visible.
-fn publish(context: &mut NodeContext, record: LayerRecord) -> Result<()> {
-    context.catalog.append(&context.actor, |_| Ok((Event::LayerPublished(record.clone()), ())))?;
+/// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have expired meanwhile: the lock keeps that from happening, and where
+/// locks do not hold, this does.
+fn publish(context: &mut NodeContext, record: LayerRecord, base: Option<FileId>) -> Result<()> {
+    context.catalog.append(&context.actor, |state| {
+        let node = state.node(context.node)?;
+        if base.is_some_and(|base| node.layers.iter().all(|l| l.file != base)) {
+            return Err(Error::MaintenanceActive { node: node.name.clone() });
+        }
+        Ok((Event::LayerPublished(record.clone()), ()))
+    })?;
     context.record.layers.push(record);
     Ok(())
 }
@@ -56,11 +63,12 @@ pub(crate) fn build_snapshot(
     to: Position,
     options: &CompactOptions,
 ) -> Result<MaintainReport> {
-    let _lock = lock(context)?;
+    let _lock = lock_builder(context)?;
     snapshot(context, to, options)
 }
 
-fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+/// The same, by whoever holds the lock.
+pub(crate) fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
     let (plan, sources) = context.prepare(to, &options.replay)?;
     if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
@@ -79,7 +87,7 @@ fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -
         (record, bytes)
     };
     LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
-    publish(context, record)?;
+    publish(context, record, plan.base.map(|b| b.file))?;
     Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
 }
 
@@ -108,7 +116,7 @@ fn layer(
         (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)
     };
     LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
-    publish(context, record)?;
+    publish(context, record, None)?;
     Ok(MaintainReport { layers: 1, snapshots: 0, bytes_written: bytes })
 }
 
@@ -131,7 +139,7 @@ fn stretch(
 /// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a
 /// snapshot where the layers since the last one have outgrown it.
 pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> Result<MaintainReport> {
-    let _lock = lock(context)?;
+    let _lock = lock_builder(context)?;
     let mut report = MaintainReport::default();
     let mut add = |r: MaintainReport| {
         report.layers += r.layers;

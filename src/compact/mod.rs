@@ -10,7 +10,7 @@ mod reuse;
 
 pub(crate) use build::{copy_parts, read_back};
 pub use maintain::MaintainReport;
-pub(crate) use maintain::{build_snapshot, maintain};
+pub(crate) use maintain::{build_snapshot, lock_builder, maintain, snapshot};
 
 use std::sync::Arc;
 
@@ -69,14 +69,18 @@ impl NodeContext {
     /// The plan for a position.
     pub fn plan(&self, to: Position) -> Result<Plan> {
         let complete = self.record.origin == Origin::Empty;
-        let empty_origin = complete && (to == Position::ORIGIN || self.has_beginning()?);
+        let empty_origin = complete && (to == Position::ORIGIN || self.has_beginning(to)?);
         let input = PlanInput { timeline: self.timeline(), empty_origin, layers: &self.record.layers };
         plan(&input, to)
             .ok_or_else(|| Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from")))
     }
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
-    fn has_beginning(&self) -> Result<bool> {
+    fn has_beginning(&self, to: Position) -> Result<bool> {
+        // What has expired may still be there for a while.
+        if let Some(kept) = self.record.retention.kept(self.timeline()) {
+            return Ok(kept.iter().any(|s| s.base == Position::ORIGIN && s.to.is_none_or(|end| to <= end)));
+        }
         let from_origin = |l: &LayerRecord| l.from == Some(Position::ORIGIN);
         Ok(self.record.layers.iter().any(from_origin) || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))
     }

@@ -2,12 +2,13 @@
 
 use minicbor::{Decode, Encode};
 
+use super::retention::{Deletion, ExpiredFiles, HoldScope, Policy, TimelineExpiry};
 use crate::types::{Epoch, FileId, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// Most bytes of one event.
 pub const MAX_EVENT: usize = 1 << 20;
 /// The newest kind of event that this build knows.
-pub const NEWEST_EVENT: u64 = 5;
+pub const NEWEST_EVENT: u64 = 16;
 
 /// One entry of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -129,6 +130,152 @@ pub enum Event {
         /// Where.
         #[n(3)]
         fork: Position,
+    },
+    /// How long history is kept has changed: of one node, or of all that have no policy of their own.
+    #[n(6)]
+    RetentionChanged {
+        /// The node; none: the archive.
+        #[n(0)]
+        node: Option<NodeId>,
+        /// What holds from now on.
+        #[n(1)]
+        policy: Policy,
+        /// What was archived up to this time keeps what it was promised before.
+        #[n(2)]
+        covers: Timestamp,
+    },
+    /// Nothing may delete the node, or the archive, or shorten what is kept of it.
+    #[n(7)]
+    LockPlaced {
+        /// The node; none: the archive.
+        #[n(0)]
+        node: Option<NodeId>,
+        /// Its name.
+        #[n(1)]
+        name: String,
+    },
+    /// A lock is taken away.
+    #[n(8)]
+    LockReleased {
+        /// The node; none: the archive.
+        #[n(0)]
+        node: Option<NodeId>,
+        /// Its name.
+        #[n(1)]
+        name: String,
+    },
+    /// A legal hold: what it names does not expire.
+    #[n(9)]
+    HoldPlaced {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// What it keeps.
+        #[n(1)]
+        scope: HoldScope,
+        /// When it ends by itself.
+        #[n(2)]
+        until: Option<Timestamp>,
+    },
+    /// A hold ends.
+    #[n(10)]
+    HoldReleased {
+        /// Its name.
+        #[n(0)]
+        name: String,
+    },
+    /// Files are needed by nothing any more: they are invisible from now on, and go after the grace period.
+    #[n(11)]
+    FilesExpired {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The time that the sweeper worked with.
+        #[n(1)]
+        clock: Timestamp,
+        /// What stays and goes of the log.
+        #[n(2)]
+        timelines: Vec<TimelineExpiry>,
+        /// Other files that go.
+        #[n(3)]
+        files: ExpiredFiles,
+        /// How long the files stay yet.
+        #[n(4)]
+        grace: u64,
+        /// Whether this is the end of a deleted node.
+        #[n(5)]
+        last: bool,
+    },
+    /// The files of an expiry are gone.
+    #[n(12)]
+    FilesRemoved {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The entry that gave them up.
+        #[n(1)]
+        entry: u64,
+        /// How many files it was.
+        #[n(2)]
+        files: u64,
+        /// Their bytes.
+        #[n(3)]
+        bytes: u64,
+    },
+    /// A node or the archive was deleted, or that was undone.
+    #[n(13)]
+    DeletionChanged {
+        /// The node; none: the archive.
+        #[n(0)]
+        node: Option<NodeId>,
+        /// What has become of it.
+        #[n(1)]
+        deletion: Deletion,
+    },
+    /// The sweeper's clock was found to be plausible, or an operator said that it is right.
+    #[n(14)]
+    ClockObserved {
+        /// What it said.
+        #[n(0)]
+        clock: Timestamp,
+        /// The newest time in any log.
+        #[n(1)]
+        archived: Timestamp,
+        /// Whether an operator vouched for it.
+        #[n(2)]
+        confirmed: bool,
+    },
+    /// A restore begins.
+    #[n(15)]
+    RestoreStarted {
+        /// Its identity.
+        #[n(0)]
+        restore: FileId,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+        /// The commit.
+        #[n(2)]
+        position: Position,
+        /// What was asked for.
+        #[n(3)]
+        target: String,
+        /// Where it goes.
+        #[n(4)]
+        destination: String,
+    },
+    /// A restore has ended.
+    #[n(16)]
+    RestoreFinished {
+        /// Its identity.
+        #[n(0)]
+        restore: FileId,
+        /// Bytes written.
+        #[n(1)]
+        bytes: u64,
+        /// What went wrong, if anything.
+        #[n(2)]
+        error: Option<String>,
     },
 }
 

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod header;
 pub mod part;
 pub mod record;
+pub mod retention;
 pub mod segment;
 pub mod state;
 #[cfg(test)]

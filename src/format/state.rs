@@ -19,6 +19,14 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// Longest host mark and global transaction id.
 pub const MAX_MARK: usize = 64;
 
+/// What configuration keys begin with that exclude a space from restores; its number follows.
+pub const EXCLUSION: &str = "rewound.exclude/";
+
+/// The configuration key that says that a space is left out of restores.
+pub fn exclusion_key(space: SpaceId) -> String {
+    format!("{EXCLUSION}{space}")
+}
+
 /// One page file, beside its pages.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SpaceState {

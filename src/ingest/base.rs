@@ -75,6 +75,8 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
         .base_copy
         .try_lock()
         .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
+    // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
+    let _lease = shared.catalog.lease(shared.node)?;
     // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
     wait_for(&shared.change_tenancy(false))?;
@@ -110,7 +112,14 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     };
     let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
-    shared.catalog.append(&shared.actor, |_| Ok((Event::LayerPublished(record.clone()), ())))?;
+    shared.catalog.append(&shared.actor, |state| {
+        // Only where the copy took longer than the whole window.
+        if !state.node(shared.node)?.retention.keeps_log_from(shared.timeline, record.to) {
+            let text = "the log that this base copy has to be corrected with has expired meanwhile: take another one";
+            return Err(Error::Unsupported(text.into()));
+        }
+        Ok((Event::LayerPublished(record.clone()), ()))
+    })?;
     Ok(consistent_from)
 }
 

@@ -11,7 +11,9 @@ use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
-use crate::format::state::{ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, page_end};
+use crate::format::state::{
+    ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, exclusion_key, page_end,
+};
 use crate::options::WriterOptions;
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
 use crate::storage::{AppendFile, read_range};
@@ -243,6 +245,15 @@ impl Batch {
         self.op(&Op::RemoveConfig(key))?;
         self.effects.push(Effect::RemoveConfig(key.to_owned()));
         Ok(())
+    }
+
+    /// Excludes a space from restores, or includes it again: from this commit on restores leave the space out and list it in their report. For what an engine
+    /// makes anew by itself: temporary tables, caches. Its pages need not be logged then, but may be.
+    ///
+    /// It is noted as a configuration value under a key that begins with `rewound.exclude/`.
+    pub fn exclude_space(&mut self, space: SpaceId, excluded: bool) -> Result<()> {
+        let key = exclusion_key(space);
+        if excluded { self.set_config(&key, b"", ConfigScope::Data) } else { self.remove_config(&key) }
     }
 
     /// Gives the commit a name to restore by. The name must be new to the node; the commit is synced whatever durability it asks for.

@@ -596,7 +596,7 @@ impl Shared {
         {
             io.previous = Some(segment.facts(state.position));
             io.base = state.clone();
-            segment.seal(state)?;
+            segment.seal(self.storage.as_ref(), state)?;
         }
         Ok(durable)
     }
@@ -618,8 +618,12 @@ impl Shared {
             return Ok(io.segment.insert(segment));
         }
         // Where the lock did not keep a second writer out, the catalog tells who came last.
-        if self.catalog.current()?.node(self.node)?.epoch != self.epoch {
-            return Err(Error::Fenced { node: self.name.clone() });
+        {
+            let state = self.catalog.current()?;
+            if state.node(self.node)?.epoch != self.epoch {
+                return Err(Error::Fenced { node: self.name.clone() });
+            }
+            state.check_live(self.node)?;
         }
         let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
         let start = SegmentStart {

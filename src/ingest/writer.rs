@@ -42,7 +42,11 @@ impl Writer {
     pub(crate) fn open(open: OpenWriter<'_>) -> Result<Writer> {
         let OpenWriter { storage, catalog, clock, actor, node, options } = open;
         let options = options.in_range();
-        let name = catalog.current()?.node(node)?.name.clone();
+        let name = {
+            let state = catalog.current()?;
+            state.check_live(node)?;
+            state.node(node)?.name.clone()
+        };
         let dir = format!("nodes/{:08x}", node.get());
         create_dir_durable(storage.as_ref(), &dir)?;
         create_dir_durable(storage.as_ref(), "tmp")?;
@@ -59,6 +63,7 @@ impl Writer {
         // Numbers that were acknowledged must not be given again to other commits.
         log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
         let epoch = catalog.append(actor, |state| {
+            state.check_live(node)?;
             let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
         })?;

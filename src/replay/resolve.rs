@@ -3,8 +3,9 @@
 use crate::catalog::NodeRecord;
 use crate::error::{Error, Result, describe};
 use crate::format::codec::Reader;
-use crate::format::event::Origin;
+use crate::format::event::{LayerRecord, Origin};
 use crate::format::record::Op;
+use crate::format::retention::Span;
 use crate::format::state::NodeState;
 use crate::types::{Commit, Lsn, Position, Target, TimelineId, Timestamp};
 use crate::wal::{Log, SegmentRef, Visit};
@@ -77,7 +78,8 @@ impl LogEnd {
     }
 }
 
-fn newest_commit(log: &Log) -> Result<LogEnd> {
+/// Where a log ends that nothing else is known of.
+pub(crate) fn newest_commit(log: &Log) -> Result<LogEnd> {
     let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
     let reader = log.open_settled(&newest)?;
     let end = if let Some(seal) = reader.seal() {
@@ -91,8 +93,11 @@ fn newest_commit(log: &Log) -> Result<LogEnd> {
     Ok(end)
 }
 
-/// The earliest position that can be restored; `None` where nothing can.
+/// The earliest position from which on everything can be restored; `None` where nothing can.
 fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
+    if let Some(kept) = record.retention.kept(log.timeline) {
+        return Ok(kept.iter().find(|s| s.to.is_none()).map(|s| s.from));
+    }
     let snapshots = record
         .layers
         .iter()
@@ -160,40 +165,104 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
             if *time > window.known_until {
                 return Err(after());
             }
-            at_time(log, *time, &window, target)?
+            at_time(log, record, *time, &window, target)?
         }
         Target::BeforeTime(time) => {
             let time = Timestamp::from_nanos(time.as_nanos().saturating_sub(1));
             if time > window.known_until {
                 return Err(after());
             }
-            at_time(log, time, &window, target)?
+            at_time(log, record, time, &window, target)?
         }
         Target::RestorePoint(name) => {
             let point = record.restore_points.get(name).ok_or_else(unknown)?;
             point.position.lsn().ok_or_else(unknown)?
         }
-        Target::Mark(mark) => at_mark(log, mark, window.latest.lsn.into())?.ok_or_else(unknown)?,
+        Target::Mark(mark) => match at_mark(log, mark, window.latest.lsn.into()) {
+            // It leads to where log has expired.
+            Err(Error::Gap { .. }) if record.retention.kept(log.timeline).is_some() => {
+                return Err(before_window(target, &window));
+            }
+            found => found?.ok_or_else(unknown)?,
+        },
     };
     if lsn > window.latest.lsn {
         return Err(after());
     }
     if lsn < window.earliest.lsn {
-        return Err(Error::BeforeWindow {
-            target: target.clone(),
-            earliest: describe(window.earliest.lsn.into(), window.earliest.timestamp),
-        });
+        // Single commits and stretches from before the window may be kept.
+        if record.retention.kept(log.timeline).is_none() || !record.retention.keeps(log.timeline, lsn.into()) {
+            return Err(before_window(target, &window));
+        }
+        if let Some(timestamp) = snapshot_time(log, record, lsn) {
+            return Ok(Resolved { timeline: log.timeline, lsn, timestamp, next: None });
+        }
     }
     let (timestamp, next) = locate(log, lsn)?;
     Ok(Resolved { timeline: log.timeline, lsn, timestamp, next })
 }
 
+fn before_window(target: &Target, window: &Window) -> Error {
+    let earliest = describe(window.earliest.lsn.into(), window.earliest.timestamp);
+    Error::BeforeWindow { target: target.clone(), earliest }
+}
+
+/// Time of a commit that a snapshot is of.
+fn snapshot_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Option<Timestamp> {
+    let at = Position::from(lsn);
+    let fits =
+        |l: &&LayerRecord| l.timeline == log.timeline && l.from.is_none() && (l.to, l.consistent_from) == (at, at);
+    record.layers.iter().find(fits).map(|l| l.timestamp)
+}
+
 /// The last commit at or before a time.
-fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
+fn at_time(log: &Log, record: &NodeRecord, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
     if time >= window.latest.timestamp {
         return Ok(window.latest.lsn);
     }
-    let found = match log.last_where(|s| Ok(log.open(s)?.preface().state.timestamp <= time))? {
+    let before = || before_window(target, window);
+    if time < window.earliest.timestamp
+        && let Some(kept) = record.retention.kept(log.timeline)
+    {
+        return at_kept_time(log, record, kept, time)?.ok_or_else(before);
+    }
+    last_by(log, time)?.ok_or_else(before)
+}
+
+/// The last commit at or before a time, where what is left from before the window tells which one that is.
+fn at_kept_time(log: &Log, record: &NodeRecord, kept: &[Span], time: Timestamp) -> Result<Option<Lsn>> {
+    for span in kept.iter().filter(|s| s.to.is_some()) {
+        let (Some(first), Some(last)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
+        // A snapshot alone tells no more than its own commit's time.
+        if let Some(timestamp) = snapshot_time(log, record, last)
+            && (timestamp == time || span.is_point())
+        {
+            if timestamp == time {
+                return Ok(Some(last));
+            }
+            continue;
+        }
+        let (begins, ends) = (locate(log, first)?.0, locate(log, last)?.0);
+        if time == ends {
+            return Ok(Some(last));
+        }
+        if begins <= time && time < ends {
+            return last_by(log, time);
+        }
+    }
+    Ok(None)
+}
+
+/// The position of the last commit at or before a time; `None` where the log holds no commit up to then.
+pub(crate) fn position_by(log: &Log, time: Timestamp, end: LogEnd) -> Result<Option<Position>> {
+    if end.position > Position::ORIGIN && time >= end.timestamp {
+        return Ok(Some(end.position));
+    }
+    Ok(last_by(log, time)?.map(Position::from))
+}
+
+fn last_by(log: &Log, time: Timestamp) -> Result<Option<Lsn>> {
+    Ok(match log.last_where(|s| Ok(log.open(s)?.preface().state.timestamp <= time))? {
         Some(segment) => {
             // In this order: a segment that has a successor is complete, and stays as it is.
             let successor = log.successor_says(&segment)?;
@@ -211,10 +280,6 @@ fn at_time(log: &Log, time: Timestamp, window: &Window, target: &Target) -> Resu
             last.lsn()
         }
         None => None,
-    };
-    found.ok_or_else(|| Error::BeforeWindow {
-        target: target.clone(),
-        earliest: describe(window.earliest.lsn.into(), window.earliest.timestamp),
     })
 }
 

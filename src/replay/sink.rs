@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::format::state::{ConfigValue, SpaceState};
+use crate::format::state::{ConfigValue, EXCLUSION, SpaceState};
 use crate::types::{Lsn, SpaceId, Timestamp};
 
 /// Takes restored pages: a directory, a running engine, anything.
@@ -55,6 +55,8 @@ pub struct RestoreReport {
     pub next: Option<Timestamp>,
     /// The spaces restored.
     pub spaces: BTreeMap<SpaceId, SpaceState>,
+    /// Spaces that are excluded from restores ([`Batch::exclude_space`](crate::Batch::exclude_space)), which were left out.
+    pub excluded: Vec<String>,
     /// Configuration restored with the node.
     pub config: BTreeMap<String, Vec<u8>>,
     /// Configuration that belongs to the environment of then, for the operator to look at: not to be applied as it is.
@@ -85,8 +87,10 @@ impl RestoreReport {
     pub(crate) fn split_config(
         config: &BTreeMap<String, ConfigValue>,
     ) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>) {
+        // What is ours is told otherwise.
+        let own = config.iter().filter(|(key, _)| !key.starts_with(EXCLUSION));
         let (environment, data): (Vec<_>, Vec<_>) =
-            config.iter().map(|(k, v)| (v.environment_bound, (k.clone(), v.value.clone()))).partition(|(e, _)| *e);
+            own.map(|(k, v)| (v.environment_bound, (k.clone(), v.value.clone()))).partition(|(e, _)| *e);
         let strip = |list: Vec<(bool, (String, Vec<u8>))>| list.into_iter().map(|(_, pair)| pair).collect();
         (strip(data), strip(environment))
     }

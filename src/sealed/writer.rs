@@ -5,7 +5,7 @@ use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
-use crate::storage::{AppendFile, Storage, publish_durable};
+use crate::storage::{AppendFile, Storage, protect, publish_durable};
 use crate::types::FileId;
 
 /// Bytes gathered before they are handed to storage.
@@ -88,6 +88,7 @@ impl<'a> SealedWriter<'a> {
         let summary = SealedSummary { id: self.id, length: self.written, commitment: self.commitment };
         let published = publish_durable(self.storage, &self.temporary, name)?;
         if published {
+            protect(self.storage, name);
             self.temporary.clear();
         }
         Ok(published.then_some(summary))

@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 
 use super::path::{check, check_dir, is_name};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
+use crate::error::Error;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,8 @@ pub struct FsStorage {
     /// Directories whose entries this process has made durable: the same few are asked for again and again, and syncing one
     /// waits for the disk even where there is nothing to write.
     durable: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Whether complete files get the file system's immutable flag.
+    immutable: bool,
 }
 
 impl FsStorage {
@@ -61,7 +64,24 @@ impl FsStorage {
         let root = root.into();
         // Fails only for an empty path or a lost working directory; each later call then says so.
         let root = std::path::absolute(&root).unwrap_or(root);
-        FsStorage { root, durable: Arc::default() }
+        FsStorage { root, durable: Arc::default(), immutable: false }
+    }
+
+    /// Gives complete files the file system's immutable flag (`chattr +i`): not even root writes, renames or deletes them before taking the flag away, as
+    /// retention does when a file's time has come. [`Error::ImmutableUnavailable`] where this process may not do so, or the platform or file system has no such flag.
+    ///
+    /// A segment that a crash left without its seal does not get the flag, and is read-only by its mode at most.
+    pub fn immutable(mut self) -> Result<FsStorage, Error> {
+        let try_it = || {
+            create_root(&self.root)?;
+            // It has no name, so nothing can be left of it.
+            let file = tempfile::tempfile_in(&self.root)?;
+            set_immutable(&file, true)?;
+            set_immutable(&file, false)
+        };
+        try_it().map_err(|e| Error::ImmutableUnavailable { path: self.root.clone(), source: Arc::new(e) })?;
+        self.immutable = true;
+        Ok(self)
     }
 
     /// The directory, as an absolute path.
@@ -176,7 +196,15 @@ impl Storage for FsStorage {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        std::fs::remove_file(self.file(path)?)
+        let path = self.file(path)?;
+        if self.immutable {
+            set_immutable(&File::open(&path)?, false)?;
+        }
+        std::fs::remove_file(path)
+    }
+
+    fn protect(&self, path: &str) -> io::Result<()> {
+        if self.immutable { set_immutable(&File::open(self.file(path)?)?, true) } else { Ok(()) }
     }
 
     /// The lock is advisory (`flock`), and is on the file at `path`, which is created and never removed.
@@ -327,6 +355,24 @@ impl Drop for FsLock {
         // moment and holds a copy of the descriptor. If this fails, closing still follows.
         let _ = self.file.unlock();
     }
+}
+
+/// Sets or clears the immutable flag.
+#[cfg(target_os = "linux")]
+fn set_immutable(file: &File, immutable: bool) -> io::Result<()> {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let before = ioctl_getflags(file)?;
+    let mut flags = before;
+    flags.set(IFlags::IMMUTABLE, immutable);
+    if flags != before {
+        ioctl_setflags(file, flags)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_immutable(_: &File, _: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Tells whether it had to be created.

@@ -44,6 +44,13 @@ pub trait Storage: Debug + Send + Sync {
     /// `sync_dir` of the new parent.
     fn publish(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Called once a file is complete under its final name: the place to make it immutable by whatever means there are. What is immutable has to give way to
+    /// [`remove`](Self::remove). Fails at no cost but that protection.
+    fn protect(&self, path: &str) -> io::Result<()> {
+        let _ = path;
+        Ok(())
+    }
+
     /// Makes bytes durable that an earlier process wrote to this file.
     fn sync_file(&self, path: &str) -> io::Result<()>;
 
@@ -165,6 +172,13 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
     let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
     storage.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
     Ok(true)
+}
+
+/// Asks storage to protect a file that is complete. The file is whole and durable whether that works or not.
+pub(crate) fn protect(storage: &dyn Storage, path: &str) {
+    if let Err(error) = storage.protect(path) {
+        tracing::warn!(path, %error, "a complete file could not be made immutable");
+    }
 }
 
 /// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.

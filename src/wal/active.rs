@@ -8,7 +8,7 @@ use crate::format::header::{FileKind, IMMUTABLE_LEN};
 use crate::format::segment::{IndexEntry, PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::NodeState;
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec, encode_cbor, temporary_name};
-use crate::storage::{AppendFile, Storage, create_dir_durable, publish_durable};
+use crate::storage::{AppendFile, Storage, create_dir_durable, protect, publish_durable};
 use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
 
 /// One index entry for so many bytes.
@@ -158,7 +158,7 @@ impl ActiveSegment {
     }
 
     /// Writes the seal and makes everything durable.
-    pub fn seal(mut self, state: NodeState) -> Result<()> {
+    pub fn seal(mut self, storage: &dyn Storage, state: NodeState) -> Result<()> {
         // A seal that is there says that every frame is: so they have to be durable before it is written.
         self.write()?;
         if self.durable < self.sealer.count() {
@@ -173,7 +173,9 @@ impl ActiveSegment {
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());
         self.write()?;
-        self.file.finish().map_err(|e| Error::io("sync", &self.path, e))
+        self.file.finish().map_err(|e| Error::io("sync", &self.path, e))?;
+        protect(storage, &self.path);
+        Ok(())
     }
 }
 

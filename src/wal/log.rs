@@ -113,6 +113,16 @@ impl Log {
         Ok(segments)
     }
 
+    /// The segments with these numbers that are there, and the directories that such segments are in.
+    pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
+        let (mut found, mut dirs) = (Vec::new(), Vec::new());
+        for group in self.groups()?.into_iter().filter(|g| (first / GROUP..=last / GROUP).contains(g)) {
+            found.extend(self.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)));
+            dirs.push(group_dir(self.node, self.timeline, group * GROUP));
+        }
+        Ok((found, dirs))
+    }
+
     /// The newest segment.
     pub fn newest(&self) -> Result<Option<SegmentRef>> {
         for group in self.groups()?.into_iter().rev() {

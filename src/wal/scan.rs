@@ -116,6 +116,11 @@ impl SegmentReader {
         &self.segment.path
     }
 
+    /// When it was begun.
+    pub fn created(&self) -> Timestamp {
+        self.file.header().created
+    }
+
     /// The link in its header, to the segment before it.
     pub fn link_to_previous(&self) -> [u8; 32] {
         self.file.header().link

@@ -273,7 +273,7 @@ pub fn single() -> ReplayOptions {
 
 /// Restores into memory, pages only.
 pub fn restore(node: &Node, target: Target) -> Result<(u64, Spaces)> {
-    let (report, spaces) = node.restore(target).options(single()).without_records().into_memory()?;
+    let (report, spaces) = node.restore(target).options(single()).unaudited().without_records().into_memory()?;
     Ok((report.lsn.get(), spaces))
 }
 

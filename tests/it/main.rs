@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::case_sensitive_file_extension_comparisons,
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 
@@ -21,6 +22,7 @@ mod ledger;
 mod logical;
 mod model;
 mod restore_targets;
+mod retention;
 mod snapshots;
 mod support;
 mod verify;

@@ -129,3 +129,27 @@ fn a_directory_that_was_removed_is_created_again() {
     assert!(storage.root().join("a/b").is_dir());
     assert!(storage.create_dir_durable("no/b").is_err());
 }
+
+#[test]
+fn immutable_files_are_so_until_they_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = match FsStorage::new(dir.path()).immutable() {
+        Ok(storage) => storage,
+        // Not root, or no such flag here: that is what it has to say.
+        Err(crate::Error::ImmutableUnavailable { path, .. }) => {
+            assert_eq!(path, dir.path());
+            return;
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let mut file = storage.create("a").unwrap();
+    file.append(b"bytes").unwrap();
+    file.finish().unwrap();
+    storage.publish("a", "b").unwrap();
+    storage.protect("b").unwrap();
+    assert!(std::fs::remove_file(dir.path().join("b")).is_err());
+    assert!(std::fs::rename(dir.path().join("b"), dir.path().join("c")).is_err());
+    assert!(std::fs::write(dir.path().join("b"), b"other").is_err());
+    storage.remove("b").unwrap();
+    assert!(!dir.path().join("b").exists());
+}

@@ -1,0 +1,379 @@
+//! The roles: who may change what is kept, and who may only restore.
+//!
+//! Roles are types within a process, not cryptography: each of them works with the archive's key, which reads and writes everything. They keep
+//! the parts of a program from what they have no business with, and put a name to what is done.
+
+use std::time::Duration;
+
+use super::{Archive, Restore};
+use crate::catalog::{Hold, NodeRecord};
+use crate::compact::NodeContext;
+use crate::error::{Error, Result};
+use crate::format::event::{Actor, Event};
+use crate::format::retention::{Deletion, HoldScope, Policy};
+use crate::replay::{Resolved, Window, resolve};
+use crate::retention::{
+    ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node, promises,
+    sweep_node,
+};
+use crate::types::{NodeId, Target, Timestamp, check_name};
+
+/// Shortest time in which a deletion can be undone.
+pub const DELETION_GRACE: Duration = Duration::from_secs(7 * 86_400);
+
+/// What an administrator's call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// The whole archive. A policy of the archive is that of every node without one of its own.
+    Archive,
+    /// One node.
+    Node(&'a str),
+}
+
+/// What a hold is to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HoldOn<'a> {
+    /// Everything.
+    Archive,
+    /// Everything of a node.
+    Node(&'a str),
+    /// The commits of a node from one target to another; with none: and all that come.
+    Commits {
+        /// The node.
+        node: &'a str,
+        /// The first commit.
+        from: Target,
+        /// The last one.
+        to: Option<Target>,
+    },
+}
+
+/// Who may change how long history is kept, place and release locks and holds, delete and let expire. Made by [`Archive::administrator`].
+///
+/// Needs the archive's key, as every role does, and write access to the storage.
+#[derive(Clone, Debug)]
+pub struct Administrator {
+    archive: Archive,
+    actor: Actor,
+}
+
+/// Who may read and restore, and nothing else. Made by [`Archive::restorer`].
+///
+/// Needs the archive's key, and write access to the catalog and to `leases/`, as restores are recorded and keep what they read; with read access alone, only
+/// [`Restore::unaudited`] is left.
+#[derive(Clone, Debug)]
+pub struct Restorer {
+    archive: Archive,
+    actor: Actor,
+}
+
+impl Archive {
+    /// Acts as an administrator. What is done is recorded with this name and reason.
+    pub fn administrator(&self, actor: Actor) -> Administrator {
+        Administrator { archive: self.clone(), actor }
+    }
+
+    /// Acts as a restorer. What is restored is recorded with this name and reason.
+    pub fn restorer(&self, actor: Actor) -> Restorer {
+        Restorer { archive: self.clone(), actor }
+    }
+}
+
+impl Restorer {
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Result<Vec<String>> {
+        self.archive.nodes()
+    }
+
+    /// Refuses an archive with another number of nodes than the place that all of them are to be restored to.
+    pub fn expect_nodes(&self, count: usize) -> Result<()> {
+        let found = self.nodes()?.len();
+        if found == count {
+            return Ok(());
+        }
+        let what = "number of nodes".to_owned();
+        Err(Error::TargetMismatch { what, expected: count.to_string(), found: found.to_string() })
+    }
+
+    /// The earliest and latest state of a node that can be restored now.
+    pub fn window(&self, node: &str) -> Result<Window> {
+        self.archive.node(node)?.window()
+    }
+
+    /// The commit that a target names.
+    pub fn resolve(&self, node: &str, target: &Target) -> Result<Resolved> {
+        self.archive.node(node)?.resolve(target)
+    }
+
+    /// Begins a restore.
+    pub fn restore<'a>(&self, node: &str, target: Target) -> Result<Restore<'a>> {
+        Ok(Restore::new(&self.archive.node(node)?, target).actor(self.actor.clone()))
+    }
+}
+
+impl Administrator {
+    fn node_of(&self, scope: Scope<'_>) -> Result<Option<NodeId>> {
+        match scope {
+            Scope::Archive => Ok(None),
+            Scope::Node(name) => Ok(Some(self.archive.inner.catalog.current()?.node_named(name)?.0)),
+        }
+    }
+
+    fn append<T>(&self, decide: impl FnMut(&crate::catalog::CatalogState) -> Result<(Event, T)>) -> Result<T> {
+        self.archive.inner.catalog.append(&self.actor, decide)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.archive.inner.options.clock.now()
+    }
+
+    /// What is needed to work on each node, in this actor's name.
+    fn contexts(&self) -> Result<Vec<NodeContext>> {
+        let nodes = self.archive.inner.catalog.current()?.nodes.keys().copied().collect::<Vec<_>>();
+        nodes.into_iter().map(|id| self.archive.context(id, self.actor.clone())).collect()
+    }
+
+    /// The policy in force; none: everything is kept.
+    pub fn policy(&self, scope: Scope<'_>) -> Result<Option<Policy>> {
+        let node = self.node_of(scope)?;
+        let state = self.archive.inner.catalog.current()?;
+        Ok(match node {
+            None => state.retention.policies.last().map(|c| c.policy.clone()),
+            Some(node) => in_force(&promises(&state, node)).cloned(),
+        })
+    }
+
+    /// Sets how long history is kept.
+    ///
+    /// A longer time counts at once, as far as history is still there. A shorter one counts for what is archived from now on: what was promised before keeps its date;
+    /// what was archived before there was any policy counts as promised for 35 days. A shorter one is refused while a lock is on the node or archive. Periodic
+    /// protection can become continuous, without a gap; the way back is refused.
+    pub fn set_retention(&self, scope: Scope<'_>, policy: &Policy) -> Result<()> {
+        let node = self.node_of(scope)?;
+        // What was archived up to now, by whatever clock.
+        let mut covers = self.now();
+        for context in self.contexts()? {
+            if node.is_none_or(|n| n == context.node) && context.record.retention.deletion != Deletion::Final {
+                covers = covers.max(newest_archived(&context)?);
+            }
+        }
+        self.append(|state| {
+            let promised = match node {
+                None => state.retention.policies.last().map(|c| c.policy.clone()),
+                Some(node) => in_force(&promises(state, node)).cloned(),
+            };
+            let unset = Policy::continuous(Policy::UNSET);
+            let shorter = check_policy(promised.as_ref(), policy)?;
+            let shorter = shorter || promised.is_none() && check_policy(Some(&unset), policy).unwrap_or(true);
+            if let Some(lock) = shorter.then(|| state.locks(node).next()).flatten() {
+                return Err(Error::Locked { operation: "shortening what is kept", lock: lock.clone() });
+            }
+            Ok((Event::RetentionChanged { node, policy: policy.clone(), covers }, ()))
+        })
+    }
+
+    /// Places a management lock: until it is released, nothing may delete the node or archive, or shorten what is kept of it.
+    pub fn lock(&self, scope: Scope<'_>, name: &str) -> Result<()> {
+        check_name("lock", name)?;
+        let node = self.node_of(scope)?;
+        self.append(|state| {
+            if own_locks(state, node).contains(name) {
+                return Err(Error::Guard { what: "lock", name: name.to_owned(), problem: "is there already" });
+            }
+            Ok((Event::LockPlaced { node, name: name.to_owned() }, ()))
+        })
+    }
+
+    /// Releases a lock.
+    pub fn release_lock(&self, scope: Scope<'_>, name: &str) -> Result<()> {
+        let node = self.node_of(scope)?;
+        self.append(|state| {
+            if !own_locks(state, node).contains(name) {
+                return Err(Error::Guard { what: "lock", name: name.to_owned(), problem: "is not there" });
+            }
+            Ok((Event::LockReleased { node, name: name.to_owned() }, ()))
+        })
+    }
+
+    /// Locks on a node or archive, by name; those of the archive are on its nodes too.
+    pub fn locks(&self, scope: Scope<'_>) -> Result<Vec<String>> {
+        let node = self.node_of(scope)?;
+        let state = self.archive.inner.catalog.current()?;
+        Ok(state.locks(node).cloned().collect())
+    }
+
+    /// Places a legal hold: what it is on does not expire before it is released, or before `until`. The reason is that of the actor.
+    pub fn hold(&self, name: &str, on: &HoldOn<'_>, until: Option<Timestamp>) -> Result<()> {
+        check_name("hold", name)?;
+        let taken = |state: &crate::catalog::CatalogState| {
+            let there = state.retention.holds.contains_key(name);
+            let problem = "is there already";
+            if there { Err(Error::Guard { what: "hold", name: name.to_owned(), problem }) } else { Ok(()) }
+        };
+        let (scope, node) = match on {
+            HoldOn::Archive => (HoldScope::Archive, None),
+            HoldOn::Node(node) => {
+                let node = self.archive.inner.catalog.current()?.node_named(node)?.0;
+                (HoldScope::Node { node }, None)
+            }
+            HoldOn::Commits { node, from, to } => {
+                let node = self.archive.node(node)?;
+                let context = node.context()?;
+                let find = |t: &Target| resolve(&context.log, &context.record, t).map(|r| r.lsn.into());
+                let (from, to) = (find(from)?, to.as_ref().map(find).transpose()?);
+                let timeline = context.timeline();
+                (HoldScope::Commits { node: context.node, timeline, from, to }, Some((context.node, timeline, from)))
+            }
+        };
+        self.append(|state| {
+            taken(state)?;
+            // What has expired since it was looked for cannot be held any more.
+            if let Some((node, timeline, from)) = node
+                && !state.node(node)?.retention.keeps(timeline, from)
+            {
+                return Err(Error::Unsupported(format!("LSN {from} has just expired: nothing was held")));
+            }
+            Ok((Event::HoldPlaced { name: name.to_owned(), scope, until }, ()))
+        })
+    }
+
+    /// Releases a hold.
+    pub fn release_hold(&self, name: &str) -> Result<()> {
+        self.append(|state| {
+            if !state.retention.holds.contains_key(name) {
+                return Err(Error::Guard { what: "hold", name: name.to_owned(), problem: "is not there" });
+            }
+            Ok((Event::HoldReleased { name: name.to_owned() }, ()))
+        })
+    }
+
+    /// The holds there are, by name.
+    pub fn holds(&self) -> Result<Vec<(String, Hold)>> {
+        let state = self.archive.inner.catalog.current()?;
+        Ok(state.retention.holds.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect())
+    }
+
+    /// Deletes a node or the archive, softly: writers are refused from now on, all files stay for `grace` (at least [`DELETION_GRACE`]), and until then it can be
+    /// [undone](Self::undelete). Refused while a lock or a hold is on it.
+    pub fn delete(&self, scope: Scope<'_>, grace: Duration) -> Result<Timestamp> {
+        let node = self.node_of(scope)?;
+        let now = self.now();
+        self.append(|state| {
+            if let Some(lock) = state.locks(node).next() {
+                return Err(Error::Locked { operation: "deleting", lock: lock.clone() });
+            }
+            let nodes: Vec<NodeId> = node.map_or_else(|| state.nodes.keys().copied().collect(), |n| vec![n]);
+            for node in &nodes {
+                if node_locks(state, *node).next().is_some() {
+                    let lock = node_locks(state, *node).next().cloned().unwrap_or_default();
+                    return Err(Error::Locked { operation: "deleting", lock });
+                }
+                if let Some((hold, _)) = state.holds(*node, now).next() {
+                    return Err(Error::Held { operation: "deleting", hold: hold.clone() });
+                }
+            }
+            match node {
+                Some(node) => state.check_live(node)?,
+                None if state.retention.deletion != Deletion::Live => {
+                    let until = match state.retention.deletion {
+                        Deletion::Until(until) => until,
+                        _ => Timestamp::ZERO,
+                    };
+                    return Err(Error::Deleted { what: "the archive".into(), until });
+                }
+                None => {}
+            }
+            // A clock that was put back must not make this short: the catalog's time counts too.
+            let until = now.max(state.time).saturating_add(grace.max(DELETION_GRACE));
+            Ok((Event::DeletionChanged { node, deletion: Deletion::Until(until) }, until))
+        })
+    }
+
+    /// Undoes a deletion, as long as its time has not run out and a sweep come after that.
+    pub fn undelete(&self, scope: Scope<'_>) -> Result<()> {
+        let node = self.node_of(scope)?;
+        self.append(|state| {
+            let deletion = node.map_or(state.retention.deletion, |n| {
+                state.nodes.get(&n).map_or(Deletion::Live, |n| n.retention.deletion)
+            });
+            match deletion {
+                Deletion::Until(_) => Ok((Event::DeletionChanged { node, deletion: Deletion::Live }, ())),
+                Deletion::Live => Err(Error::Unsupported("it is not deleted".into())),
+                Deletion::Final => Err(Error::Unsupported("it is deleted for good: its files were given up".into())),
+            }
+        })
+    }
+
+    /// Says that the clock is right, and that whatever runs ahead of it in the logs is known. For when a sweep was refused with [`Error::ClockImplausible`]: look at the
+    /// clock first, as what is due by it expires with the next sweep.
+    pub fn confirm_clock(&self) -> Result<()> {
+        let (clock, mut archived) = (self.now(), Timestamp::ZERO);
+        for context in self.contexts()? {
+            // What cannot be read does not expire anyway.
+            archived = archived.max(newest_archived(&context).unwrap_or_default());
+        }
+        self.append(|_| Ok((Event::ClockObserved { clock, archived, confirmed: true }, ())))
+    }
+
+    /// What a sweep would let expire now, by node, and why the rest stays. Changes nothing.
+    pub fn plan_expiry(&self, options: &SweepOptions) -> Result<Vec<(String, ExpiryPlan)>> {
+        let now = self.now();
+        let contexts = self.contexts()?.into_iter().filter(|c| !is_gone(&c.record));
+        contexts.map(|c| Ok((c.record.name.clone(), plan_node(&c, now, options)?))).collect()
+    }
+
+    /// Lets expire what no policy, hold, restore point or branch keeps, and removes what expired before and whose grace period is over. To be called about once
+    /// a day. Refused with [`Error::ClockImplausible`] where the clock has jumped.
+    pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
+        let now = self.now();
+        let mut report = SweepReport::default();
+        let mut contexts = Vec::new();
+        let mut archived = Timestamp::ZERO;
+        for context in self.contexts()? {
+            if is_gone(&context.record) {
+                contexts.push(context);
+                continue;
+            }
+            // A node whose log cannot be read is left alone; that is no reason for the others to grow.
+            match newest_archived(&context) {
+                Ok(newest) => {
+                    archived = archived.max(newest);
+                    contexts.push(context);
+                }
+                Err(e) => report.failed.push((context.record.name.clone(), e)),
+            }
+        }
+        if let Some(first) = contexts.first() {
+            check_clock(first, now, archived)?;
+        }
+        for mut context in contexts {
+            match sweep_node(&mut context, now, options) {
+                // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
+                Ok(done) if is_gone(&context.record) && done.removed_files == 0 && done.waiting == 0 => {}
+                Ok(done) => report.nodes.push(done),
+                Err(e) => {
+                    tracing::error!(node = %context.record.name, error = %e, "nothing expires");
+                    report.failed.push((context.record.name.clone(), e));
+                }
+            }
+        }
+        Ok(report)
+    }
+}
+
+fn is_gone(record: &NodeRecord) -> bool {
+    record.retention.deletion == Deletion::Final
+}
+
+fn own_locks(state: &crate::catalog::CatalogState, node: Option<NodeId>) -> std::collections::BTreeSet<String> {
+    match node {
+        None => state.retention.locks.clone(),
+        Some(node) => node_locks(state, node).cloned().collect(),
+    }
+}
+
+/// Locks on a node itself.
+fn node_locks(state: &crate::catalog::CatalogState, node: NodeId) -> impl Iterator<Item = &String> {
+    state.nodes.get(&node).into_iter().flat_map(|n| &n.retention.locks)
+}

@@ -1,0 +1,79 @@
+//! Leases: what a restore, a view or a base copy reads stays until it has ended.
+//!
+//! A lease is an empty file whose name says which state of the catalog its holder works with, and an advisory lock on it: the lock ends with the
+//! holder's process, so nothing that crashed keeps files for ever. Files that an entry gives up are not removed while a lease from before that entry is held.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::Catalog;
+use crate::env::random;
+use crate::error::{Error, Result};
+use crate::storage::{LockGuard, Storage, create_dir_durable};
+use crate::types::{FileId, NodeId};
+
+/// Where leases are.
+const DIR: &str = "leases";
+
+/// A lease, held until dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    storage: Arc<dyn Storage>,
+    path: String,
+    _guard: Box<dyn LockGuard>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What stays is removed by the next sweep.
+        let _ = self.storage.remove(&self.path);
+    }
+}
+
+fn prefix(node: NodeId) -> String {
+    format!("{:08x}-", node.get())
+}
+
+impl Catalog {
+    /// Takes a lease on what the catalog says of a node now or later.
+    pub fn lease(&self, node: NodeId) -> Result<Lease> {
+        create_dir_durable(self.storage.as_ref(), DIR)?;
+        loop {
+            let sequence = self.current()?.entries;
+            let id = FileId::from_bytes(random(self.keys.rng().as_ref())?);
+            let path = format!("{DIR}/{}{sequence:016x}-{id}.lock", prefix(node));
+            let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+            // A sweeper may have taken it, still unlocked, for one that a crash left.
+            let Some(guard) = guard else { continue };
+            match self.storage.open(&path) {
+                Ok(_) => return Ok(Lease { storage: Arc::clone(&self.storage), path, _guard: guard }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("open", &path, e)),
+            }
+        }
+    }
+
+    /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
+    pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
+        let mut oldest = None;
+        for entry in self.storage.list(DIR).map_err(|e| Error::io("list", DIR, e))? {
+            let path = format!("{DIR}/{}", entry.name);
+            let rest = entry.name.strip_prefix(prefix(node).as_str());
+            let Some(sequence) = rest.and_then(|r| super::number(r.get(..16)?, 16)) else { continue };
+            match self.storage.open(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                _ => {}
+            }
+            let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+            if guard.is_some() {
+                match self.storage.remove(&path) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
+                    _ => {}
+                }
+            } else {
+                oldest = Some(oldest.map_or(sequence, |o: u64| o.min(sequence)));
+            }
+        }
+        Ok(oldest)
+    }
+}

@@ -1,0 +1,255 @@
+//! The fold of what concerns retention: policies, locks, holds, what expired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+
+use super::state::CatalogState;
+use crate::error::{Error, Result};
+use crate::format::event::{CatalogEntry, Event};
+use crate::format::retention::{Deletion, HoldScope, Policy, Span};
+use crate::types::{NodeId, Position, TimelineId, Timestamp};
+
+/// A policy, from the time on that it was set.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PolicyChange {
+    /// The entry that set it.
+    #[n(0)]
+    pub entry: u64,
+    /// Up to when what was archived keeps what it was promised before.
+    #[n(1)]
+    pub covers: Timestamp,
+    /// The policy.
+    #[n(2)]
+    pub policy: Policy,
+}
+
+/// A legal hold.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub struct Hold {
+    /// What it keeps.
+    #[n(0)]
+    pub scope: HoldScope,
+    /// When it ends by itself.
+    #[n(1)]
+    pub until: Option<Timestamp>,
+    /// Why, in the words of whoever placed it.
+    #[n(2)]
+    pub reason: String,
+}
+
+impl Hold {
+    /// Whether it still holds.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// How far a clock may step, and a log be ahead of it, before it is no longer believed. Three days: sweeps are run daily, and a machine may stand still over a
+/// weekend. A lie within it costs as much of the window at most.
+pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(3 * 86_400);
+
+/// A time that moves in small steps only, unless somebody vouches for a large one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ClockMark {
+    /// The newest time that is believed.
+    #[n(0)]
+    pub clock: Timestamp,
+    /// The newest time in any log that an operator has vouched for.
+    #[n(1)]
+    pub archived: Timestamp,
+}
+
+impl ClockMark {
+    /// Whether a time is near enough to be believed.
+    pub(crate) fn is_near(self, time: Timestamp) -> bool {
+        time <= self.clock.saturating_add(CLOCK_BOUND) && time >= self.clock.saturating_sub(CLOCK_BOUND)
+    }
+}
+
+/// Files that are given up and still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Expiring {
+    /// From when on they can be removed.
+    #[n(0)]
+    pub due: Timestamp,
+}
+
+/// What the catalog says of retention, but for single nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ArchiveRetention {
+    /// Policies, oldest first.
+    #[n(0)]
+    pub policies: Vec<PolicyChange>,
+    /// Management locks.
+    #[n(1)]
+    pub locks: BTreeSet<String>,
+    /// Legal holds by name, on whatever.
+    #[n(2)]
+    pub holds: BTreeMap<String, Hold>,
+    /// The clock.
+    #[n(3)]
+    pub clock: ClockMark,
+    /// Whether it is deleted.
+    #[n(4)]
+    pub deletion: Deletion,
+}
+
+/// What the catalog says of the retention of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRetention {
+    /// Policies of its own, oldest first.
+    #[n(0)]
+    pub policies: Vec<PolicyChange>,
+    /// Management locks.
+    #[n(1)]
+    pub locks: BTreeSet<String>,
+    /// What is left of each timeline of which something expired.
+    #[n(2)]
+    pub kept: BTreeMap<TimelineId, Vec<Span>>,
+    /// Expiries whose files are still there, by entry.
+    #[n(3)]
+    pub expiring: BTreeMap<u64, Expiring>,
+    /// Whether it is deleted.
+    #[n(4)]
+    pub deletion: Deletion,
+}
+
+impl NodeRetention {
+    /// What can be restored of a timeline; `None` where nothing of it has expired.
+    pub fn kept(&self, timeline: TimelineId) -> Option<&[Span]> {
+        self.kept.get(&timeline).map(Vec::as_slice)
+    }
+
+    /// Whether a position has not expired.
+    pub fn keeps(&self, timeline: TimelineId, position: Position) -> bool {
+        self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.contains(position)))
+    }
+
+    /// Whether the log from a position on is all there.
+    pub fn keeps_log_from(&self, timeline: TimelineId, position: Position) -> bool {
+        self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.to.is_none() && s.base <= position))
+    }
+}
+
+impl CatalogState {
+    /// What has become of a node, be it through its own deletion or that of the archive.
+    pub fn deletion(&self, node: NodeId) -> Deletion {
+        let own = self.nodes.get(&node).map_or(Deletion::Live, |n| n.retention.deletion);
+        match (own, self.retention.deletion) {
+            (Deletion::Live, archive) => archive,
+            (Deletion::Until(a), Deletion::Until(b)) => Deletion::Until(a.min(b)),
+            (own, _) => own,
+        }
+    }
+
+    /// Refuses what may not go on with a node that is deleted.
+    pub fn check_live(&self, node: NodeId) -> Result<()> {
+        let name = || self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
+        match self.deletion(node) {
+            Deletion::Live => Ok(()),
+            Deletion::Until(until) => Err(Error::Deleted { what: name(), until }),
+            Deletion::Final => Err(Error::NoSuchNode { node: name() }),
+        }
+    }
+
+    /// Locks on a node, those of the archive included.
+    pub fn locks(&self, node: Option<NodeId>) -> impl Iterator<Item = &String> {
+        let own = node.and_then(|n| self.nodes.get(&n)).into_iter().flat_map(|n| &n.retention.locks);
+        self.retention.locks.iter().chain(own)
+    }
+
+    /// Holds that concern a node.
+    pub fn holds(&self, node: NodeId, now: Timestamp) -> impl Iterator<Item = (&String, &Hold)> {
+        self.retention.holds.iter().filter(move |(_, hold)| {
+            let concerns = match hold.scope {
+                HoldScope::Archive => true,
+                HoldScope::Node { node: n } | HoldScope::Commits { node: n, .. } => n == node,
+            };
+            concerns && hold.is_active(now)
+        })
+    }
+
+    /// Takes one of the events of retention into account.
+    pub(super) fn fold_retention(&mut self, entry: &CatalogEntry, impossible: &dyn Fn(&str) -> Error) -> Result<()> {
+        let unknown = || impossible("an unknown node");
+        let sequence = entry.sequence;
+        match &entry.event {
+            Event::RetentionChanged { node, policy, covers } => {
+                let change = PolicyChange { entry: sequence, covers: *covers, policy: policy.clone() };
+                match node {
+                    None => self.retention.policies.push(change),
+                    Some(node) => {
+                        self.nodes.get_mut(node).ok_or_else(unknown)?.retention.policies.push(change);
+                    }
+                }
+            }
+            Event::LockPlaced { node, name } => {
+                self.locks_of(*node).ok_or_else(unknown)?.insert(name.clone());
+            }
+            Event::LockReleased { node, name } => {
+                self.locks_of(*node).ok_or_else(unknown)?.remove(name);
+            }
+            Event::HoldPlaced { name, scope, until } => {
+                let hold = Hold { scope: *scope, until: *until, reason: entry.actor.reason.clone() };
+                self.retention.holds.insert(name.clone(), hold);
+            }
+            Event::HoldReleased { name } => {
+                self.retention.holds.remove(name);
+            }
+            Event::FilesExpired { node, clock, timelines, files, grace, last } => {
+                let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
+                node.layers.retain(|l| !files.layers.contains(&l.file));
+                for timeline in timelines {
+                    node.retention.kept.insert(timeline.timeline, timeline.kept.clone());
+                }
+                let due = Timestamp::from_nanos(clock.as_nanos().saturating_add(*grace));
+                node.retention.expiring.insert(sequence, Expiring { due });
+                if *last {
+                    node.retention.deletion = Deletion::Final;
+                }
+                self.retention.clock.clock = *clock;
+            }
+            Event::FilesRemoved { node, entry, .. } => {
+                let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
+                node.retention.expiring.remove(entry).ok_or_else(|| impossible("a removal of nothing"))?;
+            }
+            Event::DeletionChanged { node, deletion } => match node {
+                None => self.retention.deletion = *deletion,
+                Some(node) => {
+                    let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
+                    if node.retention.deletion == Deletion::Final {
+                        return Err(impossible("the return of a node whose files were given up"));
+                    }
+                    node.retention.deletion = *deletion;
+                }
+            },
+            Event::ClockObserved { clock, archived, confirmed } => {
+                self.retention.clock.clock = *clock;
+                if *confirmed {
+                    self.retention.clock.archived = *archived;
+                }
+            }
+            // They are told for the record; what they say has no effect. The others are folded elsewhere.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn locks_of(&mut self, node: Option<NodeId>) -> Option<&mut BTreeSet<String>> {
+        match node {
+            None => Some(&mut self.retention.locks),
+            Some(node) => self.nodes.get_mut(&node).map(|n| &mut n.retention.locks),
+        }
+    }
+
+    /// The time of an entry takes the time that is believed along, if it is near.
+    pub(super) fn observe(&mut self, sequence: u64, time: Timestamp) {
+        let mark = &mut self.retention.clock;
+        if sequence == 1 || mark.is_near(time) {
+            mark.clock = time;
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What the catalog says of retention: policies, spans of history, holds (`docs/format.md` §8).
+
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+
+use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
+
+/// How long history is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+#[must_use]
+pub struct Policy {
+    /// What can be restored.
+    #[n(0)]
+    pub mode: Mode,
+    /// Commits that carry a restore point are kept at least so long, also beyond the window. Default: no longer than all others.
+    #[cbor(n(1), with = "nanos")]
+    pub restore_points_for: Duration,
+    /// Between the entry that says that files are no longer needed and their removal. At least a minute, default a day.
+    #[cbor(n(2), with = "nanos")]
+    pub grace: Duration,
+}
+
+/// What can be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Every commit of the window.
+    #[n(0)]
+    Continuous {
+        /// How far back.
+        #[cbor(n(0), with = "nanos")]
+        window: Duration,
+    },
+    /// Snapshots taken at an interval, and the log between them for as long as is said here.
+    #[n(1)]
+    Periodic {
+        /// A snapshot is taken this often. At least a minute.
+        #[cbor(n(0), with = "nanos")]
+        every: Duration,
+        /// Snapshots are kept so long.
+        #[cbor(n(1), with = "nanos")]
+        keep_for: Duration,
+        /// And at least so many of them, whatever their age. At least one.
+        #[n(2)]
+        keep_count: u32,
+        /// Every commit of so long a time can be restored too. Zero: only what the next snapshot needs.
+        #[cbor(n(3), with = "nanos")]
+        log_for: Duration,
+    },
+}
+
+impl Policy {
+    /// What was archived before there was any policy is promised for this long when one is set.
+    pub const UNSET: Duration = Duration::from_secs(35 * 86_400);
+
+    fn with(mode: Mode) -> Policy {
+        Policy { mode, restore_points_for: Duration::ZERO, grace: Duration::from_secs(86_400) }
+    }
+
+    /// Every commit of the last so long.
+    pub fn continuous(window: Duration) -> Policy {
+        Policy::with(Mode::Continuous { window })
+    }
+
+    /// Every commit of so many days: 7, 30 and 35 are what managed databases offer.
+    pub fn days(days: u32) -> Policy {
+        Policy::continuous(Duration::from_secs(u64::from(days) * 86_400))
+    }
+
+    /// A snapshot every so often, kept by age and by count; of the log only what the next snapshot needs.
+    pub fn periodic(every: Duration, keep_for: Duration, keep_count: u32) -> Policy {
+        Policy::with(Mode::Periodic { every, keep_for, keep_count, log_for: Duration::ZERO })
+    }
+
+    /// In periodic mode: every commit of the last so long as well.
+    pub fn log_for(mut self, time: Duration) -> Policy {
+        if let Mode::Periodic { log_for, .. } = &mut self.mode {
+            *log_for = time;
+        }
+        self
+    }
+
+    /// Keeps restore points for longer than everything else.
+    pub fn restore_points_for(mut self, time: Duration) -> Policy {
+        self.restore_points_for = time;
+        self
+    }
+
+    /// How long files stay after the entry that gives them up.
+    pub fn grace(mut self, grace: Duration) -> Policy {
+        self.grace = grace;
+        self
+    }
+}
+
+/// A stretch of history that is kept: each commit from `from` to `to` can be restored, on ground of what begins at `base`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Span {
+    /// The first commit that can be restored.
+    #[n(0)]
+    pub from: Position,
+    /// The last one; none: up to the end of the log.
+    #[n(1)]
+    pub to: Option<Position>,
+    /// The snapshot that replay begins with; the origin: the empty state; of a fork: the fork.
+    #[n(2)]
+    pub base: Position,
+}
+
+impl Span {
+    /// Whether a commit lies in it.
+    pub fn contains(&self, position: Position) -> bool {
+        self.from <= position && self.to.is_none_or(|to| position <= to)
+    }
+
+    /// Whether the snapshot alone is what is kept: no log belongs to it.
+    pub fn is_point(&self) -> bool {
+        self.to == Some(self.base)
+    }
+}
+
+/// What stays of one timeline, and the segments that go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TimelineExpiry {
+    /// The timeline.
+    #[n(0)]
+    pub timeline: TimelineId,
+    /// What can be restored from now on, in order and apart.
+    #[n(1)]
+    pub kept: Vec<Span>,
+    /// First and last number of segments that go.
+    #[n(2)]
+    pub segments: Vec<(u64, u64)>,
+}
+
+/// What a hold keeps from expiring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum HoldScope {
+    /// Everything in the archive.
+    #[n(0)]
+    Archive,
+    /// Everything of a node.
+    #[n(1)]
+    Node {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+    },
+    /// A stretch of a node's history.
+    #[n(2)]
+    Commits {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The timeline.
+        #[n(1)]
+        timeline: TimelineId,
+        /// The first commit.
+        #[n(2)]
+        from: Position,
+        /// The last commit; none: all that come.
+        #[n(3)]
+        to: Option<Position>,
+    },
+}
+
+/// Files that nothing needs any more. Segments are named by number in [`TimelineExpiry`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ExpiredFiles {
+    /// Layers and snapshots.
+    #[n(0)]
+    pub layers: Vec<FileId>,
+    /// Parts that no layer refers to.
+    #[n(1)]
+    pub parts: Vec<FileId>,
+}
+
+/// What has become of a node or an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Deletion {
+    /// It is in use.
+    #[n(0)]
+    #[default]
+    Live,
+    /// It is deleted, which can be undone until then.
+    #[n(1)]
+    Until(#[n(0)] Timestamp),
+    /// Its files were given up.
+    #[n(2)]
+    Final,
+}
+
+/// Durations as nanoseconds.
+mod nanos {
+    use std::time::Duration;
+
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    pub fn encode<C, W: Write>(time: &Duration, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        e.u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))?.ok()
+    }
+
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Duration, Error> {
+        Ok(Duration::from_nanos(d.u64()?))
+    }
+}

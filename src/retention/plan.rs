@@ -1,0 +1,415 @@
+//! What can go, and why everything else stays. Pure: a function of what the catalog and the log's names say, and of a time.
+//!
+//! Each stretch of history that is kept stands on a base: the newest snapshot at or before its first commit from which the log leads
+//! through the stretch, or the empty beginning. What is needed are the bases, the log from each base to the end of its stretch, and the
+//! layers in between. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+
+use super::policy::{Promise, promises};
+use super::retained::{Reason, Want, snapshot_due, wanted};
+use crate::catalog::{CatalogState, NodeRecord};
+use crate::format::event::{LayerRecord, Origin};
+use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry};
+use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
+
+/// A segment, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub sequence: u64,
+    /// The position it starts from.
+    pub from: Position,
+    pub bytes: u64,
+}
+
+/// The log of a timeline.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TimelineLog {
+    /// All segments that are there, in order.
+    pub segments: Vec<SegmentInfo>,
+    /// The last commit.
+    pub end: Position,
+    /// Stretches of which every commit is kept; the last one, without an end, is that of the policy in force.
+    pub windows: Vec<(Position, Option<Position>)>,
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpiryInput<'a> {
+    pub state: &'a CatalogState,
+    pub node: NodeId,
+    /// What the state says of the node.
+    pub record: &'a NodeRecord,
+    /// The clock, found plausible.
+    pub now: Timestamp,
+    /// The time up to which the node is archived, and not beyond the clock: what is measured from where nothing is archived does not grow old.
+    pub archived: Timestamp,
+    pub logs: &'a BTreeMap<TimelineId, TimelineLog>,
+    /// A snapshot is built for the sake of expiry when it frees at least this share of its own size, in percent.
+    pub rebuild_percent: u64,
+}
+
+impl ExpiryInput<'_> {
+    /// Layers and snapshots of a timeline.
+    pub fn layers(&self, timeline: TimelineId) -> impl Iterator<Item = &LayerRecord> {
+        self.record.layers.iter().filter(move |l| l.timeline == timeline)
+    }
+
+    /// The timeline that took the place of this one, and where.
+    pub fn child_of(&self, timeline: TimelineId) -> Option<(TimelineId, Position)> {
+        let next = self.record.parents.iter().find(|(_, (parent, _))| *parent == timeline);
+        next.map(|(child, (_, fork))| (*child, *fork))
+    }
+}
+
+/// Why nothing of a node expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blocked {
+    /// No policy was set.
+    NoPolicy,
+    /// This hold keeps everything.
+    Held(String),
+    /// The node is deleted, and the time in which that can be undone has not run out.
+    Deleted(Timestamp),
+    /// It is deleted, and this lock keeps it all the same.
+    Locked(String),
+    /// The files of this timeline do not suffice to restore what is to be kept: something is missing, and nothing is removed.
+    Incomplete(TimelineId),
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blocked::NoPolicy => f.write_str("no policy was set: everything is kept"),
+            Blocked::Held(name) => write!(f, "hold {name:?} keeps everything"),
+            Blocked::Deleted(until) => write!(f, "it is deleted, which can be undone until {until}"),
+            Blocked::Locked(name) => write!(f, "it is deleted, and lock {name:?} keeps it"),
+            Blocked::Incomplete(timeline) => write!(f, "timeline {timeline} misses files that are needed"),
+        }
+    }
+}
+
+/// A snapshot to be built first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BuildFirst {
+    /// Where.
+    pub position: Position,
+    /// Bytes that can go once it is there; none: it is due by the interval of periodic protection.
+    pub frees: Option<u64>,
+}
+
+/// A stretch of history that stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptSpan {
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// The commits that can be restored, and what their replay begins with.
+    pub span: Span,
+    /// Why it stays.
+    pub reasons: Vec<Reason>,
+    /// The snapshot that it stands on.
+    pub snapshot: Option<FileId>,
+    /// First and last number of the segments that stay for it.
+    pub segments: Option<(u64, u64)>,
+}
+
+/// What expires of a node, and why the rest stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExpiryPlan {
+    /// Why nothing expires, where nothing does.
+    pub blocked: Option<Blocked>,
+    /// What stays, and what for.
+    pub kept: Vec<KeptSpan>,
+    /// Snapshots to be built first, so that more can go.
+    pub build: Vec<BuildFirst>,
+    /// Segments that go, and what of each timeline stays.
+    pub timelines: Vec<TimelineExpiry>,
+    /// Layers and snapshots that go; their parts go where no other layer shares them.
+    pub layers: Vec<FileId>,
+    /// Bytes of segments that go.
+    pub log_bytes: u64,
+    /// Whether this is the end of a deleted node.
+    pub last: bool,
+}
+
+impl ExpiryPlan {
+    /// Whether anything expires.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty() && self.timelines.iter().all(|t| t.segments.is_empty()) && !self.last
+    }
+}
+
+/// Which of the segments a span needs, by index. The segment with the commit of the base itself is one of them, as it tells that commit's time; so
+/// is the one after the last, as it vouches for the end of that.
+fn needed(segments: &[SegmentInfo], span: &Span) -> Range<usize> {
+    if span.is_point() {
+        return 0..0;
+    }
+    let first = segments.partition_point(|s| s.from < span.base).saturating_sub(1);
+    let end = span.to.map_or(segments.len(), |to| segments.partition_point(|s| s.from < to) + 1);
+    first..end.min(segments.len())
+}
+
+/// The segments that any of the spans needs, by index, in order.
+fn needed_by(segments: &[SegmentInfo], spans: &[Span]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> =
+        spans.iter().map(|span| needed(segments, span)).filter(|r| !r.is_empty()).collect();
+    ranges.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Whether the log leads from one position to another without a gap.
+fn leads(segments: &[SegmentInfo], from: Position, to: Option<Position>, end: Position) -> bool {
+    let to = to.unwrap_or(end);
+    if from >= to {
+        return from == to;
+    }
+    let first = segments.partition_point(|s| s.from <= from).checked_sub(1);
+    let Some(first) = first else { return false };
+    let needed = || segments.iter().skip(first).take_while(|s| s.from < to);
+    needed().zip(needed().skip(1)).all(|(a, b)| b.sequence == a.sequence + 1) && end >= to
+}
+
+/// One timeline while it is being planned.
+struct Timeline<'a> {
+    input: &'a ExpiryInput<'a>,
+    id: TimelineId,
+    /// Segments that did not expire before.
+    segments: Vec<SegmentInfo>,
+    end: Position,
+    /// Where the log begins with a state that needs no snapshot: the empty one, or the fork.
+    beginning: Option<Position>,
+}
+
+impl<'a> Timeline<'a> {
+    fn new(input: &'a ExpiryInput<'a>, id: TimelineId, log: &TimelineLog) -> Timeline<'a> {
+        let record = input.record;
+        let kept = record.retention.kept(id);
+        let segments = match kept {
+            None => log.segments.clone(),
+            Some(spans) => {
+                let ranges = needed_by(&log.segments, spans);
+                ranges.into_iter().flat_map(|r| log.segments.get(r).unwrap_or_default()).copied().collect()
+            }
+        };
+        let start = match record.parents.get(&id) {
+            Some((_, fork)) => Some(*fork),
+            None if record.origin == Origin::Empty => Some(Position::ORIGIN),
+            None => None,
+        };
+        let beginning = start.filter(|start| {
+            let there = segments.first().is_none_or(|s| s.from == *start);
+            there && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
+        });
+        Timeline { input, id, segments, end: log.end, beginning }
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = &LayerRecord> {
+        self.input.layers(self.id).filter(|l| l.from.is_none())
+    }
+
+    /// What can be restored now.
+    fn available(&self) -> Vec<Span> {
+        if let Some(kept) = self.input.record.retention.kept(self.id) {
+            return kept.to_vec();
+        }
+        let first = self.snapshots().map(|l| l.consistent_from).min();
+        let from = match self.beginning {
+            Some(start) => Some(Position::from(start.next_lsn())),
+            None => first.map(|f| f.max(Position::new(1))),
+        };
+        from.map(|from| Span { from, to: None, base: Position::ORIGIN }).into_iter().collect()
+    }
+
+    /// The base that a want stands on; `None` where there is none.
+    fn base(&self, want: &Want) -> Option<(Position, Option<&LayerRecord>)> {
+        let fits = |l: &&LayerRecord| {
+            let point = want.to == Some(l.to) && l.to == want.from;
+            l.consistent_from <= want.from && (point || leads(&self.segments, l.to, want.to, self.end))
+        };
+        let snapshot = self.snapshots().filter(fits).max_by_key(|l| l.to).map(|l| (l.to, Some(l)));
+        let beginning = || self.beginning.filter(|b| leads(&self.segments, *b, want.to, self.end)).map(|b| (b, None));
+        snapshot.or_else(beginning)
+    }
+
+    /// Bytes of the segments that spans need.
+    fn bytes(&self, spans: &[Span]) -> u64 {
+        let ranges = needed_by(&self.segments, spans);
+        ranges.into_iter().flat_map(|r| self.segments.get(r).unwrap_or_default()).map(|s| s.bytes).sum()
+    }
+
+    /// Whether a layer is of use for what is kept.
+    fn uses(span: &Span, layer: &LayerRecord) -> bool {
+        let within = span.base <= layer.to && span.to.is_none_or(|to| layer.to <= to);
+        match layer.from {
+            None => within && (!span.is_point() || layer.to == layer.consistent_from),
+            Some(from) => span.base <= from && within,
+        }
+    }
+
+    /// Plans; gives whether the timeline stands on its fork. `None` where what is to be kept cannot be kept.
+    fn plan(&self, promises: &[Promise], forks: &[(TimelineId, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
+        let available = self.available();
+        let wants = wanted(self.input, promises, self.id, forks, &available);
+        let mut spans = Vec::new();
+        let mut on_fork = false;
+        for want in &wants {
+            let (base, snapshot) = self.base(want)?;
+            on_fork |= snapshot.is_none();
+            spans.push((Span { from: want.from, to: want.to, base }, snapshot));
+        }
+        self.builds(&spans, plan);
+        let kept: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
+        let stays = needed_by(&self.segments, &kept);
+        let goes = |i: &usize| !stays.iter().any(|r| r.contains(i));
+        let gone =
+            ranges(self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s), &mut plan.log_bytes);
+        let layers: Vec<FileId> = self
+            .input
+            .layers(self.id)
+            .filter(|l| !kept.iter().any(|span| Timeline::uses(span, l)))
+            .map(|l| l.file)
+            .collect();
+        if !gone.is_empty() || !layers.is_empty() {
+            plan.timelines.push(TimelineExpiry { timeline: self.id, kept: kept.clone(), segments: gone });
+        }
+        plan.layers.extend(layers);
+        for ((span, snapshot), want) in spans.iter().zip(wants) {
+            let segments = self.segments.get(needed(&self.segments, span)).unwrap_or_default();
+            plan.kept.push(KeptSpan {
+                timeline: self.id,
+                span: *span,
+                reasons: want.reasons,
+                snapshot: snapshot.map(|l| l.file),
+                segments: segments.first().zip(segments.last()).map(|(a, b)| (a.sequence, b.sequence)),
+            });
+        }
+        Some(on_fork)
+    }
+
+    /// Asks for snapshots that let log go.
+    fn builds(&self, spans: &[(Span, Option<&LayerRecord>)], plan: &mut ExpiryPlan) {
+        if self.id != self.input.record.timeline {
+            return;
+        }
+        let mut now: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
+        let newest = self.snapshots().max_by_key(|l| l.to);
+        for (i, (span, snapshot)) in spans.iter().enumerate() {
+            if span.base == span.from {
+                continue;
+            }
+            let before = self.bytes(&now);
+            let mut then = now.clone();
+            if let Some(span) = then.get_mut(i) {
+                span.base = span.from;
+            }
+            let after = self.bytes(&then);
+            let frees = before.saturating_sub(after);
+            let costs = snapshot.or(newest).map_or(0, |l| l.bytes);
+            if frees > 0 && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent) {
+                plan.build.push(BuildFirst { position: span.from, frees: Some(frees) });
+                now = then;
+            }
+        }
+    }
+}
+
+/// Plans what expires of a node.
+pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
+    let mut plan = ExpiryPlan::default();
+    if let Some(blocked) = blocked(input) {
+        plan.blocked = Some(blocked);
+        return plan;
+    }
+    if input.state.deletion(input.node) != Deletion::Live {
+        return everything(input);
+    }
+    let promises = promises(input.state, input.node);
+    if promises.is_empty() {
+        plan.blocked = Some(Blocked::NoPolicy);
+        return plan;
+    }
+    let newest = input.record.timeline;
+    if let (Some(due), Some(log)) = (snapshot_due(input, &promises), input.logs.get(&newest))
+        && due <= input.archived
+        && input.layers(newest).filter(|l| l.from.is_none()).all(|l| l.to < log.end)
+        && log.end > Position::ORIGIN
+    {
+        plan.build.push(BuildFirst { position: log.end, frees: None });
+    }
+    // Children before their parents, as they say whether they stand on the fork.
+    let mut forks: BTreeMap<TimelineId, Vec<(TimelineId, Position)>> = BTreeMap::new();
+    for (id, log) in input.logs.iter().rev() {
+        let timeline = Timeline::new(input, *id, log);
+        let pinned = forks.remove(id).unwrap_or_default();
+        let Some(on_fork) = timeline.plan(&promises, &pinned, &mut plan) else {
+            return ExpiryPlan { blocked: Some(Blocked::Incomplete(*id)), ..ExpiryPlan::default() };
+        };
+        if let Some((parent, fork)) = input.record.parents.get(id)
+            && on_fork
+        {
+            forks.entry(*parent).or_default().push((*id, *fork));
+        }
+    }
+    plan
+}
+
+/// What keeps everything.
+fn blocked(input: &ExpiryInput<'_>) -> Option<Blocked> {
+    let whole = |scope| matches!(scope, HoldScope::Archive | HoldScope::Node { .. });
+    let deletion = input.state.deletion(input.node);
+    let held = input.state.holds(input.node, input.now);
+    // A deleted node goes as a whole: then a hold on a part of it keeps all of it.
+    let mut held = held.filter(|(_, hold)| whole(hold.scope) || deletion != Deletion::Live);
+    if let Some((name, _)) = held.next() {
+        return Some(Blocked::Held(name.clone()));
+    }
+    match deletion {
+        Deletion::Until(until) if input.now < until => Some(Blocked::Deleted(until)),
+        Deletion::Until(_) => input.state.locks(Some(input.node)).next().map(|l| Blocked::Locked(l.clone())),
+        _ => None,
+    }
+}
+
+/// Numbers of segments as stretches; adds up their bytes.
+fn ranges<'s>(segments: impl Iterator<Item = &'s SegmentInfo>, bytes: &mut u64) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for segment in segments {
+        *bytes += segment.bytes;
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == segment.sequence => *last = segment.sequence,
+            _ => ranges.push((segment.sequence, segment.sequence)),
+        }
+    }
+    ranges
+}
+
+/// The end of a deleted node.
+fn everything(input: &ExpiryInput<'_>) -> ExpiryPlan {
+    let mut plan = ExpiryPlan { last: input.record.retention.deletion != Deletion::Final, ..ExpiryPlan::default() };
+    for (id, log) in input.logs {
+        // What has expired before is not visible any more.
+        let timeline = Timeline::new(input, *id, log);
+        let gone = ranges(timeline.segments.iter(), &mut plan.log_bytes);
+        plan.timelines.push(TimelineExpiry { timeline: *id, kept: Vec::new(), segments: gone });
+    }
+    let layers: BTreeSet<FileId> = input.record.layers.iter().map(|l| l.file).collect();
+    plan.layers.extend(layers);
+    plan
+}
+
+#[cfg(test)]
+mod tests;

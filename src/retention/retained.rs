@@ -1,0 +1,188 @@
+//! The retained history: which commits of each timeline have to be restorable, and why.
+//!
+//! Pure. It is a set of stretches and points, never one maximum: the window, restore points and snapshots
+//! that are kept, holds, and the commits that branches began from.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::plan::ExpiryInput;
+use super::policy::Promise;
+use crate::format::event::LayerRecord;
+use crate::format::retention::{HoldScope, Mode, Span};
+use crate::types::{FileId, Position, TimelineId, Timestamp};
+
+/// Why something is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It lies in the window.
+    Window,
+    /// It is one of the snapshots that periodic protection keeps.
+    Snapshot(FileId),
+    /// It carries a restore point that is kept.
+    RestorePoint(String),
+    /// A legal hold is on it.
+    Hold(String),
+    /// A branch began from it.
+    Branch(TimelineId),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Window => f.write_str("the window"),
+            Reason::Snapshot(file) => write!(f, "periodic snapshot {file}"),
+            Reason::RestorePoint(name) => write!(f, "restore point {name:?}"),
+            Reason::Hold(name) => write!(f, "hold {name:?}"),
+            Reason::Branch(timeline) => write!(f, "the branch on timeline {timeline}"),
+        }
+    }
+}
+
+/// A stretch that has to be restorable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    pub from: Position,
+    pub to: Option<Position>,
+    pub reasons: Vec<Reason>,
+}
+
+impl Want {
+    pub fn point(at: Position, reason: Reason) -> Want {
+        Want { from: at, to: Some(at), reasons: vec![reason] }
+    }
+}
+
+/// Snapshots that are usable as they are.
+fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Iterator<Item = &'a LayerRecord> {
+    input.layers(timeline).filter(|l| l.from.is_none() && l.consistent_from == l.to)
+}
+
+/// The snapshots that count as those of an interval: each at least so long after the one before, from the oldest on.
+fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
+    let mut all: Vec<&LayerRecord> = snapshots(input, timeline).collect();
+    all.sort_by_key(|l| l.to);
+    let mut spaced: Vec<&LayerRecord> = Vec::new();
+    for layer in all {
+        // Sweeps do not come on the second: a tenth early is in time.
+        if spaced.last().is_none_or(|last| layer.timestamp >= last.timestamp.saturating_add(every / 10 * 9)) {
+            spaced.push(layer);
+        }
+    }
+    spaced
+}
+
+/// When the next periodic snapshot is due; `None` in continuous mode.
+pub(crate) fn snapshot_due(input: &ExpiryInput<'_>, promises: &[Promise]) -> Option<Timestamp> {
+    let Mode::Periodic { every, .. } = promises.last()?.policy.mode else { return None };
+    let newest = snapshots(input, input.record.timeline).map(|l| l.timestamp).max();
+    Some(newest.map_or(Timestamp::ZERO, |t| t.saturating_add(every)))
+}
+
+/// What the promises want of the newest timeline, beside the window: snapshots and restore points.
+fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: TimelineId, wants: &mut Vec<Want>) {
+    for promise in promises {
+        let Mode::Periodic { every, keep_for, keep_count, .. } = promise.policy.mode else { continue };
+        let spaced: Vec<_> = spaced(input, timeline, every)
+            .into_iter()
+            .filter(|l| promise.until.is_none_or(|until| l.timestamp <= until))
+            .collect();
+        let start = input.archived.saturating_sub(keep_for);
+        // The state at the beginning of the time is that of the snapshot before it.
+        let by_age = spaced.iter().rposition(|l| l.timestamp <= start).unwrap_or(0);
+        let past = promise.until.is_some_and(|until| until < start);
+        let by_count = spaced.len().saturating_sub(keep_count as usize);
+        // A promise that is no longer in force keeps by age alone: by count it would keep for ever.
+        let first = match (promise.until, past) {
+            (None, _) => by_age.min(by_count),
+            (Some(_), false) => by_age,
+            (Some(_), true) => spaced.len(),
+        };
+        wants.extend(spaced.into_iter().skip(first).map(|l| Want::point(l.to, Reason::Snapshot(l.file))));
+    }
+    for (name, point) in input.record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {
+        if promises.iter().any(|p| p.keeps_restore_point(point.timestamp, input.archived)) {
+            wants.push(Want::point(point.position, Reason::RestorePoint(name.clone())));
+        }
+    }
+}
+
+/// The windows of a timeline: from where on all of it is kept. Empty: it was left before they began.
+pub(crate) fn windows_of(
+    input: &ExpiryInput<'_>,
+    promises: &[Promise],
+    timeline: TimelineId,
+) -> Vec<(Position, Option<Position>)> {
+    let Some(log) = input.logs.get(&timeline) else { return Vec::new() };
+    let mut windows = log.windows.clone();
+    if let Some((child, fork)) = input.child_of(timeline)
+        && windows_of(input, promises, child).iter().all(|(from, _)| *from > fork)
+    {
+        return Vec::new();
+    }
+    // In periodic mode the log after the newest snapshot is what the next one is made of.
+    if let Some(Mode::Periodic { every, .. }) = promises.last().map(|p| p.policy.mode)
+        && let Some((from, None)) = windows.last_mut()
+    {
+        *from = spaced(input, timeline, every).last().map_or(Position::ORIGIN, |l| l.to).min(*from);
+    }
+    windows
+}
+
+/// Everything that is wanted of a timeline, in order and apart, as far as it is still available.
+pub(crate) fn wanted(
+    input: &ExpiryInput<'_>,
+    promises: &[Promise],
+    timeline: TimelineId,
+    forks: &[(TimelineId, Position)],
+    available: &[Span],
+) -> Vec<Want> {
+    let mut wants = Vec::new();
+    for (from, to) in windows_of(input, promises, timeline) {
+        wants.push(Want { from, to, reasons: vec![Reason::Window] });
+    }
+    kept_points(input, promises, timeline, &mut wants);
+    for (name, hold) in input.state.holds(input.node, input.now) {
+        if let HoldScope::Commits { timeline: held, from, to, .. } = hold.scope
+            && held == timeline
+        {
+            wants.push(Want { from, to, reasons: vec![Reason::Hold(name.clone())] });
+        }
+    }
+    wants.extend(forks.iter().map(|(child, fork)| Want::point(*fork, Reason::Branch(*child))));
+    merge(wants.iter().flat_map(|want| available.iter().filter_map(|span| common(want, span))).collect())
+}
+
+/// What a want and a span have in common.
+fn common(want: &Want, span: &Span) -> Option<Want> {
+    let from = want.from.max(span.from);
+    let to = match (want.to, span.to) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    to.is_none_or(|to| from <= to).then(|| Want { from, to, reasons: want.reasons.clone() })
+}
+
+/// Stretches that overlap or follow on each other become one.
+fn merge(mut wants: Vec<Want>) -> Vec<Want> {
+    wants.sort_by_key(|w| (w.from, w.to.map_or(u64::MAX, Position::get)));
+    let mut merged: Vec<Want> = Vec::new();
+    for want in wants {
+        match merged.last_mut() {
+            Some(last) if last.to.is_none_or(|to| want.from.get() <= to.get().saturating_add(1)) => {
+                last.to = match (last.to, want.to) {
+                    (Some(a), Some(b)) => Some(a.max(b)),
+                    _ => None,
+                };
+                last.reasons.extend(want.reasons);
+            }
+            _ => merged.push(want),
+        }
+    }
+    for want in &mut merged {
+        want.reasons.sort();
+        want.reasons.dedup();
+    }
+    merged
+}

@@ -1,0 +1,452 @@
+//! Carries plans out: an entry first, the files later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+
+use super::plan::{ExpiryInput, ExpiryPlan, SegmentInfo, TimelineLog, plan_expiry};
+use super::policy::promises;
+use super::{clock, policy};
+use crate::catalog::CatalogState;
+use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snapshot};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::event::{Event, LayerRecord};
+use crate::format::retention::{Deletion, ExpiredFiles, Policy};
+use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
+use crate::options::CompactOptions;
+use crate::replay::{log_end, newest_commit, position_by};
+use crate::sealed::read_header;
+use crate::types::{FileId, Position, TimelineId, Timestamp};
+use crate::wal::Log;
+
+/// Most files that one entry names: the others follow in the next sweep.
+const MAX_FILES: usize = 48_000;
+/// How often a plan is made anew because the catalog has moved on meanwhile.
+const TRIES: usize = 16;
+
+/// How a sweep works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct SweepOptions {
+    /// A snapshot is built where it lets log go that is at least this share of the last snapshot's size, in percent. Default 100: what is
+    /// kept beyond the window is at most about as much as a snapshot, and a snapshot is built no more often than its size in log comes together.
+    pub rebuild_percent: u64,
+    /// How such snapshots are built.
+    pub compact: CompactOptions,
+}
+
+impl Default for SweepOptions {
+    fn default() -> SweepOptions {
+        SweepOptions { rebuild_percent: 100, compact: CompactOptions::default() }
+    }
+}
+
+/// What a sweep did to one node.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NodeSweep {
+    /// The node.
+    pub node: String,
+    /// What expired now, and why the rest stays.
+    pub plan: ExpiryPlan,
+    /// Snapshots that were built.
+    pub built: MaintainReport,
+    /// Files that were removed, having expired before.
+    pub removed_files: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Expiries whose files are still there: their grace period goes on, or a restore that may read them.
+    pub waiting: usize,
+}
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// By node.
+    pub nodes: Vec<NodeSweep>,
+    /// Nodes that nothing was done to, and why.
+    pub failed: Vec<(String, Error)>,
+}
+
+/// Timelines of a node, oldest first.
+fn timelines(context: &NodeContext) -> Vec<TimelineId> {
+    let mut all: BTreeSet<TimelineId> = context.record.parents.keys().copied().collect();
+    all.insert(TimelineId::new(1));
+    all.insert(context.timeline());
+    all.into_iter().collect()
+}
+
+fn log_of(context: &NodeContext, timeline: TimelineId) -> Log {
+    Log { timeline, ..context.log.clone() }
+}
+
+/// Up to when a node is archived: its newest commit or tick.
+pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
+    Ok(log_end(&context.log, &context.record)?.known_until)
+}
+
+/// Refuses a clock that is not plausible, and notes one that is from time to time.
+pub(crate) fn check_clock(context: &NodeContext, now: Timestamp, archived: Timestamp) -> Result<()> {
+    let worth = {
+        let state = context.catalog.current()?;
+        clock::check(&state, now, archived)?;
+        clock::is_worth_noting(&state, now)
+    };
+    if worth {
+        context.catalog.append(&context.actor, |state| {
+            clock::check(state, now, archived)?;
+            Ok((Event::ClockObserved { clock: now, archived, confirmed: false }, ()))
+        })?;
+    }
+    Ok(())
+}
+
+/// What a plan is made from, beside the catalog.
+#[derive(Debug)]
+struct Gathered {
+    archived: Timestamp,
+    logs: BTreeMap<TimelineId, TimelineLog>,
+}
+
+fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result<Gathered> {
+    let archived = newest_archived(context)?.min(now);
+    let times = policy::windows(&promises(state, context.node), archived);
+    let mut logs = BTreeMap::new();
+    for timeline in timelines(context) {
+        let log = log_of(context, timeline);
+        let end = if timeline == context.timeline() { log_end(&log, &context.record) } else { newest_commit(&log) }?;
+        let segments = log.all()?;
+        let segments =
+            segments.into_iter().map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes }).collect();
+        let kept = context.record.retention.kept(timeline);
+        // Where a time leads to log that has expired, the stretches that are left say the rest.
+        let at = |time, expired: Position| match position_by(&log, time, end) {
+            Err(Error::Gap { .. }) if kept.is_some() => Ok(Some(expired)),
+            found => found,
+        };
+        let newest = kept.and_then(|spans| spans.last()).map_or(Position::ORIGIN, |s| s.from);
+        let mut windows = Vec::new();
+        for (from, until) in &times {
+            let from = at(*from, Position::ORIGIN)?.unwrap_or_default().min(archived_by(&log, *from)?);
+            match until {
+                None => windows.push((from, None)),
+                // Of what was archived by then there may be nothing.
+                Some(until) => windows.extend(at(*until, newest)?.filter(|to| from <= *to).map(|to| (from, Some(to)))),
+            }
+        }
+        logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
+    }
+    Ok(Gathered { archived, logs })
+}
+
+fn plan_of(
+    context: &NodeContext,
+    state: &CatalogState,
+    gathered: &Gathered,
+    now: Timestamp,
+    percent: u64,
+) -> Result<ExpiryPlan> {
+    Ok(plan_expiry(&ExpiryInput {
+        state,
+        node: context.node,
+        record: state.nodes.get(&context.node).ok_or_else(|| Error::NoSuchNode { node: context.node.to_string() })?,
+        now,
+        archived: gathered.archived,
+        logs: &gathered.logs,
+        rebuild_percent: percent,
+    }))
+}
+
+/// The state that was archived by a time, whatever times its commits say: a segment that was begun later holds nothing from before. A host may give commits times of
+/// its own, and nothing is to expire because those lie in the past.
+fn archived_by(log: &Log, time: Timestamp) -> Result<Position> {
+    let next = match log.last_where(|s| Ok(log.open(s)?.created() <= time))? {
+        Some(segment) => match log.after(&segment) {
+            // It is the end of a stretch that is kept by itself.
+            Err(Error::Gap { .. }) => return Ok(Position::ORIGIN),
+            next => next?,
+        },
+        None => log.oldest()?,
+    };
+    Ok(next.map_or(Position::new(u64::MAX), |s| s.from))
+}
+
+/// What would expire now.
+pub(crate) fn plan_node(context: &NodeContext, now: Timestamp, options: &SweepOptions) -> Result<ExpiryPlan> {
+    let state = context.catalog.current()?.clone();
+    let gathered = gather(context, &state, now)?;
+    plan_of(context, &state, &gathered, now, options.rebuild_percent)
+}
+
+/// Sweeps one node: removes what has expired before, then lets expire what is due.
+pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &SweepOptions) -> Result<NodeSweep> {
+    let mut done = NodeSweep { node: context.record.name.clone(), ..NodeSweep::default() };
+    // Builders and sweepers exclude each other: what a builder reads or refers to does not expire meanwhile.
+    let _lock = lock_builder(context)?;
+    remove_due(context, now, &mut done)?;
+    for _ in 0..TRIES {
+        let state = context.catalog.current()?.clone();
+        context.record = state.node(context.node)?.clone();
+        let gathered = if context.record.retention.deletion == Deletion::Final {
+            // There is no log any more; parts may be left.
+            Gathered { archived: Timestamp::ZERO, logs: BTreeMap::new() }
+        } else {
+            gather(context, &state, now)?
+        };
+        let mut plan = plan_of(context, &state, &gathered, now, options.rebuild_percent)?;
+        let builds = std::mem::take(&mut plan.build);
+        if !builds.is_empty() {
+            for build in &builds {
+                let report = snapshot(context, build.position, &options.compact)?;
+                done.built.snapshots += report.snapshots;
+                done.built.bytes_written += report.bytes_written;
+            }
+            if done.built.snapshots > 0 {
+                continue;
+            }
+        }
+        if plan.blocked.is_some() || expire(context, &state, &gathered, &plan, now, options.rebuild_percent)? {
+            done.plan = plan;
+            break;
+        }
+    }
+    done.waiting = context.catalog.current()?.node(context.node)?.retention.expiring.len();
+    Ok(done)
+}
+
+/// Files of layers, and the parts that they refer to.
+struct References {
+    layers: BTreeSet<FileId>,
+    parts: BTreeSet<FileId>,
+}
+
+fn references<'l>(context: &NodeContext, layers: impl Iterator<Item = &'l LayerRecord>) -> Result<References> {
+    let mut all = References { layers: BTreeSet::new(), parts: BTreeSet::new() };
+    for layer in layers {
+        let body = LayerReader::open(context.storage.as_ref(), &context.keys, layer)?;
+        all.layers.insert(layer.file);
+        all.parts.extend(body.parts.iter().map(|p| p.file));
+    }
+    Ok(all)
+}
+
+/// Writes the entry that gives files up. `false`: the catalog has moved on, and the plan with it.
+fn expire(
+    context: &NodeContext,
+    state: &CatalogState,
+    gathered: &Gathered,
+    plan: &ExpiryPlan,
+    now: Timestamp,
+    percent: u64,
+) -> Result<bool> {
+    let record = state.node(context.node)?;
+    let promises = promises(state, context.node);
+    let grace = policy::in_force(&promises).map_or(Policy::days(0).grace, |p| p.grace);
+    let files = unneeded(context, record.layers.iter(), plan, now.saturating_sub(grace))?;
+    if plan.is_empty() && files.layers.is_empty() && files.parts.is_empty() {
+        return Ok(true);
+    }
+    for kept in &plan.kept {
+        let before = record.retention.kept(kept.timeline);
+        let stood = before.is_some_and(|spans| spans.iter().any(|s| s.base == kept.span.base));
+        let layer = kept.snapshot.and_then(|file| record.layers.iter().find(|l| l.file == file));
+        if let Some(layer) = layer.filter(|_| !stood) {
+            // What comes to stand on this snapshot alone has nothing else any more: it is read once again, wholly.
+            read_back(context.storage.as_ref(), &context.keys, layer)?;
+        }
+    }
+    let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+    let mut moved_on = false;
+    let appended = context.catalog.append(&context.actor, |state| {
+        let now_planned = plan_of(context, state, gathered, now, percent)?;
+        let same = (&now_planned.timelines, &now_planned.layers, now_planned.last)
+            == (&plan.timelines, &plan.layers, plan.last)
+            && now_planned.blocked.is_none()
+            && state.node(context.node)?.layers == record.layers;
+        if !same {
+            moved_on = true;
+            return Err(Error::Cancelled);
+        }
+        let event = Event::FilesExpired {
+            node: context.node,
+            clock: now,
+            timelines: plan.timelines.clone(),
+            files: files.clone(),
+            grace,
+            last: plan.last,
+        };
+        Ok((event, ()))
+    });
+    match appended {
+        Err(_) if moved_on => Ok(false),
+        Err(e) => Err(e),
+        Ok(()) => {
+            tracing::info!(node = %record.name, layers = files.layers.len(), parts = files.parts.len(), log_bytes = plan.log_bytes, "files expired");
+            Ok(true)
+        }
+    }
+}
+
+/// Layers and parts that nothing refers to any more: those that the plan lets go, and what crashes left before `before`.
+fn unneeded<'l>(
+    context: &NodeContext,
+    layers: impl Iterator<Item = &'l LayerRecord>,
+    plan: &ExpiryPlan,
+    before: Timestamp,
+) -> Result<ExpiredFiles> {
+    let going: BTreeSet<FileId> = plan.layers.iter().copied().collect();
+    let (go, stay): (Vec<&LayerRecord>, Vec<&LayerRecord>) = layers.partition(|l| going.contains(&l.file));
+    // Before the look at files: a base copy that begins later makes files that are younger.
+    let leased = context.catalog.oldest_lease(context.node)?.is_some();
+    let stay = references(context, stay.into_iter())?;
+    let mut parts = BTreeSet::new();
+    for layer in go {
+        match references(context, std::iter::once(layer)) {
+            Ok(found) => parts.extend(found.parts),
+            // Which parts it had is not known: they go as what nothing refers to.
+            Err(e) if e.is_damage() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let pending = pending(context)?;
+    let mut files = ExpiredFiles { layers: plan.layers.clone(), parts: Vec::new() };
+    let node = context.node;
+    let old = |path: String| -> Result<bool> {
+        if leased {
+            return Ok(false);
+        }
+        let file = match context.storage.open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(|e| Error::io("open", &path, e))?,
+        };
+        match read_header(file.as_ref(), &path) {
+            Ok((header, _)) => Ok(header.header.created < before),
+            Err(e) if e.is_damage() => Ok(false),
+            Err(e) => Err(e),
+        }
+    };
+    for (file, _) in list_layers(context.storage.as_ref(), node)? {
+        let known = stay.layers.contains(&file) || going.contains(&file) || pending.contains(&file);
+        if !known && old(layer_path(node, file))? {
+            files.layers.push(file);
+        }
+    }
+    for (file, _) in list_parts(context.storage.as_ref(), node)? {
+        if files.parts.len() + files.layers.len() >= MAX_FILES {
+            break;
+        }
+        if !stay.parts.contains(&file)
+            && !pending.contains(&file)
+            && (parts.contains(&file) || old(part_path(node, file))?)
+        {
+            files.parts.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// Files that were given up before and are not removed yet.
+fn pending(context: &NodeContext) -> Result<BTreeSet<FileId>> {
+    let entries: Vec<u64> = context.catalog.current()?.node(context.node)?.retention.expiring.keys().copied().collect();
+    let mut files = BTreeSet::new();
+    for entry in entries {
+        if let Event::FilesExpired { files: expired, .. } = context.catalog.entry(entry)?.0.event {
+            files.extend(expired.layers.into_iter().chain(expired.parts));
+        }
+    }
+    Ok(files)
+}
+
+/// Removes the files of expiries whose grace period is over, unless a restore from before may still read them.
+fn remove_due(context: &NodeContext, now: Timestamp, done: &mut NodeSweep) -> Result<()> {
+    let record = context.catalog.current()?.node(context.node)?.clone();
+    let due: Vec<u64> = record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    let leased = context.catalog.oldest_lease(context.node)?.unwrap_or(u64::MAX);
+    let due: Vec<u64> = due.into_iter().filter(|entry| *entry <= leased).collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    // That nothing refers to them was so when they were given up, and stays so. To look again costs little, to be wrong everything.
+    let needed = references(context, record.layers.iter())?;
+    for entry in due {
+        let event = context.catalog.entry(entry)?.0.event;
+        let Event::FilesExpired { timelines, files, .. } = event else {
+            let path = format!("catalog entry {entry}");
+            return Err(Error::damage(DamageKind::Structure, path, 0, "event", "an expiry", "another one"));
+        };
+        let mut removal = Removal { context, dirs: BTreeSet::new(), files: 0, bytes: 0 };
+        for file in &files.layers {
+            removal.derived(layer_path(context.node, *file), needed.layers.contains(file))?;
+        }
+        for file in &files.parts {
+            removal.derived(part_path(context.node, *file), needed.parts.contains(file))?;
+        }
+        for timeline in &timelines {
+            let log = log_of(context, timeline.timeline);
+            for (first, last) in &timeline.segments {
+                // The directories in any case: a removal that was interrupted may not be durable.
+                let (segments, dirs) = log.numbered(*first, *last)?;
+                segments.iter().try_for_each(|segment| removal.file(&segment.path))?;
+                removal.dirs.extend(dirs);
+            }
+        }
+        let Removal { dirs, files, bytes, .. } = removal;
+        for dir in dirs {
+            context.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+        }
+        context.catalog.append(&context.actor, |state| {
+            let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
+            let event = Event::FilesRemoved { node: context.node, entry, files, bytes };
+            // Another sweeper may have been faster, where the lock did not keep it out.
+            if there { Ok((event, ())) } else { Err(Error::Cancelled) }
+        })?;
+        done.removed_files += files;
+        done.removed_bytes += bytes;
+        tracing::info!(node = %record.name, entry, files, bytes, "expired files removed");
+    }
+    Ok(())
+}
+
+struct Removal<'a> {
+    context: &'a NodeContext,
+    dirs: BTreeSet<String>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Removal<'_> {
+    fn derived(&mut self, path: String, needed: bool) -> Result<()> {
+        if needed {
+            let (expected, found) = ("a file that nothing refers to", "one that a layer refers to");
+            return Err(Error::damage(DamageKind::Chain, path, 0, "expired file", expected, found));
+        }
+        self.file(&path)
+    }
+
+    /// Removes a file; one that is gone was removed by a sweep that was interrupted.
+    fn file(&mut self, path: &str) -> Result<()> {
+        let storage = self.context.storage.as_ref();
+        let bytes = match storage.open(path) {
+            Ok(file) => file.len().map_err(|e| Error::io("stat", path, e))?,
+            Err(e) if e.kind() == ErrorKind::NotFound => 0,
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        // Where it is gone already, that may not be durable.
+        if let Some((dir, _)) = path.rsplit_once('/') {
+            self.dirs.insert(dir.to_owned());
+        }
+        match storage.remove(path) {
+            Ok(()) => {
+                self.files += 1;
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("remove", path, e)),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What an archive takes, and what a window costs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::compact::NodeContext;
+use crate::error::{Error, Result};
+use crate::layer::{list_layers, list_parts};
+use crate::replay::log_end;
+use crate::storage::Storage;
+
+const DAY: u128 = 86_400 * 1_000_000_000;
+
+/// Bytes of one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeUsage {
+    /// The log.
+    pub log: u64,
+    /// Snapshots: parts that several of them share count once, and so do parts that expired and are not removed yet.
+    pub snapshots: u64,
+    /// Layers between snapshots.
+    pub layers: u64,
+    /// How much time the log covers.
+    pub covers: Duration,
+    /// How much log comes together in a day.
+    pub log_a_day: u64,
+    /// How much of layers comes together in a day.
+    pub layers_a_day: u64,
+    /// The newest snapshot alone.
+    pub newest_snapshot: u64,
+}
+
+impl NodeUsage {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.log + self.snapshots + self.layers
+    }
+
+    /// About what a continuous window of this length takes, at the growth of now: a snapshot to stand on, what comes together in the
+    /// window, and as much as a snapshot more while the next one is not worth building.
+    pub fn estimate(&self, window: Duration) -> u64 {
+        let daily = u128::from(self.log_a_day + self.layers_a_day);
+        let grown = daily.saturating_mul(window.as_nanos()) / DAY;
+        u64::try_from(grown).unwrap_or(u64::MAX).saturating_add(self.newest_snapshot.saturating_mul(2))
+    }
+}
+
+/// Bytes of an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// By node.
+    pub nodes: BTreeMap<String, NodeUsage>,
+    /// The catalog, which is the audit trail too.
+    pub catalog: u64,
+}
+
+impl Usage {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.nodes.values().map(NodeUsage::total).sum::<u64>() + self.catalog
+    }
+}
+
+/// Bytes of the catalog.
+pub(crate) fn catalog_bytes(storage: &dyn Storage) -> Result<u64> {
+    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
+    let mut bytes = 0;
+    for group in list("catalog")?.iter().filter(|e| e.is_dir) {
+        bytes += list(&format!("catalog/{}", group.name))?.iter().map(|e| e.len).sum::<u64>();
+    }
+    Ok(bytes)
+}
+
+fn a_day(bytes: u64, time: Duration) -> u64 {
+    let nanos = time.as_nanos().max(1);
+    u64::try_from(u128::from(bytes).saturating_mul(DAY) / nanos).unwrap_or(u64::MAX)
+}
+
+/// Bytes of a node.
+pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
+    let storage = context.storage.as_ref();
+    let record = &context.record;
+    let mut usage = NodeUsage::default();
+    let segments = context.log.all()?;
+    usage.log = segments.iter().map(|(_, bytes)| bytes).sum();
+    let parts: u64 = list_parts(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
+    let files: u64 = list_layers(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
+    usage.layers = record.layers.iter().filter(|l| l.from.is_some()).map(|l| l.bytes + l.length).sum();
+    usage.snapshots = (parts + files).saturating_sub(usage.layers);
+    usage.newest_snapshot =
+        record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
+    if let Some((oldest, _)) = segments.first() {
+        let reader = context.log.open(oldest)?;
+        let (begins, until) = (reader.created(), log_end(&context.log, record)?.known_until);
+        usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
+        // Less than an hour says nothing of a day.
+        if usage.covers >= Duration::from_secs(3_600) {
+            usage.log_a_day = a_day(usage.log, usage.covers);
+            usage.layers_a_day = a_day(usage.layers, usage.covers);
+        }
+    }
+    Ok(usage)
+}
