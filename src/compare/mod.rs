@@ -5,7 +5,7 @@
 mod bisect;
 mod diff;
 
-pub use bisect::{Bisection, Probe};
 pub(crate) use bisect::bisect;
-pub use diff::{Diff, SpaceDiff};
+pub use bisect::{Bisection, Probe};
 pub(crate) use diff::diff;
+pub use diff::{Diff, SpaceDiff};

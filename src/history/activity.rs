@@ -129,7 +129,16 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
     let mut buckets = vec![Bucket::default(); options.buckets.clamp(1, 10_000)];
     stretches.iter().for_each(|s| spread(s, from, to, &mut buckets));
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    Ok(Activity { from, to, buckets, exact_from, remarks, gaps: gaps(&segments), segments: segments.len() as u64, bytes })
+    Ok(Activity {
+        from,
+        to,
+        buckets,
+        exact_from,
+        remarks,
+        gaps: gaps(&segments),
+        segments: segments.len() as u64,
+        bytes,
+    })
 }
 
 /// What the beginnings of some segments tell of the time between them.
@@ -151,7 +160,12 @@ fn sampled(
                     let state = &reader.preface().state;
                     if let Some((position, from)) = last {
                         let commits = state.position.get().saturating_sub(position.get());
-                        stretches.push(Stretch { from, to: state.timestamp, commits: count(commits), bytes: count(bytes) });
+                        stretches.push(Stretch {
+                            from,
+                            to: state.timestamp,
+                            commits: count(commits),
+                            bytes: count(bytes),
+                        });
                     }
                     (last, bytes) = (Some((state.position, state.timestamp)), 0);
                 }
@@ -165,7 +179,13 @@ fn sampled(
 }
 
 /// Reads a segment commit by commit.
-fn scan(log: &Log, segment: &SegmentRef, len: u64, stretches: &mut Vec<Stretch>, remarks: &mut Vec<Remark>) -> Result<()> {
+fn scan(
+    log: &Log,
+    segment: &SegmentRef,
+    len: u64,
+    stretches: &mut Vec<Stretch>,
+    remarks: &mut Vec<Remark>,
+) -> Result<()> {
     // Commits that fall into the same millisecond are one stretch: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut commit = CommitInfo::new();
@@ -213,7 +233,11 @@ fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));
     let (a, b) = (place(s.from), place(s.to));
     let last = buckets.len() - 1;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and cut to the last bucket")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and cut to the last bucket"
+    )]
     let index = |x: f64| if width > 0.0 { ((x / width) as usize).min(last) } else { 0 };
     let (first, end) = (index(a), index(b));
     for (i, bucket) in buckets.iter_mut().enumerate().take(end + 1).skip(first) {

@@ -17,8 +17,7 @@ pub(crate) fn verify_catalog(
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let newest = newest(storage)?.unwrap_or_default();
-    let mut meter =
-        Meter { report: progress, stage: VerifyStage::Files, done: 0, total: 0, cancel: cancel.clone() };
+    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total: 0, cancel: cancel.clone() };
     // Unknown behind an entry that cannot be read at all.
     let mut link = Some([0; 32]);
     for sequence in 1..=newest {
@@ -40,13 +39,7 @@ pub(crate) fn verify_catalog(
 }
 
 /// Decrypts one entry and compares what it says of the one before.
-fn entry(
-    storage: &dyn Storage,
-    keys: &ArchiveKeys,
-    path: &str,
-    sequence: u64,
-    link: Option<[u8; 32]>,
-) -> Result<()> {
+fn entry(storage: &dyn Storage, keys: &ArchiveKeys, path: &str, sequence: u64, link: Option<[u8; 32]>) -> Result<()> {
     let file = SealedFile::open(storage, keys, path, FileKind::Catalog)?;
     file.complete()?;
     file.frame(file.header_len(), None, &mut Vec::new())?;

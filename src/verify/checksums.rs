@@ -171,14 +171,7 @@ fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Op
 }
 
 /// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it.
-fn check_trailer(
-    file: &dyn ReadFile,
-    path: &str,
-    at: u64,
-    len: u64,
-    trailer: &Trailer,
-    segment: bool,
-) -> Result<()> {
+fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
     let found = read_range(file, path, at, TRAILER_LEN + 1)?;
     let torn = segment

@@ -26,11 +26,7 @@ pub(super) fn bytes(context: &NodeContext, report: &mut VerifyReport) -> Result<
 }
 
 /// Verifies every layer of a node, and every part once, however many layers share it.
-pub(super) fn verify_layers(
-    context: &NodeContext,
-    report: &mut VerifyReport,
-    meter: &mut Meter<'_>,
-) -> Result<()> {
+pub(super) fn verify_layers(context: &NodeContext, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
     let mut seen = BTreeSet::new();
     for record in &context.record.layers {
         report.layers += 1;

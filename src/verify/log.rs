@@ -16,11 +16,7 @@ pub(super) fn verify_log(
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     for gap in gaps(segments) {
-        report.note(Error::Gap {
-            node: context.record.name.clone(),
-            expected: gap.after.next_lsn(),
-            found: gap.until,
-        });
+        report.note(Error::Gap { node: context.record.name.clone(), expected: gap.after.next_lsn(), found: gap.until });
     }
     let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
     for ((segment, _), next) in segments.iter().zip(next) {

@@ -327,13 +327,7 @@ impl SegmentReader {
 
 /// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
 /// then its loss is damage; else it is a torn tail. `end`: where the frames of the file end at the latest.
-pub(crate) fn durable_frame_beyond(
-    file: &dyn ReadFile,
-    path: &str,
-    end: u64,
-    offset: u64,
-    index: u32,
-) -> Result<bool> {
+pub(crate) fn durable_frame_beyond(file: &dyn ReadFile, path: &str, end: u64, offset: u64, index: u32) -> Result<bool> {
     let mut budget = CRC_BUDGET;
     let mut at = offset.saturating_add(1);
     while at < end {

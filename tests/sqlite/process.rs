@@ -17,7 +17,11 @@ impl Process {
     /// Writes transactions until it is ended; `pause` microseconds between them.
     pub fn writer(db: &Path, who: u64, seed: u64, shape: &Shape, pause: u64) -> Process {
         let Shape { blob, changes, rollback, checkpoint, cache } = shape;
-        start(&format!("writer {who} {seed} {pause} {blob} {changes} {rollback} {checkpoint} {cache}"), db, Path::new(""))
+        start(
+            &format!("writer {who} {seed} {pause} {blob} {changes} {rollback} {checkpoint} {cache}"),
+            db,
+            Path::new(""),
+        )
     }
 
     pub fn watcher(db: &Path, archive: &Path) -> Process {
@@ -29,6 +33,12 @@ impl Process {
         drop(self.0.stdin.take());
         let status = self.0.wait().unwrap();
         assert!(status.success(), "{status}");
+    }
+
+    /// STOP or CONT.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status();
+        assert!(done.unwrap().success());
     }
 
     /// SIGKILL.
@@ -64,7 +74,8 @@ fn other_process() {
     let Ok(role) = std::env::var("REWOUND_ROLE") else { return };
     let db = std::env::var_os("REWOUND_DB").unwrap();
     let words: Vec<&str> = role.split(' ').collect();
-    let numbers: Vec<i64> = words[1..].iter().map(|w| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed)).collect();
+    let numbers: Vec<i64> =
+        words[1..].iter().map(|w| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed)).collect();
     match words[0] {
         "writer" => writer(Path::new(&db), &numbers),
         "watcher" => watcher(Path::new(&db)),

@@ -35,7 +35,11 @@ fn vacuum_schema_changes_and_free_pages() {
     for auto_vacuum in ["NONE", "FULL", "INCREMENTAL"] {
         let (place, mut random) = (Place::new(), Random(seed));
         let db = Connection::open(place.db()).unwrap();
-        db.execute_batch(&format!("PRAGMA auto_vacuum = {auto_vacuum}; CREATE TABLE first(a)")).unwrap();
+        db.execute_batch(&format!(
+            "PRAGMA auto_vacuum = {auto_vacuum}; CREATE TABLE first(a);
+             CREATE TABLE step(n); INSERT INTO step VALUES (NULL)"
+        ))
+        .unwrap();
         drop(db);
         let db = place.connect();
         let node = place.node();
@@ -43,7 +47,7 @@ fn vacuum_schema_changes_and_free_pages() {
         options.wal_bytes = 300_000;
         let watching = watch(&node, &place.db(), options);
         let mut expected = Vec::new();
-        for n in 0..150 {
+        for n in 0..100 {
             let table = random.below(6);
             let sql = match random.below(10) {
                 0 => "VACUUM".to_owned(),
@@ -52,7 +56,8 @@ fn vacuum_schema_changes_and_free_pages() {
                 3 => "PRAGMA incremental_vacuum".to_owned(),
                 4 => format!("CREATE TABLE IF NOT EXISTS t{table}(a, b); DELETE FROM t{table}"),
                 // Grows and frees within one transaction: pages at the end that nobody writes.
-                5 => "BEGIN; CREATE TABLE x(b); INSERT INTO x VALUES (randomblob(200000)); DROP TABLE x; COMMIT".to_owned(),
+                5 => "BEGIN; CREATE TABLE x(b); INSERT INTO x VALUES (randomblob(200000)); DROP TABLE x; COMMIT"
+                    .to_owned(),
                 6 => format!("INSERT INTO first VALUES ({n})"),
                 _ => format!(
                     "BEGIN; CREATE TABLE IF NOT EXISTS t{table}(a, b);
@@ -63,22 +68,28 @@ fn vacuum_schema_changes_and_free_pages() {
                 .replace("FROM generate_series_like", "UNION ALL SELECT 2, randomblob(5000)"),
             };
             db.execute_batch(&sql).unwrap();
-            // Everything that is committed is a commit of its own in the archive; where it ends is known once it is there.
-            watching.until("the transaction", |s| s.pending_bytes == 0);
-            std::thread::sleep(std::time::Duration::from_millis(6));
-            let archived = watching.handle.status().archived;
-            expected.push((archived.lsn().unwrap(), content(&db)));
+            db.execute("UPDATE step SET n = ?1", [n]).unwrap();
+            expected.push(content(&db));
+            std::thread::sleep(std::time::Duration::from_millis(random.below(8)));
         }
         let status = watching.stop();
         assert_eq!(status.resyncs, 0, "{auto_vacuum}: {:?}", status.last_resync);
         let dir = TempDir::new().unwrap();
-        for (lsn, before) in expected {
-            let bytes = oracle::restore(&node, rewound::Target::Lsn(lsn));
+        let window = node.window().unwrap();
+        let mut reached = None;
+        for lsn in window.earliest.lsn.get()..=window.latest.lsn.get() {
+            let bytes = oracle::restore(&node, rewound::Target::Lsn(rewound::Lsn::new(lsn).unwrap()));
             let db = oracle::open(dir.path(), &bytes);
             let integrity: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
             assert_eq!(integrity, "ok", "{auto_vacuum}, LSN {lsn}");
-            assert_eq!(content(&db), before, "{auto_vacuum}, LSN {lsn}");
+            let step: Option<usize> = db.query_row("SELECT n FROM step", [], |r| r.get(0)).unwrap();
+            if step != reached {
+                assert_eq!(step, Some(reached.map_or(0, |r| r + 1)), "no step is missing");
+                assert_eq!(content(&db), expected[step.unwrap()], "{auto_vacuum}, LSN {lsn}, step {step:?}");
+                reached = step;
+            }
         }
+        assert_eq!(reached, Some(expected.len() - 1));
     }
 }
 
@@ -86,7 +97,8 @@ fn vacuum_schema_changes_and_free_pages() {
 fn content(db: &Connection) -> String {
     let mut text = String::new();
     let mut statement = db.prepare("SELECT name, type, sql FROM sqlite_schema ORDER BY name").unwrap();
-    let rows = statement.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)));
+    let rows = statement
+        .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)));
     for (name, kind, sql) in rows.unwrap().map(Result::unwrap) {
         text += &format!("{name} {kind} {sql:?}");
         if kind == "table" {
@@ -117,20 +129,20 @@ fn crc(text: &str) -> u32 {
     text.bytes().fold(0, |a, b| a.wrapping_mul(16_777_619) ^ u32::from(b))
 }
 
-/// Beyond 1 GiB there is a page that SQLite never uses; the file has holes, so it takes little room.
+/// Beyond 1 GiB there is a page that SQLite never uses, and never writes.
 #[test]
+#[ignore = "writes 2 GiB"]
 fn the_page_at_one_gibibyte() {
     let place = Place::new();
     let db = Connection::open(place.db()).unwrap();
     db.execute_batch("PRAGMA page_size = 65536; CREATE TABLE t(a, b)").unwrap();
     drop(db);
-    // A database that ends just before it, with free pages in a hole: made by writing the header, which is cheaper than a gigabyte of rows.
     let db = place.connect();
     db.execute_batch("INSERT INTO t VALUES (1, randomblob(100))").unwrap();
     let node = place.node();
     let watching = watch(&node, &place.db(), WatchOptions::default());
-    db.execute_batch("INSERT INTO t VALUES (2, zeroblob(1073000000))").unwrap();
-    db.execute_batch("INSERT INTO t VALUES (3, randomblob(3000000))").unwrap();
+    db.execute_batch("INSERT INTO t VALUES (2, zeroblob(536800000)), (3, zeroblob(536800000))").unwrap();
+    db.execute_batch("INSERT INTO t VALUES (4, randomblob(3000000))").unwrap();
     let status = watching.stop();
     assert_eq!(status.resyncs, 0);
     let file = place.path("restored.db");

@@ -1,6 +1,7 @@
 //! The watcher is started, stopped and killed at random moments under two heavy writers, which are killed now and then as well.
 //!
-//! Whatever happens, every commit that the archive has is whole, and transactions are missing only where a comparison says so.
+//! `REWOUND_STORM` rounds (10), each followed by restoring every `REWOUND_STEP`-th commit (5) and all around comparisons; between them the counters
+//! have to agree with the number of commits. Whatever happens, every commit that the archive has is whole, and transactions are missing only where a comparison says so.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +15,19 @@ const ROUNDS: u64 = 10;
 
 #[test]
 fn start_stop_storm() {
-    let rounds = std::env::var("REWOUND_STORM").map_or(10, |s| s.parse().unwrap());
+    let number = |name: &str, default| std::env::var(name).map_or(default, |s| s.parse().unwrap());
+    let (rounds, step) = (number("REWOUND_STORM", 10), number("REWOUND_STEP", 5));
     let mut random = Random(seed());
     let begun = Instant::now();
     let (mut commits, mut resyncs, mut done) = (0, 0, 0);
     while done < rounds {
-        let (c, r) = archive(&mut random, ROUNDS.min(rounds - done));
+        let (c, r) = archive(&mut random, ROUNDS.min(rounds - done), step);
         (commits, resyncs, done) = (commits + c, resyncs + r, done + ROUNDS);
         eprintln!("{done} rounds: {commits} commits checked, {resyncs} comparisons, {:?}", begun.elapsed());
     }
 }
 
-fn archive(random: &mut Random, rounds: u64) -> (u64, u64) {
+fn archive(random: &mut Random, rounds: u64, step: u64) -> (u64, u64) {
     let place = Place::new();
     let db = connect(&place.db());
     prepare(&db);
@@ -38,7 +40,7 @@ fn archive(random: &mut Random, rounds: u64) -> (u64, u64) {
             cache: if who == 1 { -2000 } else { 5 },
             ..Shape::default()
         };
-        Process::writer(&place.db(), who, random.next(), &shape, [0, 1_000, 4_000][random.below(3) as usize])
+        Process::writer(&place.db(), who, random.next(), &shape, [100, 500, 4_000][random.below(3) as usize])
     };
     let mut writers = [1, 2].map(|who| Some(writer(random, who)));
     let (mut checked, mut resyncs) = (0u64, 0);
@@ -60,24 +62,27 @@ fn archive(random: &mut Random, rounds: u64) -> (u64, u64) {
         } else {
             watcher.stop();
         }
+        // Restoring takes a while; the writers are frozen meanwhile, wherever they happen to be.
+        writers.iter().flatten().for_each(|w| w.signal("STOP"));
         // Nothing to restore before the first copy is complete.
-        if place.reopened().window().is_err() {
-            continue;
+        if place.reopened().window().is_ok() {
+            let seen = oracle::check_from(&place.reopened(), last.as_ref().map_or(0, |s| s.lsn), step);
+            checked += seen.len() as u64;
+            resyncs += seen.iter().skip(1).filter(|s| s.resync).count() as u64;
+            let newest = seen.last().unwrap().clone();
+            assert!(newest.counter <= counter(&db), "the archive holds what never was");
+            if let (Some(before), Some(again)) = (&last, seen.first()) {
+                assert_eq!(before.counter, again.counter, "LSN {} has changed", before.lsn);
+            }
+            last = Some(newest);
         }
-        let seen = oracle::check_from(&place.reopened(), last.as_ref().map_or(0, |s| s.lsn), 1);
-        checked += seen.len() as u64;
-        resyncs += seen.iter().skip(1).filter(|s| s.resync).count() as u64;
-        let newest = seen.last().unwrap().clone();
-        assert!(newest.counter <= counter(&db), "the archive holds what never was");
-        if let (Some(before), Some(again)) = (&last, seen.first()) {
-            assert_eq!(before.counter, again.counter, "LSN {} has changed", before.lsn);
-        }
-        last = Some(newest);
+        writers.iter().flatten().for_each(|w| w.signal("CONT"));
     }
     writers.into_iter().flatten().for_each(Process::kill);
     // And at last it catches up with everything.
-    rewound::adapters::sqlite::backup(&node, place.db(), rewound::adapters::sqlite::WatchOptions::default(), |_| {}).unwrap();
-    let seen = oracle::check_from(&node, last.map_or(0, |s| s.lsn), 1);
+    rewound::adapters::sqlite::backup(&node, place.db(), rewound::adapters::sqlite::WatchOptions::default(), |_| {})
+        .unwrap();
+    let seen = oracle::check_from(&node, last.map_or(0, |s| s.lsn), step);
     assert_eq!(seen.last().unwrap().counter, counter(&db));
     (checked + seen.len() as u64, resyncs)
 }

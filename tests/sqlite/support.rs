@@ -127,5 +127,4 @@ impl Watching {
         self.handle.stop();
         self.thread.join().unwrap().unwrap()
     }
-
 }
