@@ -49,7 +49,7 @@ pub fn check_from(node: &Node, from: u64, step: u64) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     for lsn in first..=last {
         let resync = remarks.contains_key(&lsn);
-        if step > 1 && lsn % step != 0 && !resync && !remarks.contains_key(&(lsn + 1)) && lsn != last {
+        if step > 1 && lsn % step != 0 && lsn != first && lsn != last && !resync && !remarks.contains_key(&(lsn + 1)) {
             continue;
         }
         let bytes = restore(node, Target::Lsn(rewound::Lsn::new(lsn).unwrap()));

@@ -35,6 +35,12 @@ impl Process {
         assert!(status.success(), "{status}");
     }
 
+    /// STOP or CONT.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status();
+        assert!(done.unwrap().success());
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.0.kill().unwrap();

@@ -127,8 +127,4 @@ impl Watching {
         self.handle.stop();
         self.thread.join().unwrap().unwrap()
     }
-
-    pub fn result(self) -> Result<Status, Error> {
-        self.thread.join().unwrap()
-    }
 }
