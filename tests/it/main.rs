@@ -21,5 +21,6 @@ mod ledger;
 mod logical;
 mod model;
 mod restore_targets;
+mod snapshots;
 mod support;
 mod verify;
