@@ -1,1 +1,273 @@
-//! To come.
+//! What else can happen to a database and its watcher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rewound::adapters::sqlite::{Error, Event, State, WatchOptions, Watcher, backup};
+use rewound::storage::MemStorage;
+use rewound::{Archive, ArchiveOptions, Origin};
+use rusqlite::Connection;
+
+use super::oracle;
+use super::process::Process;
+use super::support::{Place, Random, connect, key, seed, watch};
+use super::workload::{Shape, counter, prepare, transaction};
+
+const SURE: Shape = Shape { blob: 300, changes: 4, rollback: 0, checkpoint: 0, cache: -2000 };
+
+fn fill(db: &Connection, random: &mut Random, transactions: usize) {
+    for _ in 0..transactions {
+        transaction(db, 1, random, &SURE).unwrap();
+    }
+}
+
+fn newest_matches(node: &rewound::Node, db: &Connection) {
+    let seen = oracle::check(node);
+    assert_eq!(seen.last().unwrap().counter, counter(db));
+}
+
+#[test]
+fn what_cannot_be_watched_is_refused_with_a_reason() {
+    let place = Place::new();
+    let node = place.node();
+    let open = |name: &str, options: WatchOptions| Watcher::open(&node, place.path(name), options).map(drop);
+    assert!(matches!(open("missing.db", WatchOptions::default()), Err(Error::NoDatabase { .. })));
+    std::fs::write(place.path("empty.db"), b"").unwrap();
+    assert!(matches!(open("empty.db", WatchOptions::default()), Err(Error::NotADatabase { .. })));
+    std::fs::write(place.path("text.db"), vec![b'x'; 8192]).unwrap();
+    assert!(matches!(open("text.db", WatchOptions::default()), Err(Error::NotADatabase { .. })));
+    let db = Connection::open(place.db()).unwrap();
+    db.execute_batch("CREATE TABLE t(a)").unwrap();
+    let refused = open("app.db", WatchOptions::default()).unwrap_err();
+    assert!(matches!(refused, Error::NotWal { .. }) && refused.to_string().contains("journal_mode=WAL"), "{refused}");
+    drop(db);
+    let mut options = WatchOptions::default();
+    options.enable_wal = true;
+    open("app.db", options).unwrap();
+    let db = connect(&place.db());
+    db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
+    let mut options = WatchOptions::default();
+    options.busy_timeout = Duration::from_millis(50);
+    assert!(matches!(open("app.db", options), Err(Error::Locked { .. })));
+}
+
+#[test]
+fn the_second_watcher_is_refused() {
+    let place = Place::new();
+    prepare(&place.connect());
+    let node = place.node();
+    let first = Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+    let second = Watcher::open(&node, place.db(), WatchOptions::default()).unwrap_err();
+    assert!(matches!(second, Error::AlreadyWatched { .. }), "{second}");
+    // Another database, the same node.
+    prepare(&connect(&place.path("other.db")));
+    let second = Watcher::open(&node, place.path("other.db"), WatchOptions::default()).unwrap_err();
+    assert!(matches!(second, Error::Archive(rewound::Error::WriterActive { .. })), "{second}");
+    first.close().unwrap();
+    Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+}
+
+#[test]
+fn a_node_of_another_database_is_refused() {
+    let place = Place::new();
+    prepare(&place.connect());
+    let node = place.node();
+    backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    prepare(&connect(&place.path("other.db")));
+    let refused = backup(&node, place.path("other.db"), WatchOptions::default(), |_| {}).unwrap_err();
+    assert!(matches!(refused, Error::WrongNode { .. }), "{refused}");
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let storage = MemStorage::without_recording();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let node = archive.create_node("app", Origin::Existing).unwrap();
+    let mut options = WatchOptions::default();
+    options.retry_max = Duration::from_millis(200);
+    let watching = watch(&node, &place.db(), options);
+    for _ in 0..3 {
+        fill(&db, &mut random, 20);
+        storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>() + 3_000));
+        fill(&db, &mut random, 60);
+        watching.until("a full disk", |s| s.state == State::Retrying && s.failure.is_some());
+        // The application's own checkpoint must not throw away what is not archived.
+        db.busy_timeout(Duration::from_millis(50)).unwrap();
+        let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        fill(&db, &mut random, 10);
+        assert!(watching.handle.status().lag > Duration::ZERO);
+        storage.set_capacity(None);
+        watching.until("more room", |s| s.state == State::Following && s.failure.is_none());
+    }
+    let events = watching.events.lock().clone();
+    assert!(events.iter().any(|e| matches!(e, Event::Retrying { .. })));
+    assert!(events.iter().any(|e| matches!(e, Event::Recovered)));
+    assert_eq!(watching.stop().resyncs, 0);
+    newest_matches(&node, &db);
+}
+
+/// The log starts over while nobody watches: transactions are missed, and that is said.
+#[test]
+fn a_log_that_started_over_unseen_is_a_resync() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    fill(&db, &mut random, 20);
+    watching.stop();
+    fill(&db, &mut random, 5);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    fill(&db, &mut random, 5);
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    fill(&db, &mut random, 5);
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 1);
+    let remarks = oracle::remarked(&node);
+    let (lsn, (key, reason)) = remarks.last_key_value().unwrap();
+    assert_eq!(key, "resync");
+    assert!(reason.contains("started over"), "{reason}");
+    let seen = oracle::check(&node);
+    let at = seen.iter().position(|s| s.lsn == *lsn).unwrap();
+    assert_eq!(seen[at].counter - seen[at - 1].counter, 10);
+    assert_eq!(seen.last().unwrap().counter, counter(&db));
+}
+
+/// The database is replaced by another file, under the watcher and behind its back.
+#[test]
+fn a_replaced_database_is_a_resync() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    fill(&db, &mut random, 20);
+    let older = place.path("older.db");
+    db.execute("VACUUM INTO ?1", [older.to_str().unwrap()]).unwrap();
+    fill(&db, &mut random, 20);
+    drop(db);
+    watching.until("the archive", |s| s.pending_bytes == 0);
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    std::fs::rename(&older, place.db()).unwrap();
+    // Out of WAL mode, as VACUUM INTO leaves it: the watcher waits for it to come back.
+    std::thread::sleep(Duration::from_millis(400));
+    let db = place.connect();
+    fill(&db, &mut random, 3);
+    watching.until("the new file", |s| s.resyncs == 1 && s.state == State::Following);
+    fill(&db, &mut random, 3);
+    watching.stop();
+    newest_matches(&node, &db);
+    let reason = oracle::remarked(&node).last_key_value().unwrap().1.1.clone();
+    assert!(!reason.is_empty());
+
+    // Again, while nobody watches.
+    let older = place.path("older.db");
+    db.execute("VACUUM INTO ?1", [older.to_str().unwrap()]).unwrap();
+    fill(&db, &mut random, 3);
+    drop(db);
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(place.path(name));
+    }
+    std::fs::rename(&older, place.db()).unwrap();
+    let db = place.connect();
+    fill(&db, &mut random, 3);
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!(status.resyncs, 1);
+    newest_matches(&node, &db);
+}
+
+/// `journal_mode` cannot leave WAL under a watcher; when it did without one, and came back, the archive is right again.
+#[test]
+fn leaving_wal_mode() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    fill(&db, &mut random, 5);
+    db.busy_timeout(Duration::from_millis(20)).unwrap();
+    let mode = db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get::<_, String>(0));
+    assert!(mode.is_err() || mode.unwrap() == "wal");
+    fill(&db, &mut random, 5);
+    watching.stop();
+    let mode: String = db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get(0)).unwrap();
+    assert_eq!(mode, "delete");
+    fill(&db, &mut random, 5);
+    let refused = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap_err();
+    assert!(matches!(refused, Error::NotWal { .. }));
+    // Pages of another size: possible only outside of WAL mode.
+    db.execute_batch("PRAGMA page_size = 8192; VACUUM").unwrap();
+    let _: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |r| r.get(0)).unwrap();
+    fill(&db, &mut random, 5);
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    fill(&db, &mut random, 5);
+    assert_eq!(watching.stop().resyncs, 1);
+    newest_matches(&node, &db);
+}
+
+/// The application ends, and with it nobody but the watcher keeps the log; it comes back, and the watcher too.
+#[test]
+fn the_application_and_the_watcher_take_turns() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    prepare(&place.connect());
+    let node = place.node();
+    let mut resyncs = 0;
+    for _ in 0..3 {
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        for _ in 0..3 {
+            let db = place.connect();
+            fill(&db, &mut random, 5);
+        }
+        resyncs += watching.stop().resyncs;
+    }
+    // The watcher left last each time, and left the log as it was.
+    assert_eq!(resyncs, 0);
+    newest_matches(&node, &place.connect());
+}
+
+/// One transaction far larger than any buffer.
+#[test]
+fn a_huge_transaction() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    db.execute_batch(
+        "PRAGMA cache_size = 50; BEGIN;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
+           INSERT INTO items(v) SELECT randomblob(4000) FROM n;
+         UPDATE items SET v = randomblob(100) WHERE id % 3 = 0;
+         INSERT INTO ledger SELECT 1, 9, count(*), sum(length(v)) FROM items;
+         COMMIT",
+    )
+    .unwrap();
+    let status = watching.stop();
+    assert_eq!((status.resyncs, status.commits), (0, 1));
+    newest_matches(&node, &db);
+}
+
+/// SIGKILL of a writer in the midst of its transactions leaves frames in the log that count for nothing, and are overwritten.
+#[test]
+fn killed_writers() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let shape = Shape { blob: 20_000, changes: 20, cache: 5, ..Shape::default() };
+    for _ in 0..8 {
+        let mut writer = Process::writer(&place.db(), 2, random.next(), &shape, 0);
+        writer.until("ready");
+        std::thread::sleep(Duration::from_millis(50 + random.below(100)));
+        writer.kill();
+        fill(&db, &mut random, 2);
+    }
+    assert_eq!(watching.stop().resyncs, 0);
+    newest_matches(&node, &db);
+}

@@ -1,1 +1,83 @@
-//! To come.
+//! The watcher is started, stopped and killed at random moments under two heavy writers, which are killed now and then as well.
+//!
+//! Whatever happens, every commit that the archive has is whole, and transactions are missing only where a comparison says so.
+
+use std::time::{Duration, Instant};
+
+use super::oracle::{self, Seen};
+use super::process::Process;
+use super::support::{Place, Random, connect, seed};
+use super::workload::{Shape, counter, prepare};
+
+/// Rounds on one archive before the next begins with a new one, so that restores stay cheap.
+const ROUNDS: u64 = 10;
+
+#[test]
+fn start_stop_storm() {
+    let rounds = std::env::var("REWOUND_STORM").map_or(10, |s| s.parse().unwrap());
+    let mut random = Random(seed());
+    let begun = Instant::now();
+    let (mut commits, mut resyncs, mut done) = (0, 0, 0);
+    while done < rounds {
+        let (c, r) = archive(&mut random, ROUNDS.min(rounds - done));
+        (commits, resyncs, done) = (commits + c, resyncs + r, done + ROUNDS);
+        eprintln!("{done} rounds: {commits} commits checked, {resyncs} comparisons, {:?}", begun.elapsed());
+    }
+}
+
+fn archive(random: &mut Random, rounds: u64) -> (u64, u64) {
+    let place = Place::new();
+    let db = connect(&place.db());
+    prepare(&db);
+    let node = place.node();
+    let writer = |random: &mut Random, who: u64| {
+        let shape = Shape {
+            blob: if who == 1 { 400 } else { 4_000 },
+            changes: if who == 1 { 3 } else { 12 },
+            checkpoint: [0, 10, 60][random.below(3) as usize],
+            cache: if who == 1 { -2000 } else { 5 },
+            ..Shape::default()
+        };
+        Process::writer(&place.db(), who, random.next(), &shape, [0, 1_000, 4_000][random.below(3) as usize])
+    };
+    let mut writers = [1, 2].map(|who| Some(writer(random, who)));
+    let (mut checked, mut resyncs) = (0u64, 0);
+    let mut last: Option<Seen> = None;
+    for _ in 0..rounds {
+        let mut watcher = Process::watcher(&place.db(), &place.path("archive"));
+        if random.below(2) == 0 {
+            watcher.until("Copy");
+        }
+        std::thread::sleep(Duration::from_millis(random.below(500)));
+        if random.below(3) == 0 {
+            let which = random.below(2) as usize;
+            writers[which].take().unwrap().kill();
+            writers[which] = Some(writer(random, which as u64 + 1));
+            std::thread::sleep(Duration::from_millis(random.below(200)));
+        }
+        if random.below(2) == 0 {
+            watcher.kill();
+        } else {
+            watcher.stop();
+        }
+        // Nothing to restore before the first copy is complete.
+        if place.reopened().window().is_err() {
+            continue;
+        }
+        let seen = oracle::check_from(&place.reopened(), last.as_ref().map_or(0, |s| s.lsn), 1);
+        checked += seen.len() as u64;
+        resyncs += seen.iter().skip(1).filter(|s| s.resync).count() as u64;
+        let newest = seen.last().unwrap().clone();
+        assert!(newest.counter <= counter(&db), "the archive holds what never was");
+        if let (Some(before), Some(again)) = (&last, seen.first()) {
+            assert_eq!(before.counter, again.counter, "LSN {} has changed", before.lsn);
+        }
+        last = Some(newest);
+    }
+    writers.into_iter().flatten().for_each(Process::kill);
+    // And at last it catches up with everything.
+    rewound::adapters::sqlite::backup(&node, place.db(), rewound::adapters::sqlite::WatchOptions::default(), |_| {}).unwrap();
+    let seen = oracle::check_from(&node, last.map_or(0, |s| s.lsn), 1);
+    assert_eq!(seen.last().unwrap().counter, counter(&db));
+    (checked + seen.len() as u64, resyncs)
+}

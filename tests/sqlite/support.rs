@@ -128,7 +128,4 @@ impl Watching {
         self.thread.join().unwrap().unwrap()
     }
 
-    pub fn result(self) -> Result<Status, Error> {
-        self.thread.join().unwrap()
-    }
 }

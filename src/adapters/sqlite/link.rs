@@ -193,13 +193,14 @@ impl Link {
         let bytes = self.wal_bytes();
         if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
             self.checkpoint_after = now + TRY_AGAIN;
-            caught.add(self.copy_back(archivist)?);
+            caught.add(self.copy_back(archivist, Duration::ZERO)?);
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             // Most of it first, while transactions go on.
-            caught.add(self.copy_back(archivist)?);
+            caught.add(self.copy_back(archivist, Duration::ZERO)?);
             caught.add(self.catch_up(archivist)?);
             if !self.is_copied_back() && self.pins.lock()? {
-                let done = self.copy_back(archivist);
+                // The last writer may just be at its own checkpoint, which it does after its transaction.
+                let done = self.copy_back(archivist, TRY_AGAIN);
                 self.pins.unlock()?;
                 caught.add(done?);
                 // Where the application's readers keep the log from starting over all the same, once in a while is enough.
@@ -236,9 +237,9 @@ impl Link {
     }
 
     /// Copies the log back as far as it goes, and lets it start over where that is all of it.
-    fn copy_back(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+    fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
         let mut caught = self.repin(archivist)?;
-        self.pins.checkpoint()?;
+        self.pins.checkpoint(patience)?;
         self.look()?;
         if self.is_copied_back() {
             caught.add(self.repin(archivist)?);

@@ -86,11 +86,11 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     Ok(connection)
 }
 
-/// How the keeper waits for the write lock: for 10 ms at most, in small steps, as between two transactions of a busy writer there are
-/// only microseconds. What it does can wait for the next round; the application's transactions are to be followed meanwhile.
+/// How the keeper waits for the write lock: for some milliseconds at most, without sleeping, as between two transactions of a busy writer
+/// there are only microseconds. What it does can wait for the next round; the application's transactions are to be followed meanwhile.
 fn knock(tries: i32) -> bool {
-    std::thread::sleep(Duration::from_micros(50));
-    tries < 100
+    std::thread::yield_now();
+    tries < 500
 }
 
 /// An error of SQLite's, with locks told apart.
@@ -172,15 +172,17 @@ impl Pins {
         end(self.reader(old), &self.path)
     }
 
-    /// Copies back as much of the log as the pin that counts allows, without making anybody wait.
-    pub fn checkpoint(&self) -> Result<()> {
+    /// Copies back as much of the log as the pin that counts allows, without making anybody wait. `patience` is for somebody else who is at it already.
+    pub fn checkpoint(&self, patience: Duration) -> Result<()> {
         let free = self.reader(1 - self.active);
         end(free, &self.path)?;
-        let done = free.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match done {
-            // Somebody else does it.
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
-            other => other.map_err(|e| failed("checkpoint", &self.path, &e)),
+        let begun = Instant::now();
+        loop {
+            let busy = free.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(0));
+            if busy.map_err(|e| failed("checkpoint", &self.path, &e))? == 0 || begun.elapsed() >= patience {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
 
