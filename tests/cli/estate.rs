@@ -120,7 +120,6 @@ pub struct Shop {
     connection: rusqlite::Connection,
     path: PathBuf,
     writer: Writer,
-    pub node: Node,
     pages: Vec<Vec<u8>>,
     space: Option<SpaceId>,
 }
@@ -129,8 +128,8 @@ impl Shop {
     pub fn open(estate: &Estate, name: &str) -> Shop {
         let path = estate.path(name);
         let connection = rusqlite::Connection::open(&path).unwrap();
-        let (node, writer) = estate.writer(name);
-        Shop { connection, path, writer, node, pages: Vec::new(), space: None }
+        let (_, writer) = estate.writer(name);
+        Shop { connection, path, writer, pages: Vec::new(), space: None }
     }
 
     /// Runs a transaction and archives it.

@@ -87,7 +87,7 @@ fn damage_shows_at_its_place_in_the_listing() {
     let (storage, archive) = memory_archive(&clock);
     let node = archive.create_node("n", Origin::Empty).unwrap();
     (0..3).for_each(|_| drop(history(&node, &clock, 20, |_| true)));
-    let path = storage.files().into_keys().filter(|p| p.ends_with(".seg")).nth(1).unwrap();
+    let path = storage.files().into_keys().filter(|p| p.contains("/wal/")).nth(1).unwrap();
     let mut bytes = storage.files()[&path].clone();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

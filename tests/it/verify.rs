@@ -41,6 +41,11 @@ fn estate() -> MemStorage {
     storage.fork()
 }
 
+/// Files of a kind, in order.
+fn paths(storage: &MemStorage, kind: &str) -> Vec<String> {
+    storage.files().into_keys().filter(|p| p.rsplit_once('.').is_some_and(|(_, k)| k == kind)).collect()
+}
+
 fn verify(storage: &MemStorage) -> rewound::Result<VerifyReport> {
     let options = archive_options(&TestClock::new(), 9);
     let archive = Archive::open_in(Arc::new(storage.clone()), key(), options)?;
@@ -131,19 +136,19 @@ fn goes_on_behind_damage_and_finds_all_of_it() {
 fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
     let storage = estate();
     let files = storage.files();
-    let segments: Vec<&String> = files.keys().filter(|p| p.ends_with(".seg")).collect();
+    let segments = paths(&storage, "seg");
     let copy = storage.fork();
-    rewound::storage::Storage::remove(&copy, segments[2]).unwrap();
+    rewound::storage::Storage::remove(&copy, &segments[2]).unwrap();
     assert!(checksums(&copy).is_intact(), "a missing file needs the key");
     let report = verify(&copy).unwrap();
     assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
 
     let copy = storage.fork();
-    copy.set_file(segments[1], files[segments[3]].clone());
+    copy.set_file(&segments[1], files[&segments[3]].clone());
     assert!(!verify(&copy).unwrap().is_intact());
 
     let copy = storage.fork();
-    let part = files.keys().find(|p| p.ends_with(".part")).unwrap();
+    let part = &paths(&storage, "part")[0];
     rewound::storage::Storage::remove(&copy, part).unwrap();
     assert!(!verify(&copy).unwrap().is_intact());
 }
@@ -151,7 +156,7 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
 #[test]
 fn a_torn_tail_is_no_damage() {
     let storage = estate();
-    let newest = storage.files().into_keys().filter(|p| p.ends_with(".seg")).next_back().unwrap();
+    let newest = paths(&storage, "seg").pop().unwrap();
     let mut bytes = storage.files()[&newest].clone();
     while bytes.last() == Some(&0) {
         bytes.pop();

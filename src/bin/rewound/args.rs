@@ -27,6 +27,7 @@ pub struct Cli {
 }
 
 /// What every command takes.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// The archive

@@ -24,9 +24,8 @@ use failure::Failure;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads us has enough: `rewound log | head` is no failure.
-        Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        // Whoever reads us may have enough: `rewound log | head` is no failure.
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
             ExitCode::from(failure.code())

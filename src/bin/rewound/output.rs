@@ -1,4 +1,4 @@
-//! Standard output: text with styles that NO_COLOR and pipes take away, or JSON.
+//! Standard output: text with styles that `NO_COLOR` and pipes take away, or JSON.
 
 use std::io::Write;
 

@@ -61,10 +61,6 @@ impl Session {
         Ok(Archive::open_in(storage(path), keys::existing(&self.global)?, options())?)
     }
 
-    pub fn create(&self, path: &Path, keys: impl Into<Keyring>) -> Result<Archive> {
-        Ok(Archive::create_in(storage(path), keys, options())?)
-    }
-
     /// The node that was named, or the only one there is.
     pub fn node(&self) -> Result<Node> {
         let archive = self.archive()?;
@@ -113,6 +109,11 @@ impl Session {
     pub fn describe(&self, at: &Resolved) -> String {
         format!("LSN {} of {}", at.lsn, self.zone.show(at.timestamp))
     }
+}
+
+/// Creates an archive.
+pub fn create(path: &Path, keys: Keyring) -> Result<Archive> {
+    Ok(Archive::create_in(storage(path), keys, options())?)
 }
 
 fn storage(path: &Path) -> Arc<FsStorage> {

@@ -1,5 +1,6 @@
 //! Numbers for people: thousands, bytes, lengths of time.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 /// A number with its thousands apart.
@@ -13,6 +14,14 @@ pub fn thousands(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// Bytes as hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }
 
 /// `1 page`, `2 pages`.

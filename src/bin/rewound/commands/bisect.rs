@@ -152,7 +152,7 @@ fn answer(database: &Path, sql: &str) -> rusqlite::Result<Answer> {
                 ValueRef::Integer(i) => text.push_str(&i.to_string()),
                 ValueRef::Real(r) => text.push_str(&r.to_string()),
                 ValueRef::Text(t) => text.push_str(&String::from_utf8_lossy(t)),
-                ValueRef::Blob(b) => b.iter().for_each(|byte| text.push_str(&format!("{byte:02x}"))),
+                ValueRef::Blob(b) => text.push_str(&units::hex(b)),
             }
         }
         if text.len() > MAX_ANSWER {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::failure::Result;
 use crate::keys;
 use crate::output::{GOOD, json, stdout};
-use crate::session::Session;
+use crate::session::{Session, create};
 
 #[derive(Serialize)]
 struct Created {
@@ -26,7 +26,7 @@ pub fn init(session: &Session, path: &Path, recovery: Option<&Path>) -> Result {
         keys = keys.with(recovery);
     }
     let recipients: Vec<String> = keys.recipients().map(|r| r.to_string()).collect();
-    let archive = session.create(path, keys)?;
+    let archive = create(path, keys)?;
     if session.global.json {
         let (archive, path) = (archive.id().to_string(), path.display().to_string());
         return json(&Created { archive, path, recipients });

@@ -95,14 +95,10 @@ fn line(commit: CommitInfo) -> Line {
         records: commit.records,
         spaces: commit.spaces.iter().map(|s| s.get()).collect(),
         restore_points: commit.restore_points,
-        mark: commit.mark.as_deref().map(hex),
-        global_transaction: commit.global_transaction.as_deref().map(hex),
+        mark: commit.mark.as_deref().map(units::hex),
+        global_transaction: commit.global_transaction.as_deref().map(units::hex),
         annotations: commit.annotations.into_iter().map(|(key, text)| Annotation { key, text }).collect(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn print(session: &Session, out: &mut impl Write, commit: &CommitInfo) -> Result {

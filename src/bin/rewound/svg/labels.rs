@@ -59,7 +59,7 @@ mod tests {
             let Some(row) = row else { continue };
             for (j, ((other, _), deeper)) in places.iter().zip(&rows).enumerate() {
                 let Some(deeper) = deeper else { continue };
-                let within = *other >= *x && *other <= x + 3.0 + width(label);
+                let within = *other > *x && *other <= x + 3.0 + width(label);
                 assert!(i == j || !within || deeper < row, "{i} {j}");
             }
         }

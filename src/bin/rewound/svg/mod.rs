@@ -123,10 +123,10 @@ impl Picture<'_> {
     fn panel(&mut self, name: &str, class: &str, values: &[f64], height: f64, show: &dyn Fn(f64) -> String) {
         let top = ceiling(values.iter().copied().fold(0.0, f64::max));
         let (y, base) = (self.y, self.y + height);
-        for (share, at) in [(1.0, y), (0.5, y + height / 2.0), (0.0, base)] {
+        for (value, at) in [(Some(top), y), (None, y + height / 2.0), (Some(0.0), base)] {
             self.line("grid", (LEFT, at), (RIGHT, at));
-            if share != 0.5 {
-                self.text("dim end", LEFT - 8.0, at + 4.0, &show(top * share));
+            if let Some(value) = value {
+                self.text("dim end", LEFT - 8.0, at + 4.0, &show(value));
             }
         }
         self.text("", 16.0, y + height / 2.0 - 2.0, name);
