@@ -57,6 +57,10 @@
 //! | see what happened | [`Node::commits`], [`Node::activity`], [`Node::diff`], [`Node::bisect`] |
 //! | name a commit afterwards | [`Node::add_restore_point`] |
 //! | prove that all is whole | [`Archive::verify`]; without a key [`verify_checksums`] |
+//! | keep history for so long and no longer | [`Archive::administrator`], [`Policy`], [`Administrator::sweep`] once a day |
+//! | protect it from deletion | [`Administrator::lock`], [`Administrator::hold`] |
+//! | restore in somebody's name | [`Archive::restorer`] |
+//! | see who did what, and prove it | [`Archive::audit`], [`Archive::verify_audit`], [`Archive::attestation`] |
 //! | log what only the engine can replay | [`Batch::log_record`], [`Redo`] |
 //!
 //! # Guarantees
@@ -65,7 +69,8 @@
 //! - A restore gives exactly the commit that its target names, or an error; never silently an earlier state.
 //! - Every restored page is compared with the CRC-32 of the image that the engine handed in.
 //! - Everything stored is encrypted and authenticated with AES-256-GCM; that cannot be turned off.
-//! - No call overwrites or changes what was written.
+//! - No call overwrites or changes what was written, and nothing is removed but by a retention policy, after a grace period.
+//! - What is restored, changed or removed is on record in a hash-chained, authenticated trail.
 //!
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 

@@ -308,19 +308,17 @@ impl<'a> Timeline<'a> {
         let mut now: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
         let newest = self.snapshots().max_by_key(|l| l.to);
         for (i, (span, snapshot)) in spans.iter().enumerate() {
-            if span.base == span.from {
+            let at = span.from;
+            if now.get(i).is_none_or(|s| s.base == at) {
                 continue;
             }
-            let before = self.bytes(&now);
+            // Whatever comes later can stand on it too.
             let mut then = now.clone();
-            if let Some(span) = then.get_mut(i) {
-                span.base = span.from;
-            }
-            let after = self.bytes(&then);
-            let frees = before.saturating_sub(after);
+            then.iter_mut().skip(i).filter(|s| s.base < at).for_each(|s| s.base = at);
+            let frees = self.bytes(&now).saturating_sub(self.bytes(&then));
             let costs = snapshot.or(newest).map_or(0, |l| l.bytes);
             if frees > 0 && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent) {
-                plan.build.push(BuildFirst { position: span.from, frees: Some(frees) });
+                plan.build.push(BuildFirst { position: at, frees: Some(frees) });
                 now = then;
             }
         }

@@ -1,6 +1,7 @@
 //! Retention, end to end: what is promised stays, what is not goes, and nobody does away with either unseen.
 
 mod audit;
+mod cuts;
 mod ransomware;
 mod rules;
 mod soak;
