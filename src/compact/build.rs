@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::NodeContext;
+use super::reuse::{OldBlock, Since};
 use crate::delta::{Decoder, Encoder};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
-use crate::layer::{BlockBuffers, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::layer::{BlockBuffers, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
 use crate::options::CompactOptions;
 use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
 use crate::sealed::ArchiveKeys;
@@ -155,12 +156,13 @@ fn regions(
     regions.into_values().collect()
 }
 
-/// Runs `emit` for every unit of every region, on all workers; gives the parts in order, each read back.
+/// Takes over the blocks that `clean` finds in each region and runs `emit` for all other pages of its units, on all workers; gives the parts in order, each read back.
 fn build_regions(
     layer: &LayerWriter<'_>,
     parts: &Parts,
     options: &CompactOptions,
     regions: Vec<Region>,
+    clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
     emit: &(dyn Fn(&mut Rebuilder<'_>, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
@@ -169,12 +171,26 @@ fn build_regions(
         let pages = region.state.pages();
         let (id, size) = (region.space, region.state.page_size);
         let mut parter = Parter::new(layer, id, size, region.first, options.part_bytes);
+        let mut clean = clean(&region)?.into_iter().peekable();
+        let (mut buffers, mut copied) = (BlockBuffers::default(), CopiedBlock::default());
+        // Where the pages begin that were not looked at yet: a block may reach beyond its unit.
+        let mut next = region.first;
         for unit in region.units.iter().flat_map(|(first, last)| *first..=*last) {
-            let first = (unit * per_unit).max(region.first);
+            next = next.max(unit * per_unit);
             let end = ((unit + 1) * per_unit).min(pages).min(region.last.saturating_add(1));
-            if first < end {
-                let unit = Unit { space: id, page_size: size, first, count: end - first };
-                emit(rebuilder, &region, unit, &mut parter)?;
+            while next < end {
+                while clean.next_if(|old| old.block.first < next).is_some() {}
+                let block = clean.next_if(|old| old.block.first == next);
+                if let Some(OldBlock { part, block }) = block {
+                    part.copy(&block, &mut buffers, &mut copied)?;
+                    parter.part(block.first)?.copy(&copied)?;
+                    next = block.last + 1;
+                } else {
+                    let stop = clean.peek().map_or(end, |old| old.block.first.min(end));
+                    let unit = Unit { space: id, page_size: size, first: next, count: stop - next };
+                    emit(rebuilder, &region, unit, &mut parter)?;
+                    next = stop;
+                }
             }
         }
         let done = parter.finish(region.last)?;
@@ -239,7 +255,8 @@ pub(super) fn snapshot_parts(
         found.retain(|r| !kept_ranges.contains(&(r.first, r.last)));
         all.extend(found);
     }
-    let new = build_regions(layer, parts, options, all, &|rebuilder, _, unit, parter| {
+    let clean = |region: &Region| since.clean_blocks(region.space, &region.state, (region.first, region.last));
+    let new = build_regions(layer, parts, options, all, &clean, &|rebuilder, _, unit, parter| {
         rebuilder.begin(unit);
         rebuilder.apply(sources)?;
         rebuilder.verify()?;
@@ -272,39 +289,6 @@ fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit
         .collect()
 }
 
-struct Since<'a> {
-    sources: &'a Sources,
-    parts: &'a Parts,
-}
-
-impl Since<'_> {
-    /// Whether nothing after the last snapshot changed a page of this part.
-    fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
-        let size = u64::from(state.page_size.get());
-        let end = part.last.saturating_add(1).saturating_mul(size);
-        let lowest =
-            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
-        if lowest.into_iter().any(|l| *l < end) {
-            return Ok(false);
-        }
-        for other in self.sources.deltas.iter().flat_map(|d| &d.parts) {
-            if other.space == id
-                && other.first <= part.last
-                && other.last >= part.first
-                && !self.parts.get(other)?.blocks(part.first, part.last).is_empty()
-            {
-                return Ok(false);
-            }
-        }
-        let mut touched = false;
-        self.sources.tail.visit(id, (part.first, part.last), &mut |_, _| {
-            touched = true;
-            Ok(())
-        })?;
-        Ok(!touched)
-    }
-}
-
 /// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
 pub(super) fn delta_parts(
     layer: &LayerWriter<'_>,
@@ -319,7 +303,7 @@ pub(super) fn delta_parts(
         let units = content_units(parts, since, *id, state, per_unit)?;
         all.extend(regions(*id, state, &units, per_unit, stride_units(state, options), &[]));
     }
-    build_regions(layer, parts, options, all, &|rebuilder, _, unit, parter| {
+    build_regions(layer, parts, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, unit, parter| {
         rebuilder.begin(unit);
         rebuilder.apply(before)?;
         let (images, pages) = rebuilder.result();

@@ -6,6 +6,7 @@
 
 mod build;
 mod maintain;
+mod reuse;
 
 pub(crate) use build::{copy_parts, read_back};
 pub use maintain::MaintainReport;

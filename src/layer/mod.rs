@@ -9,7 +9,7 @@ mod part;
 mod reader;
 
 pub(crate) use part::{LayerWriter, PartWriter};
-pub(crate) use reader::{BlockBuffers, LayerReader, PageEntry, PartReader};
+pub(crate) use reader::{BlockBuffers, CopiedBlock, LayerReader, PageEntry, PartReader};
 
 use crate::types::{FileId, NodeId};
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::reader::CopiedBlock;
 use super::{layer_dir, layer_path, part_dir, part_path};
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
@@ -142,6 +143,18 @@ impl PartWriter<'_> {
     pub fn patch(&mut self, page: u64, crc: u32, patch: &[u8]) -> Result<()> {
         self.block.patch(page, crc, patch);
         self.filled()
+    }
+
+    /// Adds a block of another part as it is: its pages are the same here. They must be full images, after every page so far.
+    pub fn copy(&mut self, block: &CopiedBlock) -> Result<()> {
+        self.end_block()?;
+        let (first, last) = (block.first, block.last);
+        self.data += block.entries * self.seal.page_size.bytes() as u64;
+        self.seal.entries += block.entries;
+        let spec = FrameSpec::plain(FrameKind::Block, first, last);
+        let (offset, length) = self.writer.frame(spec, &block.plaintext)?;
+        self.seal.blocks.push(BlockIndex { first, last, offset, length });
+        Ok(())
     }
 
     /// Bytes of pages and patches so far.

@@ -62,6 +62,16 @@ pub(crate) enum PageEntry<'a> {
     Patch(&'a [u8]),
 }
 
+/// A block as it is, for another part.
+#[derive(Debug, Default)]
+pub(crate) struct CopiedBlock {
+    pub first: u64,
+    pub last: u64,
+    pub entries: u64,
+    /// What was sealed, authenticated.
+    pub plaintext: Vec<u8>,
+}
+
 /// Buffers that reading blocks reuses.
 #[derive(Debug, Default)]
 pub(crate) struct BlockBuffers {
@@ -99,6 +109,27 @@ impl PartReader {
         blocks.get(start..end.max(start)).unwrap_or_default()
     }
 
+    /// Reads a block as it is.
+    pub fn copy(&self, block: &BlockIndex, buffers: &mut BlockBuffers, out: &mut CopiedBlock) -> Result<u64> {
+        let (plaintext, decoded) = self.block(block, &mut buffers.frame)?;
+        (out.first, out.last, out.entries) = (block.first, block.last, decoded.entries.len() as u64);
+        out.plaintext.clear();
+        out.plaintext.extend_from_slice(plaintext);
+        Ok(u64::from(block.length))
+    }
+
+    fn block<'b>(&self, block: &BlockIndex, frame: &'b mut Vec<u8>) -> Result<(&'b [u8], Block<'b>)> {
+        let path = self.file.path();
+        let (header, plaintext) = self.file.frame(block.offset, Some(block.length as usize), frame)?;
+        if header.kind != FrameKind::Block || (header.first, header.last) != (block.first, block.last) {
+            let expected = format_args!("the block of pages {} to {}", block.first, block.last);
+            let found = format_args!("{:?} of {} to {}", header.kind, header.first, header.last);
+            return Err(Error::damage(DamageKind::Chain, path, block.offset, "block", expected, found));
+        }
+        let decoded = Block::decode(plaintext, header.first, header.last).map_err(|e| e.at(path, block.offset))?;
+        Ok((plaintext, decoded))
+    }
+
     /// Gives every page of a block that lies between `first` and `last` to `visit`, with its number and CRC-32. Gives the bytes read.
     pub fn visit(
         &self,
@@ -110,13 +141,7 @@ impl PartReader {
     ) -> Result<u64> {
         let path = self.file.path();
         let (first, last) = (first.max(self.first), last.min(self.last));
-        let (header, plaintext) = self.file.frame(block.offset, Some(block.length as usize), &mut buffers.frame)?;
-        if header.kind != FrameKind::Block || (header.first, header.last) != (block.first, block.last) {
-            let expected = format_args!("the block of pages {} to {}", block.first, block.last);
-            let found = format_args!("{:?} of {} to {}", header.kind, header.first, header.last);
-            return Err(Error::damage(DamageKind::Chain, path, block.offset, "block", expected, found));
-        }
-        let decoded = Block::decode(plaintext, header.first, header.last).map_err(|e| e.at(path, block.offset))?;
+        let (_, decoded) = self.block(block, &mut buffers.frame)?;
         let size = self.seal.page_size.bytes();
         let images_len = decoded.full.saturating_mul(size);
         if images_len > MAX_BLOCK_IMAGES {

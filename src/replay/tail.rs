@@ -197,34 +197,43 @@ impl Tail {
         Ok(())
     }
 
-    /// Ranges of pages that ops of this stretch touch, or that a cut leaves in part, of a space; by units of so many pages.
-    pub fn touched_units(&self, space: SpaceId, page_size: u64, pages_per_unit: u64, add: &mut dyn FnMut(u64, u64)) {
-        let unit = |page: u64| page / pages_per_unit.max(1);
+    /// Ranges of the pages `first` to `last` of a space that ops of this stretch touch: exact where the ops are in memory, and at most too wide where they were
+    /// spilled. Pages that a cut leaves in part are not among them: see [`lowest`](Self::lowest).
+    pub fn touched(&self, space: SpaceId, (first, last): (u64, u64), add: &mut dyn FnMut(u64, u64)) {
+        let (low, high) = (PageId::new(space, first), PageId::new(space, last));
         for run in &self.runs {
             match run {
                 Run::Memory(ops) => {
-                    let mut at = first_of(ops, PageId::new(space, 0));
-                    while let Some(r) = ops.refs.get(at).filter(|r| r.page.space == space) {
-                        let u = unit(r.page.page);
-                        add(u, u);
-                        let next = (u + 1).saturating_mul(pages_per_unit.max(1));
-                        at += ops
-                            .refs
-                            .get(at..)
-                            .unwrap_or_default()
-                            .partition_point(|r| r.page.space == space && r.page.page < next);
+                    let mut before = None;
+                    let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
+                    for r in from.iter().take_while(|r| r.page <= high) {
+                        if before.replace(r.page.page) != Some(r.page.page) {
+                            add(r.page.page, r.page.page);
+                        }
                     }
                 }
                 Run::Disk(run) => {
-                    for f in run.frames.iter().filter(|f| f.first.space <= space && f.last.space >= space) {
+                    for f in run.frames.iter().filter(|f| f.first <= high && f.last >= low) {
                         // A frame that spans spaces is taken to span all of this one that it may.
-                        let first = if f.first.space == space { unit(f.first.page) } else { 0 };
-                        let last = if f.last.space == space { unit(f.last.page) } else { u64::MAX };
+                        let first = if f.first.space == space { f.first.page.max(first) } else { first };
+                        let last = if f.last.space == space { f.last.page.min(last) } else { last };
                         add(first, last);
                     }
                 }
             }
         }
+    }
+
+    /// Units of so many pages that ops of this stretch touch, or that a cut leaves in part, of a space.
+    pub fn touched_units(&self, space: SpaceId, page_size: u64, pages_per_unit: u64, add: &mut dyn FnMut(u64, u64)) {
+        let unit = |page: u64| page / pages_per_unit.max(1);
+        let mut before = None;
+        self.touched(space, (0, u64::MAX), &mut |first, last| {
+            let units = (unit(first), unit(last));
+            if before.replace(units) != Some(units) {
+                add(units.0, units.1);
+            }
+        });
         for (_, length) in self.cuts.get(&space).into_iter().flatten() {
             if !length.is_multiple_of(page_size) {
                 let u = unit(length / page_size);

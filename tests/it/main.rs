@@ -20,4 +20,5 @@ mod ledger;
 mod logical;
 mod model;
 mod restore_targets;
+mod snapshots;
 mod support;

@@ -1,0 +1,105 @@
+//! What a new snapshot takes over from the last one: whole parts that nothing touched, by reference, and blocks, as they are.
+//!
+//! A block is taken over without being decompressed: its bytes were authenticated when they were read, and the new part is read back like any other.
+
+use std::sync::Arc;
+
+use crate::delta::Decoder;
+use crate::error::Result;
+use crate::format::part::{BlockIndex, PartRef};
+use crate::format::state::SpaceState;
+use crate::layer::{BlockBuffers, PartReader};
+use crate::replay::{Parts, Sources};
+use crate::types::SpaceId;
+
+/// A block of the last snapshot.
+#[derive(Debug)]
+pub(super) struct OldBlock {
+    pub part: Arc<PartReader>,
+    pub block: BlockIndex,
+}
+
+/// What came after the last snapshot.
+pub(super) struct Since<'a> {
+    pub sources: &'a Sources,
+    pub parts: &'a Parts,
+}
+
+impl Since<'_> {
+    /// Whether nothing after the last snapshot changed a page of this part.
+    pub fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
+        let size = u64::from(state.page_size.get());
+        let end = part.last.saturating_add(1).saturating_mul(size);
+        let lowest =
+            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
+        if lowest.into_iter().any(|l| *l < end) {
+            return Ok(false);
+        }
+        for other in self.sources.deltas.iter().flat_map(|d| &d.parts) {
+            if other.space == id
+                && other.first <= part.last
+                && other.last >= part.first
+                && !self.parts.get(other)?.blocks(part.first, part.last).is_empty()
+            {
+                return Ok(false);
+            }
+        }
+        let mut touched = false;
+        self.sources.tail.visit(id, (part.first, part.last), &mut |_, _| {
+            touched = true;
+            Ok(())
+        })?;
+        Ok(!touched)
+    }
+
+    /// The blocks of the last snapshot within a range of pages that nothing touched, in order.
+    pub fn clean_blocks(&self, id: SpaceId, state: &SpaceState, (first, last): (u64, u64)) -> Result<Vec<OldBlock>> {
+        let size = u64::from(state.page_size.get());
+        let lowest =
+            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
+        // From the lowest cut on nothing is as it was.
+        let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min().unwrap_or_default();
+        let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return Ok(Vec::new()) };
+        // At most as many as a part has pages.
+        let mut touched = vec![false; usize::try_from(last - first + 1).unwrap_or(usize::MAX)];
+        let index = |page: u64| usize::try_from(page.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut mark = |from: u64, to: u64| {
+            if from <= last && to >= first {
+                touched.get_mut(index(from)..=index(to.min(last))).unwrap_or_default().fill(true);
+            }
+        };
+        self.sources.tail.touched(id, (first, last), &mut mark);
+        let (mut buffers, mut decoder) = (BlockBuffers::default(), Decoder::new()?);
+        for part in self.sources.deltas.iter().flat_map(|d| &d.parts) {
+            if part.space == id && part.first <= last && part.last >= first {
+                let reader = self.parts.get(part)?;
+                for block in reader.blocks(first, last) {
+                    reader.visit(block, (first, last), &mut buffers, &mut decoder, &mut |page, _, _| {
+                        mark(page, page);
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        let mut clean = Vec::new();
+        for part in self.sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == id) {
+            // Blocks that reach beyond the rectangle that the part stands for are taken apart.
+            let (first_of, last_of) = (part.first.max(first), part.last.min(last));
+            if first_of > last_of {
+                continue;
+            }
+            let reader = self.parts.get(part)?;
+            if reader.seal().page_size != state.page_size {
+                continue;
+            }
+            for block in reader.blocks(first_of, last_of).iter().filter(|b| b.first >= first_of && b.last <= last_of) {
+                let pages = touched.get(index(block.first)..=index(block.last)).unwrap_or(&[true]);
+                if !pages.contains(&true) {
+                    clean.push(OldBlock { part: Arc::clone(&reader), block: *block });
+                }
+            }
+        }
+        clean.sort_by_key(|c| c.block.first);
+        Ok(clean)
+    }
+}
