@@ -384,7 +384,7 @@ pub enum Error {
     /// The call cannot be served in this state.
     #[error("{0}")]
     Unsupported(String),
-    /// The operation was cancelled by its progress callback.
+    /// The operation was ended early through its [`Cancel`](crate::options::Cancel).
     #[error("cancelled")]
     Cancelled,
 }

@@ -54,6 +54,9 @@
 //! | restore | [`Node::restore`] and a [`Target`], then [`Restore::into_dir`] and its siblings |
 //! | keep restores fast | [`Node::maintain`], from time to time |
 //! | know what can be restored | [`Node::window`], [`Node::resolve`] |
+//! | see what happened | [`Node::commits`], [`Node::activity`], [`Node::diff`], [`Node::bisect`] |
+//! | name a commit afterwards | [`Node::add_restore_point`] |
+//! | prove that all is whole | [`Archive::verify`]; without a key [`verify_checksums`] |
 //! | log what only the engine can replay | [`Batch::log_record`], [`Redo`] |
 //!
 //! # Guarantees
@@ -66,17 +69,20 @@
 //!
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 
+pub mod adapters;
 mod archive;
 #[doc(hidden)]
 pub mod bench_support;
 mod catalog;
 mod compact;
+mod compare;
 pub mod crypto;
 #[doc(hidden)]
 pub mod delta;
 pub mod env;
 pub mod error;
 mod format;
+mod history;
 mod ingest;
 mod layer;
 pub mod options;
@@ -84,21 +90,25 @@ mod replay;
 mod sealed;
 pub mod storage;
 pub mod types;
+mod verify;
 mod wal;
 
-pub use archive::{Archive, Node, Restore};
+pub use archive::{Archive, FileCount, Node, NodeFiles, Restore};
 pub use catalog::{NodeRecord, RestorePointRecord};
 pub use compact::MaintainReport;
+pub use compare::{Bisection, Diff, Probe, SpaceDiff};
 pub use crypto::{KeyFile, KeyProvider, Keyring};
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
 pub use format::state::{ConfigValue, SpaceState};
+pub use history::{Activity, ActivityOptions, Bucket, CommitInfo, Commits, Gap, Remark};
 pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{Memory, PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
 pub use types::{
     Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target, TimelineId, Timestamp,
 };
+pub use verify::{VerifyOptions, VerifyProgress, VerifyReport, VerifyStage, verify_checksums};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

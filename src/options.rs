@@ -1,10 +1,12 @@
 //! Options, each with its default and the reason for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::crypto::Backend;
 use crate::env::{Clock, Rng, SystemClock, SystemRng};
+use crate::error::{Error, Result};
 use crate::format::event::Actor;
 
 /// How an archive is opened or created.
@@ -119,6 +121,62 @@ impl WriterOptions {
     }
 }
 
+/// Ends a long operation from outside: from a signal handler, another thread, a progress callback. The operation returns
+/// [`Error::Cancelled`] within a stretch of pages or a megabyte of log, and leaves nothing behind but what it says it leaves after any error.
+///
+/// Clones are the same switch, and there is no way back: an operation that is to be started again gets a new one.
+///
+/// ```
+/// use rewound::options::Cancel;
+///
+/// let cancel = Cancel::new();
+/// let mut options = rewound::ReplayOptions::default();
+/// options.cancel = cancel.clone();
+/// // node.restore(target).options(options).into_dir(…) in one thread, and in another:
+/// cancel.cancel();
+/// assert!(cancel.is_cancelled());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Not cancelled yet.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// Ends the operations that were given this switch or a clone of it.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// [`Error::Cancelled`] where it was.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+impl From<Arc<AtomicBool>> for Cancel {
+    /// A flag that is there already, such as one that a signal handler sets.
+    fn from(flag: Arc<AtomicBool>) -> Cancel {
+        Cancel(flag)
+    }
+}
+
+impl PartialEq for Cancel {
+    /// Whether both are the same switch.
+    fn eq(&self, other: &Cancel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cancel {}
+
 /// How layers and snapshots are built and states restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -133,6 +191,8 @@ pub struct ReplayOptions {
     pub unit_bytes: usize,
     /// Where temporary files go. Default: the system's directory for them.
     pub temporary_dir: std::path::PathBuf,
+    /// Ends the operation early. Default: a switch that nobody else has.
+    pub cancel: Cancel,
 }
 
 impl ReplayOptions {
@@ -151,6 +211,7 @@ impl Default for ReplayOptions {
             log_memory: 96 << 20,
             unit_bytes: 1 << 20,
             temporary_dir: std::env::temp_dir(),
+            cancel: Cancel::new(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The facade: archives, nodes, restores. Everything a host calls begins here.
 
+mod inspect;
 mod restore;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use inspect::{FileCount, NodeFiles};
 pub use restore::Restore;
 
 use crate::catalog::{Catalog, RestorePointRecord};

@@ -40,6 +40,11 @@ fn path(sequence: u64) -> String {
     format!("{DIR}/{sequence:016x}.checkpoint")
 }
 
+/// Paths of the checkpoints there are, in order.
+pub(crate) fn paths(storage: &dyn Storage) -> Result<Vec<String>> {
+    Ok(list(storage)?.into_iter().map(path).collect())
+}
+
 /// Numbers of the entries that have a checkpoint, in order.
 fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
     let entries = storage.list(DIR).map_err(|e| Error::io("list", DIR, e))?;

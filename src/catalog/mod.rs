@@ -7,7 +7,7 @@
 //! idea one wins and the other looks again. A crash leaves an entry whole or not
 //! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod state;
 
 use std::io::ErrorKind;
@@ -49,7 +49,7 @@ fn group_dir(sequence: u64) -> String {
     format!("{DIR}/{:08x}", sequence / GROUP)
 }
 
-fn entry_path(sequence: u64) -> String {
+pub(crate) fn entry_path(sequence: u64) -> String {
     format!("{}/{sequence:016x}.entry", group_dir(sequence))
 }
 
@@ -59,7 +59,7 @@ fn number(name: &str, digits: usize) -> Option<u64> {
 }
 
 /// The number of the newest entry; `None` where there is no catalog.
-fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
+pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
     groups.sort_unstable();
@@ -75,7 +75,7 @@ fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
 }
 
 /// SHA-256 of an entry's file, as the next entry holds it.
-fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
+pub(crate) fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
     let path = entry_path(sequence);
     let file = storage.open(&path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => {

@@ -166,7 +166,7 @@ fn build_regions(
     emit: &(dyn Fn(&mut Rebuilder<'_>, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
-    run_units(parts, options.replay.threads, regions.into_iter(), &|rebuilder, region| {
+    run_units(parts, &options.replay, regions.into_iter(), &|rebuilder, region| {
         let per_unit = pages_per_unit(&region.state, options.replay.unit_bytes);
         let pages = region.state.pages();
         let (id, size) = (region.space, region.state.page_size);

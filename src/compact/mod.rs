@@ -47,6 +47,21 @@ impl NodeContext {
         self.log.timeline
     }
 
+    /// The same node once more, for a plan of its own that may do without some layers.
+    pub fn copy(&self) -> NodeContext {
+        NodeContext {
+            storage: Arc::clone(&self.storage),
+            keys: Arc::clone(&self.keys),
+            catalog: Arc::clone(&self.catalog),
+            clock: Arc::clone(&self.clock),
+            actor: self.actor.clone(),
+            node: self.node,
+            record: self.record.clone(),
+            log: self.log.clone(),
+            damaged: Vec::new(),
+        }
+    }
+
     pub fn parts(&self) -> Parts {
         Parts::new(Arc::clone(&self.storage), Arc::clone(&self.keys), self.node)
     }

@@ -21,6 +21,8 @@
 pub(crate) mod aead;
 pub(crate) mod kdf;
 mod key_file;
+#[cfg(feature = "passphrase")]
+mod passphrase;
 mod provider;
 mod secret;
 
@@ -29,5 +31,7 @@ pub(crate) mod testing;
 
 pub use aead::Backend;
 pub use key_file::KeyFile;
+#[cfg(feature = "passphrase")]
+pub use passphrase::{MIN_PASSPHRASE, Passphrase};
 pub use provider::{KeyProvider, Keyring, MAX_RECIPIENTS, MAX_WRAPPED};
 pub use secret::SecretKey;

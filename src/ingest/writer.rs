@@ -16,7 +16,7 @@ use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::storage::{Storage, create_dir_durable};
-use crate::types::{Epoch, NodeId, Position, SpaceId, Timestamp};
+use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
 
 /// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
@@ -156,6 +156,11 @@ impl Writer {
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
         self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.length))
+    }
+
+    /// Size of the pages of a space, in the newest state.
+    pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
+        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.

@@ -75,10 +75,10 @@ pub(crate) fn content_units(
     Ok(found.into_iter().collect())
 }
 
-/// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first error.
+/// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first error, and when cancelled.
 pub(crate) fn run_units<T: Send>(
     parts: &Parts,
-    threads: usize,
+    options: &ReplayOptions,
     items: impl Iterator<Item = T> + Send,
     work: &(dyn Fn(&mut Rebuilder<'_>, T) -> Result<()> + Sync),
 ) -> Result<()> {
@@ -87,6 +87,7 @@ pub(crate) fn run_units<T: Send>(
     let worker = || -> Result<()> {
         let mut rebuilder = Rebuilder::new(parts)?;
         while !failed.load(Ordering::Relaxed) {
+            options.cancel.check().inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             let next = items.lock().next();
             let Some(item) = next else { break };
             if let Err(e) = work(&mut rebuilder, item) {
@@ -97,7 +98,7 @@ pub(crate) fn run_units<T: Send>(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+        let others: Vec<_> = (1..options.threads.max(1)).map(|_| scope.spawn(worker)).collect();
         let mut result = worker();
         for other in others {
             let joined = other.join().unwrap_or_else(|_| Err(Error::host("a worker panicked")));
@@ -163,7 +164,7 @@ impl RestoreRun<'_> {
             })
         });
         let (sources, sink) = (self.sources, self.sink);
-        run_units(self.parts, self.options.threads, units, &|rebuilder, (space, unit)| {
+        run_units(self.parts, self.options, units, &|rebuilder, (space, unit)| {
             rebuilder.begin(unit);
             rebuilder.apply(sources)?;
             let (p, u) = rebuilder.verify()?;

@@ -16,7 +16,7 @@ mod resolve;
 mod sink;
 mod tail;
 
-pub(crate) use execute::{RestoreRun, content_units, pages_per_unit, run_units};
+pub(crate) use execute::{RestoreRun, RunStats, content_units, pages_per_unit, run_units};
 pub(crate) use files::{DeltaDir, NewDir, NewFiles};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
@@ -24,6 +24,6 @@ pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
 pub(crate) use redo::replay_records;
 pub use redo::{Redo, RedoRecord};
 pub use resolve::{Resolved, Window};
-pub(crate) use resolve::{log_end, resolve, window};
+pub(crate) use resolve::{log_end, readable_end, resolve, window};
 pub use sink::{Memory, PageSink, Progress, RestoreReport};
 pub(crate) use tail::{Tail, collect};

@@ -53,7 +53,7 @@ pub(crate) fn log_end(log: &Log, record: &NodeRecord) -> Result<LogEnd> {
 }
 
 /// Where the log can be read to, and what is wrong with it beyond that.
-fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Option<Error>)> {
+pub(crate) fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Option<Error>)> {
     match newest_commit(log) {
         Ok(end) => Ok((end, log.check_end(end.position, record.durable_end()).err())),
         Err(damage) if damage.is_damage() => {

@@ -138,6 +138,7 @@ pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &Repla
     let mut decoder = Decoder::new()?;
     let mut number = 0;
     log.visit(from, to, &mut |path, visit| {
+        options.cancel.check()?;
         let (commit_ops, offset) = match &visit {
             Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
             Visit::Tick => return Ok(()),

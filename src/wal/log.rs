@@ -64,26 +64,40 @@ impl Log {
         Ok(groups)
     }
 
+    /// Every segment, in order, with the length of its file.
+    pub fn all(&self) -> Result<Vec<(SegmentRef, u64)>> {
+        let mut all = Vec::new();
+        for group in self.groups()? {
+            all.extend(self.group_with_lengths(group)?);
+        }
+        Ok(all)
+    }
+
     /// The segments of one group, in order.
     fn group(&self, group: u64) -> Result<Vec<SegmentRef>> {
+        Ok(self.group_with_lengths(group)?.into_iter().map(|(segment, _)| segment).collect())
+    }
+
+    fn group_with_lengths(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
         let dir = group_dir(self.node, self.timeline, group * GROUP);
         let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
-        let mut segments: Vec<SegmentRef> = entries
+        let mut segments: Vec<(SegmentRef, u64)> = entries
             .iter()
             .filter_map(|entry| {
                 let (sequence, from) = entry.name.strip_suffix(".seg")?.split_once('-')?;
                 let (sequence, from) = (hex(sequence, 16)?, hex(from, 16)?);
-                (sequence / GROUP == group).then(|| SegmentRef {
+                let segment = || SegmentRef {
                     timeline: self.timeline,
                     sequence,
                     from: Position::new(from),
                     path: format!("{dir}/{}", entry.name),
-                })
+                };
+                (sequence / GROUP == group).then(|| (segment(), entry.len))
             })
             .collect();
         segments.sort_unstable();
         if let Some(pair) = segments.windows(2).find_map(|w| match w {
-            [a, b] if a.sequence == b.sequence => Some((a, b)),
+            [(a, _), (b, _)] if a.sequence == b.sequence => Some((a, b)),
             _ => None,
         }) {
             let (a, b) = pair;

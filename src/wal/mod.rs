@@ -15,4 +15,4 @@ mod scan;
 
 pub(crate) use active::{ActiveSegment, SegmentStart};
 pub(crate) use log::{Log, SegmentRef};
-pub(crate) use scan::{SegmentReader, Visit, fold_op, fold_ops, plain};
+pub(crate) use scan::{SegmentReader, Visit, durable_frame_beyond, fold_op, fold_ops, markers, plain};

@@ -13,7 +13,7 @@ use crate::format::record::{Blob, Commits, Op};
 use crate::format::segment::{PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::{Effect, NodeState};
 use crate::sealed::{FrameStream, SealedFile, Step, decode_cbor};
-use crate::storage::read_range;
+use crate::storage::{ReadFile, read_range};
 use crate::types::{Lsn, Position, Timestamp};
 
 /// Bytes looked at in one go for frames beyond a tail that cannot be read.
@@ -280,7 +280,7 @@ impl SegmentReader {
     /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, a writer is
     /// at work and the frame came after it was looked for; an error, it is damaged. `looked`: where this was asked last.
     fn came_meanwhile(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
-        if !self.durable_frame_beyond(offset, index)? {
+        if !durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)? {
             return Ok(false);
         }
         let again = looked.replace(offset) == Some(offset);
@@ -323,43 +323,41 @@ impl SegmentReader {
         }
         Ok(())
     }
-
-    /// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
-    /// then its loss is damage; else it is a torn tail.
-    fn durable_frame_beyond(&self, offset: u64, index: u32) -> Result<bool> {
-        let (file, path) = (self.file.file().as_ref(), self.file.path());
-        let mut budget = CRC_BUDGET;
-        let mut at = offset.saturating_add(1);
-        while at < self.end {
-            let len = usize::try_from(self.end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
-            let window = read_range(file, path, at, len)?;
-            let mut from = 0;
-            while let Some(found) = window.get(from..).and_then(|rest| find(rest, MARKER)) {
-                from += found + 1;
-                let start = at + (from - 1) as u64;
-                let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
-                if header.durable <= index || header.index <= index {
-                    continue;
-                }
-                let body = read_range(file, path, start + HEADER_LEN as u64, header.len as usize)?;
-                if body.len() == header.len as usize && header.check_crc(&body).is_ok() {
-                    return Ok(true);
-                }
-                // No torn tail is made of that much that looks like frames: whatever it is, it is no end to cut silently.
-                budget = budget.saturating_sub(u64::from(header.len));
-                if budget == 0 {
-                    return Ok(true);
-                }
-            }
-            // A marker may lie across two windows.
-            at += (window.len().saturating_sub(MARKER.len() - 1)).max(1) as u64;
-        }
-        Ok(false)
-    }
 }
 
-fn find(haystack: &[u8], needle: [u8; 4]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle.as_slice())
+/// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
+/// then its loss is damage; else it is a torn tail. `end`: where the frames of the file end at the latest.
+pub(crate) fn durable_frame_beyond(file: &dyn ReadFile, path: &str, end: u64, offset: u64, index: u32) -> Result<bool> {
+    let mut budget = CRC_BUDGET;
+    let mut at = offset.saturating_add(1);
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
+        let window = read_range(file, path, at, len)?;
+        for i in markers(&window) {
+            let start = at + i as u64;
+            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
+            if header.durable <= index || header.index <= index {
+                continue;
+            }
+            let body = read_range(file, path, start + HEADER_LEN as u64, header.len as usize)?;
+            if body.len() == header.len as usize && header.check_crc(&body).is_ok() {
+                return Ok(true);
+            }
+            // No torn tail is made of that much that looks like frames: whatever it is, it is no end to cut silently.
+            budget = budget.saturating_sub(u64::from(header.len));
+            if budget == 0 {
+                return Ok(true);
+            }
+        }
+        // A marker may lie across two windows.
+        at += (window.len().saturating_sub(MARKER.len() - 1)).max(1) as u64;
+    }
+    Ok(false)
+}
+
+/// Where in some bytes frames may begin.
+pub(crate) fn markers(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    bytes.windows(MARKER.len()).enumerate().filter(|(_, w)| *w == MARKER.as_slice()).map(|(i, _)| i)
 }
 
 /// Applies the ops of a commit to the state beside the pages; does not advance it.

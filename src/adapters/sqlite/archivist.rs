@@ -1,0 +1,117 @@
+//! The archive's side of a watcher: one writer, one space, transactions in, commits out.
+//!
+//! Reads pages from the log and the database file as it is told to; knows nothing of pins. A failure leaves the writer
+//! unusable by design: it is dropped and opened again, which recovers what is durable.
+
+use std::collections::HashMap;
+
+use super::error::{Error, Result};
+use super::files::DatabaseFile;
+use super::format::DatabaseHeader;
+use super::log::{Log, Place, Transaction};
+use super::mark::mark;
+use crate::archive::Node;
+use crate::ingest::{Batch, Writer};
+use crate::options::WriterOptions;
+use crate::types::{Commit, Durability, PageId, PageSize, SpaceId};
+
+/// The archive, open for one database.
+#[derive(Debug)]
+pub(super) struct Archivist {
+    pub writer: Writer,
+    /// `None` before the first commit.
+    pub space: Option<SpaceId>,
+    /// Scratch: the image that a page had before.
+    previous: Vec<u8>,
+}
+
+/// The database as the archive's newest commit has it, and where images from before are to be found. All pages that were archived since
+/// the writer was opened and are not in the database file yet have their frame here.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Where the newest commit ends in the log.
+    pub place: Place,
+    /// Length of the database in pages.
+    pub length: u32,
+    /// Which frame of the log's generation holds each page, from 1.
+    pub frames: HashMap<u32, u32>,
+}
+
+/// What was learned from a transaction beside its pages.
+#[derive(Debug)]
+pub(super) struct Archived {
+    pub commit: Commit,
+    pub pages: u64,
+    /// The database's header, where the transaction wrote it.
+    pub header: Option<DatabaseHeader>,
+}
+
+impl Archivist {
+    /// Opens the node's writer and finds the space.
+    pub fn open(node: &Node, space: &str, options: &WriterOptions) -> Result<Archivist> {
+        let writer = node.open_writer_with(options.clone())?;
+        let found = writer.space(space);
+        if found.is_none() && writer.newest().get() > 0 {
+            return Err(Error::WrongNode {
+                node: node.name().to_owned(),
+                reason: format!(
+                    "it holds commits, and none of {space:?}: make a node for this database, or name the space that it had (WatchOptions::space)"
+                ),
+            });
+        }
+        Ok(Archivist { writer, space: found, previous: Vec::new() })
+    }
+
+    /// Adds the mark of the commit that is about to be made. There is no other writer, so its number is known.
+    pub fn mark(&self, batch: &mut Batch, place: Place) -> Result<[u8; 20]> {
+        let bytes = mark(self.writer.newest().next_lsn(), place);
+        batch.mark(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// Archives one transaction, not durably yet, and moves on.
+    pub fn archive(
+        &mut self,
+        log: &mut Log,
+        file: &DatabaseFile,
+        progress: &mut Progress,
+        transaction: Transaction,
+        page_size: PageSize,
+    ) -> Result<Archived> {
+        let space = self.space.ok_or_else(|| crate::Error::Unsupported("no space yet".into()))?;
+        let mut batch = self.writer.batch();
+        // Growth comes with the pages that are written, but for pages at the end that are not: SQLite does not write unused ones.
+        let implied = transaction.length > progress.length && transaction.pages.contains_key(&transaction.length);
+        if transaction.length != progress.length && !implied {
+            batch.set_length(space, u64::from(transaction.length) * u64::from(page_size.get()))?;
+        }
+        let mut pages = 0;
+        let mut header = None;
+        // Pages beyond the end were written and cut off within the transaction.
+        for (&page, &frame) in transaction.pages.range(..=transaction.length) {
+            let has_previous = page <= progress.length;
+            if has_previous {
+                match progress.frames.get(&page) {
+                    Some(frame) => log.previous(*frame, page, &mut self.previous)?,
+                    None => {
+                        self.previous.resize(page_size.bytes(), 0);
+                        file.read(u64::from(page - 1) * u64::from(page_size.get()), &mut self.previous)?;
+                    }
+                }
+            }
+            let image = log.image(frame, page)?;
+            let previous = has_previous.then_some(self.previous.as_slice());
+            batch.write_page(PageId::new(space, u64::from(page - 1)), image, previous)?;
+            pages += 1;
+            if page == 1 {
+                header = DatabaseHeader::decode(image);
+            }
+        }
+        self.mark(&mut batch, transaction.end)?;
+        let commit = batch.commit(Durability::Buffered)?;
+        progress.place = transaction.end;
+        progress.length = transaction.length;
+        progress.frames.extend(transaction.pages);
+        Ok(Archived { commit, pages, header })
+    }
+}

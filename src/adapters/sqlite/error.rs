@@ -1,0 +1,95 @@
+//! What can go wrong between a SQLite database and its archive.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The result of everything in this adapter that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a database cannot be watched.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no database at this place.
+    #[error("no database at {path}: check the path (the watcher never creates one)")]
+    NoDatabase {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file is not a SQLite database.
+    #[error("{path} is not a SQLite database: {reason}")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database does not use a write-ahead log.
+    #[error(
+        "{path} is not in WAL mode: run `PRAGMA journal_mode=WAL` on it once (SQLite remembers it), or let the watcher do so (WatchOptions::enable_wal)"
+    )]
+    NotWal {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Another watcher protects the database.
+    #[error("{path} is watched already: stop the other watcher first (only one per database at a time)")]
+    AlreadyWatched {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Somebody holds the database for themselves.
+    #[error("{path} is locked: {reason}")]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// By what, as far as that can be told, and what to do.
+        reason: String,
+    },
+    /// The node of the archive belongs to something else.
+    #[error("node {node:?} of the archive does not fit this database: {reason}")]
+    WrongNode {
+        /// The node.
+        node: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The database's files contradict each other, or what was known of them: they were replaced, or written by
+    /// something else than SQLite. The watcher attaches again and compares.
+    #[error("{reason}")]
+    Inconsistent {
+        /// What was found.
+        reason: String,
+    },
+    /// SQLite reported an error.
+    #[error("SQLite, {operation} {path}: {message}")]
+    Sqlite {
+        /// What was tried.
+        operation: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        message: String,
+    },
+    /// An operation on one of the database's files failed.
+    #[error("{operation} {path}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The archive refused or failed.
+    #[error("archive: {0}")]
+    Archive(#[from] crate::Error),
+}
+
+impl Error {
+    pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+        Error::Io { operation, path: path.into(), source: Arc::new(source.into()) }
+    }
+}

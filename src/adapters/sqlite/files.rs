@@ -1,0 +1,175 @@
+//! The files of a database, and how they are held open.
+//!
+//! SQLite guards a database with POSIX locks, and POSIX gives up all locks that a process has on a file as soon as the process closes *any*
+//! descriptor of it. So a descriptor of the database file or of its index, once opened here, is kept for the rest
+//! of the process's life, one for each file: whoever else in the process uses SQLite on it, now or later, keeps its locks.
+//! The log (`-wal`) carries no locks and is not concerned.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::error::{Error, Result};
+use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
+
+/// Device and number of a file.
+type FileKey = (u64, u64);
+
+static KEPT: Mutex<Option<HashMap<FileKey, Arc<File>>>> = Mutex::new(None);
+
+/// Opens a file that SQLite locks, for reading, for the rest of the process's life.
+fn open_kept(path: &Path) -> Result<Arc<File>> {
+    let mut guard = KEPT.lock();
+    let kept = guard.get_or_insert_default();
+    // Looked up by name first: opening what is open already would mean closing it again.
+    let there = std::fs::metadata(path).map_err(|e| Error::io("look at", path, e))?;
+    if let Some(file) = kept.get(&(there.dev(), there.ino())) {
+        return Ok(Arc::clone(file));
+    }
+    let file = Arc::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
+    let opened = file.metadata().map_err(|e| Error::io("look at", path, e))?;
+    let key = (opened.dev(), opened.ino());
+    if let Some(file) = kept.get(&key) {
+        // Renamed in between. It must not be closed, so it is never freed.
+        std::mem::forget(Arc::clone(file));
+    }
+    kept.insert(key, Arc::clone(&file));
+    Ok(file)
+}
+
+/// Whether a name still stands for an open file.
+pub(super) fn is_same(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
+}
+
+/// Where the files of a database are.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    pub database: PathBuf,
+    pub wal: PathBuf,
+    pub index: PathBuf,
+    pub lock: PathBuf,
+}
+
+impl Paths {
+    /// Of the database at `path`; follows links, as SQLite does.
+    pub fn of(path: &Path) -> Result<Paths> {
+        let database = std::fs::canonicalize(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
+            _ => Error::io("resolve", path, e),
+        })?;
+        let with = |suffix: &str| {
+            let mut name = database.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), database })
+    }
+
+    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others.
+    pub fn lock(&self) -> Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&self.lock).map_err(|e| Error::io("open", &self.lock, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::AlreadyWatched { path: self.database.clone() }),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", &self.lock, e)),
+        }
+    }
+}
+
+/// The database file, read only.
+#[derive(Clone, Debug)]
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl DatabaseFile {
+    pub fn open(paths: &Paths) -> Result<DatabaseFile> {
+        Ok(DatabaseFile { path: paths.database.clone(), file: open_kept(&paths.database)? })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn len(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len())
+    }
+
+    /// Its header, as it is in the file, where it is that of a database.
+    pub fn header(&self) -> Result<DatabaseHeader> {
+        let mut bytes = [0; DATABASE_HEADER];
+        let len = self.read(0, &mut bytes)?;
+        let refused = |reason: &str| Error::NotADatabase { path: self.path.clone(), reason: reason.to_owned() };
+        if len == 0 {
+            return Err(refused("it is empty; create the database first, and switch it to WAL mode"));
+        }
+        let header = DatabaseHeader::decode(bytes.get(..len).unwrap_or_default());
+        header
+            .filter(|h| crate::types::PageSize::new(h.page_size).is_some())
+            .ok_or_else(|| refused("it does not begin as one does (an encrypted database cannot be watched)"))
+    }
+
+    /// Reads at an offset; what lies beyond the end of the file is zero. Gives the number of bytes that were there.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+            match self.file.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read", &self.path, e)),
+            }
+        }
+        buf.get_mut(done..).unwrap_or_default().fill(0);
+        Ok(done)
+    }
+}
+
+/// The log's index (`-shm`), read only.
+#[derive(Clone, Debug)]
+pub(super) struct IndexFile {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl IndexFile {
+    /// It is there once a connection has begun to read.
+    pub fn open(paths: &Paths) -> Result<IndexFile> {
+        Ok(IndexFile { path: paths.index.clone(), file: open_kept(&paths.index)? })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The header as of one moment; `None` while it is being changed.
+    ///
+    /// SQLite changes it through a memory map, the second copy first. Reads of the file see the same memory: so the first copy is read before the second, and once more after
+    /// all the rest. What was equal before and after held in between.
+    pub fn read(&self) -> Result<Option<IndexHeader>> {
+        let mut bytes = [0; INDEX_HEADER];
+        let mut again = [0; 48];
+        let (first, rest) = bytes.split_at_mut(48);
+        let read = self
+            .file
+            .read_exact_at(first, 0)
+            .and_then(|()| self.file.read_exact_at(rest, 48))
+            .and_then(|()| self.file.read_exact_at(&mut again, 0));
+        match read {
+            Ok(()) if *first == again => Ok(IndexHeader::decode(&bytes)),
+            Ok(()) => Ok(None),
+            // Not yet grown to its size.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(Error::io("read", &self.path, e)),
+        }
+    }
+}

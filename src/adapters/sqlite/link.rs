@@ -1,0 +1,291 @@
+//! The database's side of a watcher: attached, pinned, followed.
+//!
+//! Owns the pins and what is known of the log. Never writes to the database; checkpoints it.
+//!
+//! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
+//! [`Pin::allows`](super::pin::Pin::allows) it. A crash leaves nothing here: the mark in the archive tells where to go on.
+
+use std::time::{Duration, Instant};
+
+use super::archivist::{Archivist, Progress};
+use super::error::{Error, Result};
+use super::files::{DatabaseFile, Paths, is_same};
+use super::format::{DatabaseHeader, IndexHeader, Salts};
+use super::live::Live;
+use super::log::{Log, Place};
+use super::mark::find;
+use super::options::WatchOptions;
+use super::pin::Pins;
+use crate::types::{Commit, PageSize};
+
+/// After so long without a transaction the pin is moved to where it is in nobody's way.
+pub(super) const SETTLED: Duration = Duration::from_millis(3);
+/// How often the log is tried to be copied back where that did not get it to start over.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// The same with the write lock.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A database that is attached to.
+#[derive(Debug)]
+pub(super) struct Link {
+    paths: Paths,
+    file: DatabaseFile,
+    log: Log,
+    pins: Pins,
+    pub page_size: PageSize,
+    pub progress: Progress,
+    /// The newest durable commit: its mark, and where it ends.
+    durable: Option<([u8; 20], Place)>,
+    /// The log's index when it was last looked at.
+    seen: IndexHeader,
+    /// When it last changed.
+    changed: Instant,
+    checkpoint_after: Instant,
+    /// The generation of the log for which the write lock was taken last, and when it may be for the same one again.
+    locked: Salts,
+    lock_after: Instant,
+}
+
+/// What a look at the log gave.
+#[derive(Debug, Default)]
+pub(super) struct Caught {
+    pub commits: u64,
+    pub pages: u64,
+    pub newest: Option<Commit>,
+    pub header: Option<DatabaseHeader>,
+    /// How often the log has started over.
+    pub resets: u64,
+}
+
+impl Caught {
+    pub fn add(&mut self, other: Caught) {
+        self.commits += other.commits;
+        self.pages += other.pages;
+        self.newest = other.newest.or(self.newest);
+        self.header = other.header.or(self.header);
+        self.resets += other.resets;
+    }
+}
+
+/// Checks that the file is a database in WAL mode.
+pub(super) fn check(file: &DatabaseFile, paths: &Paths) -> Result<DatabaseHeader> {
+    let header = file.header()?;
+    if !header.wal {
+        return Err(Error::NotWal { path: paths.database.clone() });
+    }
+    Ok(header)
+}
+
+impl Link {
+    /// Connects and pins.
+    pub fn open(paths: &Paths, options: &WatchOptions) -> Result<Link> {
+        let file = DatabaseFile::open(paths)?;
+        check(&file, paths)?;
+        let pins = Pins::open(paths, options.busy_timeout)?;
+        // Nothing that is to hold for the whole attachment is looked at before the pin.
+        let header = check(&file, paths)?;
+        let not_same = || Error::Inconsistent { reason: format!("{} was just replaced", paths.database.display()) };
+        if !is_same(file.file(), &paths.database) {
+            return Err(not_same());
+        }
+        let page_size = PageSize::new(header.page_size).ok_or_else(not_same)?;
+        let log = Log::open(paths.wal.clone(), header.page_size)?;
+        let now = Instant::now();
+        let seen = pins.pin().at;
+        Ok(Link {
+            paths: paths.clone(),
+            file,
+            log,
+            pins,
+            page_size,
+            progress: Progress::default(),
+            durable: None,
+            seen,
+            changed: now,
+            checkpoint_after: now,
+            locked: Salts::default(),
+            lock_after: now,
+        })
+    }
+
+    /// The database as of now.
+    pub fn live(&mut self) -> Result<Live<'_>> {
+        let at = self.pins.index()?;
+        Live::new(&self.file, &mut self.log, at, self.page_size)
+    }
+
+    /// Begins at a place that is archived: the mark says how the archive names it.
+    pub fn begin(&mut self, mark: [u8; 20], progress: Progress) {
+        self.durable = Some((mark, progress.place));
+        self.progress = progress;
+    }
+
+    /// Takes up where the archive ends, if that can be proven: by the log itself, or by the pin that was held since. `false` where not.
+    pub fn resume(&mut self, mark: &[u8], length: u64) -> Result<bool> {
+        let place = match self.durable {
+            Some((durable, place)) if durable == mark => Some(place),
+            _ => find(mark, &mut self.log, self.pins.index()?)?,
+        };
+        let length = u32::try_from(length / u64::from(self.page_size.get()));
+        let (Some(place), Ok(length), Ok(mark)) = (place, length, mark.try_into()) else { return Ok(false) };
+        self.begin(mark, Progress { place, length, ..Progress::default() });
+        Ok(true)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let at = self.pins.index()?;
+        if at.salts != self.seen.salts || at.frames != self.seen.frames {
+            self.changed = Instant::now();
+        }
+        self.seen = at;
+        Ok(())
+    }
+
+    /// Archives every transaction that is committed now, durably.
+    pub fn catch_up(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let mut caught = Caught::default();
+        self.look()?;
+        let at = self.seen;
+        if at.salts != self.progress.place.salts {
+            if !self.pins.holds() || !self.pins.pin().allows(self.progress.place) {
+                return Err(self.inconsistent("the log started over without having been archived to its end"));
+            }
+            self.progress.place = Place { salts: at.salts, ..Place::default() };
+            self.progress.frames.clear();
+            caught.resets += 1;
+        }
+        if at.frames > self.progress.place.frame {
+            self.log.begin(at.salts)?;
+        }
+        while at.frames > self.progress.place.frame {
+            let transaction = self.log.transaction(self.progress.place, at.frames)?;
+            let done = archivist.archive(&mut self.log, &self.file, &mut self.progress, transaction, self.page_size)?;
+            caught.add(Caught {
+                commits: 1,
+                pages: done.pages,
+                newest: Some(done.commit),
+                header: done.header,
+                resets: 0,
+            });
+        }
+        let place = self.progress.place;
+        if at.frames < place.frame || (at.frames > 0 && at.checksum != place.checksum) {
+            return Err(self.inconsistent("the log does not end as its index says"));
+        }
+        if let Some(newest) = caught.newest {
+            archivist.writer.flush()?;
+            self.durable = Some((super::mark::mark(newest.lsn, place), place));
+        }
+        Ok(caught)
+    }
+
+    /// Looks after the pin and the length of the log. Everything that was seen has to be archived.
+    pub fn tend(&mut self, archivist: &mut Archivist, options: &WatchOptions) -> Result<Caught> {
+        let mut caught = Caught::default();
+        let settled = self.changed.elapsed() >= SETTLED;
+        if self.pin_is_in_the_way(settled) {
+            caught.add(self.repin(archivist)?);
+        }
+        let now = Instant::now();
+        if self.is_copied_back() {
+            return Ok(caught);
+        }
+        let bytes = self.wal_bytes();
+        if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
+            self.checkpoint_after = now + TRY_AGAIN;
+            caught.add(self.copy_back(archivist)?);
+        } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
+            // Most of it first, while transactions go on.
+            caught.add(self.copy_back(archivist)?);
+            caught.add(self.catch_up(archivist)?);
+            if !self.is_copied_back() && self.pins.lock()? {
+                let done = self.copy_back(archivist);
+                self.pins.unlock()?;
+                caught.add(done?);
+                // Where the application's readers keep the log from starting over all the same, once in a while is enough.
+                self.locked = self.seen.salts;
+                self.lock_after = now + LOCK_AGAIN;
+            }
+        }
+        Ok(caught)
+    }
+
+    /// Whether the pin keeps a checkpoint or a new beginning of the log from happening that need not wait.
+    fn pin_is_in_the_way(&self, settled: bool) -> bool {
+        let at = self.pins.pin().at;
+        let behind = self.seen.salts != at.salts || self.seen.frames > at.frames;
+        if self.pins.pin().in_slot_0() {
+            // It lets nothing be copied back, and would make each of the application's attempts cost as much as a success.
+            behind && self.seen.frames > 0
+        } else {
+            // While transactions follow each other it stays where it is: else SQLite would copy back after each of them.
+            settled && (behind || self.is_copied_back())
+        }
+    }
+
+    /// Moves the pin to now.
+    fn repin(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let next = self.pins.begin_next()?;
+        let caught = self.catch_up(archivist)?;
+        let place = self.progress.place;
+        if place.salts == next.at.salts && place.frame < next.at.frames {
+            return Err(self.inconsistent("the log became shorter"));
+        }
+        self.pins.hand_over(next)?;
+        Ok(caught)
+    }
+
+    /// Copies the log back as far as it goes, and lets it start over where that is all of it.
+    fn copy_back(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let mut caught = self.repin(archivist)?;
+        self.pins.checkpoint()?;
+        self.look()?;
+        if self.is_copied_back() {
+            caught.add(self.repin(archivist)?);
+        }
+        Ok(caught)
+    }
+
+    fn is_copied_back(&self) -> bool {
+        self.seen.backfilled >= self.seen.frames
+    }
+
+    /// Whether nothing needs to be done until something happens.
+    pub fn is_at_rest(&self) -> bool {
+        self.changed.elapsed() >= SETTLED && !self.pin_is_in_the_way(true)
+    }
+
+    /// Whether the names still stand for the files that are attached to.
+    pub fn check_files(&self) -> Result<()> {
+        let same = is_same(self.file.file(), &self.paths.database)
+            && is_same(self.log.file(), &self.paths.wal)
+            && is_same(self.pins.index_file().file(), &self.paths.index);
+        if same { Ok(()) } else { Err(self.inconsistent("the database was replaced by another file")) }
+    }
+
+    /// Whether there is something in the log that is not archived yet; looks only.
+    pub fn is_behind(&self) -> Result<bool> {
+        let at = self.pins.index()?;
+        Ok(at.frames > 0 && (at.salts != self.progress.place.salts || at.frames > self.progress.place.frame))
+    }
+
+    /// Bytes of the log in use.
+    pub fn wal_bytes(&self) -> u64 {
+        self.log.bytes(self.seen.frames)
+    }
+
+    /// Bytes of it that are not archived.
+    pub fn pending_bytes(&self) -> u64 {
+        let archived = if self.progress.place.salts == self.seen.salts { self.progress.place.frame } else { 0 };
+        self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(archived))
+    }
+
+    /// The database's header as it is in the file.
+    pub fn header(&self) -> Result<DatabaseHeader> {
+        self.file.header()
+    }
+
+    fn inconsistent(&self, what: &str) -> Error {
+        Error::Inconsistent { reason: format!("{}: {what}", self.paths.database.display()) }
+    }
+}

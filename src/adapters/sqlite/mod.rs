@@ -1,0 +1,42 @@
+//! Continuous protection of a live SQLite database, exact to the commit.
+//!
+//! A [`Watcher`] follows the write-ahead log of a database that other processes write, and archives each of their
+//! transactions as a commit of its own, with its own LSN and the time at which it was seen. The application needs no change;
+//! the database has to be in WAL mode (`PRAGMA journal_mode=WAL`, which SQLite remembers in the file).
+//!
+//! ```no_run
+//! use rewound::adapters::sqlite::{WatchOptions, Watcher};
+//! use rewound::{Archive, KeyFile, Origin};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let archive = Archive::create("app.archive", KeyFile::generate("app.key")?)?;
+//! let node = archive.create_node("app", Origin::Existing)?;
+//! let mut watcher = Watcher::open(&node, "app.db", WatchOptions::default())?;
+//! let handle = watcher.handle(); // For another thread: status, stop.
+//! watcher.run()?; // Until `handle.stop()`.
+//! # drop(handle);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`backup`] is the same for once: it brings the archive up to now and leaves.
+
+mod archivist;
+mod compare;
+mod error;
+mod files;
+mod format;
+mod link;
+mod live;
+mod log;
+mod mark;
+mod options;
+mod pin;
+mod status;
+mod wake;
+mod watcher;
+
+pub use error::{Error, Result};
+pub use options::WatchOptions;
+pub use status::{Event, Handle, State, Status};
+pub use watcher::{Watcher, backup};

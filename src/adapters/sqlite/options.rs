@@ -1,0 +1,63 @@
+//! How a database is watched, each option with its default and the reason for it.
+
+use std::time::Duration;
+
+use crate::options::{CompactOptions, WriterOptions};
+
+/// How a database is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct WatchOptions {
+    /// Name of the database in the archive, and so of the file that a restore makes. Default: the name of its file.
+    pub space: Option<String>,
+    /// Whether a database that is not in WAL mode is switched to it. Default: no, as that changes how the application's transactions behave.
+    pub enable_wal: bool,
+    /// Transactions gather for so long before they are archived with one sync. Default 5 ms: below what anybody would notice, and
+    /// a fraction of the disk's syncs under load. A single transaction after a pause is archived at once.
+    pub round_interval: Duration,
+    /// How often an idle watcher looks without having been woken. Default 250 ms: the kernel's file notifications wake it within microseconds; this
+    /// finds what they do not tell, such as a replaced database.
+    pub poll_interval: Duration,
+    /// Whether the kernel's file notifications (inotify) are used. Default: yes. Without them the watcher polls every
+    /// `round_interval`.
+    pub notify: bool,
+    /// When the database's log has grown to so many bytes it is checkpointed at the next pause between transactions, so that it starts over.
+    /// Default 3 MiB: just before the application would do so itself, at 1,000 pages of 4 KiB by SQLite's default.
+    pub wal_bytes: u64,
+    /// When the log has grown to so many bytes without a pause the watcher holds the database's write lock for a moment (some milliseconds) to make one. Default 16
+    /// MiB. An application that writes without any pause needs a `busy_timeout`, as with any second connection.
+    pub wal_bytes_max: u64,
+    /// How long the watcher waits for a lock of the database before it tries again later. Default 1 s.
+    pub busy_timeout: Duration,
+    /// After a failure of the archive, such as a full disk, the watcher tries again after 100 ms, then after twice as long, up to this. Default 5 s. The
+    /// database's log is kept meanwhile, and nothing is lost.
+    pub retry_max: Duration,
+    /// How the archive's writer works. Default: its defaults, but no cache of images, as the watcher knows them, and its own thread flushes every
+    /// second only, as the watcher flushes each round.
+    pub writer: WriterOptions,
+    /// How the first copy of the database is built.
+    pub base: CompactOptions,
+}
+
+impl Default for WatchOptions {
+    fn default() -> WatchOptions {
+        let mut writer = WriterOptions::default();
+        writer.flush_interval = Some(Duration::from_secs(1));
+        // The watcher gives the image that a page had before, or there is none.
+        writer.image_cache = 0;
+        WatchOptions {
+            space: None,
+            enable_wal: false,
+            round_interval: Duration::from_millis(5),
+            poll_interval: Duration::from_millis(250),
+            notify: true,
+            wal_bytes: 3 << 20,
+            wal_bytes_max: 16 << 20,
+            busy_timeout: Duration::from_secs(1),
+            retry_max: Duration::from_secs(5),
+            writer,
+            base: CompactOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Keeps SQLite from discarding what is not archived yet: read transactions on two connections that take turns, and checkpoints.
+//!
+//! # What a read transaction holds
+//!
+//! SQLite's readers lock one of five slots, and which one decides what is held. A reader that began while the log was copied back
+//! completely takes slot 0: as long as it lives no checkpoint can copy anything into the database file. The log may start over
+//! once (all of it is in the file), but what is written then cannot be copied back, so it cannot start over
+//! again with anything in it. Any other reader takes a slot of 1 to 4 with a mark: no checkpoint copies frames beyond the mark, and
+//! the log cannot start over at all. Either way two things hold from the beginning of a read transaction on, for as long as it lives:
+//!
+//! 1. every frame after its beginning stays in the log;
+//! 2. the database file holds nothing from after its beginning.
+//!
+//! # Invariants
+//!
+//! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably.
+//! - [`Pin::allows`] says whether the log may have started over under a pin. A log that has and may not have means that the pin was lost (another part of
+//!   the process closed a descriptor of the database, say), and is never taken for continuous.
+//! - The write lock is held only for a step that was prepared so that it is short, and nothing is written to the database's content, ever.
+//!
+//! A crash leaves nothing: the kernel frees the locks.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::error::{Error, Result};
+use super::files::{IndexFile, Paths};
+use super::format::IndexHeader;
+use super::log::Place;
+
+/// How long the index may be in the midst of a change before a connection is asked to repair it.
+const REPAIR_AFTER: Duration = Duration::from_millis(20);
+
+/// One read transaction that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pin {
+    /// What the log's index said just after it had begun.
+    pub at: IndexHeader,
+}
+
+impl Pin {
+    /// Whether the log was copied back completely then, so that it holds slot 0.
+    pub fn in_slot_0(&self) -> bool {
+        self.at.backfilled >= self.at.frames
+    }
+
+    /// Whether, under this pin, the log may start over at a place that was reached in it.
+    pub fn allows(&self, place: Place) -> bool {
+        if place.salts == self.at.salts {
+            // The generation that it began in: only if it was copied back completely, and nothing came after that.
+            self.in_slot_0() && place.frame == self.at.frames
+        } else {
+            // A later one: only if nothing was written to it.
+            place.frame == 0
+        }
+    }
+}
+
+/// The connections to one database.
+#[derive(Debug)]
+pub(super) struct Pins {
+    path: std::path::PathBuf,
+    /// Two readers that take turns.
+    readers: [Connection; 2],
+    /// The one whose pin counts.
+    active: usize,
+    pin: Pin,
+    /// Holds the write lock for a moment, now and then.
+    keeper: Connection,
+    index: IndexFile,
+}
+
+fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| failed("open", path, &e))?;
+    let prepare = || {
+        connection.busy_timeout(busy_timeout)?;
+        // The last connection to close would copy the log back and delete it, and with it the place where the archive continues.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cache_size = -64;")
+    };
+    prepare().map_err(|e| failed("prepare", path, &e))?;
+    Ok(connection)
+}
+
+/// How the keeper waits for the write lock: for 10 ms at most, in small steps, as between two transactions of a busy writer there are
+/// only microseconds. What it does can wait for the next round; the application's transactions are to be followed meanwhile.
+fn knock(tries: i32) -> bool {
+    std::thread::sleep(Duration::from_micros(50));
+    tries < 100
+}
+
+/// An error of SQLite's, with locks told apart.
+fn failed(operation: &'static str, path: &Path, e: &rusqlite::Error) -> Error {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Locked {
+            path: path.to_owned(),
+            reason: format!(
+                "{e}; a connection with PRAGMA locking_mode=EXCLUSIVE, or one that is changing the journal mode, keeps everybody else out: end it"
+            ),
+        },
+        Some(ErrorCode::NotADatabase) => Error::NotADatabase { path: path.to_owned(), reason: e.to_string() },
+        _ => Error::Sqlite { operation, path: path.to_owned(), message: e.to_string() },
+    }
+}
+
+/// Switches a database to WAL mode, which it remembers.
+pub(super) fn enable_wal(path: &Path, busy_timeout: Duration) -> Result<()> {
+    let connection = connect(path, busy_timeout)?;
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+    match mode.map_err(|e| failed("switch to WAL mode", path, &e))?.as_str() {
+        "wal" => Ok(()),
+        _ => Err(Error::NotWal { path: path.to_owned() }),
+    }
+}
+
+impl Pins {
+    /// Connects, and begins the first pin.
+    pub fn open(paths: &Paths, busy_timeout: Duration) -> Result<Pins> {
+        let path = &paths.database;
+        let readers = [connect(path, busy_timeout)?, connect(path, busy_timeout)?];
+        let mut keeper = connect(path, busy_timeout)?;
+        keeper.busy_handler(Some(knock)).map_err(|e| failed("prepare", path, &e))?;
+        let [first, _] = &readers;
+        begin(first, path)?;
+        let index = IndexFile::open(paths)?;
+        let at = read_index(&index, &keeper, path)?;
+        Ok(Pins { path: path.clone(), readers, active: 0, pin: Pin { at }, keeper, index })
+    }
+
+    /// The pin that counts.
+    pub fn pin(&self) -> Pin {
+        self.pin
+    }
+
+    pub fn index_file(&self) -> &IndexFile {
+        &self.index
+    }
+
+    /// The log's index as it is now. One that stays in the midst of a change, as its process died, is repaired by SQLite.
+    pub fn index(&self) -> Result<IndexHeader> {
+        read_index(&self.index, &self.keeper, &self.path)
+    }
+
+    fn reader(&self, which: usize) -> &Connection {
+        let [first, second] = &self.readers;
+        if which == 0 { first } else { second }
+    }
+
+    /// Whether the pin that counts is a transaction still: an error inside of SQLite could have ended it.
+    pub fn holds(&self) -> bool {
+        !self.reader(self.active).is_autocommit()
+    }
+
+    /// Begins a second pin, beside the one that counts. Everything up to the header that it gives has to be archived, durably, before
+    /// [`hand_over`](Self::hand_over).
+    pub fn begin_next(&mut self) -> Result<Pin> {
+        let next = self.reader(1 - self.active);
+        end(next, &self.path)?;
+        begin(next, &self.path)?;
+        Ok(Pin { at: self.index()? })
+    }
+
+    /// Lets the second pin count and ends the first.
+    pub fn hand_over(&mut self, next: Pin) -> Result<()> {
+        let old = self.active;
+        self.active = 1 - old;
+        self.pin = next;
+        end(self.reader(old), &self.path)
+    }
+
+    /// Copies back as much of the log as the pin that counts allows, without making anybody wait.
+    pub fn checkpoint(&self) -> Result<()> {
+        let free = self.reader(1 - self.active);
+        end(free, &self.path)?;
+        let done = free.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match done {
+            // Somebody else does it.
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            other => other.map_err(|e| failed("checkpoint", &self.path, &e)),
+        }
+    }
+
+    /// Takes the database's write lock, so that no transaction can commit until [`unlock`](Self::unlock); `false` where it is not to be had now.
+    pub fn lock(&mut self) -> Result<bool> {
+        match self.keeper.execute_batch("BEGIN IMMEDIATE") {
+            Ok(()) => Ok(true),
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                end(&self.keeper, &self.path)?;
+                Ok(false)
+            }
+            Err(e) => Err(failed("lock", &self.path, &e)),
+        }
+    }
+
+    /// Gives the write lock back. Nothing was written under it.
+    pub fn unlock(&mut self) -> Result<()> {
+        end(&self.keeper, &self.path)
+    }
+}
+
+/// Begins a read transaction, for real: the first read takes the lock.
+fn begin(connection: &Connection, path: &Path) -> Result<()> {
+    let run = || {
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get::<_, i64>(0))
+    };
+    run().map(drop).map_err(|e| {
+        let failure = failed("read", path, &e);
+        // Half begun is not begun.
+        let _ = end(connection, path);
+        failure
+    })
+}
+
+/// Ends whatever transaction there is.
+fn end(connection: &Connection, path: &Path) -> Result<()> {
+    if connection.is_autocommit() {
+        return Ok(());
+    }
+    let done = connection.prepare_cached("ROLLBACK").and_then(|mut s| s.execute([]));
+    done.map(drop).map_err(|e| failed("end a transaction on", path, &e))
+}
+
+fn read_index(index: &IndexFile, spare: &Connection, path: &Path) -> Result<IndexHeader> {
+    let begun = Instant::now();
+    let mut repaired = false;
+    loop {
+        if let Some(header) = index.read()? {
+            return Ok(header);
+        }
+        if !repaired && begun.elapsed() > REPAIR_AFTER && spare.is_autocommit() {
+            // Whoever begins to read repairs it first.
+            begin(spare, path)?;
+            end(spare, path)?;
+            repaired = true;
+        } else if begun.elapsed() > Duration::from_secs(2) {
+            return Err(Error::Inconsistent {
+                reason: format!("the index of {}'s log cannot be read", path.display()),
+            });
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}

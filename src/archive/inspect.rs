@@ -1,0 +1,251 @@
+//! Looking at nodes: what happened, what there is, whether it is whole, what changed.
+
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
+
+use super::{Archive, Node};
+use crate::compare::{Bisection, Diff, bisect, diff};
+use crate::delta::Decoder;
+use crate::error::{Error, Result};
+use crate::format::event::Event;
+use crate::format::state::{NodeState, SpaceState};
+use crate::history::{Activity, ActivityOptions, Commits, activity};
+use crate::options::ReplayOptions;
+use crate::replay::{Resolved, readable_end, resolve};
+use crate::storage::Storage;
+use crate::types::{Lsn, Position, SpaceId, Target, check_name};
+use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
+use crate::wal::{Log, Visit, fold_ops};
+
+/// Files of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileCount {
+    /// How many there are.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+impl FileCount {
+    /// All of them together.
+    pub fn sum(counts: &[FileCount]) -> FileCount {
+        let (files, bytes) = counts.iter().fold((0, 0), |sum, c| (sum.0 + c.files, sum.1 + c.bytes));
+        FileCount { files, bytes }
+    }
+}
+
+/// The files of a node, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeFiles {
+    /// Segments of the log.
+    pub segments: FileCount,
+    /// Files of layers and snapshots that say what they are made of.
+    pub layers: FileCount,
+    /// Parts of layers and snapshots, shared ones once.
+    pub parts: FileCount,
+}
+
+impl Archive {
+    /// Verifies the catalog and every node: reads and decrypts every file, follows every chain, rebuilds states. Damage is in the report, and the reading goes on behind it.
+    ///
+    /// What it cannot find is what the threat model lists: an older copy of everything put back as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`], and what keeps from reading at all, such as a full disk for temporary files.
+    pub fn verify(
+        &self,
+        options: &VerifyOptions,
+        progress: &mut (dyn FnMut(VerifyProgress) + Send),
+    ) -> Result<VerifyReport> {
+        let mut report = self.verify_catalog(options, progress)?;
+        for name in self.nodes()? {
+            report.merge(self.node(&name)?.verify(options, progress)?);
+        }
+        Ok(report)
+    }
+
+    /// The catalog's part of [`verify`](Self::verify).
+    pub fn verify_catalog(
+        &self,
+        options: &VerifyOptions,
+        progress: &mut (dyn FnMut(VerifyProgress) + Send),
+    ) -> Result<VerifyReport> {
+        let inner = &self.inner;
+        verify_catalog(inner.storage.as_ref(), inner.catalog.keys(), &options.replay.cancel, progress)
+    }
+
+    /// The files of the catalog.
+    pub fn catalog_files(&self) -> Result<FileCount> {
+        let mut count = FileCount::default();
+        count_files(self.inner.storage.as_ref(), "catalog", "", &mut count)?;
+        Ok(count)
+    }
+}
+
+impl Node {
+    /// The commits of a range, oldest first, or newest first with `rev()`. What lies outside of the log is not listed; damage is an error in
+    /// the listing, at its place.
+    ///
+    /// ```
+    /// # use rewound::{Archive, Durability, KeyFile, Origin};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let key = KeyFile::generate(dir.path().join("app.key"))?;
+    /// # let archive = Archive::create(dir.path().join("app.archive"), key)?;
+    /// # let node = archive.create_node("shard-0", Origin::Empty)?;
+    /// # let writer = node.open_writer()?;
+    /// # for _ in 0..30 { writer.batch().commit(Durability::Synced)?; }
+    /// // The newest twenty.
+    /// for commit in node.commits(..)?.rev().take(20) {
+    ///     let commit = commit?;
+    ///     println!("{} {} {} page versions", commit.lsn, commit.timestamp, commit.versions);
+    /// }
+    /// # assert_eq!(node.commits(..)?.count(), 30);
+    /// # writer.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn commits(&self, range: impl RangeBounds<Lsn>) -> Result<Commits> {
+        let context = self.context()?;
+        Commits::new(context.log, &context.record, &range)
+    }
+
+    /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn from. Damage is left out of it;
+    /// [`verify`](Self::verify) reports it.
+    pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
+        let context = self.context()?;
+        let (end, _) = readable_end(&context.log, &context.record)?;
+        activity(&context.log, (end.position, end.known_until), options)
+    }
+
+    /// The spaces that a state has, without their pages. Reads a segment at most.
+    pub fn spaces(&self, target: &Target) -> Result<BTreeMap<SpaceId, SpaceState>> {
+        let mut context = self.context()?;
+        let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
+        match state_at(&context.log, at) {
+            Ok(Some(state)) => Ok(state.spaces),
+            Err(e) if !e.is_damage() => Err(e),
+            // That part of the log is gone, or damaged: the layers know it too.
+            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
+        }
+    }
+
+    /// The node's files, counted.
+    pub fn files(&self) -> Result<NodeFiles> {
+        let storage = self.archive.inner.storage.as_ref();
+        let dir = format!("nodes/{:08x}", self.id.get());
+        let mut files = NodeFiles::default();
+        count_files(storage, &format!("{dir}/wal"), ".seg", &mut files.segments)?;
+        count_files(storage, &format!("{dir}/layers"), ".layer", &mut files.layers)?;
+        count_files(storage, &format!("{dir}/parts"), ".part", &mut files.parts)?;
+        Ok(files)
+    }
+
+    /// Verifies this node; see [`Archive::verify`].
+    pub fn verify(
+        &self,
+        options: &VerifyOptions,
+        progress: &mut (dyn FnMut(VerifyProgress) + Send),
+    ) -> Result<VerifyReport> {
+        verify_node(&self.context()?, options, progress)
+    }
+
+    /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RestorePointExists`] where the name is taken; those of [`resolve`](Self::resolve).
+    pub fn add_restore_point(&self, name: &str, target: &Target) -> Result<Resolved> {
+        check_name("restore point", name)?;
+        let context = self.context()?;
+        // Durable as well: what the log's end is found to be was synced first.
+        let at = resolve(&context.log, &context.record, target)?;
+        context.catalog.append(&context.actor, |state| {
+            if state.node(self.id)?.restore_points.contains_key(name) {
+                return Err(Error::RestorePointExists { name: name.to_owned() });
+            }
+            let (node, timeline, name) = (self.id, at.timeline, name.to_owned());
+            let (position, timestamp) = (at.lsn.into(), at.timestamp);
+            Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, ()))
+        })?;
+        Ok(at)
+    }
+
+    /// Which pages differ between two states. Costs as much as restoring the pages that were touched between them, twice; nothing is written.
+    ///
+    /// Memory: as a restore takes, and 16 bytes for each range of differing pages.
+    pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
+        let context = self.context()?;
+        let from = resolve(&context.log, &context.record, from)?;
+        let to = resolve(&context.log, &context.record, to)?;
+        diff(&context, from, to, options)
+    }
+
+    /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.
+    ///
+    /// Where the answer changes once between the two ends, this is that commit. Where it changes more often, it is a commit
+    /// whose answer differs from `from`'s while that of the commit before it does not: one such change, not necessarily the first.
+    ///
+    /// ```
+    /// # use rewound::{Archive, Durability, KeyFile, Origin, PageId, PageSize, Target};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let key = KeyFile::generate(dir.path().join("app.key"))?;
+    /// # let archive = Archive::create(dir.path().join("app.archive"), key)?;
+    /// # let node = archive.create_node("shard-0", Origin::Empty)?;
+    /// # let writer = node.open_writer()?;
+    /// # let mut batch = writer.batch();
+    /// # let main = batch.create_space("main.db", PageSize::MIN)?;
+    /// # batch.commit(Durability::Synced)?;
+    /// # for n in 0..50u8 {
+    /// #     let mut batch = writer.batch();
+    /// #     batch.write_page(PageId::new(main, 0), &[n; 512], None)?;
+    /// #     batch.commit(Durability::Synced)?;
+    /// # }
+    /// let window = node.window()?;
+    /// let found = node.bisect(window.earliest.lsn, window.latest.lsn, |lsn| {
+    ///     let (_, spaces) = node.restore(Target::Lsn(lsn)).into_memory()?;
+    ///     Ok(spaces["main.db"].first().is_some_and(|byte| *byte >= 30))
+    /// })?;
+    /// assert_eq!(found.changed.map(|lsn| lsn.get()), Some(32));
+    /// # writer.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bisect<T: Clone + PartialEq>(
+        &self,
+        from: Lsn,
+        to: Lsn,
+        mut ask: impl FnMut(Lsn) -> Result<T>,
+    ) -> Result<Bisection<T>> {
+        bisect(from, to, &mut ask)
+    }
+}
+
+/// The state at a position, but its pages, as the segment before it tells it; `None` where there is none.
+fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
+    let Some(segment) = log.last_where(|s| Ok(s.from <= at))? else { return Ok(None) };
+    let mut state = log.open(&segment)?.preface().state.clone();
+    let mut decoder = Decoder::new()?;
+    log.visit(segment.from, at, &mut |path, visit| {
+        let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit else { return Ok(()) };
+        fold_ops(&mut state, ops, &mut decoder, path, *offset, &mut |_| {})?;
+        if let Visit::Commit { timestamp, .. } = visit {
+            state.advance(timestamp);
+        }
+        Ok(())
+    })?;
+    Ok(Some(state))
+}
+
+/// Counts the files below a directory whose names end so.
+fn count_files(storage: &dyn Storage, dir: &str, ending: &str, count: &mut FileCount) -> Result<()> {
+    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+        if entry.is_dir {
+            count_files(storage, &format!("{dir}/{}", entry.name), ending, count)?;
+        } else if entry.name.ends_with(ending) {
+            count.files += 1;
+            count.bytes += entry.len;
+        }
+    }
+    Ok(())
+}

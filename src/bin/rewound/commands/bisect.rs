@@ -1,0 +1,163 @@
+//! `bisect`: the commit at which the answer of a query changes.
+
+use std::io::Write;
+use std::path::Path;
+
+use rewound::{Error, Lsn, Node, Target};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+
+use super::restore::space_names;
+use crate::failure::{Failure, Result};
+use crate::output::{BOLD, DIM, json, stdout};
+use crate::session::Session;
+use crate::units;
+
+/// Longest answer that is kept, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+/// Longest answer that is shown, in characters.
+const SHOWN: usize = 200;
+
+/// What a query gives: rows as text, or why it cannot be answered (a table that is not there yet is an answer too).
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    Rows(String),
+    Error(String),
+}
+
+impl Answer {
+    fn shown(&self) -> String {
+        match self {
+            Answer::Rows(rows) if rows.is_empty() => "no rows".to_owned(),
+            Answer::Rows(rows) => {
+                let line = rows.replace('\n', " ⏎ ");
+                if line.chars().count() > SHOWN { line.chars().take(SHOWN).chain(['…']).collect() } else { line }
+            }
+            Answer::Error(e) => format!("({e})"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Bisected {
+    changed: Option<Changed>,
+    before: String,
+    after: String,
+    probes: Vec<ProbeLine>,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    lsn: u64,
+    time: String,
+}
+
+#[derive(Serialize)]
+struct ProbeLine {
+    lsn: u64,
+    answer: String,
+}
+
+/// Bisects.
+pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str) -> Result {
+    let from = from.map(|text| session.moment(text)).transpose()?;
+    let to = session.moment(to)?;
+    let node = session.node()?;
+    let from = match from {
+        Some(target) => node.resolve(&target)?.lsn,
+        None => node.window()?.earliest.lsn,
+    };
+    let to = node.resolve(&to)?.lsn;
+    if from > to {
+        return Err(Failure::Usage(format!("--from is LSN {from}, which comes after --to, LSN {to}")));
+    }
+    let dir = tempfile::tempdir().map_err(|e| Failure::Other(format!("creating a temporary directory: {e}")))?;
+    let bar = indicatif::ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::stderr());
+    let found = node.bisect(from, to, |lsn| {
+        if !session.global.quiet {
+            bar.set_message(format!("LSN {lsn}"));
+            bar.tick();
+        }
+        ask(session, &node, lsn, dir.path(), sql)
+    });
+    bar.finish_and_clear();
+    let found = found?;
+    if let (Answer::Error(e), None) = (&found.before, found.changed) {
+        return Err(Failure::Usage(format!("the query cannot be answered at either end: {e}")));
+    }
+    let at = found.changed.map(|lsn| node.resolve(&Target::Lsn(lsn))).transpose()?;
+    if session.global.json {
+        return json(&Bisected {
+            changed: at.map(|at| Changed { lsn: at.lsn.get(), time: at.timestamp.to_string() }),
+            before: found.before.shown(),
+            after: found.after.shown(),
+            probes: found.probes.iter().map(|p| ProbeLine { lsn: p.lsn.get(), answer: p.answer.shown() }).collect(),
+        });
+    }
+    let mut out = stdout();
+    for probe in &found.probes {
+        writeln!(out, "{DIM}{:>10}{DIM:#}  {}", probe.lsn, probe.answer.shown())?;
+    }
+    let probes = units::plural(found.probes.len() as u64, "state");
+    match at {
+        None => writeln!(out, "the same at LSN {from} and LSN {to}: {}", found.before.shown())?,
+        Some(at) => {
+            writeln!(
+                out,
+                "{BOLD}changed by {}{BOLD:#}, found among {} commits in {probes}",
+                session.describe(&at),
+                to.get() - from.get() + 1
+            )?;
+            writeln!(out, "  before  {}", found.before.shown())?;
+            writeln!(out, "  after   {}", found.after.shown())?;
+            writeln!(out, "to go back to before it: rewound restore --lsn {} --output FILE", at.lsn.get() - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings the temporary directory to a commit, by what differs from the last one, and asks the query there.
+fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str) -> rewound::Result<Answer> {
+    let target = Target::Lsn(lsn);
+    let spaces = space_names(node, &target)?;
+    let [database] = spaces.as_slice() else {
+        return Err(Error::Unsupported(format!(
+            "node {:?} is no single SQLite database: a query cannot be asked",
+            node.name()
+        )));
+    };
+    node.restore(target).options(session.replay_options()).delta_into_dir(dir)?;
+    Ok(answer(&dir.join(database), sql).unwrap_or_else(|e| Answer::Error(e.to_string())))
+}
+
+fn answer(database: &Path, sql: &str) -> rusqlite::Result<Answer> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The temporary copy has to stay what it is, as the next one is made from it.
+    connection.pragma_update(None, "query_only", true)?;
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    let mut text = String::new();
+    while let Some(row) = rows.next()? {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        for column in 0..columns {
+            if column > 0 {
+                text.push('|');
+            }
+            match row.get_ref(column)? {
+                ValueRef::Null => text.push_str("NULL"),
+                ValueRef::Integer(i) => text.push_str(&i.to_string()),
+                ValueRef::Real(r) => text.push_str(&r.to_string()),
+                ValueRef::Text(t) => text.push_str(&String::from_utf8_lossy(t)),
+                ValueRef::Blob(b) => b.iter().for_each(|byte| text.push_str(&format!("{byte:02x}"))),
+            }
+        }
+        if text.len() > MAX_ANSWER {
+            return Ok(Answer::Error("the answer is longer than 1 MiB: ask for less, such as a count or a sum".into()));
+        }
+    }
+    Ok(Answer::Rows(text))
+}

@@ -1,0 +1,60 @@
+//! `init` and `key generate`.
+
+use std::io::Write;
+use std::path::Path;
+
+use rewound::{KeyFile, KeyProvider};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::keys;
+use crate::output::{GOOD, json, stdout};
+use crate::session::Session;
+
+#[derive(Serialize)]
+struct Created {
+    archive: String,
+    path: String,
+    recipients: Vec<String>,
+}
+
+/// Creates an archive.
+pub fn init(session: &Session, path: &Path, recovery: Option<&Path>) -> Result {
+    let recovery = recovery.map(KeyFile::open).transpose()?;
+    let mut keys = keys::new(&session.global)?;
+    if let Some(recovery) = recovery {
+        keys = keys.with(recovery);
+    }
+    let recipients: Vec<String> = keys.recipients().map(|r| r.to_string()).collect();
+    let archive = session.create(path, keys)?;
+    if session.global.json {
+        let (archive, path) = (archive.id().to_string(), path.display().to_string());
+        return json(&Created { archive, path, recipients });
+    }
+    let mut out = stdout();
+    writeln!(out, "{GOOD}created{GOOD:#} archive {} at {}", archive.id(), path.display())?;
+    writeln!(out, "next: rewound --archive {} watch DATABASE", path.display())?;
+    if recipients.len() == 1 {
+        writeln!(out, "Without its key nothing can be restored: keep a copy of it in another place.")?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Generated {
+    key_file: String,
+    recipient: String,
+}
+
+/// Makes a key.
+pub fn generate(session: &Session, path: &Path) -> Result {
+    let key = KeyFile::generate(path)?;
+    let (key_file, recipient) = (path.display().to_string(), key.recipient().to_string());
+    if session.global.json {
+        return json(&Generated { key_file, recipient });
+    }
+    let mut out = stdout();
+    writeln!(out, "{GOOD}wrote{GOOD:#} key {recipient} to {key_file}")?;
+    writeln!(out, "Keep it secret, and keep a copy in another place: archives made with it open with nothing else.")?;
+    Ok(())
+}

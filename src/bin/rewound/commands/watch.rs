@@ -1,0 +1,165 @@
+//! `watch` and `backup`: protecting a SQLite database.
+
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
+use rewound::options::Cancel;
+use rewound::{CompactOptions, Error, Node, Origin};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::moment::Zone;
+use crate::output::{self, DIM, GOOD, NOTE};
+use crate::session::Session;
+use crate::units;
+
+/// How soon an interruption is noticed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The node of a database: made where it is not there yet.
+fn node(session: &Session, database: &Path) -> Result<Node> {
+    // Before anything is created for it.
+    if !database.is_file() {
+        return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
+    }
+    let archive = session.archive()?;
+    let name = match &session.global.node {
+        Some(name) => name.clone(),
+        None => database.file_name().and_then(|n| n.to_str()).map(str::to_owned).ok_or_else(|| {
+            Failure::Usage("the database's name is not text: give the node a name with --node".into())
+        })?,
+    };
+    match archive.node(&name) {
+        Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
+        found => Ok(found?),
+    }
+}
+
+fn options(enable_wal: bool) -> WatchOptions {
+    let mut options = WatchOptions::default();
+    options.enable_wal = enable_wal;
+    options
+}
+
+/// Follows a database until it is interrupted.
+pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64) -> Result {
+    let node = node(session, database)?;
+    let mut watcher = Watcher::open(&node, database, options(enable_wal))?;
+    let handle = watcher.handle();
+    let (zone, quiet) = (session.zone.clone(), session.global.quiet);
+    watcher.on_event(move |event| tell(event, &zone, quiet));
+    if !quiet {
+        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+    }
+    let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
+    let (stop, stopped) = mpsc::channel::<()>();
+    let done = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut last = Instant::now();
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                if cancel.is_cancelled() {
+                    handle.stop();
+                    return;
+                }
+                if maintained.is_some_and(|every| last.elapsed() >= every) {
+                    look_after(&node, &cancel, quiet);
+                    last = Instant::now();
+                }
+            }
+        });
+        let done = watcher.run();
+        drop(stop);
+        done
+    });
+    let status = done?;
+    if !quiet {
+        let commits = units::plural(status.commits, "transaction");
+        anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
+    }
+    Ok(())
+}
+
+/// Builds the layers and snapshots that are due, with one thread, so that the application keeps the machine.
+fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
+    let mut options = CompactOptions::default();
+    options.replay.threads = 1;
+    options.replay.cancel = cancel.clone();
+    match node.maintain(&options) {
+        Ok(_) | Err(Error::Cancelled | Error::MaintenanceActive { .. }) => {}
+        // Restores become slower, not wrong.
+        Err(e) if !quiet => anstream::eprintln!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
+        Err(_) => {}
+    }
+}
+
+#[derive(Serialize)]
+struct BackedUp {
+    node: String,
+    lsn: u64,
+    commits: u64,
+    pages: u64,
+    resyncs: u64,
+}
+
+/// Brings the archive up to now, once.
+pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
+    let node = node(session, database)?;
+    let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
+    let status = sqlite::backup(&node, database, options(enable_wal), move |event| tell(event, &zone, quiet))?;
+    let done = BackedUp {
+        node: node.name().to_owned(),
+        lsn: status.archived.get(),
+        commits: status.commits,
+        pages: status.pages,
+        resyncs: status.resyncs,
+    };
+    if session.global.json {
+        return output::json(&done);
+    }
+    if !quiet {
+        let commits = units::plural(done.commits, "commit");
+        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
+    }
+    Ok(())
+}
+
+/// A line on standard error for what the operator may want to know.
+fn tell(event: &Event, zone: &Zone, quiet: bool) {
+    let warning = matches!(
+        event,
+        Event::ResyncStarted { .. } | Event::ResyncFinished { .. } | Event::Retrying { .. } | Event::Warning(_)
+    );
+    if quiet && !warning {
+        return;
+    }
+    let now = zone.show(std::time::SystemTime::now().into());
+    let text = match event {
+        Event::CopyStarted { bytes } => format!("first copy: {}", units::bytes(*bytes)),
+        Event::CopyFinished { lsn, elapsed } => {
+            format!(
+                "first copy complete: LSN {lsn} and all that follow can be restored ({})",
+                units::duration(*elapsed)
+            )
+        }
+        Event::Continued { position } => format!("continues after LSN {position}"),
+        Event::ResyncStarted { reason } => {
+            format!(
+                "{NOTE}resynchronises:{NOTE:#} {reason}; single transactions from before this moment may be missing"
+            )
+        }
+        Event::ResyncFinished { lsn, pages, elapsed } => {
+            let pages = units::plural(*pages, "page");
+            format!("{NOTE}resynchronised{NOTE:#} in LSN {lsn}: {pages} differed ({})", units::duration(*elapsed))
+        }
+        Event::Retrying { failure, after } => {
+            format!("{NOTE}tries again{NOTE:#} in {}: {failure}", units::duration(*after))
+        }
+        Event::Recovered => "works again".to_owned(),
+        Event::Warning(text) => format!("{NOTE}warning:{NOTE:#} {text}"),
+        // One line a commit is what `log` is for.
+        _ => return,
+    };
+    anstream::eprintln!("{DIM}{now}{DIM:#} {text}");
+}

@@ -1,0 +1,136 @@
+//! What a command works with: the archive, the node, the zone, the switch that Ctrl-C throws.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rewound::options::Cancel;
+use rewound::storage::FsStorage;
+use rewound::{Archive, ArchiveOptions, Keyring, Node, ReplayOptions, Resolved, Target};
+
+use crate::args::{Global, TargetArgs};
+use crate::failure::{Failure, Result};
+use crate::keys;
+use crate::moment::{Moment, Zone};
+
+/// One run of the command line.
+pub struct Session {
+    pub global: Global,
+    pub zone: Zone,
+    /// Set by SIGINT and SIGTERM; a second one ends the process at once.
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Session {
+    pub fn new(global: Global) -> Result<Session> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // In this order: the first signal finds the flag unset and sets it, the second finds it set.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+                .map_err(|e| Failure::Other(format!("cannot handle signals: {e}")))?;
+        }
+        let zone = Zone::new(global.utc);
+        Ok(Session { global, zone, interrupted })
+    }
+
+    /// The switch that an interruption throws.
+    pub fn cancel(&self) -> Cancel {
+        Arc::clone(&self.interrupted).into()
+    }
+
+    pub fn replay_options(&self) -> ReplayOptions {
+        let mut options = ReplayOptions::default();
+        options.cancel = self.cancel();
+        options
+    }
+
+    /// The path of the archive.
+    pub fn path(&self) -> Result<&Path> {
+        let missing = "which archive? give --archive DIR, or set REWOUND_ARCHIVE";
+        self.global.archive.as_deref().ok_or_else(|| Failure::Usage(missing.into()))
+    }
+
+    /// The archive, opened with whatever key is at hand.
+    pub fn archive(&self) -> Result<Archive> {
+        let path = self.path()?;
+        // Before anybody is asked for a passphrase.
+        if !path.join("catalog").is_dir() {
+            return Err(rewound::Error::NoArchive { path: path.to_owned() }.into());
+        }
+        Ok(Archive::open_in(storage(path), keys::existing(&self.global)?, options())?)
+    }
+
+    pub fn create(&self, path: &Path, keys: impl Into<Keyring>) -> Result<Archive> {
+        Ok(Archive::create_in(storage(path), keys, options())?)
+    }
+
+    /// The node that was named, or the only one there is.
+    pub fn node(&self) -> Result<Node> {
+        let archive = self.archive()?;
+        self.node_of(&archive)
+    }
+
+    pub fn node_of(&self, archive: &Archive) -> Result<Node> {
+        if let Some(name) = &self.global.node {
+            return Ok(archive.node(name)?);
+        }
+        let names = archive.nodes()?;
+        match names.as_slice() {
+            [only] => Ok(archive.node(only)?),
+            [] => Err(Failure::Other(
+                "the archive holds nothing yet: `rewound watch DB` or `rewound backup DB` begins to protect a database"
+                    .into(),
+            )),
+            several => Err(Failure::Usage(format!("which node? give --node with one of: {}", several.join(", ")))),
+        }
+    }
+
+    /// What a moment names.
+    pub fn moment(&self, text: &str) -> Result<Target> {
+        Ok(Moment::parse(text, &self.zone)?.at())
+    }
+
+    /// What the target's arguments name.
+    pub fn target(&self, args: &TargetArgs, node: &Node) -> Result<Target> {
+        if let Some(text) = &args.at {
+            return self.moment(text);
+        }
+        if let Some(text) = &args.before {
+            return match Moment::parse(text, &self.zone)? {
+                Moment::Time(time) => Ok(Target::BeforeTime(time)),
+                // The commit before the one that it names.
+                other => Ok(Target::BeforeTime(node.resolve(&other.at())?.timestamp)),
+            };
+        }
+        if let Some(number) = args.lsn {
+            return self.moment(&format!("lsn:{number}"));
+        }
+        Ok(args.point.clone().map_or(Target::Latest, Target::RestorePoint))
+    }
+
+    /// A commit and its time, as everybody prints them.
+    pub fn describe(&self, at: &Resolved) -> String {
+        format!("LSN {} of {}", at.lsn, self.zone.show(at.timestamp))
+    }
+}
+
+fn storage(path: &Path) -> Arc<FsStorage> {
+    Arc::new(FsStorage::new(path))
+}
+
+/// Who acts, for the catalog: the user's name as the environment has it.
+fn options() -> ArchiveOptions {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+    ArchiveOptions::new().actor(user, "rewound command line")
+}
+
+/// The files that SQLite would take for the log of a database of this name: what is restored beside them would not stay what it is.
+pub fn sqlite_leftovers(database: &Path) -> Option<PathBuf> {
+    ["-wal", "-journal"].into_iter().find_map(|ending| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(ending);
+        let path = PathBuf::from(name);
+        path.metadata().is_ok_and(|m| m.len() > 0).then_some(path)
+    })
+}

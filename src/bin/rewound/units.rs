@@ -1,0 +1,85 @@
+//! Numbers for people: thousands, bytes, lengths of time.
+
+use std::time::Duration;
+
+/// A number with its thousands apart.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 page`, `2 pages`.
+pub fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+/// Bytes in decimal units.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if n < 1_000 {
+        return format!("{n} B");
+    }
+    let mut value = n;
+    let mut unit = 0;
+    while value >= 1_000_000 && unit + 1 < UNITS.len() {
+        value /= 1_000;
+        unit += 1;
+    }
+    format!("{}.{} {}", value / 1_000, value % 1_000 / 100, UNITS.get(unit).unwrap_or(&""))
+}
+
+/// A length of time, by its two largest units.
+pub fn duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0 if d < Duration::from_millis(1) => format!("{} µs", d.as_micros()),
+        0 => format!("{} ms", d.as_millis()),
+        1..60 => format!("{}.{} s", s, d.subsec_millis() / 100),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// A length of time in its largest unit alone, for axes.
+pub fn about(d: Duration) -> String {
+    let ms = d.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    let Some((size, name)) = units.into_iter().find(|(size, _)| ms * 10 >= size * 15 || *size == 1) else {
+        return duration(d);
+    };
+    let tenths = (ms * 10 + size / 2) / size;
+    if tenths >= 100 || tenths.is_multiple_of(10) {
+        format!("{} {name}", (tenths + 5) / 10)
+    } else {
+        format!("{}.{} {name}", tenths / 10, tenths % 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_well() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_000), "1.0 kB");
+        assert_eq!(bytes(999_999), "999.9 kB");
+        assert_eq!(bytes(1_000_000), "1.0 MB");
+        assert_eq!(bytes(12_345_678), "12.3 MB");
+        assert_eq!(duration(Duration::from_millis(61_500)), "1 min 1 s");
+        assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(about(Duration::from_secs(25_199)), "7 h");
+        assert_eq!(about(Duration::from_millis(2_440)), "2.4 s");
+        assert_eq!(about(Duration::from_secs(75)), "75 s");
+    }
+}

@@ -1,0 +1,264 @@
+//! Commits and bytes over time, gaps and remarks, for a picture of a node's history.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::CommitInfo;
+use crate::error::{Error, Result};
+use crate::options::Cancel;
+use crate::types::{Commit, Position, Timestamp};
+use crate::wal::{Log, SegmentRef, Visit};
+
+/// How closely the activity of a node is looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use]
+pub struct ActivityOptions {
+    /// Into how many stretches of equal length the time is divided. 1 to 10,000, default 120.
+    pub buckets: usize,
+    /// So many bytes at the end of the log are read commit by commit; of what lies before, beginnings of segments alone are looked at.
+    /// Default 64 MiB: a few tens of milliseconds.
+    pub scan_bytes: u64,
+    /// Most beginnings of segments to look at, evenly spread. Default 1,024: under a tenth of a second.
+    pub samples: usize,
+    /// Ends it early.
+    pub cancel: Cancel,
+}
+
+impl Default for ActivityOptions {
+    fn default() -> ActivityOptions {
+        ActivityOptions { buckets: 120, scan_bytes: 64 << 20, samples: 1_024, cancel: Cancel::new() }
+    }
+}
+
+/// What happened to a node over time.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Activity {
+    /// Where the first bucket begins: the beginning of what is left of the log.
+    pub from: Timestamp,
+    /// Where the last one ends: until when it is known that no further commit happened.
+    pub to: Timestamp,
+    /// Stretches of equal length, from the oldest on.
+    pub buckets: Vec<Bucket>,
+    /// From here on every commit was looked at. In what lies before, commits and bytes are spread evenly between the beginnings of segments, and remarks are not seen.
+    pub exact_from: Position,
+    /// Commits with remarks, such as resynchronisations, after `exact_from`.
+    pub remarks: Vec<Remark>,
+    /// Places where segments are missing.
+    pub gaps: Vec<Gap>,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// Commits in it; a fraction where they were not looked at one by one.
+    pub commits: f64,
+    /// Bytes of log in it.
+    pub bytes: f64,
+}
+
+/// A remark that a commit carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remark {
+    /// The commit.
+    pub commit: Commit,
+    /// What it is about, such as `resync`.
+    pub key: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// A place where segments are missing: nothing after `after` up to `until` can be restored from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The last commit before the segment that has lost its successor: where that one really ends, its successor would have said.
+    pub after: Position,
+    /// The log goes on after this position.
+    pub until: Position,
+    /// The time of the commit at `after`; zero where it cannot be read.
+    pub from: Timestamp,
+    /// The time of the commit at `until`; zero where it cannot be read.
+    pub to: Timestamp,
+}
+
+/// Neighbouring segments between which others are missing, by their names.
+pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
+    let pairs = segments.iter().zip(segments.iter().skip(1));
+    pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| b.sequence != a.sequence + 1)
+}
+
+impl Gap {
+    fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
+        let time = |s| log.open(s).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
+        Gap { after: before.from, until: behind.from, from: time(before), to: time(behind) }
+    }
+}
+
+/// Commits and bytes between two moments.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    from: Timestamp,
+    to: Timestamp,
+    commits: f64,
+    bytes: f64,
+}
+
+/// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
+pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &ActivityOptions) -> Result<Activity> {
+    let segments = log.all()?;
+    let bytes = segments.iter().map(|(_, len)| len).sum();
+    let mut left = options.scan_bytes;
+    let mut scanned = segments.len();
+    while let Some((_, len)) = scanned.checked_sub(1).and_then(|i| segments.get(i)) {
+        // The newest one is always read: nothing else tells its times.
+        if *len > left && scanned < segments.len() {
+            break;
+        }
+        left = left.saturating_sub(*len);
+        scanned -= 1;
+    }
+    let (older, newer) = segments.split_at(scanned);
+    let mut stretches = sampled(log, older, newer, options)?;
+    let mut remarks = Vec::new();
+    for (segment, len) in newer {
+        options.cancel.check()?;
+        scan(log, segment, *len, &mut stretches, &mut remarks)?;
+    }
+    let from = stretches.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
+    let to = stretches.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
+    let mut buckets = vec![Bucket::default(); options.buckets.clamp(1, 10_000)];
+    for s in &stretches {
+        spread(s, from, to, &mut buckets);
+    }
+    let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
+    let gaps = gaps(&segments).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
+}
+
+/// What the beginnings of some segments tell of the time between them.
+fn sampled(
+    log: &Log,
+    older: &[(SegmentRef, u64)],
+    newer: &[(SegmentRef, u64)],
+    options: &ActivityOptions,
+) -> Result<Vec<Stretch>> {
+    let step = older.len().div_ceil(options.samples.max(1)).max(1);
+    let mut stretches = Vec::new();
+    let mut last: Option<(Position, Timestamp)> = None;
+    let mut bytes = 0;
+    for (i, (segment, len)) in older.iter().chain(newer.first()).enumerate() {
+        if i % step == 0 || i == older.len() {
+            options.cancel.check()?;
+            match log.open(segment) {
+                Ok(reader) => {
+                    let state = &reader.preface().state;
+                    if let Some((position, from)) = last {
+                        let commits = state.position.get().saturating_sub(position.get());
+                        stretches.push(Stretch {
+                            from,
+                            to: state.timestamp,
+                            commits: count(commits),
+                            bytes: count(bytes),
+                        });
+                    }
+                    (last, bytes) = (Some((state.position, state.timestamp)), 0);
+                }
+                Err(e) if e.is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bytes += len;
+    }
+    Ok(stretches)
+}
+
+/// Reads a segment commit by commit.
+fn scan(
+    log: &Log,
+    segment: &SegmentRef,
+    len: u64,
+    stretches: &mut Vec<Stretch>,
+    remarks: &mut Vec<Remark>,
+) -> Result<()> {
+    // Commits that fall into the same millisecond are one stretch: there may be millions.
+    let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    let mut commit = CommitInfo::new();
+    let mut read = |log: &Log| -> Result<u64> {
+        let reader = log.open(segment)?;
+        let end = reader.scan(segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
+            match visit {
+                Visit::Partial { ops, offset, .. } => commit.add(ops, reader.path(), offset)?,
+                Visit::Commit { lsn, timestamp, ops, offset } => {
+                    commit.add(ops, reader.path(), offset)?;
+                    let commit = std::mem::replace(&mut commit, CommitInfo::new());
+                    let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
+                    *entry = (entry.0 + 1, entry.1 + commit.bytes);
+                    remarks.extend(commit.annotations.into_iter().map(|(key, text)| Remark {
+                        commit: Commit { lsn, timestamp },
+                        key,
+                        text,
+                    }));
+                }
+                Visit::Tick => {}
+            }
+            Ok(true)
+        })?;
+        Ok(end.facts.length)
+    };
+    let length = match read(log) {
+        Ok(length) => length,
+        Err(e) if e.is_damage() || matches!(e, Error::Gap { .. }) => len,
+        Err(e) => return Err(e),
+    };
+    // What frames add to the changes themselves is shared out among the commits.
+    let changes: u64 = found.values().map(|(_, bytes)| bytes).sum();
+    let scale = if changes == 0 { 0.0 } else { count(length) / count(changes) };
+    stretches.extend(found.into_iter().map(|(milli, (commits, bytes))| {
+        let at = Timestamp::from_nanos(milli.saturating_mul(1_000_000));
+        Stretch { from: at, to: at, commits: count(commits), bytes: count(bytes) * scale }
+    }));
+    Ok(())
+}
+
+/// Adds a stretch to the buckets that it lies in, by its share of each.
+fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
+    let width = count(to.as_nanos() - from.as_nanos()) / count(buckets.len() as u64);
+    let begin = |i: usize| count(i as u64) * width;
+    let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));
+    let (a, b) = (place(s.from), place(s.to));
+    let last = buckets.len() - 1;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and cut to the last bucket"
+    )]
+    let index = |x: f64| if width > 0.0 { ((x / width) as usize).min(last) } else { 0 };
+    let (first, end) = (index(a), index(b));
+    for (i, bucket) in buckets.iter_mut().enumerate().take(end + 1).skip(first) {
+        let share = if b > a && width > 0.0 { (begin(i + 1).min(b) - begin(i).max(a)) / (b - a) } else { 1.0 };
+        bucket.commits += s.commits * share.clamp(0.0, 1.0);
+        bucket.bytes += s.bytes * share.clamp(0.0, 1.0);
+    }
+}
+
+/// For a picture, 52 bits are enough.
+#[expect(clippy::cast_precision_loss, reason = "shares and sums for a picture")]
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+impl Activity {
+    /// How long a bucket is.
+    pub fn bucket_length(&self) -> Duration {
+        let nanos = self.to.as_nanos() - self.from.as_nanos();
+        Duration::from_nanos(nanos / (self.buckets.len().max(1) as u64))
+    }
+}

@@ -1,0 +1,191 @@
+//! Listing commits, oldest or newest first.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Bound, RangeBounds};
+
+use crate::catalog::NodeRecord;
+use crate::error::{Error, Result};
+use crate::format::codec::Reader;
+use crate::format::record::Op;
+use crate::replay::readable_end;
+use crate::types::{Lsn, Position, SpaceId, Timestamp};
+use crate::wal::{Log, Visit};
+
+/// Commits read at a time: few at first, as who lists the newest twenty should not wait for thousands.
+const FIRST_STEP: u64 = 64;
+/// ... and at most, about 2 MB of them.
+const LAST_STEP: u64 = 8_192;
+
+/// One commit, as the log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CommitInfo {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Its time.
+    pub timestamp: Timestamp,
+    /// Page versions in it: full images, patches and byte ranges. A page that the commit changes by several byte ranges counts once for each.
+    pub versions: u64,
+    /// Bytes that its changes take in the log, before encryption and without the share of its frame.
+    pub bytes: u64,
+    /// Logical records in it.
+    pub records: u64,
+    /// Spaces that it writes, creates, drops or changes the length of.
+    pub spaces: BTreeSet<SpaceId>,
+    /// Names that it was given when it was committed; those given [later](crate::Node::add_restore_point) are in [`Node::restore_points`](crate::Node::restore_points).
+    pub restore_points: Vec<String>,
+    /// The host's own position.
+    pub mark: Option<Vec<u8>>,
+    /// The global transaction that it belongs to.
+    pub global_transaction: Option<Vec<u8>>,
+    /// Remarks, key and text, such as why an adapter had to resynchronise.
+    pub annotations: Vec<(String, String)>,
+}
+
+impl CommitInfo {
+    pub(super) fn new() -> CommitInfo {
+        CommitInfo {
+            lsn: Lsn::FIRST,
+            timestamp: Timestamp::ZERO,
+            versions: 0,
+            bytes: 0,
+            records: 0,
+            spaces: BTreeSet::new(),
+            restore_points: Vec::new(),
+            mark: None,
+            global_transaction: None,
+            annotations: Vec::new(),
+        }
+    }
+
+    /// Takes some of its ops into account.
+    pub(super) fn add(&mut self, ops: &[u8], path: &str, offset: u64) -> Result<()> {
+        self.bytes += ops.len() as u64;
+        let mut r = Reader::new(ops);
+        while !r.is_empty() {
+            match Op::read(&mut r).map_err(|e| e.at(path, offset))? {
+                Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
+                    self.versions += 1;
+                    self.spaces.insert(page.space);
+                }
+                Op::SetLength(space, _) | Op::CreateSpace { space, .. } | Op::DropSpace(space) => {
+                    self.spaces.insert(space);
+                }
+                Op::Logical(_) => self.records += 1,
+                Op::RestorePoint(name) => self.restore_points.push(name.to_owned()),
+                Op::Mark(mark) => self.mark = Some(mark.to_vec()),
+                Op::GlobalTransaction(id) => self.global_transaction = Some(id.to_vec()),
+                Op::Annotation { key, text } => self.annotations.push((key.to_owned(), text.to_owned())),
+                Op::SetConfig { .. } | Op::RemoveConfig(_) | Op::RedoPoint(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The commits of a range, from either end. Made by [`Node::commits`](crate::Node::commits).
+///
+/// Reads the log as it is iterated, at most 8,192 commits ahead. An error ends it.
+#[derive(Debug)]
+#[must_use = "commits are read as they are iterated"]
+pub struct Commits {
+    log: Log,
+    /// What is not read yet: the commits after `from` up to `to`.
+    from: Position,
+    to: Position,
+    front: VecDeque<CommitInfo>,
+    back: VecDeque<CommitInfo>,
+    step: u64,
+    /// What is wrong with the log beyond `to`, where the range goes on beyond it.
+    beyond: Option<Error>,
+}
+
+impl Commits {
+    pub(crate) fn new(log: Log, record: &NodeRecord, range: &impl RangeBounds<Lsn>) -> Result<Commits> {
+        let (end, damage) = readable_end(&log, record)?;
+        let oldest = log.oldest()?.map_or(end.position, |s| s.from);
+        let from = match range.start_bound() {
+            Bound::Included(lsn) => Position::new(lsn.get() - 1),
+            Bound::Excluded(lsn) => (*lsn).into(),
+            Bound::Unbounded => Position::ORIGIN,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(lsn) => Some(Position::from(*lsn)),
+            Bound::Excluded(lsn) => Some(Position::new(lsn.get() - 1)),
+            Bound::Unbounded => None,
+        };
+        let reaches_beyond = to.is_none_or(|to| to > end.position);
+        let from = from.max(oldest).min(end.position);
+        let to = to.map_or(end.position, |to| to.min(end.position)).max(from);
+        let beyond = damage.filter(|_| reaches_beyond);
+        Ok(Commits { log, from, to, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
+    }
+
+    /// How many commits are left, damage aside: LSNs are dense.
+    pub fn remaining(&self) -> u64 {
+        self.to.get() - self.from.get() + (self.front.len() + self.back.len()) as u64
+    }
+
+    /// Reads the commits after `from` up to `to`; where that fails, those before the damage, and the damage.
+    fn read(&self, from: Position, to: Position) -> (VecDeque<CommitInfo>, Option<Error>) {
+        let mut found = VecDeque::new();
+        let mut commit = CommitInfo::new();
+        let read = self.log.visit(from, to, &mut |path, visit| {
+            match visit {
+                Visit::Partial { ops, offset, .. } => commit.add(ops, path, offset)?,
+                Visit::Commit { lsn, timestamp, ops, offset } => {
+                    commit.add(ops, path, offset)?;
+                    (commit.lsn, commit.timestamp) = (lsn, timestamp);
+                    found.push_back(std::mem::replace(&mut commit, CommitInfo::new()));
+                }
+                Visit::Tick => {}
+            }
+            Ok(())
+        });
+        (found, read.err())
+    }
+
+    fn next_step(&mut self) -> u64 {
+        let step = self.step.min(self.to.get() - self.from.get());
+        self.step = (self.step * 2).min(LAST_STEP);
+        step
+    }
+}
+
+impl Iterator for Commits {
+    type Item = Result<CommitInfo>;
+
+    fn next(&mut self) -> Option<Result<CommitInfo>> {
+        if self.front.is_empty() && self.from < self.to {
+            let to = Position::new(self.from.get() + self.next_step());
+            let (found, damage) = self.read(self.from, to);
+            (self.front, self.from) = (found, to);
+            if damage.is_some() {
+                (self.from, self.beyond) = (self.to, damage);
+                self.back.clear();
+            }
+        }
+        let next = self.front.pop_front().or_else(|| self.back.pop_front()).map(Ok);
+        next.or_else(|| self.beyond.take().map(Err))
+    }
+}
+
+impl DoubleEndedIterator for Commits {
+    fn next_back(&mut self) -> Option<Result<CommitInfo>> {
+        if let Some(damage) = self.beyond.take() {
+            return Some(Err(damage));
+        }
+        if self.back.is_empty() && self.from < self.to {
+            let from = Position::new(self.to.get() - self.next_step());
+            let (found, damage) = self.read(from, self.to);
+            (self.back, self.to) = (found, from);
+            if let Some(damage) = damage {
+                self.from = self.to;
+                self.back.clear();
+                self.front.clear();
+                return Some(Err(damage));
+            }
+        }
+        self.back.pop_back().or_else(|| self.front.pop_back()).map(Ok)
+    }
+}

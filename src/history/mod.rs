@@ -1,0 +1,14 @@
+//! What happened: the commits of a node one by one, and its activity over time.
+//!
+//! Owns the ways to look at a log without rebuilding anything. Reads the log, never pages, layers
+//! or the catalog beyond what says where the log has to end; writes nothing.
+//!
+//! Invariants: a commit is listed exactly once, in the order of the log; what cannot be read is an
+//! error in the listing, never an omission; memory is bounded, whatever the length of the log.
+
+mod activity;
+mod commits;
+
+pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
+pub(crate) use activity::{activity, gaps};
+pub use commits::{CommitInfo, Commits};

@@ -1,0 +1,233 @@
+//! What can be checked of a file without its keys: header, frames and trailer by their CRC-32.
+
+use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
+use crate::error::{DamageKind, Error, Result};
+use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TRAILER_LEN, Trailer};
+use crate::options::Cancel;
+use crate::sealed::read_header;
+use crate::storage::{ReadFile, Storage, read_range};
+use crate::wal::durable_frame_beyond;
+
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
+
+/// Reads every file of an archive and compares it with the CRC-32s in it: finds rot on a machine that has no key.
+///
+/// What it cannot find: files that are missing or belong elsewhere, and edits by somebody who mends the checksums. For these, see [`Archive::verify`](crate::Archive::verify).
+///
+/// ```
+/// use rewound::storage::FsStorage;
+/// use rewound::{options::Cancel, verify_checksums};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let key = rewound::KeyFile::generate(dir.path().join("app.key"))?;
+/// # rewound::Archive::create(dir.path().join("app.archive"), key)?;
+/// let storage = FsStorage::new(dir.path().join("app.archive"));
+/// let report = verify_checksums(&storage, &Cancel::new(), &mut |_| {})?;
+/// assert!(report.is_intact(), "{:?}", report.findings);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::NoArchive`], [`Error::Cancelled`]; an error of listing directories. Damage is in the report.
+pub fn verify_checksums(
+    storage: &dyn Storage,
+    cancel: &Cancel,
+    progress: &mut (dyn FnMut(VerifyProgress) + Send),
+) -> Result<VerifyReport> {
+    let mut files = Vec::new();
+    for dir in ["catalog", "nodes"] {
+        walk(storage, dir, &mut files)?;
+    }
+    if !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
+        return Err(Error::NoArchive { path: storage.location().into() });
+    }
+    files.sort();
+    let total = files.iter().map(|(_, len)| len).sum();
+    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
+    let mut report = VerifyReport::default();
+    for (path, _) in &files {
+        match ending(path) {
+            Some("seg") => report.segments += 1,
+            Some("layer") => report.layers += 1,
+            Some("part") => report.parts += 1,
+            Some("entry") => report.catalog_entries += 1,
+            Some("checkpoint") => {}
+            // Locks, and whatever later releases put there.
+            _ => continue,
+        }
+        super::checksums_of(storage, path, &mut report, &mut meter)?;
+    }
+    Ok(report)
+}
+
+/// What kind of file a name is for.
+fn ending(path: &str) -> Option<&str> {
+    path.rsplit_once('.').map(|(_, ending)| ending)
+}
+
+/// Every file below a directory.
+fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>) -> Result<()> {
+    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+        let path = format!("{dir}/{}", entry.name);
+        if entry.is_dir {
+            walk(storage, &path, files)?;
+        } else {
+            files.push((path, entry.len));
+        }
+    }
+    Ok(())
+}
+
+/// Checks one file; every damaged frame of it is a finding. `read` is told of bytes as they are read.
+pub(super) fn check_file(
+    storage: &dyn Storage,
+    path: &str,
+    report: &mut VerifyReport,
+    read: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let file = storage.open(path).map_err(|e| Error::io("open", path, e))?;
+    let file = file.as_ref();
+    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
+    report.files += 1;
+    report.bytes += len;
+    let segment = ending(path) == Some("seg");
+    let header_len = match read_header(file, path) {
+        Ok((_, header_len)) => header_len,
+        Err(e) => {
+            read(len)?;
+            return Err(e);
+        }
+    };
+    read(header_len)?;
+    let sealed = if segment { sealed_at(file, path, len)? } else { None };
+    let mut at = header_len;
+    let mut index = 0;
+    while at < len {
+        let header = frame(file, path, at, index);
+        let (next, frame_index, kind) = match header {
+            Ok(found) => found,
+            // The end of a segment that was never sealed, or is not yet.
+            Err(e) if segment && e.is_damage() && is_torn(file, path, (at, len), index, sealed)? => {
+                report.torn_tails += u64::from(!is_zero(file, path, at, len)?);
+                read(len - at)?;
+                return Ok(());
+            }
+            Err(e) if e.is_damage() => {
+                report.note(e);
+                // Go on behind it, where there is a frame that can be read.
+                match next_frame(file, path, at + 1, len)? {
+                    Some((next, found)) => {
+                        read(next - at)?;
+                        (at, index) = (next, found);
+                        continue;
+                    }
+                    None => return read(len - at),
+                }
+            }
+            Err(e) => return Err(e),
+        };
+        read(next - at)?;
+        if kind == FrameKind::Seal {
+            let trailer = Trailer { seal_offset: at, frames: frame_index.saturating_add(1) };
+            read(len.saturating_sub(next))?;
+            return check_trailer(file, path, next, len, &trailer, segment);
+        }
+        (at, index) = (next, frame_index + 1);
+    }
+    if segment {
+        return Ok(());
+    }
+    Err(Error::damage(DamageKind::Truncated, path, len, "seal", "the seal and trailer of a complete file", "the end"))
+}
+
+/// Where the trailer at the end of a segment says that its seal is.
+fn sealed_at(file: &dyn ReadFile, path: &str, len: u64) -> Result<Option<u64>> {
+    let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
+    Ok(Trailer::decode(&read_range(file, path, at, TRAILER_LEN)?).map(|trailer| trailer.seal_offset))
+}
+
+/// Whether a frame of a segment that cannot be read is what a crash leaves, and not rot.
+fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, sealed: Option<u64>) -> Result<bool> {
+    match sealed {
+        None => Ok(!durable_frame_beyond(file, path, len, at, index)?),
+        // All frames before the seal were durable when it was written.
+        Some(seal) if at < seal => Ok(false),
+        // A crash can keep the trailer and lose the seal, by whole sectors, which then read as zeros. Rot does not.
+        Some(seal) => {
+            let size = usize::try_from(len.saturating_sub(seal)).unwrap_or(usize::MAX).min(MAX_PLAINTEXT);
+            let bytes = read_range(file, path, seal, size)?;
+            let skip = usize::try_from(seal.next_multiple_of(SECTOR) - seal).unwrap_or(0);
+            let (first, rest) = bytes.split_at_checked(skip).unwrap_or((&bytes, &[]));
+            let lost = |sector: &[u8]| !sector.is_empty() && sector.iter().all(|b| *b == 0);
+            Ok(lost(first) || rest.chunks(usize::try_from(SECTOR).unwrap_or(512)).any(lost))
+        }
+    }
+}
+
+/// Reads the frame at an offset; gives where it ends, its index and kind.
+fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u32, FrameKind)> {
+    let header = FrameHeader::decode(&read_range(file, path, at, HEADER_LEN)?).map_err(|e| e.at(path, at))?;
+    if header.index != index {
+        let expected = format_args!("frame {index}");
+        let found = format_args!("frame {}", header.index);
+        return Err(Error::damage(DamageKind::Chain, path, at, "frame index", expected, found));
+    }
+    let body = read_range(file, path, at + HEADER_LEN as u64, header.len as usize)?;
+    if body.len() < header.len as usize {
+        let expected = format_args!("{} bytes", header.len);
+        let found = format_args!("{} bytes", body.len());
+        return Err(Error::damage(DamageKind::Truncated, path, at, "frame", expected, found));
+    }
+    header.check_crc(&body).map_err(|e| e.at(path, at))?;
+    Ok((at + header.frame_len() as u64, header.index, header.kind))
+}
+
+/// The next frame at or after an offset that its CRC-32 vouches for, and its index.
+fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Option<(u64, u32)>> {
+    const STEP: usize = 1 << 20;
+    let mut at = from;
+    while at < len {
+        let window = read_range(file, path, at, STEP)?;
+        for i in crate::wal::markers(&window) {
+            let start = at + i as u64;
+            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
+            if frame(file, path, start, header.index).is_ok() {
+                return Ok(Some((start, header.index)));
+            }
+        }
+        // A marker may lie across two windows.
+        at += (window.len().saturating_sub(3)).max(1) as u64;
+    }
+    Ok(None)
+}
+
+/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it.
+fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
+    let expected = trailer.encode();
+    let found = read_range(file, path, at, TRAILER_LEN + 1)?;
+    let torn = segment
+        && found.len() <= TRAILER_LEN
+        && found.iter().zip(&expected).all(|(found, expected)| found == expected || *found == 0);
+    if found == expected || torn || (segment && is_zero(file, path, at, len)?) {
+        return Ok(());
+    }
+    let found = format_args!("{} other bytes", found.len());
+    Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
+}
+
+/// Whether the rest of a file is zero: space reserved for what was never written.
+fn is_zero(file: &dyn ReadFile, path: &str, mut at: u64, len: u64) -> Result<bool> {
+    while at < len {
+        let bytes = read_range(file, path, at, 1 << 20)?;
+        if bytes.is_empty() {
+            break;
+        }
+        if bytes.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(true)
+}

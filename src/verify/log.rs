@@ -1,0 +1,66 @@
+//! The log: every segment decrypted, from its first frame to its end, and linked to the next.
+
+use super::{Meter, VerifyReport};
+use crate::compact::NodeContext;
+use crate::error::{DamageKind, Error, Result};
+use crate::history::gaps;
+use crate::replay::{log_end, window};
+use crate::types::{Position, Target};
+use crate::wal::{SegmentRef, Visit};
+
+/// Verifies the segments of a node, and that they reach to where the catalog says.
+pub(super) fn verify_log(
+    context: &NodeContext,
+    segments: &[(SegmentRef, u64)],
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
+    for (before, behind) in gaps(segments) {
+        let (node, expected) = (context.record.name.clone(), before.from.next_lsn());
+        report.note(Error::Gap { node, expected, found: behind.from });
+    }
+    let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
+    for ((segment, _), next) in segments.iter().zip(next) {
+        report.segments += 1;
+        super::checksums_of(context.storage.as_ref(), &segment.path, report, meter)?;
+        let checked = verify_segment(context, segment, next, report, meter);
+        report.found(checked)?;
+    }
+    let end = log_end(&context.log, &context.record);
+    let begun = end.as_ref().is_ok_and(|end| end.position > Position::ORIGIN);
+    report.found(end.map(drop))?;
+    if begun {
+        match window(&context.log, &context.record, &Target::Latest) {
+            // Nothing that could be lost: the base copy is still to come.
+            Err(Error::BeforeWindow { .. }) => {}
+            other => report.found(other.map(drop))?,
+        }
+    }
+    Ok(())
+}
+
+fn verify_segment(
+    context: &NodeContext,
+    segment: &SegmentRef,
+    next: Option<&SegmentRef>,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
+    let reader = context.log.open(segment)?;
+    // A next one that is missing or damaged is a finding of its own.
+    let next = next.filter(|n| n.sequence == segment.sequence + 1).and_then(|n| context.log.open(n).ok());
+    let successor = next.as_ref().and_then(|n| n.preface().previous.as_ref());
+    let end = reader.scan(segment.from, successor, &mut |visit| {
+        meter.add(0)?;
+        report.commits += u64::from(matches!(visit, Visit::Commit { .. }));
+        Ok(true)
+    })?;
+    match next {
+        Some(next) if next.link_to_previous() != end.link || next.preface().state.position != end.position => {
+            let expected = format_args!("that of {} up to LSN {}", segment.path, end.position);
+            let what = "link to the segment before";
+            Err(Error::damage(DamageKind::Chain, next.path(), 128, what, expected, "another one"))
+        }
+        _ => Ok(()),
+    }
+}

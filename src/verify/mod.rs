@@ -1,0 +1,212 @@
+//! Is everything still there, intact, and does it rebuild? With the key and without.
+//!
+//! Owns the reading of whole archives for the sake of what might be wrong with them. Never repairs, moves or
+//! writes anything. [`verify_checksums`] needs no key and finds rot; [`Node::verify`](crate::Node::verify) also
+//! decrypts, follows every chain, and rebuilds states.
+//!
+//! Invariants: damage is a finding in the report, and the reading goes on behind it; only what keeps from
+//! reading at all (a cancelled run, a full disk for temporary files) is an error. Memory is bounded by
+//! the largest frame and by `ReplayOptions`.
+
+mod catalog;
+mod checksums;
+mod layers;
+mod log;
+mod states;
+
+use std::fmt;
+
+pub(crate) use catalog::verify_catalog;
+pub use checksums::verify_checksums;
+
+use crate::compact::NodeContext;
+use crate::error::{Error, Result};
+use crate::options::{Cancel, ReplayOptions};
+use crate::storage::Storage;
+
+/// What is verified, beside that every file is read, decrypted and chained.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use]
+pub struct VerifyOptions {
+    /// Whether states are rebuilt as well: the latest, and each snapshot from what lies before it. Default: yes.
+    /// It costs as much as so many restores; nothing is written.
+    pub rebuild: bool,
+    /// How states are rebuilt, and what ends the run early.
+    pub replay: ReplayOptions,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> VerifyOptions {
+        VerifyOptions { rebuild: true, replay: ReplayOptions::default() }
+    }
+}
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// What is being done.
+    pub stage: VerifyStage,
+    /// Bytes of files, or of pages rebuilt, in this stage.
+    pub bytes_done: u64,
+    /// Bytes there are in this stage.
+    pub bytes_total: u64,
+}
+
+/// What a verification is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VerifyStage {
+    /// Reading files.
+    Files,
+    /// Rebuilding states.
+    States,
+}
+
+/// What a verification looked at and what it found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Files read.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Entries of the catalog; 0 where it was not part of this.
+    pub catalog_entries: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Commits in them; 0 without a key.
+    pub commits: u64,
+    /// Layers, snapshots included.
+    pub layers: u64,
+    /// Parts of layers.
+    pub parts: u64,
+    /// Pages in the layers' parts that were compared with their CRC-32; 0 without a key.
+    pub layer_pages: u64,
+    /// States rebuilt.
+    pub states: u64,
+    /// Pages of rebuilt states that are, by their CRC-32, what the engine handed in.
+    pub pages_proven: u64,
+    /// Pages of rebuilt states that have no CRC-32: last changed by a byte range or a cut.
+    pub pages_unproven: u64,
+    /// Segments that end in a torn tail, as a crash leaves it: no damage.
+    pub torn_tails: u64,
+    /// What is wrong, in the order found. Empty: everything looked at is intact.
+    pub findings: Vec<Error>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn is_intact(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Takes another report's figures and findings in.
+    pub fn merge(&mut self, other: VerifyReport) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.catalog_entries += other.catalog_entries;
+        self.segments += other.segments;
+        self.commits += other.commits;
+        self.layers += other.layers;
+        self.parts += other.parts;
+        self.layer_pages += other.layer_pages;
+        self.states += other.states;
+        self.pages_proven += other.pages_proven;
+        self.pages_unproven += other.pages_unproven;
+        self.torn_tails += other.torn_tails;
+        other.findings.into_iter().for_each(|e| self.note(e));
+    }
+
+    /// Notes what is wrong, once for each place.
+    fn note(&mut self, found: Error) {
+        let known = self.findings.iter().any(|e| match (e, &found) {
+            (Error::Damaged(a), Error::Damaged(b)) => (&a.path, a.offset) == (&b.path, b.offset),
+            (a, b) => a.to_string() == b.to_string(),
+        });
+        if !known {
+            self.findings.push(found);
+        }
+    }
+
+    /// Notes damage; gives back what is no finding but an end to the run.
+    fn found(&mut self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(e) if is_finding(&e) => {
+                self.note(e);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} files, {} bytes, {} commits, {} pages proven in {} states: {}",
+            self.files,
+            self.bytes,
+            self.commits,
+            self.pages_proven,
+            self.states,
+            if self.is_intact() { "intact".to_owned() } else { format!("{} findings", self.findings.len()) }
+        )
+    }
+}
+
+/// Whether an error tells of the archive rather than of this run. A file that cannot be read is as bad as one that is damaged.
+fn is_finding(e: &Error) -> bool {
+    e.is_damage() || matches!(e, Error::FormatTooNew { .. } | Error::Storage { .. })
+}
+
+/// The progress of a run.
+struct Meter<'a> {
+    report: &'a mut (dyn FnMut(VerifyProgress) + Send),
+    stage: VerifyStage,
+    done: u64,
+    total: u64,
+    cancel: Cancel,
+}
+
+impl Meter<'_> {
+    /// Takes so many bytes more into account; an error where the run was cancelled.
+    fn add(&mut self, bytes: u64) -> Result<()> {
+        self.cancel.check()?;
+        self.done += bytes;
+        // A file may grow while it is read.
+        self.total = self.total.max(self.done);
+        (self.report)(VerifyProgress { stage: self.stage, bytes_done: self.done, bytes_total: self.total });
+        Ok(())
+    }
+}
+
+/// Verifies one node.
+pub(crate) fn verify_node(
+    context: &NodeContext,
+    options: &VerifyOptions,
+    progress: &mut (dyn FnMut(VerifyProgress) + Send),
+) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    let segments = context.log.all()?;
+    let log_bytes: u64 = segments.iter().map(|(_, len)| len).sum();
+    let layer_bytes = layers::bytes(context, &mut report)?;
+    let cancel = options.replay.cancel.clone();
+    let total = log_bytes + layer_bytes;
+    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
+    log::verify_log(context, &segments, &mut report, &mut meter)?;
+    layers::verify_layers(context, &mut report, &mut meter)?;
+    if options.rebuild {
+        let mut meter = Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };
+        states::verify_states(context, options, &mut report, &mut meter)?;
+    }
+    Ok(report)
+}
+
+/// The checksums of one file, which is about to be read with its keys: the way to every damaged place of it, where the chain of frames ends at the first.
+fn checksums_of(storage: &dyn Storage, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+    let checked = checksums::check_file(storage, path, report, &mut |bytes| meter.add(bytes));
+    report.found(checked)
+}

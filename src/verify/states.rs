@@ -1,0 +1,145 @@
+//! States: the latest one rebuilt, and each snapshot compared with what is rebuilt without it.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::{Meter, VerifyOptions, VerifyProgress, VerifyReport};
+use crate::compact::NodeContext;
+use crate::crypto::kdf::sha256;
+use crate::error::{DamageKind, Error, Result};
+use crate::format::state::SpaceState;
+use crate::layer::layer_path;
+use crate::replay::{PageSink, Progress, RestoreRun, RunStats, resolve};
+use crate::types::{Position, SpaceId, Target};
+
+/// Rebuilds the latest state, and the state at each snapshot twice: from the snapshot, and from what lies before it.
+pub(super) fn verify_states(
+    context: &NodeContext,
+    options: &VerifyOptions,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
+    let snapshots = context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
+    for snapshot in snapshots {
+        let to = snapshot.consistent_from;
+        let with = rebuild(context.copy(), to, options, report, meter)?;
+        let mut without = context.copy();
+        without.record.layers.retain(|l| l.file != snapshot.file);
+        // The oldest one has nothing before it: it is the base of all the rest.
+        if without.plan(to).is_err() {
+            continue;
+        }
+        let without = rebuild(without, to, options, report, meter)?;
+        if let (Some(with), Some(without)) = (with, without)
+            && with != without
+        {
+            let path = layer_path(context.node, snapshot.file);
+            let expected = format_args!("the state at LSN {to} as the log before it gives it");
+            report.note(Error::damage(DamageKind::PageImage, path, 0, "snapshot", expected, "another state"));
+        }
+    }
+    match resolve(&context.log, &context.record, &Target::Latest) {
+        Ok(latest) => rebuild(context.copy(), latest.lsn.into(), options, report, meter).map(drop),
+        // Nothing can be restored yet, which is not damage.
+        Err(Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. }) => Ok(()),
+        Err(e) => report.found(Err(e)),
+    }
+}
+
+/// Rebuilds a state into nothing; gives its digest, or `None` where damage keeps from it.
+fn rebuild(
+    mut context: NodeContext,
+    to: Position,
+    options: &VerifyOptions,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<Option<u128>> {
+    let digest = Digest::default();
+    let done = run(&mut context, to, options, &digest, meter);
+    context.damaged.drain(..).for_each(|d| report.note(Error::Damaged(Box::new(d))));
+    match done {
+        Ok(stats) => {
+            report.states += 1;
+            report.pages_proven += stats.pages_proven;
+            report.pages_unproven += stats.pages_unproven;
+            Ok(Some(*digest.sum.lock()))
+        }
+        Err(e) => report.found(Err(e)).map(|()| None),
+    }
+}
+
+fn run(
+    context: &mut NodeContext,
+    to: Position,
+    options: &VerifyOptions,
+    digest: &Digest,
+    meter: &mut Meter<'_>,
+) -> Result<RunStats> {
+    let (mut plan, mut sources) = context.prepare(to, &options.replay)?;
+    loop {
+        let parts = context.parts();
+        let (stage, begun, before) = (meter.stage, meter.done, meter.total);
+        let mut seen = (0, 0);
+        let report = &mut meter.report;
+        let mut progress = |p: Progress| {
+            seen = (p.bytes_done, p.bytes_total);
+            let (bytes_done, bytes_total) = (begun + p.bytes_done, before.max(begun + p.bytes_total));
+            report(VerifyProgress { stage, bytes_done, bytes_total });
+        };
+        let progress: Option<&mut (dyn FnMut(Progress) + Send)> = Some(&mut progress);
+        let done =
+            RestoreRun { parts: &parts, sources: &sources, options: &options.replay, sink: digest, progress }.run();
+        meter.done += seen.0;
+        meter.total = meter.total.max(meter.done);
+        match done {
+            Err(Error::Damaged(damage)) => {
+                context.plan_without(&plan, Some(&sources), *damage)?;
+                (plan, sources) = context.prepare(to, &options.replay)?;
+                *digest.sum.lock() = 0;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// A sink that keeps nothing but a sum over all pages: the same for the same state, in whatever order and pieces it comes.
+#[derive(Debug, Default)]
+struct Digest {
+    sum: Mutex<u128>,
+    sizes: Mutex<BTreeMap<SpaceId, usize>>,
+}
+
+impl Digest {
+    fn add(&self, what: &[&[u8]]) {
+        let digest = sha256(what);
+        let half = digest.first_chunk::<16>().copied().unwrap_or_default();
+        let mut sum = self.sum.lock();
+        *sum = sum.wrapping_add(u128::from_le_bytes(half));
+    }
+}
+
+impl PageSink for Digest {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        for (id, space) in spaces {
+            self.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
+            self.sizes.lock().insert(*id, space.page_size.bytes());
+        }
+        Ok(())
+    }
+
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let size = self.sizes.lock().get(&space).copied().unwrap_or(4_096);
+        for (page, at) in bytes.chunks(size).zip((offset..).step_by(size)) {
+            // A zero page may also come as a stretch that nothing was ever written to.
+            if page.iter().any(|b| *b != 0) {
+                self.add(&[b"page", &space.get().to_le_bytes(), &at.to_le_bytes(), page]);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}

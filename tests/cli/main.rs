@@ -1,0 +1,10 @@
+//! The command line, used as a person would use it: the real program, real files, a real terminal where one matters.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
+)]
+
+mod estate;
+mod pictures;

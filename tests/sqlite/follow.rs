@@ -1,0 +1,198 @@
+//! The watcher on one thread, writers in other processes or beside it: every commit comes back.
+
+use std::time::{Duration, Instant};
+
+use rewound::adapters::sqlite::{Event, WatchOptions};
+use rewound::{Lsn, Target};
+
+use super::oracle;
+use super::process::Process;
+use super::support::{Place, Random, seed, watch};
+use super::workload::{Shape, check, counter, prepare, transaction};
+
+#[test]
+fn one_writer_every_commit() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    for n in 0..400 {
+        transaction(&db, 1, &mut random, &Shape::default()).unwrap();
+        if n % 50 == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 0);
+    let seen = oracle::check(&node);
+    assert_eq!(seen.last().unwrap().counter, counter(&db));
+    assert_eq!(seen.iter().filter(|s| s.resync).count(), 1, "only the first copy");
+}
+
+/// Several processes, long transactions that spill, checkpoints of every kind.
+#[test]
+fn several_processes_and_checkpoints() {
+    let place = Place::new();
+    let seed = seed();
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let spilling = Shape { blob: 9_000, changes: 30, checkpoint: 5, cache: 5, ..Shape::default() };
+    let small = Shape { checkpoint: 7, ..Shape::default() };
+    let a = Process::writer(&place.db(), 1, seed, &spilling, 2_000);
+    let b = Process::writer(&place.db(), 2, seed + 1, &small, 500);
+    std::thread::sleep(Duration::from_secs(3));
+    a.kill();
+    b.stop();
+    let expected = counter(&db);
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
+    let seen = oracle::check(&node);
+    assert_eq!(seen.last().unwrap().counter, expected);
+    eprintln!("{} commits, {} pages", status.commits, status.pages);
+}
+
+/// The log starts over many times under two writers that never pause, and nothing is lost.
+#[test]
+fn the_log_stays_bounded_without_a_pause() {
+    let place = Place::new();
+    let seed = seed();
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let mut options = WatchOptions::default();
+    options.wal_bytes = 256 << 10;
+    options.wal_bytes_max = 1 << 20;
+    let watching = watch(&node, &place.db(), options);
+    let shape = Shape { blob: 2_000, ..Shape::default() };
+    let writers: Vec<Process> = (0..2).map(|w| Process::writer(&place.db(), w, seed + w, &shape, 0)).collect();
+    let mut longest = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(5));
+        longest = longest.max(std::fs::metadata(place.path("app.db-wal")).unwrap().len());
+    }
+    writers.into_iter().for_each(Process::kill);
+    let expected = counter(&db);
+    let status = watching.stop();
+    eprintln!("log at most {longest} bytes, {} commits, {} resets", status.commits, status.wal_resets);
+    assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
+    assert!(status.wal_resets > 2, "{status:?}");
+    assert!(longest < 8 << 20, "{longest}");
+    let seen = oracle::check_from(&node, 0, 7);
+    assert_eq!(seen.last().unwrap().counter, expected);
+}
+
+/// Copies that were taken live, with the writers kept out, equal what is restored, byte by byte.
+#[test]
+fn live_copies_equal_what_is_restored() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let mut copies = Vec::new();
+    for n in 0..60 {
+        transaction(&db, 1, &mut random, &Shape { blob: 3_000, ..Shape::default() }).unwrap();
+        if n % 10 == 9 {
+            db.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let to = place.path(&format!("copy-{n}.db"));
+            // By another process: closing the file in this one would give up SQLite's locks on it.
+            let script = format!("cp '{0}' '{1}' && cp '{0}-wal' '{1}-wal'", place.db().display(), to.display());
+            assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+            copies.push((counter(&db), to));
+            db.execute_batch("ROLLBACK").unwrap();
+        }
+    }
+    assert_eq!(watching.stop().resyncs, 0);
+    let seen = oracle::check(&node);
+    for (counter, copy) in copies {
+        let at = seen.iter().rfind(|s| s.counter == counter).unwrap();
+        let restored = oracle::restore(&node, Target::Lsn(Lsn::new(at.lsn).unwrap()));
+        let db = rusqlite::Connection::open(&copy).unwrap();
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(db);
+        assert_eq!(std::fs::read(&copy).unwrap(), restored, "transaction {counter}");
+    }
+}
+
+/// The restored file is a database as it is, for writing too.
+#[test]
+fn a_restored_file_is_a_database() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    for _ in 0..20 {
+        transaction(&db, 1, &mut random, &Shape::default()).unwrap();
+    }
+    watching.stop();
+    let file = place.path("restored.db");
+    node.restore(Target::Latest).into_file(&file).unwrap();
+    let restored = super::support::connect(&file);
+    assert_eq!(check(&restored).unwrap(), counter(&db));
+    transaction(&restored, 2, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap();
+    assert_eq!(check(&restored).unwrap(), counter(&db) + 1);
+}
+
+/// What follows a commit is archived within milliseconds, also after a pause; an application's checkpoints are not kept waiting.
+#[test]
+fn commits_are_archived_soon_and_checkpoints_go_through() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(random.below(30)));
+        let before = watching.handle.status().commits;
+        transaction(&db, 1, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap();
+        let begun = Instant::now();
+        watching.until("the commit", |s| s.commits > before);
+        slowest = slowest.max(begun.elapsed());
+    }
+    eprintln!("slowest: {slowest:?}");
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    for mode in ["PASSIVE", "FULL", "RESTART", "TRUNCATE"] {
+        for _ in 0..5 {
+            transaction(&db, 1, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap();
+            let begun = Instant::now();
+            let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(2), "{mode}: {took:?}");
+            assert!(busy == 0, "{mode} was refused");
+        }
+    }
+    assert!(watching.events.lock().iter().any(|e| matches!(e, Event::Archived { .. })));
+    assert_eq!(watching.stop().resyncs, 0);
+    oracle::check(&node);
+}
+
+/// A watcher that comes back to the same log goes on where the archive ends, to the frame.
+#[test]
+fn a_restart_continues_exactly() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    db.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
+    let node = place.node();
+    let shape = Shape { rollback: 0, ..Shape::default() };
+    for round in 0..5 {
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        for _ in 0..10 {
+            transaction(&db, 1, &mut random, &shape).unwrap();
+        }
+        let status = watching.stop();
+        assert_eq!(status.resyncs, 0, "round {round}: {:?}", status.last_resync);
+        // A transaction that nobody sees, but in the log.
+        transaction(&db, 2, &mut random, &shape).unwrap();
+    }
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    assert!(watching.events.lock().iter().any(|e| matches!(e, Event::Continued { .. })));
+    watching.stop();
+    assert_eq!(oracle::check(&node).last().unwrap().counter, 55);
+}

@@ -1,0 +1,114 @@
+//! Other processes: the test binary again, told by its environment what to be. They end when the test does, as their input then ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rewound::adapters::sqlite::{WatchOptions, Watcher};
+
+use super::support::{Random, connect, open_node};
+use super::workload::{Shape, transaction};
+
+/// Another process.
+pub struct Process(pub Child);
+
+impl Process {
+    /// Writes transactions until it is ended; `pause` microseconds between them.
+    pub fn writer(db: &Path, who: u64, seed: u64, shape: &Shape, pause: u64) -> Process {
+        let Shape { blob, changes, rollback, checkpoint, cache } = shape;
+        start(&format!("writer {who} {seed} {pause} {blob} {changes} {rollback} {checkpoint} {cache}"), db, Path::new(""))
+    }
+
+    pub fn watcher(db: &Path, archive: &Path) -> Process {
+        start("watcher", db, archive)
+    }
+
+    /// As a signal handler would: asks it to stop, and waits.
+    pub fn stop(mut self) {
+        drop(self.0.stdin.take());
+        let status = self.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Waits for a line.
+    pub fn until(&mut self, what: &str) {
+        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
+        let found = lines.find(|l| l.as_ref().is_ok_and(|l| l.contains(what)));
+        assert!(found.is_some(), "the process ended without saying {what:?}");
+    }
+}
+
+fn start(role: &str, db: &Path, archive: &Path) -> Process {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "process::other_process", "--nocapture"])
+        .env("REWOUND_ROLE", role)
+        .env("REWOUND_DB", db)
+        .env("REWOUND_ARCHIVE", archive)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Process(child)
+}
+
+/// Not a test: what another process runs.
+#[test]
+fn other_process() {
+    let Ok(role) = std::env::var("REWOUND_ROLE") else { return };
+    let db = std::env::var_os("REWOUND_DB").unwrap();
+    let words: Vec<&str> = role.split(' ').collect();
+    let numbers: Vec<i64> = words[1..].iter().map(|w| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed)).collect();
+    match words[0] {
+        "writer" => writer(Path::new(&db), &numbers),
+        "watcher" => watcher(Path::new(&db)),
+        other => panic!("{other}"),
+    }
+}
+
+fn writer(path: &Path, numbers: &[i64]) {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let [who, seed, pause, blob, changes, rollback, checkpoint, cache] = numbers else { panic!("{numbers:?}") };
+    let shape = Shape {
+        blob: blob.cast_unsigned(),
+        changes: changes.cast_unsigned(),
+        rollback: rollback.cast_unsigned(),
+        checkpoint: checkpoint.cast_unsigned(),
+        cache: *cache,
+    };
+    let mut random = Random(seed.cast_unsigned());
+    let db = connect(path);
+    println!("\nready");
+    loop {
+        if let Err(e) = transaction(&db, who.cast_unsigned(), &mut random, &shape) {
+            eprintln!("writer {who}: {e}");
+        }
+        if *pause > 0 {
+            std::thread::sleep(Duration::from_micros(random.below(2 * pause.cast_unsigned())));
+        }
+    }
+}
+
+fn watcher(db: &Path) {
+    let archive = std::env::var_os("REWOUND_ARCHIVE").unwrap();
+    let mut watcher = Watcher::open(&open_node(Path::new(&archive)), db, WatchOptions::default()).unwrap();
+    let handle = watcher.handle();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        handle.stop();
+    });
+    watcher.on_event(|e| {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "\n{e:?}");
+    });
+    watcher.run().unwrap();
+}
