@@ -18,7 +18,9 @@ mod svg;
 
 mod append;
 mod commit;
+mod litestream;
 mod recovery;
+mod workload;
 
 fn main() {
     let what = std::env::args().nth(1).unwrap_or_default();
@@ -26,6 +28,12 @@ fn main() {
         "commit" => commit::run(),
         "append" => append::run(),
         "recovery" => recovery::run(),
+        "litestream" => litestream::run(),
+        // The application of `litestream`, started by it.
+        "workload" => {
+            let arg = |i| std::env::args().nth(i).unwrap();
+            workload::run(arg(2).as_ref(), arg(3).parse().unwrap(), arg(4).parse().unwrap());
+        }
         "plots" => plots::run(),
         _ => {
             eprintln!("one of: commit, append, recovery, litestream, plots; and --quick for a short run");
