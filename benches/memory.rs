@@ -17,7 +17,7 @@ use rewound::{
     Position, ReplayOptions, Result, Target, WriterOptions,
 };
 
-use common::{Random, quick, work_dir};
+use common::{Random, link_dir, quick, work_dir};
 
 const PAGE: u64 = 4096;
 
@@ -109,21 +109,11 @@ fn replay(log_memory: usize) -> ReplayOptions {
     options
 }
 
-/// The same files under another name: what is built there is not in the archive, and costs no copy. No file of an archive ever changes.
+/// The archive under another name: what is built there is not in it.
 fn linked(path: &Path) -> PathBuf {
-    fn link(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
-            let to = to.join(entry.file_name());
-            match entry.file_type().unwrap().is_dir() {
-                true => link(&entry.path(), &to),
-                false => std::fs::hard_link(entry.path(), to).unwrap(),
-            }
-        }
-    }
     let to = path.with_extension("linked");
     let _ = std::fs::remove_dir_all(&to);
-    link(path, &to);
+    link_dir(path, &to);
     to
 }
 
@@ -162,8 +152,8 @@ fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
             format!("{} MiB written", report.bytes_written >> 20)
         }
         "maintain" => {
-            // Few layers and one snapshot, so that it fits on a disk; each layer needs many times `log_memory`.
-            compact.layer_log_bytes = (log / 16).max(1 << 20);
+            // Few layers and no more than one snapshot, so that it fits on a disk; each layer needs many times `log_memory`.
+            compact.layer_log_bytes = (log / 7).max(1 << 20);
             compact.snapshot_percent = 400;
             let report = node(path).maintain(&compact).unwrap();
             let mib = report.bytes_written >> 20;

@@ -42,12 +42,18 @@ pub fn run() {
             }
         }
         let count = (threads * each) as f64;
-        let mut rows = vec![vec![format!("{threads} threads"), "commits/s".into(), "× raw".into(), "rewound ÷ it".into()]];
+        let mut rows =
+            vec![vec![format!("{threads} threads"), "commits/s".into(), "× raw".into(), "rewound ÷ it".into()]];
         for (log, own) in logs.iter().zip(&times) {
             let rate = Spread::of(own.iter().map(|t| count / t));
             let over_raw = Spread::of(own.iter().zip(&times[0]).map(|(t, raw)| raw / t));
             let ours_over = Spread::of(own.iter().zip(&times[1]).map(|(t, ours)| t / ours));
-            rows.push(vec![log.name().into(), format!("{:.0}", rate.median), over_raw.to_string(), ours_over.to_string()]);
+            rows.push(vec![
+                log.name().into(),
+                format!("{:.0}", rate.median),
+                over_raw.to_string(),
+                ours_over.to_string(),
+            ]);
             figures.push(json!({
                 "log": log.name(), "threads": threads, "commits a second": rate.json(),
                 "rate over raw": over_raw.json(), "rate of rewound over it": ours_over.json(),

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use rewound::{Durability, WriterOptions};
 
-use crate::common::{Random, Spread, bytes_below, copy_dir, fresh, quick, quiet, table, time, write_results};
+use crate::common::{Random, Spread, bytes_below, copy_dir, fresh, link_dir, quick, quiet, table, time, write_results};
 use crate::logs::{OkayWal, Ours, RaftEngine};
 
 /// Calls with each record: so many bytes in all, none like another.
@@ -91,7 +91,7 @@ pub fn run() {
             let dir = fresh("recovery");
             make(&dir, mib << 20, record);
             let (ours, copy) = (dir.join("ours"), dir.join("opened"));
-            let log = bytes_below(&ours);
+            let log = bytes_below(&ours, &|_| true);
             let mut buffer = vec![0; 1 << 20];
             let names = ["read(2) of the same bytes", "rewound", "rewound, scan alone", "raft-engine", "okaywal"];
             let mut times: [Vec<f64>; 5] = Default::default();
@@ -99,7 +99,7 @@ pub fn run() {
             for round in 0..=rounds {
                 let _ = std::fs::remove_dir_all(&copy);
                 // Opening begins a tenure and a segment: each round opens what none has opened.
-                copy_dir(&ours, &copy);
+                link_dir(&ours, &copy);
                 let node = Ours::node(&copy);
                 let took = [
                     time(|| read(&copy, &mut buffer)),
@@ -109,7 +109,7 @@ pub fn run() {
                     }),
                     {
                         let _ = std::fs::remove_dir_all(&copy);
-                        copy_dir(&ours, &copy);
+                        link_dir(&ours, &copy);
                         time(|| assert_eq!(node.window().unwrap().latest.lsn.get(), count as u64))
                     },
                     time(|| assert_eq!(RaftEngine::open(&dir).last(), Some(count as u64))),
@@ -127,12 +127,7 @@ pub fn run() {
                 let ms = Spread::of(own.iter().map(|t| t * 1e3));
                 let rate = Spread::of(own.iter().map(|t| log as f64 / t / 1e9));
                 let over = Spread::of(own.iter().zip(&times[1]).map(|(t, ours)| t / ours));
-                rows.push(vec![
-                    (*name).into(),
-                    format!("{:.1}", ms.median),
-                    rate.to_string(),
-                    over.to_string(),
-                ]);
+                rows.push(vec![(*name).into(), format!("{:.1}", ms.median), rate.to_string(), over.to_string()]);
                 figures.push(json!({
                     "log": name, "MiB": mib, "record KiB": kib, "milliseconds": ms.json(),
                     "GB a second": rate.json(), "time over rewound": over.json(),
