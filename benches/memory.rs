@@ -1,9 +1,10 @@
-//! Peak memory of restoring a large state with a long log, in a process of its own.
+//! Peak memory of what touches a large state with a long log, each in a process of its own.
 //!
-//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive, of pages that do not compress, is made once
-//! under `target/` and takes as much). Peaks are what the kernel says (`VmHWM`).
+//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive is made once under `target/`: a quarter of
+//! the state, whose pages compress 4:1, and all of the log, whose pages do not). Peaks are what the kernel says (`VmHWM`).
+//! With the sizes of 10,240 each it takes 33 GiB of disk at its fullest, and leaves 13 in `target/tmp/bench`.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
 mod common;
 
@@ -12,17 +13,21 @@ use std::process::Command;
 use std::time::Instant;
 
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Origin, PageId, PageSize, PageSource,
-    Position, ReplayOptions, Result, Target,
+    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSize, PageSource,
+    Position, ReplayOptions, Result, Target, WriterOptions,
 };
 
-use common::{Random, quick, work_dir};
+use common::{Random, link_dir, quick, work_dir};
 
 const PAGE: u64 = 4096;
 
-/// The page as it is after its version `version`: no two alike.
+/// The page as it is after its version `version`: no two alike. The first versions compress, to keep the archive small; the log's do not.
 fn image(page: u64, version: u64, out: &mut [u8]) {
-    Random((page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version.wrapping_mul(0xD1B5_4A32_D192_ED03) | 1).fill(out);
+    let filled = if version == 0 { out.len() / 4 } else { out.len() };
+    let (random, zeros) = out.split_at_mut(filled);
+    let seed = (page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    Random(seed | 1).fill(random);
+    zeros.fill(0);
 }
 
 struct Synthetic;
@@ -42,6 +47,10 @@ impl PageSource for Synthetic {
 
 fn key() -> KeyFile {
     KeyFile::from_bytes([1; 32])
+}
+
+fn node(path: &Path) -> Node {
+    Archive::open(path, key()).unwrap().node("n").unwrap()
 }
 
 /// A state, and after it a log of full images of random pages.
@@ -68,6 +77,24 @@ fn make(path: &Path, state: u64, log: u64) {
     writer.close().unwrap();
 }
 
+/// A log in one segment that was never sealed, as a process that dies leaves it.
+fn make_unsealed(path: &Path, log: u64) {
+    let node = Archive::create(path, key()).unwrap().create_node("n", Origin::Empty).unwrap();
+    let mut options = WriterOptions::default();
+    options.segment_bytes = 2 * log;
+    let writer = node.open_writer_with(options).unwrap();
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut record = vec![0; 32 << 10];
+    for _ in 0..log / record.len() as u64 {
+        random.fill(&mut record);
+        let mut batch = writer.batch();
+        batch.log_record(&record).unwrap();
+        batch.commit(Durability::Buffered).unwrap();
+    }
+    writer.flush().unwrap();
+    std::mem::forget(writer);
+}
+
 /// A line of `/proc/self/status`, in KiB.
 fn status(what: &str) -> u64 {
     let all = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -75,49 +102,114 @@ fn status(what: &str) -> u64 {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-fn restore(path: &Path, log_memory: usize) {
-    let node = Archive::open(path, key()).unwrap().node("n").unwrap();
+fn replay(log_memory: usize) -> ReplayOptions {
     let mut options = ReplayOptions::default();
     options.log_memory = log_memory;
     options.temporary_dir = work_dir();
-    let out = work_dir().join("memory.out");
-    let _ = std::fs::remove_file(&out);
+    options
+}
+
+/// The archive under another name: what is built there is not in it.
+fn linked(path: &Path) -> PathBuf {
+    let to = path.with_extension("linked");
+    let _ = std::fs::remove_dir_all(&to);
+    link_dir(path, &to);
+    to
+}
+
+/// Does one thing, and says what it did.
+fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
+    let mut compact = CompactOptions::default();
+    compact.replay = replay(compact.replay.log_memory);
+    match what {
+        "write" => {
+            make(path, state, log);
+            "base copy, then the log".to_owned()
+        }
+        "write-unsealed" => {
+            make_unsealed(path, log);
+            "a log without pages, in one segment".to_owned()
+        }
+        "restore" | "restore-16" => {
+            let options = replay(if what == "restore" { compact.replay.log_memory } else { 16 << 20 });
+            let out = work_dir().join("memory.out");
+            let _ = std::fs::remove_file(&out);
+            let memory = options.log_memory >> 20;
+            let report = node(path).restore(Target::Latest).options(options).into_file(&out).unwrap();
+            std::fs::remove_file(out).unwrap();
+            format!("log_memory {memory} MiB; {} commits of log", report.commits_replayed)
+        }
+        "scan" => {
+            let window = node(path).window().unwrap();
+            format!("the unsealed segment, {} commits", window.latest.lsn)
+        }
+        "recover" => {
+            let writer = node(path).open_writer().unwrap();
+            format!("open a writer over it, {} commits", writer.newest())
+        }
+        "snapshot" => {
+            let report = node(path).build_snapshot(&Target::Latest, &compact).unwrap();
+            format!("{} MiB written", report.bytes_written >> 20)
+        }
+        "maintain" => {
+            // Few layers and no more than one snapshot, so that it fits on a disk; each layer needs many times `log_memory`.
+            compact.layer_log_bytes = (log / 7).max(1 << 20);
+            compact.snapshot_percent = 400;
+            let report = node(path).maintain(&compact).unwrap();
+            let mib = report.bytes_written >> 20;
+            format!("{} layers, {} snapshots, {mib} MiB written", report.layers, report.snapshots)
+        }
+        _ => panic!("{what}: unknown"),
+    }
+}
+
+fn child(args: &[String]) {
+    let [what, path, state, log] = args else { panic!("what, path, state, log") };
     let before = status("VmHWM");
     let begun = Instant::now();
-    let report = node.restore(Target::Latest).options(options.clone()).into_file(&out).unwrap();
+    let said = run(what, Path::new(path), state.parse().unwrap(), log.parse().unwrap());
     println!(
-        "{} MiB state, {} commits of log; threads {}, log_memory {} MiB, unit_bytes {} MiB: peak {} MiB ({} MiB before), {:.1} s",
-        report.bytes_written >> 20,
-        report.commits_replayed,
-        options.threads,
-        options.log_memory >> 20,
-        options.unit_bytes >> 20,
+        "{what:<15} {:>5} MiB at the peak, {:>3} before  {:>8.2} s  {said}",
         status("VmHWM") >> 10,
         before >> 10,
         begun.elapsed().as_secs_f64(),
     );
-    std::fs::remove_file(out).unwrap();
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    if let Some([path, log_memory]) = args.iter().position(|a| a == "--restore").and_then(|i| args.get(i + 1..i + 3)) {
-        return restore(&PathBuf::from(path), log_memory.parse().unwrap());
+    if let Some(i) = args.iter().position(|a| a == "--child") {
+        return child(&args[i + 1..i + 5]);
     }
     let mib = |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().unwrap());
     let (state, log) = if quick() { (32, 16) } else { (mib("REWOUND_STATE_MIB", 512), mib("REWOUND_LOG_MIB", 384)) };
+    let start = |what: &str, path: &Path, log: u64| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--child", what]).arg(path).args([(state << 20).to_string(), (log << 20).to_string()]);
+        assert!(child.status().unwrap().success(), "{what} failed");
+    };
     let path = work_dir().join(format!("memory-{state}-{log}"));
     let done = path.with_extension("done");
+    println!("{state} MiB of state, {log} MiB of log");
     if !done.exists() {
         let _ = std::fs::remove_dir_all(&path);
-        make(&path, state << 20, log << 20);
+        start("write", &path, log);
         std::fs::write(done, "").unwrap();
     }
-    for log_memory in [ReplayOptions::default().log_memory, 16 << 20] {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--restore".as_ref(), path.as_os_str()])
-            .arg(log_memory.to_string())
-            .status();
-        assert!(child.unwrap().success());
+    for what in ["restore", "restore-16"] {
+        start(what, &path, log);
     }
+    for what in ["snapshot", "maintain"] {
+        let linked = linked(&path);
+        start(what, &linked, log);
+        std::fs::remove_dir_all(linked).unwrap();
+    }
+    let unsealed = work_dir().join("memory-unsealed");
+    let _ = std::fs::remove_dir_all(&unsealed);
+    let log = log.min(2048);
+    println!("{log} MiB of log in one segment without a seal");
+    for what in ["write-unsealed", "scan", "recover"] {
+        start(what, &unsealed, log);
+    }
+    std::fs::remove_dir_all(unsealed).unwrap();
 }

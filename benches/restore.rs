@@ -6,14 +6,13 @@
 
 mod common;
 
-use std::fs::File;
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rewound::{Archive, CompactOptions, Durability, Node, Target};
 
 use common::tpcb::{Archived, Spec, archived, bytes_below, copy_dir, key};
-use common::{quick, side_by_side, work_dir};
+use common::{copy_and_sync, quick, side_by_side, work_dir};
 
 fn spec() -> Spec {
     let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
@@ -36,13 +35,6 @@ fn with_layers(plain: &Archived) -> Node {
     Archive::open(&path, key()).unwrap().node("sqlite").unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
-    let _ = std::fs::remove_file(to);
-    std::fs::copy(from, to).unwrap();
-    File::open(to).unwrap().sync_all().unwrap();
-    File::open(to.parent().unwrap()).unwrap().sync_all().unwrap();
-}
-
 fn restore(node: &Node, to: &Path) {
     let _ = std::fs::remove_file(to);
     node.restore(Target::Latest).into_file(to).unwrap();
@@ -62,7 +54,7 @@ fn restores(c: &mut Criterion) {
     let rounds = if quick() { 3 } else { 15 };
     let [cp, log, layers] = side_by_side(
         rounds,
-        [&mut || copy(&plain.state, &out), &mut || restore(&node, &out), &mut || restore(&layered, &out)],
+        [&mut || copy_and_sync(&plain.state, &out), &mut || restore(&node, &out), &mut || restore(&layered, &out)],
     );
     let log_bytes = plain.log_bytes.iter().sum::<u64>();
     let mb = |bytes: u64| bytes >> 20;
@@ -84,7 +76,7 @@ fn restores(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("restore");
     group.sample_size(10);
-    group.bench_function("copy + fsync", |b| b.iter(|| copy(&plain.state, &out)));
+    group.bench_function("copy + fsync", |b| b.iter(|| copy_and_sync(&plain.state, &out)));
     group.bench_function("snapshot and log", |b| b.iter(|| restore(&node, &out)));
     group.bench_function("snapshot and layers", |b| b.iter(|| restore(&layered, &out)));
     group.finish();

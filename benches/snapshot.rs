@@ -11,13 +11,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, Origin, PageId, PageSize, PageSource, Position,
-    Result, Target,
-};
+use rewound::{Archive, CompactOptions, Durability, Origin, PageId, PageSize, Target};
 
+use common::states::{Rows, rows};
 use common::tpcb::{PAGE, Spec, archived, copy_dir, key};
-use common::{Random, Times, gbps, quick, time, work_dir};
+use common::{Times, gbps, quick, time, work_dir};
 
 fn compress(pages: &[u8], threads: usize) {
     let next = AtomicUsize::new(0);
@@ -39,41 +37,7 @@ fn compress(pages: &[u8], threads: usize) {
     });
 }
 
-const WORDS: [&str; 8] = ["pending", "shipped", "Berlin", "Lisbon", "invoice", "return", "express", "standard"];
-
-/// Pages of rows as applications have them: numbers as text, some words, some padding. About 3:1 under zstd-1.
-fn rows(page: u64, version: u64, out: &mut [u8]) {
-    let mut random = Random((page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version | 1);
-    for (i, row) in out.chunks_mut(128).enumerate() {
-        let word = |r: &mut Random| WORDS[usize::try_from(r.below(8)).unwrap()];
-        let (first, second, third) = (word(&mut random), word(&mut random), word(&mut random));
-        let (n, m) = (random.below(u64::MAX), random.below(1_000_000));
-        let text = format!(
-            "{:012}|{first}|{second}|{n:016x}|{third}|{m}.00|customer-{}@example.org|",
-            page * 32 + i as u64,
-            m * 7
-        );
-        let text = text.as_bytes();
-        let len = text.len().min(row.len());
-        row.fill(0);
-        row[..len].copy_from_slice(&text[..len]);
-    }
-}
-
-struct Rows;
-
-impl PageSource for Rows {
-    fn begin(&mut self, _: Position) -> Result<Consistency> {
-        Ok(Consistency::Frozen)
-    }
-
-    fn read_pages(&mut self, _: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> Result<()> {
-        (first..).zip(buf.chunks_exact_mut(PAGE)).for_each(|(page, out)| rows(page, 0, out));
-        Ok(())
-    }
-}
-
-/// A state of such pages, of which one in a hundred was written since the last snapshot. Gives the state.
+/// A state of pages of rows, of which one in a hundred was written since the last snapshot. Gives the state.
 fn make_rows(path: &Path, bytes: usize) -> Vec<u8> {
     let mut pages = vec![0; bytes];
     (0..).zip(pages.chunks_exact_mut(PAGE)).for_each(|(page, out)| rows(page, 0, out));
@@ -84,7 +48,7 @@ fn make_rows(path: &Path, bytes: usize) -> Vec<u8> {
     let space = batch.create_space("data", PageSize::KIB_4).unwrap();
     batch.set_length(space, bytes as u64).unwrap();
     batch.commit(Durability::Synced).unwrap();
-    writer.base_snapshot(&mut Rows, &CompactOptions::default()).unwrap();
+    writer.base_snapshot(&mut Rows(PAGE), &CompactOptions::default()).unwrap();
     for (page, out) in (0..).zip(pages.chunks_exact_mut(PAGE)).step_by(100) {
         rows(page, 1, out);
         let mut batch = writer.batch();

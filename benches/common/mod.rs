@@ -3,9 +3,11 @@
 #![allow(dead_code, reason = "each benchmark uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, reason = "stops at a surprise")]
 
+pub mod states;
 pub mod tpcb;
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Whether the run is to be short: `-- --test` or `-- --quick`.
@@ -68,6 +70,38 @@ pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); 
         }
     }
     std::array::from_fn(|i| Times::of(std::mem::take(&mut times[i])))
+}
+
+/// The same files under other names: a copy of an archive that costs nothing. No file of an archive ever changes.
+pub fn link_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => link_dir(&entry.path(), &to),
+            false => std::fs::hard_link(entry.path(), to).unwrap(),
+        }
+    }
+}
+
+/// Copies a file and has it on the disk: what a restore is compared with.
+pub fn copy_and_sync(from: &Path, to: &Path) {
+    let _ = std::fs::remove_file(to);
+    std::fs::copy(from, to).unwrap();
+    std::fs::File::open(to).unwrap().sync_all().unwrap();
+    std::fs::File::open(to.parent().unwrap()).unwrap().sync_all().unwrap();
+}
+
+/// Keeps a table of figures for the plots, in the directory that `REWOUND_RESULTS` names; nowhere in short runs.
+pub fn record(name: &str, columns: &[&str], rows: &[Vec<f64>]) {
+    let Some(dir) = std::env::var_os("REWOUND_RESULTS").filter(|_| !quick()) else { return };
+    let mut text = format!("{{\n  \"program\": \"{name}\",\n  \"columns\": {columns:?},\n  \"rows\": [");
+    for (i, row) in rows.iter().enumerate() {
+        let row: Vec<String> = row.iter().map(|v| format!("{v:.3}")).collect();
+        write!(text, "{}\n    [{}]", if i == 0 { "" } else { "," }, row.join(", ")).unwrap();
+    }
+    text.push_str("\n  ]\n}\n");
+    std::fs::write(PathBuf::from(dir).join(format!("{name}.json")), text).unwrap();
 }
 
 /// Gigabytes (10^9 bytes) a second.
