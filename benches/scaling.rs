@@ -119,7 +119,9 @@ fn sizes() {
         );
         figures.push(vec![mib as f64, ms(copy), ms(restored), ratio(restored.median, copy.median), ms(built), rate]);
         std::fs::remove_dir_all(path).unwrap();
-        [plain, out, copied].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        for file in [plain, out, copied] {
+            std::fs::remove_file(file).unwrap();
+        }
     }
     let columns = ["MiB", "copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
     record("scaling-size", &columns, &figures);
@@ -161,9 +163,13 @@ fn window() {
     for day in 1..=last {
         for _ in 0..commits {
             clock.0.fetch_add(DAY / commits, Ordering::Relaxed);
-            engines.iter_mut().for_each(|engine| engine.commit(4));
+            for engine in &mut engines {
+                engine.commit(4);
+            }
         }
-        engines.iter_mut().for_each(|engine| engine.writer.cut_segment().unwrap());
+        for engine in &mut engines {
+            engine.writer.cut_segment().unwrap();
+        }
         engines[0].node.maintain(&compact).unwrap();
         if days.contains(&day) {
             for path in &paths {
@@ -216,8 +222,12 @@ fn window() {
     }
     let columns = ["days", "log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
     record("scaling-window", &columns, &figures);
-    paths.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
-    [plain, out, copied].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    for path in &paths {
+        std::fs::remove_dir_all(path).unwrap();
+    }
+    for file in [plain, out, copied] {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 fn page_sizes() {
@@ -255,7 +265,9 @@ fn page_sizes() {
         println!("{page:>8}  {micros:>9.2}  {log:>9.1}  {:>10.1}  {}", ms(times[1]), times[1].over(times[0]));
         figures.push(vec![page as f64, micros, log, ms(times[0]), ms(times[1])]);
         std::fs::remove_dir_all(path).unwrap();
-        [plain, out, copied].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        for file in [plain, out, copied] {
+            std::fs::remove_file(file).unwrap();
+        }
     }
     record("scaling-page", &["page bytes", "commit us", "log bytes a commit", "copy ms", "restore ms"], &figures);
 }
@@ -302,7 +314,9 @@ fn threads() {
     }
     record("scaling-threads", &["one thread ms", "two threads ms"], &figures);
     std::fs::remove_dir_all(path).unwrap();
-    [plain, out].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    for file in [plain, out] {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 fn main() {

@@ -2,7 +2,7 @@
 //!
 //! The build rebuilds every page (base and log), proves it by its CRC-32, compresses, encrypts, writes, syncs, reads everything back and publishes.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
 mod common;
 

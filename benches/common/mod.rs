@@ -77,9 +77,10 @@ pub fn link_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
         let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => link_dir(&entry.path(), &to),
-            false => std::fs::hard_link(entry.path(), to).unwrap(),
+        if entry.file_type().unwrap().is_dir() {
+            link_dir(&entry.path(), &to);
+        } else {
+            std::fs::hard_link(entry.path(), to).unwrap();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Databases of every shape: page sizes, vacuum, schema changes, pages that nobody writes.
 
+use std::fmt::Write;
+
 use rewound::adapters::sqlite::WatchOptions;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -100,14 +102,14 @@ fn content(db: &Connection) -> String {
     let rows = statement
         .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)));
     for (name, kind, sql) in rows.unwrap().map(Result::unwrap) {
-        text += &format!("{name} {kind} {sql:?}");
+        write!(text, "{name} {kind} {sql:?}").unwrap();
         if kind == "table" {
             let hash: (i64, Option<i64>) = db
                 .query_row(&format!("SELECT count(*), sum(unicode(hex(quote({name}.rowid)))) FROM {name}"), [], |r| {
                     Ok((r.get(0)?, r.get(1)?))
                 })
                 .unwrap();
-            text += &format!(" {hash:?}");
+            write!(text, " {hash:?}").unwrap();
             let mut rows = db.prepare(&format!("SELECT * FROM {name}")).unwrap();
             let columns = rows.column_count();
             let mut rows = rows.query([]).unwrap();
@@ -118,7 +120,7 @@ fn content(db: &Connection) -> String {
                     sum = sum.wrapping_mul(31).wrapping_add(crc(&format!("{value:?}")));
                 }
             }
-            text += &format!(" {sum}");
+            write!(text, " {sum}").unwrap();
         }
         text.push('\n');
     }

@@ -84,16 +84,13 @@ fn change(db: &Connection, random: &mut Random, shape: &Shape) -> rusqlite::Resu
     let len = random.below(shape.blob) as usize;
     // Few, so that the database stays small however long it goes.
     let id = random.below(200);
-    match random.below(8) {
-        0..=5 => {
-            drop(db.prepare_cached("INSERT OR REPLACE INTO items VALUES (?1, ?2)")?.execute((id, random.bytes(len)))?)
-        }
-        6 => drop(db.prepare_cached("INSERT OR REPLACE INTO keyed VALUES (?1, ?2)")?.execute((format!("k{id}"), len))?),
-        _ => drop(
-            db.prepare_cached("DELETE FROM items WHERE id IN (SELECT id FROM items ORDER BY id LIMIT 3 OFFSET ?1)")?
-                .execute([id % 50])?,
-        ),
-    }
+    let _rows = match random.below(8) {
+        0..=5 => db.prepare_cached("INSERT OR REPLACE INTO items VALUES (?1, ?2)")?.execute((id, random.bytes(len)))?,
+        6 => db.prepare_cached("INSERT OR REPLACE INTO keyed VALUES (?1, ?2)")?.execute((format!("k{id}"), len))?,
+        _ => db
+            .prepare_cached("DELETE FROM items WHERE id IN (SELECT id FROM items ORDER BY id LIMIT 3 OFFSET ?1)")?
+            .execute([id % 50])?,
+    };
     Ok(())
 }
 

@@ -91,12 +91,11 @@ impl Archivist {
         for (&page, &frame) in transaction.pages.range(..=transaction.length) {
             let has_previous = page <= progress.length;
             if has_previous {
-                match progress.frames.get(&page) {
-                    Some(frame) => log.previous(*frame, page, &mut self.previous)?,
-                    None => {
-                        self.previous.resize(page_size.bytes(), 0);
-                        file.read(u64::from(page - 1) * u64::from(page_size.get()), &mut self.previous)?;
-                    }
+                if let Some(frame) = progress.frames.get(&page) {
+                    log.previous(*frame, page, &mut self.previous)?;
+                } else {
+                    self.previous.resize(page_size.bytes(), 0);
+                    file.read(u64::from(page - 1) * u64::from(page_size.get()), &mut self.previous)?;
                 }
             }
             let image = log.image(frame, page)?;

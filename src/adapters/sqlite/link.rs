@@ -58,7 +58,7 @@ pub(super) struct Caught {
 }
 
 impl Caught {
-    pub fn add(&mut self, other: Caught) {
+    pub fn add(&mut self, other: &Caught) {
         self.commits += other.commits;
         self.pages += other.pages;
         self.newest = other.newest.or(self.newest);
@@ -160,7 +160,7 @@ impl Link {
         while at.frames > self.progress.place.frame {
             let transaction = self.log.transaction(self.progress.place, at.frames)?;
             let done = archivist.archive(&mut self.log, &self.file, &mut self.progress, transaction, self.page_size)?;
-            caught.add(Caught {
+            caught.add(&Caught {
                 commits: 1,
                 pages: done.pages,
                 newest: Some(done.commit),
@@ -184,7 +184,7 @@ impl Link {
         let mut caught = Caught::default();
         let settled = self.changed.elapsed() >= SETTLED;
         if self.pin_is_in_the_way(settled) {
-            caught.add(self.repin(archivist)?);
+            caught.add(&self.repin(archivist)?);
         }
         let now = Instant::now();
         if self.is_copied_back() {
@@ -193,16 +193,16 @@ impl Link {
         let bytes = self.wal_bytes();
         if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
             self.checkpoint_after = now + TRY_AGAIN;
-            caught.add(self.copy_back(archivist, Duration::ZERO)?);
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             // Most of it first, while transactions go on.
-            caught.add(self.copy_back(archivist, Duration::ZERO)?);
-            caught.add(self.catch_up(archivist)?);
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
+            caught.add(&self.catch_up(archivist)?);
             if !self.is_copied_back() && self.pins.lock()? {
                 // The last writer may just be at its own checkpoint, which it does after its transaction.
                 let done = self.copy_back(archivist, TRY_AGAIN);
                 self.pins.unlock()?;
-                caught.add(done?);
+                caught.add(&done?);
                 // Where the application's readers keep the log from starting over all the same, once in a while is enough.
                 self.locked = self.seen.salts;
                 self.lock_after = now + LOCK_AGAIN;
@@ -242,7 +242,7 @@ impl Link {
         self.pins.checkpoint(patience)?;
         self.look()?;
         if self.is_copied_back() {
-            caught.add(self.repin(archivist)?);
+            caught.add(&self.repin(archivist)?);
         }
         Ok(caught)
     }

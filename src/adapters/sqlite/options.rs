@@ -42,10 +42,9 @@ pub struct WatchOptions {
 
 impl Default for WatchOptions {
     fn default() -> WatchOptions {
-        let mut writer = WriterOptions::default();
-        writer.flush_interval = Some(Duration::from_secs(1));
-        // The watcher gives the image that a page had before, or there is none.
-        writer.image_cache = 0;
+        // No cache: the watcher gives the image that a page had before, or there is none.
+        let writer =
+            WriterOptions { flush_interval: Some(Duration::from_secs(1)), image_cache: 0, ..WriterOptions::default() };
         WatchOptions {
             space: None,
             enable_wal: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::error::Result;
 use super::wake::Bell;
@@ -133,11 +133,30 @@ struct Shared {
     stop: AtomicBool,
     bell: Bell,
     status: Mutex<(Status, Option<Instant>)>,
+    requests: Mutex<Requests>,
+    answered: Condvar,
+}
+
+/// Who waits for the archive to have everything.
+#[derive(Debug, Default)]
+struct Requests {
+    asked: u64,
+    /// The newest one that a round began after, ...
+    answered: u64,
+    /// ... and what the archive had after it.
+    archived: Position,
+    closed: bool,
 }
 
 impl Handle {
     pub(super) fn new() -> Result<Handle> {
-        let shared = Shared { stop: AtomicBool::new(false), bell: Bell::new()?, status: Mutex::default() };
+        let shared = Shared {
+            stop: AtomicBool::new(false),
+            bell: Bell::new()?,
+            status: Mutex::default(),
+            requests: Mutex::default(),
+            answered: Condvar::new(),
+        };
         Ok(Handle { shared: Arc::new(shared) })
     }
 
@@ -148,6 +167,43 @@ impl Handle {
     /// `behind_since`: from when on the archive has been behind the database.
     pub(super) fn publish(&self, status: &Status, behind_since: Option<Instant>) {
         *self.shared.status.lock() = (status.clone(), behind_since);
+    }
+
+    /// The newest request of [`catch_up`](Handle::catch_up): whoever asks from now on is answered by the next round.
+    pub(super) fn asked(&self) -> u64 {
+        self.shared.requests.lock().asked
+    }
+
+    /// A round that began after `asked` is complete.
+    pub(super) fn answer(&self, asked: u64, archived: Position) {
+        let mut requests = self.shared.requests.lock();
+        (requests.answered, requests.archived) = (asked, archived);
+        drop(requests);
+        self.shared.answered.notify_all();
+    }
+
+    pub(super) fn closed(&self) {
+        self.shared.requests.lock().closed = true;
+        self.shared.answered.notify_all();
+    }
+
+    /// Waits until every transaction that was committed before this call is in the archive, durably; gives the archive's newest commit then.
+    /// `None` where that takes longer than `timeout`, as while the archive's disk is full, or where the watcher has been closed.
+    ///
+    /// Needs the watcher to be running on another thread ([`Watcher::run`](super::Watcher::run), or calls of
+    /// [`Watcher::poll_once`](super::Watcher::poll_once)).
+    pub fn catch_up(&self, timeout: Duration) -> Option<Position> {
+        let until = Instant::now() + timeout;
+        let mut requests = self.shared.requests.lock();
+        requests.asked += 1;
+        let mine = requests.asked;
+        self.shared.bell.force();
+        while requests.answered < mine {
+            if requests.closed || self.shared.answered.wait_until(&mut requests, until).timed_out() {
+                return None;
+            }
+        }
+        Some(requests.archived)
     }
 
     /// Asks [`Watcher::run`](super::Watcher::run) to archive what there is and return.

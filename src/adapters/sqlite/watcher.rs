@@ -32,6 +32,8 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_millis(5);
 /// ... until nothing was written for so long.
 const ALERT: Duration = Duration::from_secs(1);
 
+type OnEvent = Box<dyn FnMut(&Event) + Send>;
+
 /// Protects one SQLite database. Runs on one thread of your choice; others reach it through its [`Handle`].
 ///
 /// Dropping it is closing it, but for the error.
@@ -41,7 +43,7 @@ pub struct Watcher {
     paths: Paths,
     options: WatchOptions,
     handle: Handle,
-    on_event: Option<Box<dyn FnMut(&Event) + Send>>,
+    on_event: Option<OnEvent>,
     status: Status,
     behind_since: Option<Instant>,
     archivist: Option<Archivist>,
@@ -59,7 +61,10 @@ pub struct Watcher {
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watcher").field("database", &self.paths.database).field("status", &self.status).finish()
+        f.debug_struct("Watcher")
+            .field("database", &self.paths.database)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +134,7 @@ impl Watcher {
                 Ok(commits) => {
                     if failing.take().is_some() {
                         self.status.failure = None;
-                        self.event(Event::Recovered);
+                        self.event(&Event::Recovered);
                     }
                     self.publish();
                     self.rest(&mut pause, begun, commits > 0);
@@ -142,7 +147,7 @@ impl Watcher {
                         let _ = self.finish();
                         return Err(e);
                     }
-                    self.event(Event::Retrying { failure: e.to_string(), after: delay });
+                    self.event(&Event::Retrying { failure: e.to_string(), after: delay });
                     self.publish();
                     failing = Some((since, (delay * 2).min(self.options.retry_max)));
                     self.sleep(delay);
@@ -183,10 +188,12 @@ impl Watcher {
         self.notifier = None;
         self.status.state = State::Stopped;
         self.publish();
+        self.handle.closed();
         closed.map(|()| self.status.clone()).map_err(Error::Archive)
     }
 
     fn round(&mut self) -> Result<u64> {
+        let asked = self.handle.asked();
         if self.link.is_none() {
             let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
             self.attached(link);
@@ -209,9 +216,10 @@ impl Watcher {
         }
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
-        caught.add(link.tend(archivist, &self.options)?);
+        caught.add(&link.tend(archivist, &self.options)?);
         let commits = caught.commits;
         self.count(&caught);
+        self.handle.answer(asked, self.status.archived);
         Ok(commits)
     }
 
@@ -329,7 +337,7 @@ impl Watcher {
             self.status.archived = newest.lsn.into();
             self.status.archived_at = Some(newest.timestamp);
             let (lsn, timestamp, commits) = (newest.lsn, newest.timestamp, caught.commits);
-            self.event(Event::Archived { lsn, timestamp, commits });
+            self.event(&Event::Archived { lsn, timestamp, commits });
         }
         if let Some(header) = &caught.header {
             self.note_header(header);
@@ -343,7 +351,7 @@ impl Watcher {
         if bug && !self.status.wal_reset_bug {
             let (major, minor, patch) =
                 (header.version / 1_000_000, header.version / 1_000 % 1_000, header.version % 1_000);
-            self.event(Event::Warning(format!(
+            self.event(&Event::Warning(format!(
                 "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
                 self.paths.database.display()
             )));
@@ -351,8 +359,8 @@ impl Watcher {
         self.status.wal_reset_bug |= bug;
     }
 
-    fn event(&mut self, event: Event) {
-        emit(&mut self.on_event, &event);
+    fn event(&mut self, event: &Event) {
+        emit(&mut self.on_event, event);
     }
 
     fn publish(&mut self) {
@@ -397,7 +405,7 @@ fn may_pass(e: &Error, since: Duration) -> bool {
     }
 }
 
-fn emit(on_event: &mut Option<Box<dyn FnMut(&Event) + Send>>, event: &Event) {
+fn emit(on_event: &mut Option<OnEvent>, event: &Event) {
     match event {
         Event::Archived { .. } => tracing::trace!(?event, "sqlite"),
         Event::Warning(_) | Event::ResyncStarted { .. } | Event::Retrying { .. } => tracing::warn!(?event, "sqlite"),
@@ -431,7 +439,7 @@ pub fn backup(
                 done?;
                 break;
             }
-        };
+        }
     }
     watcher.close()
 }
