@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn nothing_lies_over_anything() {
         let places: Vec<(f64, String)> =
-            (0..60).map(|i| (f64::from(i * i % 97) * 7.0, shorten(&"n".repeat(3 + i as usize % 30)))).collect();
+            (0..60u16).map(|i| (f64::from(i * i % 97) * 7.0, shorten(&"n".repeat(3 + usize::from(i % 30))))).collect();
         let mut places = places;
         places.sort_by(|a, b| a.0.total_cmp(&b.0));
         let rows = rows(&places);
