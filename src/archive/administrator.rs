@@ -16,7 +16,7 @@ use crate::retention::{
     ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node, promises,
     sweep_node,
 };
-use crate::types::{NodeId, Target, Timestamp, check_name};
+use crate::types::{NodeId, Position, Target, Timestamp, check_name};
 
 /// Shortest time in which a deletion can be undone.
 pub const DELETION_GRACE: Duration = Duration::from_secs(7 * 86_400);
@@ -211,29 +211,31 @@ impl Administrator {
             let problem = "is there already";
             if there { Err(Error::Guard { what: "hold", name: name.to_owned(), problem }) } else { Ok(()) }
         };
-        let (scope, node) = match on {
-            HoldOn::Archive => (HoldScope::Archive, None),
+        let scope = match on {
+            HoldOn::Archive => HoldScope::Archive,
             HoldOn::Node(node) => {
                 let node = self.archive.inner.catalog.current()?.node_named(node)?.0;
-                (HoldScope::Node { node }, None)
+                HoldScope::Node { node }
             }
             HoldOn::Commits { node, from, to } => {
-                let node = self.archive.node(node)?;
-                let context = node.context()?;
-                let find = |t: &Target| resolve(&context.log, &context.record, t).map(|r| r.lsn.into());
-                let (from, to) = (find(from)?, to.as_ref().map(find).transpose()?);
-                let timeline = context.timeline();
-                (HoldScope::Commits { node: context.node, timeline, from, to }, Some((context.node, timeline, from)))
+                let context = self.archive.node(node)?.context()?;
+                return self.append(|state| {
+                    taken(state)?;
+                    // By the state that the entry follows on: what has expired by then cannot be held any more.
+                    let record = state.node(context.node)?;
+                    let find = |t: &Target| resolve(&context.log, record, t).map(|r| Position::from(r.lsn));
+                    let (from, to) = (find(from)?, to.as_ref().map(find).transpose()?);
+                    if let Some(to) = to.filter(|to| *to < from) {
+                        let (newest, given) = (format!("LSN {from}"), format!("LSN {to}"));
+                        return Err(Error::NotMonotonic { what: "the range of a hold", newest, given });
+                    }
+                    let scope = HoldScope::Commits { node: context.node, timeline: context.timeline(), from, to };
+                    Ok((Event::HoldPlaced { name: name.to_owned(), scope, until }, ()))
+                });
             }
         };
         self.append(|state| {
             taken(state)?;
-            // What has expired since it was looked for cannot be held any more.
-            if let Some((node, timeline, from)) = node
-                && !state.node(node)?.retention.keeps(timeline, from)
-            {
-                return Err(Error::Unsupported(format!("LSN {from} has just expired: nothing was held")));
-            }
             Ok((Event::HoldPlaced { name: name.to_owned(), scope, until }, ()))
         })
     }
@@ -324,7 +326,9 @@ impl Administrator {
     }
 
     /// Lets expire what no policy, hold, restore point or branch keeps, and removes what expired before and whose grace period is over. To be called about once
-    /// a day. Refused with [`Error::ClockImplausible`] where the clock has jumped.
+    /// a day. Refused with [`Error::ClockImplausible`] where the clock has jumped; ended by the `cancel` of its options with [`Error::Cancelled`], at no harm.
+    ///
+    /// What keeps a single node from being swept is in the report, and the others are swept all the same.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         let now = self.now();
         let mut report = SweepReport::default();
@@ -352,6 +356,7 @@ impl Administrator {
                 // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
                 Ok(done) if is_gone(&context.record) && done.removed_files == 0 && done.waiting == 0 => {}
                 Ok(done) => report.nodes.push(done),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(e) => {
                     tracing::error!(node = %context.record.name, error = %e, "nothing expires");
                     report.failed.push((context.record.name.clone(), e));

@@ -9,7 +9,7 @@ use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::state::{NodeState, SpaceState};
-use crate::history::{Activity, ActivityOptions, Commits, activity};
+use crate::history::{Activity, ActivityOptions, Commits, activity, stretches};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve};
 use crate::storage::Storage;
@@ -86,8 +86,8 @@ impl Archive {
 }
 
 impl Node {
-    /// The commits of a range, oldest first, or newest first with `rev()`. What lies outside of the log is not listed; damage is an error in
-    /// the listing, at its place.
+    /// The commits of a range, oldest first, or newest first with `rev()`. What lies outside of the log or has expired is not listed, nor is a commit of which a
+    /// snapshot is all that is left ([`Node::layers`]); damage is an error in the listing, at its place.
     ///
     /// ```
     /// # use rewound::{Archive, Durability, KeyFile, Origin};
@@ -116,7 +116,8 @@ impl Node {
     pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
         let context = self.context()?;
         let (end, _) = readable_end(&context.log, &context.record)?;
-        activity(&context.log, (end.position, end.known_until), options)
+        let runs = stretches(&context.log, &context.record)?;
+        activity(&context.log, &runs, (end.position, end.known_until), options)
     }
 
     /// The spaces that a state has, without their pages. Reads a segment at most.
@@ -159,23 +160,25 @@ impl Node {
     pub fn add_restore_point(&self, name: &str, target: &Target) -> Result<Resolved> {
         check_name("restore point", name)?;
         let context = self.context()?;
-        // Durable as well: what the log's end is found to be was synced first.
-        let at = resolve(&context.log, &context.record, target)?;
         context.catalog.append(&context.actor, |state| {
-            if state.node(self.id)?.restore_points.contains_key(name) {
+            let record = state.node(self.id)?;
+            if record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
             }
+            // By the state that the entry follows on: it may expire at any time. Durable as well: what the log's end is found to be was synced first.
+            let at = resolve(&context.log, record, target)?;
             let (node, timeline, name) = (self.id, at.timeline, name.to_owned());
             let (position, timestamp) = (at.lsn.into(), at.timestamp);
-            Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, ()))
-        })?;
-        Ok(at)
+            Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, at))
+        })
     }
 
     /// Which pages differ between two states. Costs as much as restoring the pages that were touched between them, twice; nothing is written.
     ///
     /// Memory: as a restore takes, and 16 bytes for each range of differing pages.
     pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
+        // What it reads is not removed meanwhile, where the archive can be written to.
+        let _lease = self.archive.inner.catalog.lease(self.id).ok();
         let context = self.context()?;
         let from = resolve(&context.log, &context.record, from)?;
         let to = resolve(&context.log, &context.record, to)?;
@@ -183,6 +186,9 @@ impl Node {
     }
 
     /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.
+    ///
+    /// A restore that `ask` makes is a restore like any other, and recorded like one. Where what lies between the two ends has expired in part, `ask` meets
+    /// [`Error::BeforeWindow`], which ends the bisection: choose both ends within one stretch.
     ///
     /// Where the answer changes once between the two ends, this is that commit. Where it changes more often, it is a commit
     /// whose answer differs from `from`'s while that of the commit before it does not: one such change, not necessarily the first.

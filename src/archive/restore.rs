@@ -1,6 +1,7 @@
 //! A restore, step by step: resolve, plan, check, run, publish.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -74,8 +75,9 @@ impl<'a> Restore<'a> {
         self
     }
 
-    /// Restores without a word in the audit trail and without keeping a sweep from what it reads: for archives that cannot be written to. What is read stays for
-    /// the policy's grace period after it has expired; a restore that takes longer than that may fail.
+    /// Restores without a word in the audit trail: for archives that cannot be written to, and for a program that looks at states and hands them to nobody. Where the
+    /// archive cannot be written to, no sweep is kept from what is read: that stays for the policy's grace period after it has expired, and a restore that
+    /// takes longer may fail.
     pub fn unaudited(mut self) -> Restore<'a> {
         self.actor = None;
         self
@@ -120,7 +122,7 @@ impl<'a> Restore<'a> {
         // Refused before anything is read.
         NewDir::new(&path, &id)?;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
-            restore.check_space(begun, &path)?;
+            restore.check_space(begun, &|space| Some(path.join(space)))?;
             let sink = NewDir::new(&path, &id)?;
             let report = restore.run(begun, &sink)?;
             let records = restore.replay(begun, Some(sink.staging()))?;
@@ -163,9 +165,7 @@ impl<'a> Restore<'a> {
                 *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
             }
             let sink = NewFiles::new(&files, &id)?;
-            if let Some(path) = files.values().next() {
-                restore.check_space(begun, path)?;
-            }
+            restore.check_space(begun, &|space| files.get(space).cloned())?;
             let report = restore.run(begun, &sink)?;
             let records = restore.replay(begun, None)?;
             sink.publish()?;
@@ -178,9 +178,11 @@ impl<'a> Restore<'a> {
     /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
-        let destination = path.as_ref().display().to_string();
-        self.attempt(&destination, &mut |restore, begun| {
-            let sink = DeltaDir::new(path.as_ref())?;
+        let path = std::path::absolute(path.as_ref())
+            .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
+        self.attempt(&path.display().to_string(), &mut |restore, begun| {
+            restore.check_space(begun, &|space| Some(path.join(space)))?;
+            let sink = DeltaDir::new(&path)?;
             let mut report = restore.run(begun, &sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
             let records = restore.replay(begun, Some(sink.dir()))?;
@@ -222,8 +224,13 @@ impl<'a> Restore<'a> {
     fn begin(&mut self, destination: &str) -> Result<Begun> {
         let started = Instant::now();
         // Before the look at the catalog: what that names is kept from then on.
-        let audited = self.actor.is_some();
-        let lease = audited.then(|| self.node.archive.inner.catalog.lease(self.node.id)).transpose()?;
+        let lease = match self.node.archive.inner.catalog.lease(self.node.id) {
+            Err(error) if self.actor.is_none() => {
+                tracing::debug!(%error, "what is read is kept by its grace period alone");
+                None
+            }
+            lease => Some(lease?),
+        };
         let mut context = self.node.context()?;
         let resolved = resolve(&context.log, &context.record, &self.target)?;
         let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
@@ -247,7 +254,8 @@ impl<'a> Restore<'a> {
         let id = FileId::from_bytes(random(self.node.archive.inner.options.rng.as_ref())?);
         if let Some(actor) = &self.actor {
             context.catalog.append(actor, |_| {
-                let (target, destination) = (self.target.to_string(), destination.to_owned());
+                // An entry has to hold it, however many files there are.
+                let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
                 let (node, position) = (context.node, resolved.lsn.into());
                 Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
             })?;
@@ -311,11 +319,8 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn check_space(&self, begun: &Begun, path: &Path) -> Result<()> {
-        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-        let stat = rustix::fs::statvfs(existing)
-            .map_err(|e| Error::io("look at free space of", existing.display().to_string(), e.into()))?;
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    /// Refuses a restore to where there is not enough space, whichever file systems the spaces go to. What a file holds already is written over.
+    fn check_space(&self, begun: &Begun, place: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
         let parts = begun.context.parts();
         let run = RestoreRun {
             parts: &parts,
@@ -324,9 +329,21 @@ impl<'a> Restore<'a> {
             sink: &Memory::new(),
             progress: None,
         };
-        let needed = run.bytes_needed()?;
-        if needed > available {
-            return Err(Error::NotEnoughSpace { path: path.to_owned(), needed, available });
+        let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
+        for (id, bytes) in run.bytes_needed()? {
+            let name = begun.sources.tail.state.spaces.get(&id).map_or("", |space| &space.name);
+            let Some(path) = place(name) else { continue };
+            let there = std::fs::metadata(&path).map_or(0, |found| found.len());
+            let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+            let failed = |e| Error::io("look at free space of", existing.display().to_string(), e);
+            let device = std::fs::metadata(existing).map_err(failed)?.dev();
+            let stat = rustix::fs::statvfs(existing).map_err(|e| failed(e.into()))?;
+            let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let on_device = needed.entry(device).or_default();
+            *on_device = on_device.saturating_add(bytes.saturating_sub(there));
+            if *on_device > available {
+                return Err(Error::NotEnoughSpace { path, needed: *on_device, available });
+            }
         }
         Ok(())
     }

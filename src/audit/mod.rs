@@ -7,6 +7,7 @@ mod attestation;
 mod tell;
 
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 pub use attestation::Attestation;
@@ -77,6 +78,16 @@ impl Audit {
         let last = catalog.head()?.0;
         let before = (from <= 1).then_some([0; 32]);
         Ok(Audit { catalog: Arc::clone(catalog), next: from.max(1), last, before })
+    }
+
+    /// Writes the entries as lines of JSON; gives how many. For an archive of its own, or a system that watches.
+    pub fn write_json(self, out: &mut dyn Write) -> Result<u64> {
+        let mut count = 0;
+        for entry in self {
+            writeln!(out, "{}", entry?.to_json()).map_err(|e| Error::io("write", "the audit trail", e))?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn read(&self, sequence: u64) -> Result<AuditEntry> {

@@ -178,6 +178,22 @@ impl Catalog {
         }
     }
 
+    /// Appends an event unless `decide` finds that the state has made it pointless; tells whether it did.
+    pub fn append_if(
+        &self,
+        actor: &Actor,
+        mut decide: impl FnMut(&CatalogState) -> Result<Option<Event>>,
+    ) -> Result<bool> {
+        let mut state = self.state.lock();
+        loop {
+            self.refresh(&mut state)?;
+            let Some(event) = decide(&state)? else { return Ok(false) };
+            if self.try_append(&mut state, actor, event)? {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Writes the next entry; `false` where its number is taken.
     fn try_append(&self, state: &mut CatalogState, actor: &Actor, event: Event) -> Result<bool> {
         let sequence = state.entries + 1;

@@ -128,7 +128,8 @@ fn stretch(
     to: Position,
     options: &CompactOptions,
 ) -> Result<Sources> {
-    let input = PlanInput { timeline: context.timeline(), empty_origin: false, layers: &context.record.layers };
+    let (timeline, layers) = (context.timeline(), context.record.layers.as_slice());
+    let input = PlanInput { timeline, empty_origin: false, ground: from, layers };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());

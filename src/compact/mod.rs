@@ -24,7 +24,7 @@ use crate::options::ReplayOptions;
 use crate::replay::{Parts, Plan, PlanInput, Sources, collect, plan};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
-use crate::types::{NodeId, Position, TimelineId};
+use crate::types::{Lsn, NodeId, Position, Target, TimelineId};
 use crate::wal::Log;
 
 /// What rebuilding states of one node needs.
@@ -69,17 +69,22 @@ impl NodeContext {
     /// The plan for a position.
     pub fn plan(&self, to: Position) -> Result<Plan> {
         let complete = self.record.origin == Origin::Empty;
-        let empty_origin = complete && (to == Position::ORIGIN || self.has_beginning(to)?);
-        let input = PlanInput { timeline: self.timeline(), empty_origin, layers: &self.record.layers };
+        let Some(ground) = self.record.retention.ground(self.timeline(), to) else {
+            // It expired after it was looked for.
+            let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
+            return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
+        };
+        let empty_origin = complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
+        let input = PlanInput { timeline: self.timeline(), empty_origin, ground, layers: &self.record.layers };
         plan(&input, to)
             .ok_or_else(|| Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from")))
     }
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
-    fn has_beginning(&self, to: Position) -> Result<bool> {
-        // What has expired may still be there for a while.
-        if let Some(kept) = self.record.retention.kept(self.timeline()) {
-            return Ok(kept.iter().any(|s| s.base == Position::ORIGIN && s.to.is_none_or(|end| to <= end)));
+    fn has_beginning(&self) -> Result<bool> {
+        // What has expired may still be there for a while; what has not is there, or else missing.
+        if self.record.retention.kept(self.timeline()).is_some() {
+            return Ok(true);
         }
         let from_origin = |l: &LayerRecord| l.from == Some(Position::ORIGIN);
         Ok(self.record.layers.iter().any(from_origin) || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))

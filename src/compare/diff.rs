@@ -113,7 +113,9 @@ fn touched(
     let mut units: BTreeMap<SpaceId, BTreeSet<u64>> = BTreeMap::new();
     // Where each space was shortest: what lies behind may have been cut and grown again.
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
-    let visited = context.log.visit(low, high, &mut |path, visit| {
+    // Of what has expired there may be files yet, and damage in them would be of no concern.
+    let expired = context.record.retention.ground(context.timeline(), high).is_none_or(|ground| low < ground);
+    let mut visit = |path: &str, visit: Visit<'_>| {
         options.cancel.check()?;
         let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else { return Ok(()) };
         let mut r = Reader::new(ops);
@@ -132,9 +134,9 @@ fn touched(
             }
         }
         Ok(())
-    });
-    let everything = match visited {
-        Ok(()) => false,
+    };
+    let everything = match if expired { Ok(()) } else { context.log.visit(low, high, &mut visit) } {
+        Ok(()) => expired,
         Err(Error::Gap { .. }) => true,
         Err(e) => return Err(e),
     };

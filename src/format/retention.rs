@@ -1,5 +1,6 @@
 //! What the catalog says of retention: policies, spans of history, holds (`docs/format.md` §8).
 
+use std::ops::Range;
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
@@ -107,6 +108,9 @@ pub struct Span {
     /// The snapshot that replay begins with; the origin: the empty state; of a fork: the fork.
     #[n(2)]
     pub base: Position,
+    /// Where the log begins that belongs to it, where that is before the base: with logical records that the pages of the base do not contain.
+    #[n(3)]
+    pub log: Option<Position>,
 }
 
 impl Span {
@@ -115,10 +119,45 @@ impl Span {
         self.from <= position && self.to.is_none_or(|to| position <= to)
     }
 
+    /// Where the log begins that belongs to it.
+    pub fn log_from(&self) -> Position {
+        self.log.unwrap_or(self.base)
+    }
+
     /// Whether the snapshot alone is what is kept: no log belongs to it.
     pub fn is_point(&self) -> bool {
-        self.to == Some(self.base)
+        self.to == Some(self.log_from())
     }
+
+    /// Which of a timeline's segments belong to it, by index. The segment with the commit of the base itself is one of them, as it tells that
+    /// commit's time; so is the one after the last, as it vouches for the end of that.
+    pub fn segments<S>(&self, segments: &[S], from: impl Fn(&S) -> Position) -> Range<usize> {
+        if self.is_point() {
+            return 0..0;
+        }
+        let first = match self.log {
+            Some(log) => segments.partition_point(|s| from(s) <= log),
+            None => segments.partition_point(|s| from(s) < self.base),
+        };
+        let first = first.saturating_sub(1);
+        let end = self.to.map_or(segments.len(), |to| segments.partition_point(|s| from(s) < to) + 1);
+        first..end.min(segments.len())
+    }
+}
+
+/// The segments that belong to any of the spans, by index, in order and apart.
+pub(crate) fn segments_of<S>(spans: &[Span], segments: &[S], from: impl Fn(&S) -> Position) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> =
+        spans.iter().map(|span| span.segments(segments, &from)).filter(|r| !r.is_empty()).collect();
+    ranges.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 /// What stays of one timeline, and the segments that go.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::CommitInfo;
+use super::{CommitInfo, Stretches};
 use crate::error::{Error, Result};
 use crate::options::Cancel;
 use crate::types::{Commit, Position, Timestamp};
@@ -45,7 +45,7 @@ pub struct Activity {
     pub exact_from: Position,
     /// Commits with remarks, such as resynchronisations, after `exact_from`.
     pub remarks: Vec<Remark>,
-    /// Places where segments are missing.
+    /// Places where segments are missing that have not expired.
     pub gaps: Vec<Gap>,
     /// Segments of the log.
     pub segments: u64,
@@ -112,8 +112,13 @@ struct Stretch {
 }
 
 /// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
-pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &ActivityOptions) -> Result<Activity> {
-    let segments = log.all()?;
+pub(crate) fn activity(
+    log: &Log,
+    runs: &Stretches,
+    end: (Position, Timestamp),
+    options: &ActivityOptions,
+) -> Result<Activity> {
+    let segments = runs.concat();
     let bytes = segments.iter().map(|(_, len)| len).sum();
     let mut left = options.scan_bytes;
     let mut scanned = segments.len();
@@ -139,7 +144,7 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let gaps = gaps(&segments).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    let gaps = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind)).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
 }
 
@@ -154,8 +159,15 @@ fn sampled(
     let mut stretches = Vec::new();
     let mut last: Option<(Position, Timestamp)> = None;
     let mut bytes = 0;
+    let mut before = None;
     for (i, (segment, len)) in older.iter().chain(newer.first()).enumerate() {
-        if i % step == 0 || i == older.len() {
+        // Over what is not there nothing is spread.
+        let anew = before.is_some_and(|before| before + 1 != segment.sequence);
+        before = Some(segment.sequence);
+        if anew {
+            (last, bytes) = (None, 0);
+        }
+        if anew || i % step == 0 || i == older.len() {
             options.cancel.check()?;
             match log.open(segment) {
                 Ok(reader) => {

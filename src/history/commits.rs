@@ -85,25 +85,24 @@ impl CommitInfo {
 
 /// The commits of a range, from either end. Made by [`Node::commits`](crate::Node::commits).
 ///
-/// Reads the log as it is iterated, at most 8,192 commits ahead. An error ends it.
+/// Reads the log as it is iterated, at most 8,192 commits ahead. An error ends it. What had expired when the listing began is not listed; what expires while
+/// it is being read may turn into an error after the policy's grace period.
 #[derive(Debug)]
 #[must_use = "commits are read as they are iterated"]
 pub struct Commits {
     log: Log,
-    /// What is not read yet: the commits after `from` up to `to`.
-    from: Position,
-    to: Position,
+    /// What is not read yet, in order: of each stretch the commits after the first position up to the second.
+    stretches: VecDeque<(Position, Position)>,
     front: VecDeque<CommitInfo>,
     back: VecDeque<CommitInfo>,
     step: u64,
-    /// What is wrong with the log beyond `to`, where the range goes on beyond it.
+    /// What is wrong with the log beyond its last stretch, where the range goes on beyond it.
     beyond: Option<Error>,
 }
 
 impl Commits {
     pub(crate) fn new(log: Log, record: &NodeRecord, range: &impl RangeBounds<Lsn>) -> Result<Commits> {
         let (end, damage) = readable_end(&log, record)?;
-        let oldest = log.oldest()?.map_or(end.position, |s| s.from);
         let from = match range.start_bound() {
             Bound::Included(lsn) => Position::new(lsn.get() - 1),
             Bound::Excluded(lsn) => (*lsn).into(),
@@ -115,15 +114,27 @@ impl Commits {
             Bound::Unbounded => None,
         };
         let reaches_beyond = to.is_none_or(|to| to > end.position);
-        let from = from.max(oldest).min(end.position);
-        let to = to.map_or(end.position, |to| to.min(end.position)).max(from);
+        let to = to.map_or(end.position, |to| to.min(end.position));
+        let before = |first: Position| Position::new(first.get().saturating_sub(1));
+        let there: Vec<(Position, Position)> = match record.retention.kept(log.timeline) {
+            // Of a commit that its snapshot alone keeps no log tells.
+            Some(kept) => kept
+                .iter()
+                .filter(|s| !s.is_point())
+                .map(|s| (before(s.from), s.to.unwrap_or(end.position)))
+                .collect(),
+            None => vec![(log.oldest()?.map_or(end.position, |s| s.from), end.position)],
+        };
+        let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
+        let stretches = common.filter(|(from, to)| from < to).collect();
         let beyond = damage.filter(|_| reaches_beyond);
-        Ok(Commits { log, from, to, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
+        Ok(Commits { log, stretches, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
     }
 
     /// How many commits are left, damage aside: LSNs are dense.
     pub fn remaining(&self) -> u64 {
-        self.to.get() - self.from.get() + (self.front.len() + self.back.len()) as u64
+        let unread: u64 = self.stretches.iter().map(|(from, to)| to.get() - from.get()).sum();
+        unread + (self.front.len() + self.back.len()) as u64
     }
 
     /// Reads the commits after `from` up to `to`; where that fails, those before the damage, and the damage.
@@ -145,8 +156,8 @@ impl Commits {
         (found, read.err())
     }
 
-    fn next_step(&mut self) -> u64 {
-        let step = self.step.min(self.to.get() - self.from.get());
+    fn next_step(&mut self, (from, to): (Position, Position)) -> u64 {
+        let step = self.step.min(to.get() - from.get());
         self.step = (self.step * 2).min(LAST_STEP);
         step
     }
@@ -156,12 +167,18 @@ impl Iterator for Commits {
     type Item = Result<CommitInfo>;
 
     fn next(&mut self) -> Option<Result<CommitInfo>> {
-        if self.front.is_empty() && self.from < self.to {
-            let to = Position::new(self.from.get() + self.next_step());
-            let (found, damage) = self.read(self.from, to);
-            (self.front, self.from) = (found, to);
+        if self.front.is_empty()
+            && let Some((from, last)) = self.stretches.pop_front()
+        {
+            let to = Position::new(from.get() + self.next_step((from, last)));
+            if to < last {
+                self.stretches.push_front((to, last));
+            }
+            let (found, damage) = self.read(from, to);
+            self.front = found;
             if damage.is_some() {
-                (self.from, self.beyond) = (self.to, damage);
+                self.stretches.clear();
+                self.beyond = damage;
                 self.back.clear();
             }
         }
@@ -175,12 +192,17 @@ impl DoubleEndedIterator for Commits {
         if let Some(damage) = self.beyond.take() {
             return Some(Err(damage));
         }
-        if self.back.is_empty() && self.from < self.to {
-            let from = Position::new(self.to.get() - self.next_step());
-            let (found, damage) = self.read(from, self.to);
-            (self.back, self.to) = (found, from);
+        if self.back.is_empty()
+            && let Some((first, to)) = self.stretches.pop_back()
+        {
+            let from = Position::new(to.get() - self.next_step((first, to)));
+            if first < from {
+                self.stretches.push_back((first, from));
+            }
+            let (found, damage) = self.read(from, to);
+            self.back = found;
             if let Some(damage) = damage {
-                self.from = self.to;
+                self.stretches.clear();
                 self.back.clear();
                 self.front.clear();
                 return Some(Err(damage));

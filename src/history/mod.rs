@@ -4,11 +4,13 @@
 //! or the catalog beyond what says where the log has to end; writes nothing.
 //!
 //! Invariants: a commit is listed exactly once, in the order of the log; what cannot be read is an
-//! error in the listing, never an omission; memory is bounded, whatever the length of the log.
+//! error in the listing, never an omission; what has expired is neither; memory is bounded, whatever the length of the log.
 
 mod activity;
 mod commits;
+mod stretches;
 
 pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
 pub(crate) use activity::{activity, gaps};
 pub use commits::{CommitInfo, Commits};
+pub(crate) use stretches::{Stretches, stretches};

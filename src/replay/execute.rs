@@ -111,6 +111,11 @@ pub(crate) fn run_units<T: Send>(
 /// A space and its units that hold anything.
 type SpaceUnits<'s> = (SpaceId, &'s SpaceState, Vec<(u64, u64)>);
 
+/// Bytes of a range of units, first and last.
+fn range_bytes((first, last): (u64, u64), unit_bytes: u64, length: u64) -> u64 {
+    ((last + 1) * unit_bytes).min(length) - first * unit_bytes
+}
+
 impl RestoreRun<'_> {
     /// Bytes of pages that have to be rebuilt, and the units.
     fn layout(&self) -> Result<(u64, Vec<SpaceUnits<'_>>)> {
@@ -120,18 +125,20 @@ impl RestoreRun<'_> {
             let per_unit = pages_per_unit(space, self.options.unit_bytes);
             let ranges = content_units(self.parts, self.sources, *id, space, per_unit)?;
             let unit_bytes = per_unit * u64::from(space.page_size.get());
-            total += ranges
-                .iter()
-                .map(|(first, last)| ((last + 1) * unit_bytes).min(space.length) - first * unit_bytes)
-                .sum::<u64>();
+            total += ranges.iter().map(|range| range_bytes(*range, unit_bytes, space.length)).sum::<u64>();
             all.push((*id, space, ranges));
         }
         Ok((total, all))
     }
 
-    /// Bytes of pages that have to be written.
-    pub fn bytes_needed(&self) -> Result<u64> {
-        Ok(self.layout()?.0)
+    /// Bytes of pages that hold anything, by space.
+    pub fn bytes_needed(&self) -> Result<BTreeMap<SpaceId, u64>> {
+        let (_, layout) = self.layout()?;
+        let bytes = |(id, space, ranges): SpaceUnits<'_>| {
+            let unit_bytes = pages_per_unit(space, self.options.unit_bytes) * u64::from(space.page_size.get());
+            (id, ranges.iter().map(|range| range_bytes(*range, unit_bytes, space.length)).sum())
+        };
+        Ok(layout.into_iter().map(bytes).collect())
     }
 
     /// Rebuilds everything into the sink.

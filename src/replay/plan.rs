@@ -9,6 +9,8 @@ pub(crate) struct PlanInput<'a> {
     pub timeline: TimelineId,
     /// Whether the state before the first commit is known to be empty and the log begins there.
     pub empty_origin: bool,
+    /// Snapshots from before are of no use: the log that would lead on from them has expired.
+    pub ground: Position,
     pub layers: &'a [LayerRecord],
 }
 
@@ -29,7 +31,8 @@ pub struct Plan {
 /// Plans the way to a position; `None` where nothing that could begin it is left.
 pub(crate) fn plan(input: &PlanInput<'_>, target: Position) -> Option<Plan> {
     let layers = || input.layers.iter().filter(|l| l.timeline == input.timeline);
-    let base = layers().filter(|l| l.from.is_none() && l.consistent_from <= target).max_by_key(|l| l.to);
+    let fits = |l: &&LayerRecord| l.from.is_none() && l.consistent_from <= target && l.to >= input.ground;
+    let base = layers().filter(fits).max_by_key(|l| l.to);
     if base.is_none() && !input.empty_origin {
         return None;
     }
@@ -75,7 +78,7 @@ mod tests {
     }
 
     fn steps(layers: &[LayerRecord], empty_origin: bool, target: u64) -> Option<Vec<u64>> {
-        let input = PlanInput { timeline: TimelineId::new(1), empty_origin, layers };
+        let input = PlanInput { timeline: TimelineId::new(1), empty_origin, ground: Position::ORIGIN, layers };
         let plan = plan(&input, Position::new(target))?;
         let to = |l: &LayerRecord| l.to.get();
         Some(plan.base.iter().map(to).chain(plan.deltas.iter().map(to)).chain([plan.log_from.get()]).collect())
@@ -97,6 +100,20 @@ mod tests {
         assert_eq!(steps(&layers, true, 29), Some(vec![10, 20, 20]));
         assert_eq!(steps(&layers, true, 39), Some(vec![10, 30, 30]));
         assert_eq!(steps(&layers, true, 99), Some(vec![40, 40]));
+    }
+
+    #[test]
+    fn nothing_from_below_the_ground_is_used() {
+        let layers = [layer(None, 10), layer(None, 40)];
+        let input = |ground| PlanInput {
+            timeline: TimelineId::new(1),
+            empty_origin: false,
+            ground: Position::new(ground),
+            layers: &layers,
+        };
+        assert!(plan(&input(10), Position::new(15)).is_some());
+        assert!(plan(&input(11), Position::new(15)).is_none());
+        assert!(plan(&input(40), Position::new(45)).is_some());
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What can go, and why everything else stays. Pure: a function of what the catalog and the log's names say, and of a time.
 //!
 //! Each stretch of history that is kept stands on a base: the newest snapshot at or before its first commit from which the log leads
-//! through the stretch, or the empty beginning. What is needed are the bases, the log from each base to the end of its stretch, and the
-//! layers in between. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
+//! through the stretch, or the empty beginning. What is needed are the bases, the log from each base to the end of its stretch (and from before it, where
+//! logical records from there are not in the base's pages), and the layers in between. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Range;
 
 use super::policy::{Promise, promises};
 use super::retained::{Reason, Want, snapshot_due, wanted};
 use crate::catalog::{CatalogState, NodeRecord};
 use crate::format::event::{LayerRecord, Origin};
-use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry};
+use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, segments_of};
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
+
+/// Most layers that one plan lets go: an entry of the catalog has to hold their names. The others follow in the next.
+const MAX_LAYERS: usize = 24_000;
 
 /// A segment, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,10 @@ pub(crate) struct ExpiryInput<'a> {
     /// The time up to which the node is archived, and not beyond the clock: what is measured from where nothing is archived does not grow old.
     pub archived: Timestamp,
     pub logs: &'a BTreeMap<TimelineId, TimelineLog>,
+    /// Snapshots that are of use only with log from before them: where that begins. Logical records are replayed from the engine's redo point on.
+    pub redo: &'a BTreeMap<FileId, Position>,
+    /// The same for snapshots that might be built, by their position.
+    pub redo_at: &'a BTreeMap<Position, Position>,
     /// A snapshot is built for the sake of expiry when it frees at least this share of its own size, in percent.
     pub rebuild_percent: u64,
 }
@@ -145,32 +151,6 @@ impl ExpiryPlan {
     }
 }
 
-/// Which of the segments a span needs, by index. The segment with the commit of the base itself is one of them, as it tells that commit's time; so
-/// is the one after the last, as it vouches for the end of that.
-fn needed(segments: &[SegmentInfo], span: &Span) -> Range<usize> {
-    if span.is_point() {
-        return 0..0;
-    }
-    let first = segments.partition_point(|s| s.from < span.base).saturating_sub(1);
-    let end = span.to.map_or(segments.len(), |to| segments.partition_point(|s| s.from < to) + 1);
-    first..end.min(segments.len())
-}
-
-/// The segments that any of the spans needs, by index, in order.
-fn needed_by(segments: &[SegmentInfo], spans: &[Span]) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> =
-        spans.iter().map(|span| needed(segments, span)).filter(|r| !r.is_empty()).collect();
-    ranges.sort_by_key(|r| r.start);
-    let mut merged: Vec<Range<usize>> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
 /// Whether the log leads from one position to another without a gap.
 fn leads(segments: &[SegmentInfo], from: Position, to: Option<Position>, end: Position) -> bool {
     let to = to.unwrap_or(end);
@@ -201,7 +181,7 @@ impl<'a> Timeline<'a> {
         let segments = match kept {
             None => log.segments.clone(),
             Some(spans) => {
-                let ranges = needed_by(&log.segments, spans);
+                let ranges = segments_of(spans, &log.segments, |s| s.from);
                 ranges.into_iter().flat_map(|r| log.segments.get(r).unwrap_or_default()).copied().collect()
             }
         };
@@ -231,23 +211,23 @@ impl<'a> Timeline<'a> {
             Some(start) => Some(Position::from(start.next_lsn())),
             None => first.map(|f| f.max(Position::new(1))),
         };
-        from.map(|from| Span { from, to: None, base: Position::ORIGIN }).into_iter().collect()
+        from.map(|from| Span { from, to: None, base: Position::ORIGIN, log: None }).into_iter().collect()
     }
 
-    /// The base that a want stands on; `None` where there is none.
-    fn base(&self, want: &Want) -> Option<(Position, Option<&LayerRecord>)> {
-        let fits = |l: &&LayerRecord| {
-            let point = want.to == Some(l.to) && l.to == want.from;
-            l.consistent_from <= want.from && (point || leads(&self.segments, l.to, want.to, self.end))
-        };
-        let snapshot = self.snapshots().filter(fits).max_by_key(|l| l.to).map(|l| (l.to, Some(l)));
-        let beginning = || self.beginning.filter(|b| leads(&self.segments, *b, want.to, self.end)).map(|b| (b, None));
+    /// The stretch that keeps what is wanted, and the snapshot that it stands on; `None` where there is none.
+    fn stand(&self, want: &Want) -> Option<(Span, Option<&LayerRecord>)> {
+        let span = |base, log| Span { from: want.from, to: want.to, base, log };
+        let on = |l: &LayerRecord| span(l.to, self.input.redo.get(&l.file).copied().filter(|log| *log < l.to));
+        let leads = |s: &Span| s.is_point() || leads(&self.segments, s.log_from(), s.to, self.end);
+        let fits = |l: &&LayerRecord| l.consistent_from <= want.from && leads(&on(l));
+        let snapshot = self.snapshots().filter(fits).max_by_key(|l| l.to).map(|l| (on(l), Some(l)));
+        let beginning = || self.beginning.map(|b| span(b, None)).filter(leads).map(|span| (span, None));
         snapshot.or_else(beginning)
     }
 
     /// Bytes of the segments that spans need.
     fn bytes(&self, spans: &[Span]) -> u64 {
-        let ranges = needed_by(&self.segments, spans);
+        let ranges = segments_of(spans, &self.segments, |s| s.from);
         ranges.into_iter().flat_map(|r| self.segments.get(r).unwrap_or_default()).map(|s| s.bytes).sum()
     }
 
@@ -267,13 +247,13 @@ impl<'a> Timeline<'a> {
         let mut spans = Vec::new();
         let mut on_fork = false;
         for want in &wants {
-            let (base, snapshot) = self.base(want)?;
+            let (span, snapshot) = self.stand(want)?;
             on_fork |= snapshot.is_none();
-            spans.push((Span { from: want.from, to: want.to, base }, snapshot));
+            spans.push((span, snapshot));
         }
         self.builds(&spans, plan);
         let kept: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
-        let stays = needed_by(&self.segments, &kept);
+        let stays = segments_of(&kept, &self.segments, |s| s.from);
         let goes = |i: &usize| !stays.iter().any(|r| r.contains(i));
         let gone =
             ranges(self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s), &mut plan.log_bytes);
@@ -288,7 +268,7 @@ impl<'a> Timeline<'a> {
         }
         plan.layers.extend(layers);
         for ((span, snapshot), want) in spans.iter().zip(wants) {
-            let segments = self.segments.get(needed(&self.segments, span)).unwrap_or_default();
+            let segments = self.segments.get(span.segments(&self.segments, |s| s.from)).unwrap_or_default();
             plan.kept.push(KeptSpan {
                 timeline: self.id,
                 span: *span,
@@ -314,7 +294,8 @@ impl<'a> Timeline<'a> {
             }
             // Whatever comes later can stand on it too.
             let mut then = now.clone();
-            then.iter_mut().skip(i).filter(|s| s.base < at).for_each(|s| s.base = at);
+            let log = self.input.redo_at.get(&at).copied().filter(|log| *log < at);
+            then.iter_mut().skip(i).filter(|s| s.base < at).for_each(|s| (s.base, s.log) = (at, log));
             let frees = self.bytes(&now).saturating_sub(self.bytes(&then));
             let costs = snapshot.or(newest).map_or(0, |l| l.bytes);
             if frees > 0 && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent) {
@@ -362,6 +343,7 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
             forks.entry(*parent).or_default().push((*id, *fork));
         }
     }
+    plan.layers.truncate(MAX_LAYERS);
     plan
 }
 
@@ -405,7 +387,7 @@ fn everything(input: &ExpiryInput<'_>) -> ExpiryPlan {
         plan.timelines.push(TimelineExpiry { timeline: *id, kept: Vec::new(), segments: gone });
     }
     let layers: BTreeSet<FileId> = input.record.layers.iter().map(|l| l.file).collect();
-    plan.layers.extend(layers);
+    plan.layers.extend(layers.into_iter().take(MAX_LAYERS));
     plan
 }
 

@@ -12,7 +12,8 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy};
 use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
-use crate::options::CompactOptions;
+use crate::format::state::NodeState;
+use crate::options::{Cancel, CompactOptions};
 use crate::replay::{log_end, newest_commit, position_by};
 use crate::sealed::read_header;
 use crate::types::{FileId, Position, TimelineId, Timestamp};
@@ -31,7 +32,8 @@ pub struct SweepOptions {
     /// A snapshot is built where it lets log go that is at least this share of the last snapshot's size, in percent. Default 100: what is
     /// kept beyond the window is at most about as much as a snapshot, and a snapshot is built no more often than its size in log comes together.
     pub rebuild_percent: u64,
-    /// How such snapshots are built.
+    /// How such snapshots are built. Its `replay.cancel` ends the sweep with [`Error::Cancelled`]: between two steps, or within a snapshot, which is then
+    /// not there. The next sweep goes on where this one ended.
     pub compact: CompactOptions,
 }
 
@@ -107,6 +109,44 @@ pub(crate) fn check_clock(context: &NodeContext, now: Timestamp, archived: Times
 struct Gathered {
     archived: Timestamp,
     logs: BTreeMap<TimelineId, TimelineLog>,
+    redo: BTreeMap<FileId, Position>,
+    redo_at: BTreeMap<Position, Position>,
+}
+
+impl Gathered {
+    /// Of a node whose log is given up.
+    fn nothing() -> Gathered {
+        Gathered { archived: Timestamp::ZERO, logs: BTreeMap::new(), redo: BTreeMap::new(), redo_at: BTreeMap::new() }
+    }
+}
+
+/// Where the log begins that a state needs: with the first logical record that its pages do not contain.
+fn redo_from(state: &NodeState) -> Position {
+    if state.last_logical > state.redo { state.redo } else { state.position }
+}
+
+/// What each snapshot needs of the log before it. One that cannot be read is of no use without all of the log.
+fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>> {
+    let mut redo = BTreeMap::new();
+    for layer in context.record.layers.iter().filter(|l| l.from.is_none()) {
+        match LayerReader::open(context.storage.as_ref(), &context.keys, layer) {
+            Ok(body) => drop(redo.insert(layer.file, redo_from(&body.state))),
+            Err(error) if error.is_damage() => {
+                tracing::warn!(%error, "history is not to stand on a damaged snapshot");
+                redo.insert(layer.file, Position::ORIGIN);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(redo)
+}
+
+/// What a snapshot at a position would need of the log before it, at most: redo points only move on.
+fn redo_at(log: &Log, position: Position) -> Result<Position> {
+    Ok(match log.last_where(|s| Ok(s.from <= position))? {
+        Some(segment) => redo_from(&log.open(&segment)?.preface().state),
+        None => Position::ORIGIN,
+    })
 }
 
 fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result<Gathered> {
@@ -137,7 +177,7 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
         }
         logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
     }
-    Ok(Gathered { archived, logs })
+    Ok(Gathered { archived, logs, redo: redo_of_snapshots(context)?, redo_at: BTreeMap::new() })
 }
 
 fn plan_of(
@@ -154,6 +194,8 @@ fn plan_of(
         now,
         archived: gathered.archived,
         logs: &gathered.logs,
+        redo: &gathered.redo,
+        redo_at: &gathered.redo_at,
         rebuild_percent: percent,
     }))
 }
@@ -172,11 +214,32 @@ fn archived_by(log: &Log, time: Timestamp) -> Result<Position> {
     Ok(next.map_or(Position::new(u64::MAX), |s| s.from))
 }
 
+/// The plan, with snapshots to be built only where that lets log go.
+fn plan_with_builds(
+    context: &NodeContext,
+    state: &CatalogState,
+    gathered: &mut Gathered,
+    now: Timestamp,
+    percent: u64,
+) -> Result<ExpiryPlan> {
+    loop {
+        let plan = plan_of(context, state, gathered, now, percent)?;
+        let asked = plan.build.iter().filter(|b| b.frees.is_some()).map(|b| b.position);
+        let unknown: Vec<Position> = asked.filter(|at| !gathered.redo_at.contains_key(at)).collect();
+        if unknown.is_empty() {
+            return Ok(plan);
+        }
+        for at in unknown {
+            gathered.redo_at.insert(at, redo_at(&context.log, at)?);
+        }
+    }
+}
+
 /// What would expire now.
 pub(crate) fn plan_node(context: &NodeContext, now: Timestamp, options: &SweepOptions) -> Result<ExpiryPlan> {
     let state = context.catalog.current()?.clone();
-    let gathered = gather(context, &state, now)?;
-    plan_of(context, &state, &gathered, now, options.rebuild_percent)
+    let mut gathered = gather(context, &state, now)?;
+    plan_with_builds(context, &state, &mut gathered, now, options.rebuild_percent)
 }
 
 /// Sweeps one node: removes what has expired before, then lets expire what is due.
@@ -184,17 +247,19 @@ pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &Sw
     let mut done = NodeSweep { node: context.record.name.clone(), ..NodeSweep::default() };
     // Builders and sweepers exclude each other: what a builder reads or refers to does not expire meanwhile.
     let _lock = lock_builder(context)?;
-    remove_due(context, now, &mut done)?;
+    let cancel = &options.compact.replay.cancel;
+    remove_due(context, now, cancel, &mut done)?;
     for _ in 0..TRIES {
+        cancel.check()?;
         let state = context.catalog.current()?.clone();
         context.record = state.node(context.node)?.clone();
-        let gathered = if context.record.retention.deletion == Deletion::Final {
+        let mut gathered = if context.record.retention.deletion == Deletion::Final {
             // There is no log any more; parts may be left.
-            Gathered { archived: Timestamp::ZERO, logs: BTreeMap::new() }
+            Gathered::nothing()
         } else {
             gather(context, &state, now)?
         };
-        let mut plan = plan_of(context, &state, &gathered, now, options.rebuild_percent)?;
+        let mut plan = plan_with_builds(context, &state, &mut gathered, now, options.rebuild_percent)?;
         let builds = std::mem::take(&mut plan.build);
         if !builds.is_empty() {
             for build in &builds {
@@ -257,16 +322,14 @@ fn expire(
         }
     }
     let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-    let mut moved_on = false;
-    let appended = context.catalog.append(&context.actor, |state| {
+    let appended = context.catalog.append_if(&context.actor, |state| {
         let now_planned = plan_of(context, state, gathered, now, percent)?;
         let same = (&now_planned.timelines, &now_planned.layers, now_planned.last)
             == (&plan.timelines, &plan.layers, plan.last)
             && now_planned.blocked.is_none()
             && state.node(context.node)?.layers == record.layers;
         if !same {
-            moved_on = true;
-            return Err(Error::Cancelled);
+            return Ok(None);
         }
         let event = Event::FilesExpired {
             node: context.node,
@@ -276,16 +339,12 @@ fn expire(
             grace,
             last: plan.last,
         };
-        Ok((event, ()))
-    });
-    match appended {
-        Err(_) if moved_on => Ok(false),
-        Err(e) => Err(e),
-        Ok(()) => {
-            tracing::info!(node = %record.name, layers = files.layers.len(), parts = files.parts.len(), log_bytes = plan.log_bytes, "files expired");
-            Ok(true)
-        }
+        Ok(Some(event))
+    })?;
+    if appended {
+        tracing::info!(node = %record.name, layers = files.layers.len(), parts = files.parts.len(), log_bytes = plan.log_bytes, "files expired");
     }
+    Ok(appended)
 }
 
 /// Layers and parts that nothing refers to any more: those that the plan lets go, and what crashes left before `before`.
@@ -359,7 +418,7 @@ fn pending(context: &NodeContext) -> Result<BTreeSet<FileId>> {
 }
 
 /// Removes the files of expiries whose grace period is over, unless a restore from before may still read them.
-fn remove_due(context: &NodeContext, now: Timestamp, done: &mut NodeSweep) -> Result<()> {
+fn remove_due(context: &NodeContext, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
     let record = context.catalog.current()?.node(context.node)?.clone();
     let due: Vec<u64> = record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
     if due.is_empty() {
@@ -373,6 +432,7 @@ fn remove_due(context: &NodeContext, now: Timestamp, done: &mut NodeSweep) -> Re
     // That nothing refers to them was so when they were given up, and stays so. To look again costs little, to be wrong everything.
     let needed = references(context, record.layers.iter())?;
     for entry in due {
+        cancel.check()?;
         let event = context.catalog.entry(entry)?.0.event;
         let Event::FilesExpired { timelines, files, .. } = event else {
             let path = format!("catalog entry {entry}");
@@ -398,11 +458,10 @@ fn remove_due(context: &NodeContext, now: Timestamp, done: &mut NodeSweep) -> Re
         for dir in dirs {
             context.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
         }
-        context.catalog.append(&context.actor, |state| {
+        context.catalog.append_if(&context.actor, |state| {
             let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
-            let event = Event::FilesRemoved { node: context.node, entry, files, bytes };
             // Another sweeper may have been faster, where the lock did not keep it out.
-            if there { Ok((event, ())) } else { Err(Error::Cancelled) }
+            Ok(there.then_some(Event::FilesRemoved { node: context.node, entry, files, bytes }))
         })?;
         done.removed_files += files;
         done.removed_bytes += bytes;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::compact::NodeContext;
 use crate::error::{Error, Result};
+use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
 use crate::replay::log_end;
 use crate::storage::Storage;
@@ -21,7 +22,7 @@ pub struct NodeUsage {
     pub snapshots: u64,
     /// Layers between snapshots.
     pub layers: u64,
-    /// How much time the log covers.
+    /// How much time the newest stretch of the log covers, which is the window and what it stands on.
     pub covers: Duration,
     /// How much log comes together in a day.
     pub log_a_day: u64,
@@ -57,6 +58,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// About what a continuous window of this length takes in all nodes; see [`NodeUsage::estimate`]. For what the window of now costs, and a longer one would.
+    pub fn estimate(&self, window: Duration) -> u64 {
+        self.nodes.values().map(|node| node.estimate(window)).fold(self.catalog, u64::saturating_add)
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         self.nodes.values().map(NodeUsage::total).sum::<u64>() + self.catalog
@@ -91,14 +97,17 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.snapshots = (parts + files).saturating_sub(usage.layers);
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
-    if let Some((oldest, _)) = segments.first() {
+    // What is kept from before the window says nothing of how fast it grows.
+    let window = stretches(&context.log, record)?.pop().unwrap_or_default();
+    if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
         let (begins, until) = (reader.created(), log_end(&context.log, record)?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
         // Less than an hour says nothing of a day.
         if usage.covers >= Duration::from_secs(3_600) {
-            usage.log_a_day = a_day(usage.log, usage.covers);
-            usage.layers_a_day = a_day(usage.layers, usage.covers);
+            usage.log_a_day = a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
+            let layers = record.layers.iter().filter(|l| l.from.is_some_and(|from| from >= oldest.from));
+            usage.layers_a_day = a_day(layers.map(|l| l.bytes + l.length).sum(), usage.covers);
         }
     }
     Ok(usage)

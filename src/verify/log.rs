@@ -3,28 +3,38 @@
 use super::{Meter, VerifyReport};
 use crate::compact::NodeContext;
 use crate::error::{DamageKind, Error, Result};
-use crate::history::gaps;
+use crate::history::{Stretches, gaps};
 use crate::replay::{log_end, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};
 
-/// Verifies the segments of a node, and that they reach to where the catalog says.
+/// Verifies the segments of a node that have not expired, and that they reach from and to where the catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
-    segments: &[(SegmentRef, u64)],
+    stretches: &Stretches,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
-    for (before, behind) in gaps(segments) {
-        let (node, expected) = (context.record.name.clone(), before.from.next_lsn());
-        report.note(Error::Gap { node, expected, found: behind.from });
+    let node = || context.record.name.clone();
+    for span in context.record.retention.kept(context.timeline()).into_iter().flatten().filter(|s| !s.is_point()) {
+        let start = span.log_from();
+        let segments = || stretches.iter().flatten().map(|(s, _)| s.from);
+        if !segments().any(|from| from <= start) {
+            let found = segments().next().unwrap_or(start);
+            report.note(Error::Gap { node: node(), expected: start.next_lsn(), found });
+        }
     }
-    let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
-    for ((segment, _), next) in segments.iter().zip(next) {
-        report.segments += 1;
-        super::checksums_of(context.storage.as_ref(), &segment.path, report, meter)?;
-        let checked = verify_segment(context, segment, next, report, meter);
-        report.found(checked)?;
+    for segments in stretches {
+        for (before, behind) in gaps(segments) {
+            report.note(Error::Gap { node: node(), expected: before.from.next_lsn(), found: behind.from });
+        }
+        let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
+        for ((segment, _), next) in segments.iter().zip(next) {
+            report.segments += 1;
+            super::checksums_of(context.storage.as_ref(), &segment.path, report, meter)?;
+            let checked = verify_segment(context, segment, next, report, meter);
+            report.found(checked)?;
+        }
     }
     let end = log_end(&context.log, &context.record);
     let begun = end.as_ref().is_ok_and(|end| end.position > Position::ORIGIN);

@@ -1,7 +1,7 @@
 //! Is everything still there, intact, and does it rebuild? With the key and without.
 //!
 //! Owns the reading of whole archives for the sake of what might be wrong with them. Never repairs, moves or
-//! writes anything. [`verify_checksums`] needs no key and finds rot; [`Node::verify`](crate::Node::verify) also
+//! writes anything, but for the lease that keeps what it reads from being removed. [`verify_checksums`] needs no key and finds rot; [`Node::verify`](crate::Node::verify) also
 //! decrypts, follows every chain, and rebuilds states.
 //!
 //! Invariants: damage is a finding in the report, and the reading goes on behind it; only what keeps from
@@ -21,6 +21,7 @@ pub use checksums::verify_checksums;
 
 use crate::compact::NodeContext;
 use crate::error::{Error, Result};
+use crate::history::stretches;
 use crate::options::{Cancel, ReplayOptions};
 use crate::storage::Storage;
 
@@ -190,8 +191,11 @@ pub(crate) fn verify_node(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
-    let segments = context.log.all()?;
-    let log_bytes: u64 = segments.iter().map(|(_, len)| len).sum();
+    // What it is about to read is not removed meanwhile, where the archive can be written to.
+    let _lease = context.catalog.lease(context.node).ok();
+    let context = &NodeContext { record: context.catalog.current()?.node(context.node)?.clone(), ..context.copy() };
+    let segments = stretches(&context.log, &context.record)?;
+    let log_bytes: u64 = segments.iter().flatten().map(|(_, len)| len).sum();
     let layer_bytes = layers::bytes(context, &mut report)?;
     let cancel = options.replay.cancel.clone();
     let total = log_bytes + layer_bytes;

@@ -23,6 +23,10 @@ pub(super) fn verify_states(
     let snapshots = context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
     for snapshot in snapshots {
         let to = snapshot.consistent_from;
+        // It is about to go.
+        if context.record.retention.ground(context.timeline(), to).is_none() {
+            continue;
+        }
         let with = rebuild(context.copy(), to, options, report, meter)?;
         let mut without = context.copy();
         without.record.layers.retain(|l| l.file != snapshot.file);

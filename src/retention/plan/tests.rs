@@ -64,6 +64,9 @@ fn record(origin: Origin) -> NodeRecord {
 struct World {
     state: CatalogState,
     logs: BTreeMap<TimelineId, TimelineLog>,
+    redo: BTreeMap<FileId, Position>,
+    /// Every commit holds a logical record, and every eighth says that those up to so many before it are in the pages.
+    lag: Option<u64>,
     made: usize,
 }
 
@@ -73,7 +76,7 @@ impl World {
         state.nodes.insert(NODE, record(origin));
         let policy = Policy::continuous(SECOND);
         state.retention.policies.push(PolicyChange { entry: 1, covers: Timestamp::ZERO, policy });
-        let mut world = World { state, logs: BTreeMap::new(), made: 0 };
+        let mut world = World { state, logs: BTreeMap::new(), redo: BTreeMap::new(), lag: None, made: 0 };
         world.log(FIRST, 0, cuts, end);
         world
     }
@@ -93,7 +96,15 @@ impl World {
     fn add(&mut self, timeline: TimelineId, from: Option<u64>, to: u64, consistent: u64) {
         self.made += 1;
         let layer = layer(self.made, timeline, from, to, consistent);
+        if from.is_none() {
+            self.redo.insert(layer.file, at(self.redo_of(to)));
+        }
         self.node().layers.push(layer);
+    }
+
+    /// From where on records are replayed for a commit.
+    fn redo_of(&self, position: u64) -> u64 {
+        self.lag.map_or(position, |lag| (position / 8 * 8).saturating_sub(lag))
     }
 
     fn point(&mut self, name: String, position: u64) {
@@ -112,6 +123,7 @@ impl World {
     }
 
     fn plan(&self, percent: u64) -> ExpiryPlan {
+        let redo_at = (0..=70).map(|p| (at(p), at(self.redo_of(p)))).collect();
         let end = self.logs[&FIRST].end.get();
         plan_expiry(&ExpiryInput {
             state: &self.state,
@@ -120,6 +132,8 @@ impl World {
             now: time(end),
             archived: time(end),
             logs: &self.logs,
+            redo: &self.redo,
+            redo_at: &redo_at,
             rebuild_percent: percent,
         })
     }
@@ -155,10 +169,11 @@ impl World {
                 Some(spans) => spans.iter().any(|s| s.base == starts && s.to.is_none_or(|to| at(position) <= to)),
                 None => log.segments.first().is_none_or(|s| s.from == starts),
             };
-        let input = PlanInput { timeline, empty_origin: beginning, layers: &record.layers };
+        let ground = record.retention.ground(timeline, at(position)).unwrap_or_default();
+        let input = PlanInput { timeline, empty_origin: beginning, ground, layers: &record.layers };
         let Some(plan) = replay_plan(&input, at(position)) else { return false };
         let from = if plan.base.is_none() && plan.deltas.is_empty() { starts } else { plan.log_from };
-        leads(&log.segments, from, Some(at(position)), log.end)
+        leads(&log.segments, from.min(at(self.redo_of(position))), Some(at(position)), log.end)
     }
 
     /// Whether readers take a commit for restorable.
@@ -209,8 +224,13 @@ fn step() -> impl Strategy<Value = Step> {
         })
 }
 
+/// `PROPTEST_CASES` where it says more.
+fn cases(default: u32) -> u32 {
+    ProptestConfig::default().cases.max(default)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(3_000), ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_wanted_stays_and_what_nothing_needs_goes(
@@ -219,12 +239,14 @@ proptest! {
         points in prop::collection::btree_set(1..60u64, 0..4),
         points_for in 0..80u32,
         base in (0..20u64, 0..6u64),
+        lag in prop::option::of(0..12u64),
         steps in prop::collection::vec(step(), 1..6),
     ) {
         let end = 60;
         let cuts: Vec<u64> = cuts.into_iter().collect();
         let origin = if empty { Origin::Empty } else { Origin::Existing };
         let mut world = World::new(origin, &cuts, end);
+        world.lag = lag;
         world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for;
         if !empty {
             world.add(FIRST, None, base.0, base.0 + base.1);
@@ -298,14 +320,15 @@ proptest! {
                 let timeline = |w: &World| {
                     let input = ExpiryInput {
                         state: &w.state, node: NODE, record: &w.state.nodes[&NODE], now: time(end), archived: time(end),
-                        logs: &w.logs, rebuild_percent: 0,
+                        logs: &w.logs, redo: &w.redo, redo_at: &BTreeMap::new(), rebuild_percent: 0,
                     };
                     Timeline::new(&input, FIRST, &w.logs[&FIRST]).segments
                 };
                 let left = timeline(&world);
                 let useful = |i: usize| left.get(i).is_some_and(|s| {
                     let last = left.get(i + 1).map_or(end, |n| n.from.get());
-                    (s.from.get() + 1..=last).any(|p| wanted(p) && available.contains(&p))
+                    let needs = |p: &u64| wanted(*p) && available.contains(p) && world.redo_of(*p).min(p - 1) < last;
+                    (s.from.get() + 1..=end).any(|p| needs(&p))
                 });
                 for (i, segment) in left.iter().enumerate() {
                     let vouches = i > 0 && useful(i - 1);

@@ -4,6 +4,7 @@ mod audit;
 mod cuts;
 mod ransomware;
 mod rules;
+mod seams;
 mod soak;
 
 use std::collections::BTreeMap;
@@ -138,6 +139,16 @@ impl Fixture {
             self.writer().cut_segment().unwrap();
             self.writer().tick().unwrap();
         }
+    }
+
+    /// The same for as many days, the last commit with a restore point.
+    pub fn live_with(&mut self, days: u64, a_day: u64, point: &str) {
+        for n in 1..=days * a_day {
+            self.clock.advance(DAY / a_day);
+            self.commit_as((n == days * a_day).then_some(point));
+        }
+        self.writer().cut_segment().unwrap();
+        self.writer().tick().unwrap();
     }
 
     pub fn sweep(&self) -> SweepReport {

@@ -1,0 +1,316 @@
+//! Everything else that reads an archive, once parts of its history have expired: right answers or errors that say so, never damage where there is none.
+
+use std::collections::BTreeSet;
+
+use rewound::options::Cancel;
+use rewound::{
+    ActivityOptions, Archive, Durability, Error, HoldOn, PageId, PageSize, Policy, Position, Redo, RedoRecord,
+    ReplayOptions, Result, Scope, Target, VerifyOptions, verify_checksums,
+};
+
+use super::{Fixture, HOUR, PAGES, at, compact, days, image, options};
+use crate::ledger::single;
+
+/// The commit with a restore point.
+const NAMED: u64 = 24;
+
+/// Twenty days of which the last two are kept, and from before: commits 3 to 8, held, and one that has a name.
+fn gappy() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.admin().set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(300))).unwrap();
+    fixture.live(2, 6);
+    let on = HoldOn::Commits { node: "n", from: at(3), to: Some(at(8)) };
+    fixture.admin().hold("case", &on, None).unwrap();
+    for day in 0..18 {
+        if day == 1 {
+            fixture.live_with(1, 6, "named");
+        } else {
+            fixture.live(1, 6);
+        }
+        if day % 4 == 0 {
+            fixture.node.maintain(&compact()).unwrap();
+        }
+        fixture.sweep();
+    }
+    assert_eq!(fixture.node.restore_points().unwrap()["named"].position.get(), NAMED);
+    fixture
+}
+
+/// The commits that can be restored.
+fn restorable(fixture: &Fixture) -> BTreeSet<u64> {
+    fixture.commits.keys().copied().filter(|lsn| fixture.node.resolve(&at(*lsn)).is_ok()).collect()
+}
+
+fn verify(archive: &Archive) -> rewound::VerifyReport {
+    let mut options = VerifyOptions::default();
+    options.replay = single();
+    archive.verify(&options, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn what_expired_is_neither_damage_nor_listed() {
+    let fixture = gappy();
+    let grace = fixture.admin().sweep(&options()).unwrap().nodes[0].waiting;
+    assert!(grace > 0, "some files are in their grace period");
+    for round in ["in the grace period", "after it"] {
+        let kept = restorable(&fixture);
+        assert!((3..=8).all(|l| kept.contains(&l)) && kept.contains(&NAMED) && !kept.contains(&30), "{round}: {kept:?}");
+        for lsn in &kept {
+            fixture.check(*lsn, round);
+        }
+        let report = verify(&fixture.archive);
+        assert!(report.is_intact(), "{round}: {:?}", report.findings);
+        assert!(report.states > 1, "{round}: {report}");
+        assert!(verify_checksums(&fixture.storage, &Cancel::new(), &mut |_| {}).unwrap().is_intact(), "{round}");
+
+        // A commit that is kept by a snapshot alone has no log that could tell of it.
+        let alone: BTreeSet<u64> = kept.iter().copied().filter(|l| !kept.contains(&(l - 1)) && !kept.contains(&(l + 1))).collect();
+        let listed: Vec<u64> = fixture.node.commits(..).unwrap().map(|c| c.unwrap().lsn.get()).collect();
+        let told: BTreeSet<u64> = listed.iter().copied().collect();
+        assert!(told.is_subset(&kept) && kept.difference(&told).all(|l| alone.contains(l)), "{round}: {told:?} of {kept:?}");
+        assert!(listed.is_sorted() && listed.len() == told.len());
+        let backwards: Vec<u64> = fixture.node.commits(..).unwrap().rev().map(|c| c.unwrap().lsn.get()).collect();
+        assert!(backwards.iter().rev().eq(&listed), "{round}: {backwards:?}");
+        assert_eq!(fixture.node.commits(..).unwrap().remaining(), listed.len() as u64);
+        let lsn = |n| rewound::Lsn::new(n).unwrap();
+        let some: Vec<u64> = fixture.node.commits(lsn(5)..=lsn(40)).unwrap().map(|c| c.unwrap().lsn.get()).collect();
+        assert!(some.iter().all(|l| (5..=40).contains(l)) && some[..4] == [5, 6, 7, 8], "{round}: {some:?}");
+
+        for scan_bytes in [0, 2_000, u64::MAX] {
+            let mut options = ActivityOptions::default();
+            options.scan_bytes = scan_bytes;
+            options.buckets = 40;
+            let activity = fixture.node.activity(&options).unwrap();
+            assert!(activity.gaps.is_empty(), "{round}: {:?}", activity.gaps);
+            let commits: f64 = activity.buckets.iter().map(|b| b.commits).sum();
+            // Segments are kept whole.
+            assert!(commits < listed.len() as f64 + 20.0, "{round}: {commits} of {}", listed.len());
+        }
+        fixture.clock.advance(30 * HOUR);
+        fixture.sweep();
+        fixture.clock.advance(30 * HOUR);
+        fixture.sweep();
+    }
+}
+
+#[test]
+fn states_on_both_sides_of_what_expired_are_compared_exactly() {
+    let fixture = gappy();
+    let last = *fixture.commits.last_key_value().unwrap().0;
+    let options = single();
+    let pages = |a: u64, b: u64| -> BTreeSet<u64> {
+        let (x, y) = (fixture.model(a), fixture.model(b));
+        (0..PAGES).filter(|p| x.get(*p as usize * 512..(*p as usize + 1) * 512) != y.get(*p as usize * 512..(*p as usize + 1) * 512)).collect()
+    };
+    for (a, b) in [(4, last), (last, 4), (NAMED, last), (8, NAMED), (3, 7)] {
+        let diff = fixture.node.diff(&at(a), &at(b), &options).unwrap();
+        let found: BTreeSet<u64> = diff.spaces.values().flat_map(|s| &s.pages).flat_map(|(f, l)| *f..=*l).collect();
+        assert_eq!(found, pages(a, b), "{a} and {b}");
+    }
+    let expired = fixture.node.diff(&at(12), &at(last), &options);
+    assert!(matches!(expired, Err(Error::BeforeWindow { .. })), "{expired:?}");
+    assert_eq!(fixture.node.spaces(&at(5)).unwrap().len(), 1);
+    assert_eq!(fixture.node.spaces(&at(NAMED)).unwrap().len(), 1);
+    // Within a stretch it finds the commit; across what has expired it says so.
+    let ask = |fixture: &Fixture, lsn: rewound::Lsn| fixture.restore(Target::Lsn(lsn)).map(|(lsn, _)| lsn >= 6);
+    let lsn = |n| rewound::Lsn::new(n).unwrap();
+    let found = fixture.node.bisect(lsn(3), lsn(8), |l| ask(&fixture, l)).unwrap();
+    assert_eq!(found.changed, Some(lsn(6)));
+    let across = fixture.node.bisect(lsn(3), lsn(last), |l| ask(&fixture, l));
+    assert!(matches!(across, Err(Error::BeforeWindow { .. })), "{across:?}");
+}
+
+#[test]
+fn delta_restores_and_snapshots_of_what_is_kept() {
+    let mut fixture = gappy();
+    let dir = tempfile::tempdir().unwrap();
+    let into = |fixture: &Fixture, target: Target| {
+        fixture.node.restore(target).options(single()).delta_into_dir(dir.path().join("d")).map(|r| r.lsn.get())
+    };
+    for target in [Target::Latest, at(5), Target::RestorePoint("named".into()), at(3), Target::Latest] {
+        let lsn = into(&fixture, target).unwrap();
+        assert!(std::fs::read(dir.path().join("d/s")).unwrap() == fixture.model(lsn), "LSN {lsn}");
+    }
+    assert!(matches!(into(&fixture, at(12)), Err(Error::BeforeWindow { .. })));
+    assert!(std::fs::read(dir.path().join("d/s")).unwrap() == fixture.model(*fixture.commits.last_key_value().unwrap().0));
+
+    let expired = fixture.node.build_snapshot(&at(12), &compact());
+    assert!(matches!(expired, Err(Error::BeforeWindow { .. })), "{expired:?}");
+    assert_eq!(fixture.node.build_snapshot(&at(6), &compact()).unwrap().snapshots, 1);
+    for _ in 0..4 {
+        let kept = restorable(&fixture);
+        assert!((3..=8).all(|l| kept.contains(&l)), "{kept:?}");
+        kept.iter().for_each(|lsn| fixture.check(*lsn, "with a snapshot within a stretch"));
+        assert!(verify(&fixture.archive).is_intact());
+        fixture.live(1, 6);
+        fixture.node.maintain(&compact()).unwrap();
+        fixture.sweep();
+    }
+}
+
+#[test]
+fn damage_and_loss_below_what_expired_are_told_as_what_they_are() {
+    let fixture = gappy();
+    let kept = restorable(&fixture);
+    let first = *kept.iter().find(|l| **l > NAMED).unwrap();
+    let window = fixture.node.window().unwrap().earliest.lsn.get();
+    assert!(first <= window);
+    // The snapshot that the window stands on: without it there is no way, and certainly none over what has expired.
+    let layers = fixture.node.layers().unwrap();
+    let base = layers.iter().filter(|l| l.from.is_none() && l.to.get() <= first).max_by_key(|l| l.to).unwrap();
+    let path = fixture.storage.files().into_keys().find(|p| p.contains(&base.file.to_string())).unwrap();
+    let good = fixture.storage.files()[&path].clone();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    fixture.storage.set_file(&path, bad);
+    match fixture.restore(at(first)) {
+        Err(Error::Damaged(damage)) => assert_eq!(damage.path, path),
+        other => panic!("{:?}", other.map(|(lsn, _)| lsn)),
+    }
+    let report = verify(&fixture.archive);
+    assert!(report.findings.iter().all(|f| matches!(f, Error::Damaged(d) if d.path == path)), "{:?}", report.findings);
+    assert!(!report.is_intact());
+    fixture.check(5, "stands on something else");
+    fixture.storage.set_file(&path, good);
+    assert!(verify(&fixture.archive).is_intact());
+
+    // A segment of the held stretch is gone: that is a loss.
+    let segments: Vec<String> = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).collect();
+    for gone in &segments[..2] {
+        let image = fixture.storage.fork();
+        rewound::storage::Storage::remove(&image, gone).unwrap();
+        let options = crate::support::archive_options(&fixture.clock, 31);
+        let archive = Archive::open_in(std::sync::Arc::new(image), crate::support::key(), options).unwrap();
+        let report = verify(&archive);
+        assert!(!report.is_intact(), "{gone} is missed");
+        assert!(archive.node("n").unwrap().commits(..).unwrap().any(|c| c.is_err()), "{gone} is missed in the listing");
+    }
+}
+
+/// The numbers in the records that a restore replays.
+#[derive(Default)]
+struct Records(Vec<u64>);
+
+impl Redo for Records {
+    fn apply(&mut self, record: RedoRecord<'_>) -> Result<()> {
+        assert_eq!(record.bytes, record.lsn.get().to_le_bytes());
+        self.0.push(record.lsn.get());
+        Ok(())
+    }
+}
+
+/// A commit with a page and a record; now and then the engine says that the records up to an earlier one are in its pages.
+fn commit_with_record(fixture: &mut Fixture, redo: &mut Vec<u64>, point: Option<&str>) {
+    let lsn = fixture.commits.last_key_value().map_or(0, |(lsn, _)| *lsn) + 1;
+    let writer = fixture.writer();
+    let mut batch = writer.batch();
+    let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
+    batch.write_page(PageId::new(space, lsn % PAGES), &image(lsn), None).unwrap();
+    batch.log_record(&lsn.to_le_bytes()).unwrap();
+    let before = redo.last().copied().unwrap_or(0);
+    if lsn % 10 == 9 {
+        batch.redo_point(Position::new(lsn - 6)).unwrap();
+        redo.push(lsn - 6);
+    } else {
+        redo.push(before);
+    }
+    if let Some(name) = point {
+        batch.restore_point(name).unwrap();
+    }
+    let commit = batch.commit(Durability::Synced).unwrap();
+    fixture.commits.insert(lsn, (commit.timestamp, lsn));
+}
+
+#[test]
+fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
+    for policy in [Policy::days(3), Policy::periodic(days(1), days(3), 1)] {
+        let mut fixture = Fixture::new();
+        let policy = policy.restore_points_for(days(12));
+        fixture.admin().set_retention(Scope::Archive, &policy).unwrap();
+        let mut redo = vec![0];
+        let mut largest = 0;
+        for day in 0..24 {
+            for n in 0..4 {
+                fixture.clock.advance(6 * HOUR);
+                let name = (day == 4 && n == 1).then_some("named");
+                commit_with_record(&mut fixture, &mut redo, name);
+            }
+            fixture.writer().cut_segment().unwrap();
+            fixture.writer().tick().unwrap();
+            if day % 3 == 0 {
+                fixture.node.maintain(&compact()).unwrap();
+            }
+            if day == 6 {
+                fixture.node.build_snapshot(&Target::RestorePoint("named".into()), &compact()).unwrap();
+            }
+            let report = fixture.sweep();
+            assert!(report.nodes[0].built.snapshots <= 3, "{report:?}");
+            let kept = restorable(&fixture);
+            assert!(kept.contains(fixture.commits.last_key_value().unwrap().0));
+            assert!(!(5..16).contains(&day) || kept.contains(&18), "day {day}: {kept:?}");
+            for lsn in kept {
+                let mut records = Records::default();
+                let restore = fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut records);
+                let (_, spaces) = restore.into_memory().unwrap_or_else(|e| panic!("day {day}: LSN {lsn}: {e}"));
+                assert!(spaces["s"] == fixture.model(lsn));
+                let expected: Vec<u64> = (redo[lsn as usize] + 1..=lsn).collect();
+                assert_eq!(records.0, expected, "day {day}: LSN {lsn}");
+            }
+            assert!(verify(&fixture.archive).is_intact());
+            let segments = fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count();
+            largest = largest.max(segments);
+        }
+        assert!(largest < 30, "{largest} segments");
+        assert!(matches!(fixture.restore(at(2)), Err(Error::BeforeWindow { .. })));
+    }
+}
+
+#[test]
+fn a_sweep_that_is_cancelled_leaves_everything_as_it_was() {
+    let mut fixture = Fixture::new();
+    fixture.admin().set_retention(Scope::Archive, &Policy::days(2)).unwrap();
+    fixture.live(5, 6);
+    fixture.admin().confirm_clock().unwrap();
+    let before = fixture.archive.audit().unwrap().count();
+    let mut options = options();
+    options.rebuild_percent = 0;
+    assert!(!fixture.admin().plan_expiry(&options).unwrap()[0].1.build.is_empty());
+    let cancel = Cancel::new();
+    options.compact.replay.cancel = cancel.clone();
+    cancel.cancel();
+    let swept = fixture.admin().sweep(&options);
+    assert!(matches!(swept, Err(Error::Cancelled)), "{swept:?}");
+    assert_eq!(fixture.archive.audit().unwrap().count(), before);
+    options.compact.replay.cancel = Cancel::new();
+    let report = fixture.admin().sweep(&options).unwrap();
+    assert!(report.failed.is_empty() && report.nodes[0].built.snapshots > 0, "{report:?}");
+    restorable(&fixture).iter().for_each(|lsn| fixture.check(*lsn, "afterwards"));
+}
+
+#[test]
+fn growth_is_told_of_the_window_and_not_thinned_by_what_is_older() {
+    let fixture = gappy();
+    let usage = fixture.archive.usage().unwrap();
+    let node = usage.nodes["n"];
+    let day = fixture.storage.files().iter().filter(|(p, _)| p.ends_with(".seg")).map(|(_, b)| b.len() as u64).max();
+    // A segment a day.
+    let day = day.unwrap();
+    assert!((day * 7 / 10..=day * 13 / 10).contains(&node.log_a_day), "{} of {day}", node.log_a_day);
+}
+
+#[test]
+fn looking_is_no_restore_and_restoring_is() {
+    let fixture = gappy();
+    let before = fixture.archive.audit().unwrap().count();
+    verify(&fixture.archive);
+    fixture.node.diff(&at(4), &Target::Latest, &ReplayOptions::default()).unwrap();
+    fixture.node.commits(..).unwrap().for_each(drop);
+    fixture.node.spaces(&Target::Latest).unwrap();
+    fixture.node.activity(&ActivityOptions::default()).unwrap();
+    fixture.node.restore(at(5)).unaudited().into_memory().unwrap();
+    assert_eq!(fixture.archive.audit().unwrap().count(), before);
+    assert!(fixture.storage.files().keys().all(|p| !p.starts_with("leases/")), "no lease is left");
+    fixture.node.restore(at(5)).into_memory().unwrap();
+    assert_eq!(fixture.archive.audit().unwrap().count(), before + 2);
+}
