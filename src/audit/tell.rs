@@ -137,7 +137,10 @@ fn tell_retention(event: &Event) -> (&'static str, Details) {
         }
         Event::HoldReleased { name } => ("hold-released", named(Vec::new(), name)),
         Event::FilesExpired { node: id, clock, timelines, files, grace, last } => {
-            let segments: u64 = timelines.iter().flat_map(|t| &t.segments).fold(0, |sum: u64, (a, b)| sum.saturating_add(b.saturating_sub(*a).saturating_add(1)));
+            let segments: u64 = timelines
+                .iter()
+                .flat_map(|t| &t.segments)
+                .fold(0, |sum: u64, (a, b)| sum.saturating_add(b.saturating_sub(*a).saturating_add(1)));
             let earliest = timelines.iter().filter_map(|t| t.kept.last()).map(|s| s.from.get()).max();
             let mut details = vec![node(*id), ("clock", text(clock)), ("segments", Value::Number(segments))];
             details.extend(earliest.map(|lsn| ("window_from_lsn", Value::Number(lsn))));

@@ -12,6 +12,8 @@ mod entries;
 mod lease;
 mod retention;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io::ErrorKind;
 use std::sync::Arc;

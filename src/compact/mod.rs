@@ -74,7 +74,8 @@ impl NodeContext {
             let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
             return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
         };
-        let empty_origin = complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
+        let empty_origin =
+            complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
         let input = PlanInput { timeline: self.timeline(), empty_origin, ground, layers: &self.record.layers };
         plan(&input, to)
             .ok_or_else(|| Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from")))

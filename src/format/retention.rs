@@ -145,7 +145,8 @@ impl Span {
     }
 }
 
-/// The segments that belong to any of the spans, by index, in order and apart.
+/// The segments that belong to any of the spans, by index, in order and apart. Those that belong to one span, or to several that share some, are one range: within
+/// it nothing may be missing.
 pub(crate) fn segments_of<S>(spans: &[Span], segments: &[S], from: impl Fn(&S) -> Position) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> =
         spans.iter().map(|span| span.segments(segments, &from)).filter(|r| !r.is_empty()).collect();
@@ -153,7 +154,7 @@ pub(crate) fn segments_of<S>(spans: &[Span], segments: &[S], from: impl Fn(&S) -
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
             _ => merged.push(range),
         }
     }

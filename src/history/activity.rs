@@ -144,7 +144,8 @@ pub(crate) fn activity(
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let gaps = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    let gaps =
+        runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind)).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
 }
 

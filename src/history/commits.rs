@@ -118,11 +118,9 @@ impl Commits {
         let before = |first: Position| Position::new(first.get().saturating_sub(1));
         let there: Vec<(Position, Position)> = match record.retention.kept(log.timeline) {
             // Of a commit that its snapshot alone keeps no log tells.
-            Some(kept) => kept
-                .iter()
-                .filter(|s| !s.is_point())
-                .map(|s| (before(s.from), s.to.unwrap_or(end.position)))
-                .collect(),
+            Some(kept) => {
+                kept.iter().filter(|s| !s.is_point()).map(|s| (before(s.from), s.to.unwrap_or(end.position))).collect()
+            }
             None => vec![(log.oldest()?.map_or(end.position, |s| s.from), end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));

@@ -11,8 +11,8 @@ use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snaps
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy};
-use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::format::state::NodeState;
+use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::options::{Cancel, CompactOptions};
 use crate::replay::{log_end, newest_commit, position_by};
 use crate::sealed::read_header;

@@ -17,10 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rewound::storage::MemStorage;
-use rewound::{Archive, CompactOptions, Durability, Node, Origin, Redo, RedoRecord, Result, Target, WriterOptions};
+use rewound::{
+    Archive, CompactOptions, Durability, Error, HoldOn, Node, Origin, Policy, Redo, RedoRecord, Result, Scope,
+    SweepOptions, Target, WriterOptions,
+};
 use sha2::{Digest, Sha256};
 
 use crate::ledger::{Change, Ledger, Run, lsn, single};
+use crate::retention::{DAY, actor, days};
 use crate::support::{TestClock, archive_options, key, quiet};
 
 use Change::{Beside, Create, Drop as DropSpace, Length, Page, Point, Range, Record, RedoPoint};
@@ -102,6 +106,85 @@ fn generate() -> MemStorage {
     run.storage.fork()
 }
 
+/// Every event of retention, and what it leaves: a window of two days of ten, a held stretch, a commit with a name, a node that is gone.
+fn generate_retention() -> MemStorage {
+    let clock = TestClock::new();
+    let mut run = Run { storage: MemStorage::without_recording(), ledger: Ledger::default() };
+    let archive = Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 4)).unwrap();
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+    archive.create_node("gone", Origin::Empty).unwrap();
+    let admin = archive.administrator(actor());
+    admin.set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(30))).unwrap();
+    admin.set_retention(Scope::Node("gone"), &Policy::periodic(days(1), days(3), 2).log_for(days(1))).unwrap();
+    for (scope, name) in [(Scope::Archive, "archive"), (Scope::Node("n"), "node")] {
+        admin.lock(scope, name).unwrap();
+    }
+    admin.release_lock(Scope::Archive, "archive").unwrap();
+    admin.delete(Scope::Node("gone"), days(1)).unwrap();
+    admin.undelete(Scope::Node("gone")).unwrap();
+    admin.delete(Scope::Node("gone"), days(1)).unwrap();
+    let writer = node.open_writer_with(options()).unwrap();
+    let mut sweep = SweepOptions::default();
+    sweep.rebuild_percent = 0;
+    sweep.compact.replay = single();
+    for day in 0..10 {
+        for n in 0..2 {
+            clock.advance(DAY / 2);
+            let page = Page("main", n, 1 + 2 * day + n, true);
+            let changes = match (day, n) {
+                (0, 0) => vec![Create("main"), Page("main", 0, 1, false), Record(20)],
+                (3, 1) => vec![page, Point("named"), Record(5)],
+                (_, 1) => vec![page, Record(5), RedoPoint(2 * day)],
+                _ => vec![page],
+            };
+            run.commit("n", &writer, Synced, &changes).unwrap();
+        }
+        writer.cut_segment().unwrap();
+        writer.tick().unwrap();
+        if day == 1 {
+            let on = HoldOn::Commits { node: "n", from: lsn(2), to: Some(lsn(3)) };
+            admin.hold("commits", &on, None).unwrap();
+            admin.hold("all", &HoldOn::Archive, None).unwrap();
+            admin.release_hold("all").unwrap();
+            admin.hold("node", &HoldOn::Node("n"), Some(clock_now(&clock))).unwrap();
+            admin.confirm_clock().unwrap();
+        }
+        let report = admin.sweep(&sweep).unwrap();
+        assert!(report.failed.is_empty(), "{report:?}");
+    }
+    node.restore(Target::Latest).options(single()).without_records().into_memory().unwrap();
+    let kinds: BTreeMap<&str, ()> = archive.audit().unwrap().map(|e| (e.unwrap().kind(), ())).collect();
+    for kind in ["files-expired", "files-removed", "clock-observed", "clock-confirmed", "hold-released", "undeleted"] {
+        assert!(kinds.contains_key(kind), "{kind} of {kinds:?}");
+    }
+    assert_eq!(archive.nodes().unwrap(), ["n"], "the other one is gone");
+    run.storage.fork()
+}
+
+fn clock_now(clock: &TestClock) -> rewound::Timestamp {
+    rewound::env::Clock::now(clock)
+}
+
+/// What can be restored, what has expired, and the trail.
+fn retention_sums(files: &BTreeMap<String, Vec<u8>>) -> String {
+    let archive = open_archive(files);
+    let mut out = String::new();
+    for entry in archive.audit().unwrap() {
+        let _ = writeln!(out, "{}", entry.unwrap());
+    }
+    for (name, hold) in archive.administrator(actor()).holds().unwrap() {
+        let _ = writeln!(out, "hold {name} {hold:?}");
+    }
+    out + &sums(&archive.node("n").unwrap())
+}
+
+#[test]
+fn retention_of_version_1_is_read_and_written_the_same() {
+    let golden = golden("v1-retention");
+    assert_eq!(retention_sums(&golden), fs::read_to_string(place("v1-retention.sums")).unwrap());
+    assert!(generate_retention().files() == golden);
+}
+
 /// A checkpoint of the catalog and the entry that it stands for, which is all that opening reads.
 fn generate_checkpoint() -> BTreeMap<String, Vec<u8>> {
     let storage = MemStorage::without_recording();
@@ -134,12 +217,15 @@ fn a_checkpoint_of_version_1_is_read_and_written_the_same() {
 }
 
 fn open(files: &BTreeMap<String, Vec<u8>>) -> Node {
+    open_archive(files).node("n").unwrap()
+}
+
+fn open_archive(files: &BTreeMap<String, Vec<u8>>) -> Archive {
     let storage = MemStorage::new();
     for (path, bytes) in files {
         storage.set_file(path, bytes.as_slice());
     }
-    let archive = Archive::open_in(Arc::new(storage), key(), archive_options(&TestClock::new(), 9)).unwrap();
-    archive.node("n").unwrap()
+    Archive::open_in(Arc::new(storage), key(), archive_options(&TestClock::new(), 9)).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -177,7 +263,13 @@ fn sums(node: &Node) -> String {
     for number in 1..=window.latest.lsn.get() {
         let mut records = Records::default();
         let restore = node.restore(lsn(number)).options(single()).redo(&mut records);
-        let (report, spaces) = restore.into_memory().unwrap();
+        let (report, spaces) = match restore.into_memory() {
+            Err(Error::BeforeWindow { .. }) => {
+                let _ = writeln!(out, "LSN {number} expired");
+                continue;
+            }
+            restored => restored.unwrap(),
+        };
         let _ = writeln!(
             out,
             "LSN {} at {} config {:?} environment {:?} mark {:?} records {} {}",
@@ -246,6 +338,9 @@ fn write() {
     replace("v1", &files);
     replace("v1-checkpoint", &generate_checkpoint());
     fs::write(place("v1.sums"), sums(&open(&files))).unwrap();
+    let retention = generate_retention().files();
+    replace("v1-retention", &retention);
+    fs::write(place("v1-retention.sums"), retention_sums(&retention)).unwrap();
     let total: usize = files.values().map(Vec::len).sum();
     assert!(total < 300_000, "{total} bytes are too many to keep");
 }

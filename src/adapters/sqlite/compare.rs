@@ -82,7 +82,8 @@ pub(super) fn resync(
             }
             let sink = Mutex::new(compare);
             // It is handed to nobody.
-            let restored = subject.node.restore(Target::Latest).unaudited().into_sink(&Sink { compare: &sink, page_size });
+            let restored =
+                subject.node.restore(Target::Latest).unaudited().into_sink(&Sink { compare: &sink, page_size });
             compare = sink.into_inner();
             if let Err(e) = restored {
                 return Err(compare.failure.unwrap_or(Error::Archive(e)));

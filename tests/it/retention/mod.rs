@@ -1,5 +1,6 @@
 //! Retention, end to end: what is promised stays, what is not goes, and nobody does away with either unseen.
 
+mod attacks;
 mod audit;
 mod cuts;
 mod ransomware;

@@ -1,0 +1,167 @@
+//! The fold, over arbitrary events: what a checkpoint holds is what the entries say, and nothing in an entry makes it panic.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::format::event::Origin;
+use crate::format::retention::{Deletion, ExpiredFiles, HoldScope, Policy, Span, TimelineExpiry};
+use crate::sealed::encode_cbor;
+use crate::types::{FileId, KeyId, Position, Timestamp};
+
+/// Small numbers that meet each other, and the ends of the range.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0..4u64, 1 => Just(u64::MAX), 1 => any::<u64>()]
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![number(), (20_000..20_010u64).prop_map(|day| day * 86_400_000_000_000)].prop_map(Timestamp::from_nanos)
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    number().prop_map(Position::new)
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    (1..3u32).prop_map(NodeId::new)
+}
+
+fn timeline() -> impl Strategy<Value = TimelineId> {
+    (1..3u32).prop_map(TimelineId::new)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![Just("a".to_owned()), Just("b".to_owned()), ".{0,5}"]
+}
+
+fn duration() -> impl Strategy<Value = std::time::Duration> {
+    number().prop_map(std::time::Duration::from_nanos)
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let mode = prop_oneof![
+        duration().prop_map(Policy::continuous),
+        (duration(), duration(), any::<u32>(), duration())
+            .prop_map(|(a, b, n, c)| Policy::periodic(a, b, n).log_for(c)),
+    ];
+    (mode, duration(), duration()).prop_map(|(p, points, grace)| p.restore_points_for(points).grace(grace))
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    let optional = || prop::option::of(position());
+    (position(), optional(), position(), optional()).prop_map(|(from, to, base, log)| Span { from, to, base, log })
+}
+
+fn scope() -> impl Strategy<Value = HoldScope> {
+    prop_oneof![
+        Just(HoldScope::Archive),
+        node().prop_map(|node| HoldScope::Node { node }),
+        (node(), timeline(), position(), prop::option::of(position()))
+            .prop_map(|(node, timeline, from, to)| HoldScope::Commits { node, timeline, from, to }),
+    ]
+}
+
+fn expired() -> impl Strategy<Value = Event> {
+    let ranges = prop::collection::vec((number(), number()), 0..3);
+    let timelines = (timeline(), prop::collection::vec(span(), 0..3), ranges)
+        .prop_map(|(timeline, kept, segments)| TimelineExpiry { timeline, kept, segments });
+    (node(), time(), prop::collection::vec(timelines, 0..3), number(), prop::bool::weighted(0.1)).prop_map(
+        |(node, clock, timelines, grace, last)| {
+            let files = ExpiredFiles { layers: vec![FileId::from_bytes([1; 16])], parts: Vec::new() };
+            Event::FilesExpired { node, clock, timelines, files, grace, last }
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let some_node = || prop::option::of(node());
+    let deletion = prop_oneof![Just(Deletion::Live), time().prop_map(Deletion::Until), Just(Deletion::Final)];
+    let first = prop_oneof![
+        (node(), name()).prop_map(|(node, name)| Event::NodeCreated { node, name, origin: Origin::Empty }),
+        (node(), timeline(), position(), number()).prop_map(|(node, timeline, position, n)| Event::WriterOpened {
+            node,
+            timeline,
+            epoch: Epoch::new(n),
+            position
+        }),
+        (node(), timeline(), name(), position(), time()).prop_map(|(node, timeline, name, position, timestamp)| {
+            Event::RestorePoint { node, timeline, name, position, timestamp }
+        }),
+        (node(), timeline(), timeline(), position())
+            .prop_map(|(node, timeline, parent, fork)| Event::TimelineCreated { node, timeline, parent, fork }),
+        (some_node(), policy(), time()).prop_map(|(node, policy, covers)| Event::RetentionChanged {
+            node,
+            policy,
+            covers
+        }),
+    ];
+    let second = prop_oneof![
+        (some_node(), name()).prop_map(|(node, name)| Event::LockPlaced { node, name }),
+        (some_node(), name()).prop_map(|(node, name)| Event::LockReleased { node, name }),
+        (name(), scope(), prop::option::of(time())).prop_map(|(name, scope, until)| Event::HoldPlaced {
+            name,
+            scope,
+            until
+        }),
+        name().prop_map(|name| Event::HoldReleased { name }),
+        expired(),
+        (node(), 0..30u64, number(), number()).prop_map(|(node, entry, files, bytes)| Event::FilesRemoved {
+            node,
+            entry,
+            files,
+            bytes
+        }),
+        (some_node(), deletion).prop_map(|(node, deletion)| Event::DeletionChanged { node, deletion }),
+        (time(), time(), any::<bool>()).prop_map(|(clock, archived, confirmed)| Event::ClockObserved {
+            clock,
+            archived,
+            confirmed
+        }),
+    ];
+    prop_oneof![first, second]
+}
+
+proptest! {
+    #[test]
+    fn a_checkpoint_at_any_entry_says_what_the_entries_before_it_say(
+        events in prop::collection::vec((time(), name(), event()), 1..60),
+    ) {
+        let mut state = CatalogState::default();
+        let mut decoded = CatalogState::default();
+        let beginnings = [
+            Event::ArchiveCreated { key: KeyId::from_bytes([1; 16]), recipients: Vec::new() },
+            Event::NodeCreated { node: NodeId::new(1), name: "one".into(), origin: Origin::Empty },
+        ];
+        let beginnings = beginnings.map(|event| (Timestamp::ZERO, String::new(), event));
+        for (time, reason, event) in beginnings.into_iter().chain(events) {
+            let actor = Actor { name: "x".into(), reason };
+            let entry = CatalogEntry { sequence: state.entries + 1, time, actor, event };
+            // What an archive is opened from, and the next entry after that.
+            let (mut next, mut other) = (state.clone(), decoded.clone());
+            let folded = next.fold(&entry, "entry");
+            prop_assert_eq!(folded.is_ok(), other.fold(&entry, "entry").is_ok());
+            if folded.is_err() {
+                continue;
+            }
+            prop_assert_eq!(&next, &other);
+            let bytes = encode_cbor(&next).unwrap();
+            decoded = minicbor::decode(&bytes).unwrap();
+            prop_assert_eq!(&decoded, &next);
+            state = next;
+            // What is asked of it bears any numbers.
+            for node in [NodeId::new(1), NodeId::new(2)] {
+                let _ = (state.check_live(node).is_ok(), state.holds(node, time).count());
+                let Some(record) = state.nodes.get(&node) else { continue };
+                for at in [Position::ORIGIN, Position::new(2), Position::new(u64::MAX)] {
+                    let ground = record.retention.ground(TimelineId::new(1), at);
+                    prop_assert!(ground.is_none_or(|ground| ground <= at));
+                }
+                let starts = [0, 1, 2, 3, u64::MAX].map(Position::new);
+                let kept = record.retention.kept(TimelineId::new(1)).unwrap_or_default();
+                for range in crate::format::retention::segments_of(kept, &starts, |s| *s) {
+                    prop_assert!(range.start < range.end && range.end <= starts.len());
+                }
+                let _ = crate::retention::promises(&state, node);
+            }
+        }
+    }
+}
