@@ -74,8 +74,8 @@ impl<'a> Restore<'a> {
         self
     }
 
-    /// Restores without a word in the audit trail and without keeping a sweep from what it reads: for archives that cannot be written to. What is read stays for
-    /// the policy's grace period after it has expired; a restore that takes longer than that may fail.
+    /// Restores without a word in the audit trail: for archives that cannot be written to. Where `leases/` can be written to all the same, what is read
+    /// is kept from sweeps as ever; where not, it stays for the policy's grace period after it has expired, and a restore that takes longer than that may fail.
     pub fn unaudited(mut self) -> Restore<'a> {
         self.actor = None;
         self
@@ -222,8 +222,14 @@ impl<'a> Restore<'a> {
     fn begin(&mut self, destination: &str) -> Result<Begun> {
         let started = Instant::now();
         // Before the look at the catalog: what that names is kept from then on.
-        let audited = self.actor.is_some();
-        let lease = audited.then(|| self.node.archive.inner.catalog.lease(self.node.id)).transpose()?;
+        let lease = match self.node.archive.inner.catalog.lease(self.node.id) {
+            // Who may not write there, and need not, has the grace period.
+            Err(error) if self.actor.is_none() => {
+                tracing::debug!(%error, "an unaudited restore goes on without a lease");
+                None
+            }
+            lease => Some(lease?),
+        };
         let mut context = self.node.context()?;
         let resolved = resolve(&context.log, &context.record, &self.target)?;
         let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
