@@ -17,6 +17,7 @@ mod tests;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -51,6 +52,8 @@ pub(crate) struct Catalog {
     keys: Arc<ArchiveKeys>,
     clock: Arc<dyn Clock>,
     state: Mutex<CatalogState>,
+    /// The newest entry that this process knows to be durable: one that it has merely read may be all in a cache yet.
+    durable: AtomicU64,
 }
 
 fn group_dir(sequence: u64) -> String {
@@ -111,7 +114,8 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         actor: &Actor,
     ) -> Result<Catalog> {
-        let catalog = Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default() };
+        let catalog =
+            Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default(), durable: AtomicU64::new(0) };
         let mut state = catalog.state.lock();
         let keys = &catalog.keys;
         let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
@@ -138,7 +142,7 @@ impl Catalog {
         let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
         let (header, _) = read_header(file.as_ref(), &path)?;
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
-        let catalog = Catalog { storage, keys, clock, state: Mutex::default() };
+        let catalog = Catalog { storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
         let mut state = catalog.state.lock();
         *state = checkpoint::newest(catalog.storage.as_ref(), &catalog.keys)?;
         catalog.refresh(&mut state)?;
@@ -165,6 +169,24 @@ impl Catalog {
         let mut state = self.state.lock();
         self.refresh(&mut state)?;
         Ok(state)
+    }
+
+    /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
+    pub fn settled(&self) -> Result<MutexGuard<'_, CatalogState>> {
+        let state = self.current()?;
+        self.settle(&state)?;
+        Ok(state)
+    }
+
+    /// Makes the newest entry durable, where it is another's. Those before it are: whoever published it had seen to that.
+    fn settle(&self, state: &CatalogState) -> Result<()> {
+        if state.entries > self.durable.load(Ordering::Relaxed) {
+            let dir = group_dir(state.entries);
+            create_dir_durable(self.storage.as_ref(), &dir)?;
+            self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+            self.durable.store(state.entries, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Appends the event that `decide` makes of the current state. `decide` is
@@ -209,6 +231,7 @@ impl Catalog {
                 found: body.len() as u64,
             });
         }
+        self.settle(state)?;
         create_dir_durable(self.storage.as_ref(), "tmp")?;
         create_dir_durable(self.storage.as_ref(), &group_dir(sequence))?;
         let info = FileInfo {
@@ -228,6 +251,7 @@ impl Catalog {
         if writer.publish(&path, &[])?.is_none() {
             return Ok(false);
         }
+        self.durable.store(sequence, Ordering::Relaxed);
         // Read back: what is published has been proven readable, and the digest is of what is there.
         self.read_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)

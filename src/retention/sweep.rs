@@ -419,7 +419,7 @@ fn pending(context: &NodeContext) -> Result<BTreeSet<FileId>> {
 
 /// Removes the files of expiries whose grace period is over, unless a restore from before may still read them.
 fn remove_due(context: &NodeContext, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
-    let record = context.catalog.current()?.node(context.node)?.clone();
+    let record = context.catalog.settled()?.node(context.node)?.clone();
     let due: Vec<u64> = record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
     if due.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rewound::storage::MemStorage;
+use rewound::storage::{CrashPlan, MemStorage, Operation, Unsynced};
 use rewound::{Archive, Damage, DamageKind, Error, Origin, Result};
 
 use crate::support::{TestClock, archive_options, key};
@@ -159,4 +159,28 @@ fn an_entry_counts_also_where_its_checkpoint_cannot_be_written() {
         reopened.create_node("the next", Origin::Empty).unwrap();
     }
     assert!(counted_without > 3, "some of the failures met the checkpoint: {counted_without}");
+}
+
+/// A process dies between giving an entry its name and making the name durable. Whoever goes on from that entry has to do it, or a
+/// power failure could leave the next entry without it.
+#[test]
+fn an_entry_of_another_is_made_durable_before_the_next() {
+    let storage = MemStorage::new();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    archive.create_node("one", Origin::Empty).unwrap();
+    drop(archive);
+    let named = |operation: &Operation| matches!(operation, Operation::Publish { to, .. } if *to == entry(2));
+    let at = storage.operations().iter().position(named).unwrap() + 1;
+    let killed = storage.crash_image(CrashPlan { at, unsynced: Unsynced::KeptAll });
+    let archive = Archive::open_in(Arc::new(killed.clone()), key(), archive_options(&TestClock::new(), 2)).unwrap();
+    archive.create_node("two", Origin::Empty).unwrap();
+    drop(archive);
+    for at in 0..=killed.operation_count() {
+        for unsynced in (0..20).map(Unsynced::Seeded).chain([Unsynced::LostAll]) {
+            let image = killed.crash_image(CrashPlan { at, unsynced });
+            let nodes = open(&image).unwrap_or_else(|e| panic!("cut after {at}, {unsynced:?}: {e}")).nodes().unwrap();
+            assert!(nodes.is_empty() || nodes == ["one"] || nodes == ["one", "two"], "{nodes:?}");
+            assert!(at < killed.operation_count() || nodes.len() == 2);
+        }
+    }
 }

@@ -77,7 +77,7 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
     let (storage, clock) = (fixture.storage.clone(), fixture.clock.clone());
     let open = |seed| Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed)).unwrap();
     let (stop, restored, swept) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let newest = AtomicU64::new(12);
+    let (newest, sweeps) = (AtomicU64::new(12), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for reader in 0..2 {
             let archive = open(50 + reader);
@@ -98,7 +98,7 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                 }
             });
         }
-        let (stop, swept) = (&stop, &swept);
+        let (stop, swept, sweeps) = (&stop, &swept, &sweeps);
         let (sweeper, builder) = (open(60), open(61));
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -107,6 +107,7 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                     assert!(matches!(error, Error::MaintenanceActive { .. }), "{error}");
                 }
                 swept.fetch_add(report.nodes.iter().map(|n| n.removed_files).sum(), Ordering::Relaxed);
+                sweeps.fetch_add(1, Ordering::Relaxed);
             }
         });
         scope.spawn(move || {
@@ -118,7 +119,13 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                 }
             }
         });
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(300);
         for n in 0..600 {
+            // No sweep may take more than three days: for a slow machine the clock goes slower.
+            while n / 8 > sweeps.load(Ordering::Relaxed) {
+                assert!(std::time::Instant::now() < patience, "the sweeper has stopped");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             fixture.clock.advance(4 * HOUR);
             newest.store(fixture.commit(), Ordering::SeqCst);
             if n % 5 == 0 {
