@@ -283,12 +283,7 @@ fn latency_and_idle() {
             .collect();
         latencies.sort_unstable_by(f64::total_cmp);
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-        println!(
-            "commit to archived at ~{rate}/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
-            at(50),
-            at(99),
-            at(100)
-        );
+        println!("commit to archived at ~{rate}/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", at(50), at(99), at(100));
         rows.push(vec![rate as f64, at(50), at(99), at(100)]);
     }
     println!("idle watcher: {idle:.3} % of a core, {growth:+.2} MiB in {seconds} s ({rss:.1} MiB)");

@@ -81,7 +81,7 @@ fn the_log_stays_bounded_without_a_pause() {
     assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
     assert!(status.wal_resets > 2, "{status:?}");
     // How soon the write lock is to be had depends on how long the writers hold it, and on who else uses the machine.
-    assert!(longest < 64 << 20, "{longest}");
+    assert!(longest < status.pages * 4096 / 2, "{longest} of {} pages", status.pages);
     let seen = oracle::check_from(&node, 0, 7);
     assert_eq!(seen.last().unwrap().counter, expected);
 }

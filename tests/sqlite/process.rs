@@ -56,11 +56,12 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    /// Waits for a line.
-    pub fn until(&mut self, what: &str) {
-        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
-        let found = lines.find(|l| l.as_ref().is_ok_and(|l| l.contains(what)));
+    /// Waits for a line with one of these. From then on nobody reads what it says.
+    pub fn until(&mut self, what: &[&str]) {
+        let mut lines = BufReader::new(self.0.stdout.take().unwrap()).lines();
+        let found = lines.find(|l| l.as_ref().is_ok_and(|l| what.iter().any(|w| l.contains(w))));
         assert!(found.is_some(), "the process ended without saying {what:?}");
+        std::thread::spawn(move || lines.for_each(drop));
     }
 }
 
@@ -134,6 +135,7 @@ fn steps(path: &Path, seed: u64, steps: &[&str]) {
     for step in steps {
         match *step {
             "tx" => _ = transaction(&db, 9, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap(),
+            "a" | "b" => _ = db.execute(&format!("UPDATE {step} SET n = n + 1"), []).unwrap(),
             "checkpoint" => db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap(),
             other => panic!("{other}"),
         }
