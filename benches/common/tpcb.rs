@@ -113,7 +113,8 @@ impl PageSource for Copy<'_> {
     }
 }
 
-fn load(path: &Path, scale: u64) -> Connection {
+/// Makes a database of so many branches.
+pub fn load(path: &Path, scale: u64) -> Connection {
     let db = Connection::open(path).unwrap();
     db.execute_batch(&format!(
         "PRAGMA page_size = {PAGE}; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;
@@ -156,7 +157,8 @@ fn read_wal(wal: &File, at: &mut u64, frames: &mut Vec<u8>) -> Option<u64> {
     Some(u64::from(u32::from_be_bytes(last[4..8].try_into().unwrap())))
 }
 
-fn transaction(db: &mut Connection, random: &mut Random, scale: u64, t: u64) {
+/// One transaction.
+pub fn transaction(db: &mut Connection, random: &mut Random, scale: u64, t: u64) {
     let signed = |n: u64| i64::try_from(n).unwrap();
     let aid = signed(random.below(scale * ACCOUNTS) + 1);
     let tid = signed(random.below(scale * 10) + 1);

@@ -10,6 +10,8 @@
 )]
 
 mod follow;
+mod inside;
+mod log;
 mod odd;
 mod oracle;
 mod process;

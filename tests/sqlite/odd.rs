@@ -109,6 +109,77 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     newest_matches(&node, &db);
 }
 
+/// Database, log and archive share a disk, and it is full: the application's transactions fail, the archive's writes, and checkpoints.
+#[test]
+fn a_disk_shared_with_the_database_fills_up() {
+    let place = Place::new();
+    let disk = place.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let script = "mount -t tmpfs -o size=48m tmpfs \"$TMPDIR\" || exit 77; exec \"$@\"";
+    let done = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "odd::on_a_small_disk", "--nocapture"])
+        .env("TMPDIR", &disk)
+        .output();
+    match done {
+        Ok(done) if done.status.success() => assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed")),
+        Ok(done) if done.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&done.stderr)),
+        refused => eprintln!("left out: no disk can be made here: {refused:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs a small disk of its own: run by the test above"]
+fn on_a_small_disk() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    // The log's file keeps its length when it starts over: the archive is in need of room before the application is.
+    db.execute_batch("INSERT INTO keyed VALUES ('large', randomblob(4000000))").unwrap();
+    let node = place.node();
+    let mut options = WatchOptions::default();
+    options.retry_max = Duration::from_millis(200);
+    options.wal_bytes = 300 << 10;
+    options.writer.segment_bytes = 200 << 10;
+    let watching = watch(&node, &place.db(), options);
+    let ballast = place.path("ballast");
+    let (mut refused, mut retried) = (0, 0);
+    for round in 0..4 {
+        fill(&db, &mut random, 30);
+        // All of the disk but a little.
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        let piece = vec![1; 1 << 16];
+        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+        let full = file.metadata().unwrap().len();
+        file.set_len(full - (random.below(12) << 16)).unwrap();
+        for _ in 0..400 {
+            let large = Shape { blob: 20_000, ..SURE };
+            if transaction(&db, 1, &mut random, &large).is_err() {
+                refused += 1;
+                let _ = db.execute_batch("ROLLBACK");
+            }
+            retried += u64::from(watching.handle.status().state == State::Retrying);
+            if refused > round * 20 + 20 {
+                break;
+            }
+        }
+        drop(file);
+        std::fs::remove_file(&ballast).unwrap();
+        fill(&db, &mut random, 5);
+        watching.handle.catch_up(Duration::from_secs(30)).expect("more room");
+    }
+    assert!(refused > 0 && retried > 0, "{refused} {retried}");
+    let events = watching.events.lock().clone();
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
+    eprintln!(
+        "{refused} refused, {retried} while the archive was, {} warnings",
+        events.iter().filter(|e| matches!(e, Event::Warning(_))).count()
+    );
+    assert_eq!(oracle::check_from(&node, 0, 20).last().unwrap().counter, counter(&db));
+}
+
 /// The log starts over while nobody watches: transactions are missed, and that is said.
 #[test]
 fn a_log_that_started_over_unseen_is_a_resync() {
@@ -263,7 +334,7 @@ fn killed_writers() {
     let shape = Shape { blob: 20_000, changes: 20, cache: 5, ..Shape::default() };
     for _ in 0..8 {
         let mut writer = Process::writer(&place.db(), 2, random.next(), &shape, 0);
-        writer.until("ready");
+        writer.until(&["ready"]);
         std::thread::sleep(Duration::from_millis(50 + random.below(100)));
         writer.kill();
         fill(&db, &mut random, 2);

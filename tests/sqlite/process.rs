@@ -28,6 +28,15 @@ impl Process {
         start("watcher", db, archive)
     }
 
+    /// Runs to its end, and gives the last word that it said.
+    pub fn run(db: &Path, role: &str) -> String {
+        let out = start(role, db, Path::new("")).0.wait_with_output().unwrap();
+        assert!(out.status.success());
+        let said = String::from_utf8(out.stdout).unwrap();
+        let word = said.lines().rev().find_map(|l| l.strip_prefix("says "));
+        word.unwrap_or_default().to_owned()
+    }
+
     /// As a signal handler would: asks it to stop, and waits.
     pub fn stop(mut self) {
         drop(self.0.stdin.take());
@@ -47,11 +56,12 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    /// Waits for a line.
-    pub fn until(&mut self, what: &str) {
-        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
-        let found = lines.find(|l| l.as_ref().is_ok_and(|l| l.contains(what)));
+    /// Waits for a line with one of these. From then on nobody reads what it says.
+    pub fn until(&mut self, what: &[&str]) {
+        let mut lines = BufReader::new(self.0.stdout.take().unwrap()).lines();
+        let found = lines.find(|l| l.as_ref().is_ok_and(|l| what.iter().any(|w| l.contains(w))));
         assert!(found.is_some(), "the process ended without saying {what:?}");
+        std::thread::spawn(move || lines.for_each(drop));
     }
 }
 
@@ -74,10 +84,13 @@ fn other_process() {
     let Ok(role) = std::env::var("REWOUND_ROLE") else { return };
     let db = std::env::var_os("REWOUND_DB").unwrap();
     let words: Vec<&str> = role.split(' ').collect();
-    let numbers: Vec<i64> =
-        words[1..].iter().map(|w| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed)).collect();
     match words[0] {
-        "writer" => writer(Path::new(&db), &numbers),
+        "writer" => {
+            let number = |w: &&str| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed);
+            writer(Path::new(&db), &words[1..].iter().map(number).collect::<Vec<i64>>());
+        }
+        "lock" => lock(Path::new(&db)),
+        "steps" => steps(Path::new(&db), words[1].parse().unwrap(), &words[2..]),
         "watcher" => watcher(Path::new(&db)),
         other => panic!("{other}"),
     }
@@ -107,6 +120,28 @@ fn writer(path: &Path, numbers: &[i64]) {
             std::thread::sleep(Duration::from_micros(random.below(2 * pause.cast_unsigned())));
         }
     }
+}
+
+/// Whether the write lock is to be had.
+fn lock(path: &Path) {
+    let db = connect(path);
+    db.busy_timeout(Duration::from_millis(100)).unwrap();
+    println!("\nsays {}", if db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() { "free" } else { "busy" });
+}
+
+/// Transactions and checkpoints, each on a connection that stays open to the end.
+fn steps(path: &Path, seed: u64, steps: &[&str]) {
+    let (db, mut random) = (connect(path), Random(seed));
+    for step in steps {
+        match *step {
+            "tx" => _ = transaction(&db, 9, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap(),
+            "a" | "b" => _ = db.execute(&format!("UPDATE {step} SET n = n + 1"), []).unwrap(),
+            "checkpoint" => db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+    // Not closed: the last connection to close would copy the log back and delete it.
+    std::process::exit(0);
 }
 
 fn watcher(db: &Path) {

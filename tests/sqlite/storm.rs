@@ -48,7 +48,8 @@ fn archive(random: &mut Random, rounds: u64, step: u64) -> (u64, u64) {
     for _ in 0..rounds {
         let mut watcher = Process::watcher(&place.db(), &place.path("archive"));
         if random.below(2) == 0 {
-            watcher.until("Copy");
+            // However it begins.
+            watcher.until(&["CopyStarted", "Continued", "ResyncStarted"]);
         }
         std::thread::sleep(Duration::from_millis(random.below(500)));
         if random.below(3) == 0 {

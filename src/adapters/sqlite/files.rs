@@ -6,7 +6,7 @@
 //! The log (`-wal`) carries no locks and is not concerned.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +84,10 @@ impl Paths {
     }
 }
 
+/// When a file was last written to, and its length then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(i64, i64, u64);
+
 /// The database file, read only.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseFile {
@@ -101,7 +105,17 @@ impl DatabaseFile {
     }
 
     pub fn len(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len())
+        Ok(self.metadata()?.len())
+    }
+
+    /// Changes whenever somebody writes to the file.
+    pub fn stamp(&self) -> Result<Stamp> {
+        let of = self.metadata()?;
+        Ok(Stamp(of.mtime(), of.mtime_nsec(), of.len()))
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))
     }
 
     /// Its header, as it is in the file, where it is that of a database.

@@ -199,6 +199,12 @@ mod tests {
     }
 
     #[test]
+    fn our_own_sqlite_does_not_have_it() {
+        let version = u32::try_from(rusqlite::version_number()).unwrap();
+        assert!(!has_wal_reset_bug(version), "{version}");
+    }
+
+    #[test]
     fn no_bytes_decode_by_chance() {
         assert_eq!(WalHeader::decode(&[0; WAL_HEADER]), None);
         assert_eq!(IndexHeader::decode(&[0; INDEX_HEADER]), None);

@@ -3,7 +3,7 @@
 //! Owns the pins and what is known of the log. Never writes to the database; checkpoints it.
 //!
 //! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
-//! [`Pin::allows`](super::pin::Pin::allows) it. A crash leaves nothing here: the mark in the archive tells where to go on.
+//! [`Pins::allow`] it. A crash leaves nothing here: the mark in the archive tells where to go on.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,10 @@ pub(super) const SETTLED: Duration = Duration::from_millis(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
+const KNOCK: Duration = Duration::from_millis(20);
+/// ... at most.
+const KNOCK_MAX: Duration = Duration::from_millis(200);
 
 /// A database that is attached to.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(super) struct Link {
     /// The generation of the log for which the write lock was taken last, and when it may be for the same one again.
     locked: Salts,
     lock_after: Instant,
+    /// Why the log was not copied back when that was tried last.
+    pub trouble: Option<String>,
 }
 
 /// What a look at the log gave.
@@ -81,7 +87,7 @@ impl Link {
     pub fn open(paths: &Paths, options: &WatchOptions) -> Result<Link> {
         let file = DatabaseFile::open(paths)?;
         check(&file, paths)?;
-        let pins = Pins::open(paths, options.busy_timeout)?;
+        let pins = Pins::open(paths, file.clone(), options.busy_timeout)?;
         // Nothing that is to hold for the whole attachment is looked at before the pin.
         let header = check(&file, paths)?;
         let not_same = || Error::Inconsistent { reason: format!("{} was just replaced", paths.database.display()) };
@@ -105,6 +111,7 @@ impl Link {
             checkpoint_after: now,
             locked: Salts::default(),
             lock_after: now,
+            trouble: None,
         })
     }
 
@@ -147,7 +154,7 @@ impl Link {
         self.look()?;
         let at = self.seen;
         if at.salts != self.progress.place.salts {
-            if !self.pins.holds() || !self.pins.pin().allows(self.progress.place) {
+            if !self.pins.allow(self.progress.place)? {
                 return Err(self.inconsistent("the log started over without having been archived to its end"));
             }
             self.progress.place = Place { salts: at.salts, ..Place::default() };
@@ -182,23 +189,23 @@ impl Link {
     /// Looks after the pin and the length of the log. Everything that was seen has to be archived.
     pub fn tend(&mut self, archivist: &mut Archivist, options: &WatchOptions) -> Result<Caught> {
         let mut caught = Caught::default();
-        let settled = self.changed.elapsed() >= SETTLED;
+        // To archive what was seen may have taken longer than that.
+        let settled = self.changed.elapsed() >= SETTLED && !self.is_behind()?;
         if self.pin_is_in_the_way(settled) {
             caught.add(&self.repin(archivist)?);
         }
         let now = Instant::now();
-        if self.is_copied_back() {
+        if self.is_copied_back() || (self.trouble.is_some() && now < self.checkpoint_after) {
             return Ok(caught);
         }
         let bytes = self.wal_bytes();
-        if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
-            self.checkpoint_after = now + TRY_AGAIN;
-            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
-        } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
+        if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             // Most of it first, while transactions go on.
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
             caught.add(&self.catch_up(archivist)?);
-            if !self.is_copied_back() && self.pins.lock()? {
+            // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
+            let times = u32::try_from(bytes / options.wal_bytes_max.max(1)).unwrap_or(u32::MAX);
+            if !self.is_copied_back() && self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
                 // The last writer may just be at its own checkpoint, which it does after its transaction.
                 let done = self.copy_back(archivist, TRY_AGAIN);
                 self.pins.unlock()?;
@@ -207,6 +214,9 @@ impl Link {
                 self.locked = self.seen.salts;
                 self.lock_after = now + LOCK_AGAIN;
             }
+        } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
+            self.checkpoint_after = now + TRY_AGAIN;
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         }
         Ok(caught)
     }
@@ -239,7 +249,15 @@ impl Link {
     /// Copies the log back as far as it goes, and lets it start over where that is all of it.
     fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
         let mut caught = self.repin(archivist)?;
-        self.pins.checkpoint(patience)?;
+        match self.pins.checkpoint(patience) {
+            Ok(()) => self.trouble = None,
+            Err(e) => {
+                // The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
+                self.checkpoint_after = Instant::now() + LOCK_AGAIN;
+                self.trouble = Some(e.to_string());
+                return Ok(caught);
+            }
+        }
         self.look()?;
         if self.is_copied_back() {
             caught.add(&self.repin(archivist)?);

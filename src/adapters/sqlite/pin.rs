@@ -14,8 +14,9 @@
 //! # Invariants
 //!
 //! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably.
-//! - [`Pin::allows`] says whether the log may have started over under a pin. A log that has and may not have means that the pin was lost (another part of
-//!   the process closed a descriptor of the database, say), and is never taken for continuous.
+//! - [`Pins::allow`] says whether the log may have started over under the pin. A log that has and may not have means that the pin was lost (another part of
+//!   the process closed a descriptor of the index, say), and is never taken for continuous. Under slot 0 the log may start over, but nothing may be copied
+//!   back: there a database file that was written to since the pin began betrays a second time.
 //! - The write lock is held only for a step that was prepared so that it is short, and nothing is written to the database's content, ever.
 //!
 //! A crash leaves nothing: the kernel frees the locks.
@@ -24,10 +25,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::error::{Error, Result};
-use super::files::{IndexFile, Paths};
+use super::files::{DatabaseFile, IndexFile, Paths, Stamp};
 use super::format::IndexHeader;
 use super::log::Place;
 
@@ -39,6 +40,8 @@ const REPAIR_AFTER: Duration = Duration::from_millis(20);
 pub(super) struct Pin {
     /// What the log's index said just after it had begun.
     pub at: IndexHeader,
+    /// The database file after that.
+    file: Stamp,
 }
 
 impl Pin {
@@ -47,8 +50,8 @@ impl Pin {
         self.at.backfilled >= self.at.frames
     }
 
-    /// Whether, under this pin, the log may start over at a place that was reached in it.
-    pub fn allows(&self, place: Place) -> bool {
+    /// Whether, under this pin, the log may start over, once, at a place that was reached in it.
+    fn allows(&self, place: Place) -> bool {
         if place.salts == self.at.salts {
             // The generation that it began in: only if it was copied back completely, and nothing came after that.
             self.in_slot_0() && place.frame == self.at.frames
@@ -71,6 +74,7 @@ pub(super) struct Pins {
     /// Holds the write lock for a moment, now and then.
     keeper: Connection,
     index: IndexFile,
+    file: DatabaseFile,
 }
 
 fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
@@ -83,14 +87,15 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cache_size = -64;")
     };
     prepare().map_err(|e| failed("prepare", path, &e))?;
+    // SQLite opens what it may not write for reading, without a word.
+    if connection.is_readonly(MAIN_DB).is_ok_and(|read_only| read_only) {
+        return Err(Error::Io {
+            operation: "write to",
+            path: path.to_owned(),
+            source: std::sync::Arc::new(std::io::ErrorKind::PermissionDenied.into()),
+        });
+    }
     Ok(connection)
-}
-
-/// How the keeper waits for the write lock: for some milliseconds at most, without sleeping, as between two transactions of a busy writer
-/// there are only microseconds. What it does can wait for the next round; the application's transactions are to be followed meanwhile.
-fn knock(tries: i32) -> bool {
-    std::thread::yield_now();
-    tries < 500
 }
 
 /// An error of SQLite's, with locks told apart.
@@ -119,16 +124,17 @@ pub(super) fn enable_wal(path: &Path, busy_timeout: Duration) -> Result<()> {
 
 impl Pins {
     /// Connects, and begins the first pin.
-    pub fn open(paths: &Paths, busy_timeout: Duration) -> Result<Pins> {
+    pub fn open(paths: &Paths, file: DatabaseFile, busy_timeout: Duration) -> Result<Pins> {
         let path = &paths.database;
         let readers = [connect(path, busy_timeout)?, connect(path, busy_timeout)?];
-        let mut keeper = connect(path, busy_timeout)?;
-        keeper.busy_handler(Some(knock)).map_err(|e| failed("prepare", path, &e))?;
+        // It knocks by itself.
+        let keeper = connect(path, Duration::ZERO)?;
         let [first, _] = &readers;
         begin(first, path)?;
         let index = IndexFile::open(paths)?;
         let at = read_index(&index, &keeper, path)?;
-        Ok(Pins { path: path.clone(), readers, active: 0, pin: Pin { at }, keeper, index })
+        let pin = Pin { at, file: file.stamp()? };
+        Ok(Pins { path: path.clone(), readers, active: 0, pin, keeper, index, file })
     }
 
     /// The pin that counts.
@@ -150,9 +156,11 @@ impl Pins {
         if which == 0 { first } else { second }
     }
 
-    /// Whether the pin that counts is a transaction still: an error inside of SQLite could have ended it.
-    pub fn holds(&self) -> bool {
-        !self.reader(self.active).is_autocommit()
+    /// Whether the log, in which all up to `place` was seen, has started over without anything in it that was not: the pin that counts is a transaction still
+    /// (an error inside of SQLite could have ended it), allows it, and was not lost.
+    pub fn allow(&self, place: Place) -> Result<bool> {
+        let holds = !self.reader(self.active).is_autocommit();
+        Ok(holds && self.pin.allows(place) && self.file.stamp()? == self.pin.file)
     }
 
     /// Begins a second pin, beside the one that counts. Everything up to the header that it gives has to be archived, durably, before
@@ -161,7 +169,7 @@ impl Pins {
         let next = self.reader(1 - self.active);
         end(next, &self.path)?;
         begin(next, &self.path)?;
-        Ok(Pin { at: self.index()? })
+        Ok(Pin { at: self.index()?, file: self.file.stamp()? })
     }
 
     /// Lets the second pin count and ends the first.
@@ -186,15 +194,20 @@ impl Pins {
         }
     }
 
-    /// Takes the database's write lock, so that no transaction can commit until [`unlock`](Self::unlock); `false` where it is not to be had now.
-    pub fn lock(&mut self) -> Result<bool> {
-        match self.keeper.execute_batch("BEGIN IMMEDIATE") {
-            Ok(()) => Ok(true),
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                end(&self.keeper, &self.path)?;
-                Ok(false)
+    /// Takes the database's write lock, so that no transaction can commit until [`unlock`](Self::unlock); `false` where it is not to be had for so
+    /// long. Knocks without sleeping, as between two transactions of a busy writer there are only microseconds.
+    pub fn lock(&mut self, patience: Duration) -> Result<bool> {
+        let begun = Instant::now();
+        loop {
+            match self.keeper.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])) {
+                Ok(_) => return Ok(true),
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => end(&self.keeper, &self.path)?,
+                Err(e) => return Err(failed("lock", &self.path, &e)),
             }
-            Err(e) => Err(failed("lock", &self.path, &e)),
+            if begun.elapsed() >= patience {
+                return Ok(false);
+            }
+            std::thread::yield_now();
         }
     }
 

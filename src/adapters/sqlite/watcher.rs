@@ -53,6 +53,10 @@ pub struct Watcher {
     distrust: Option<String>,
     /// What the database's side last met, to be told as the reason where continuity is not proven.
     suspicion: Option<String>,
+    /// Why the database's log cannot be copied back, as it was last told.
+    trouble: Option<String>,
+    /// The newest request that this round began after.
+    asked: u64,
     /// When the names of the database's files were last looked at.
     files_checked: Instant,
     /// Keeps a second watcher out.
@@ -101,6 +105,8 @@ impl Watcher {
             notifier: None,
             distrust: None,
             suspicion: None,
+            trouble: None,
+            asked: 0,
             files_checked: Instant::now(),
             _lock: lock,
         };
@@ -133,10 +139,9 @@ impl Watcher {
             match self.round() {
                 Ok(commits) => {
                     if failing.take().is_some() {
-                        self.status.failure = None;
                         self.event(&Event::Recovered);
                     }
-                    self.publish();
+                    self.succeeded();
                     self.rest(&mut pause, begun, commits > 0);
                 }
                 Err(e) => {
@@ -169,10 +174,10 @@ impl Watcher {
         let done = self.round();
         if let Err(e) = &done {
             self.failed(e);
+            self.publish();
         } else {
-            self.status.failure = None;
+            self.succeeded();
         }
-        self.publish();
         done
     }
 
@@ -193,7 +198,7 @@ impl Watcher {
     }
 
     fn round(&mut self) -> Result<u64> {
-        let asked = self.handle.asked();
+        self.asked = self.handle.asked();
         if self.link.is_none() {
             let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
             self.attached(link);
@@ -217,9 +222,17 @@ impl Watcher {
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
         caught.add(&link.tend(archivist, &self.options)?);
+        let trouble = link.trouble.clone();
+        if trouble != self.trouble {
+            self.trouble.clone_from(&trouble);
+            if let Some(trouble) = trouble {
+                self.event(&Event::Warning(format!(
+                    "the database's log cannot be copied back, and grows meanwhile: {trouble}"
+                )));
+            }
+        }
         let commits = caught.commits;
         self.count(&caught);
-        self.handle.answer(asked, self.status.archived);
         Ok(commits)
     }
 
@@ -266,6 +279,13 @@ impl Watcher {
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
         self.link = Some(link);
         self.status.state = State::Starting;
+    }
+
+    /// A round is complete: tells everybody, and then whoever waits for it.
+    fn succeeded(&mut self) {
+        self.status.failure = None;
+        self.publish();
+        self.handle.answer(self.asked, self.status.archived);
     }
 
     /// Lets go of what a failure made unusable.
