@@ -79,6 +79,11 @@ impl Audit {
         Ok(Audit { catalog: Arc::clone(catalog), next: from.max(1), last, before })
     }
 
+    /// Number of the newest entry when it began: how many there were.
+    pub fn newest(&self) -> u64 {
+        self.last
+    }
+
     fn read(&self, sequence: u64) -> Result<AuditEntry> {
         let (entry, link, digest) = self.catalog.entry(sequence)?;
         if let Some(before) = self.before.filter(|b| *b != link) {

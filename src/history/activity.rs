@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::CommitInfo;
 use crate::error::{Error, Result};
+use crate::format::retention::Span;
 use crate::options::Cancel;
 use crate::types::{Commit, Position, Timestamp};
-use crate::wal::{Log, SegmentRef, Visit};
+use crate::wal::{Log, SegmentRef, Visible, Visit};
 
 /// How closely the activity of a node is looked at.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub struct Activity {
     pub remarks: Vec<Remark>,
     /// Places where segments are missing.
     pub gaps: Vec<Gap>,
-    /// Segments of the log.
+    /// Segments of the log that have not expired.
     pub segments: u64,
     /// Bytes of their files.
     pub bytes: u64,
@@ -89,12 +90,6 @@ pub struct Gap {
     pub to: Timestamp,
 }
 
-/// Neighbouring segments between which others are missing, by their names.
-pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
-    let pairs = segments.iter().zip(segments.iter().skip(1));
-    pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| b.sequence != a.sequence + 1)
-}
-
 impl Gap {
     fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
         let time = |s| log.open(s).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
@@ -111,9 +106,15 @@ struct Stretch {
     bytes: f64,
 }
 
-/// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
-pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &ActivityOptions) -> Result<Activity> {
-    let segments = log.all()?;
+/// Looks at a log, or at what is `kept` of it. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
+pub(crate) fn activity(
+    log: &Log,
+    kept: Option<&[Span]>,
+    end: (Position, Timestamp),
+    options: &ActivityOptions,
+) -> Result<Activity> {
+    let visible = Visible::new(log.all()?, kept);
+    let segments = &visible.segments;
     let bytes = segments.iter().map(|(_, len)| len).sum();
     let mut left = options.scan_bytes;
     let mut scanned = segments.len();
@@ -126,11 +127,11 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
         scanned -= 1;
     }
     let (older, newer) = segments.split_at(scanned);
-    let mut stretches = sampled(log, older, newer, options)?;
+    let mut stretches = sampled(log, older, newer, &visible, options)?;
     let mut remarks = Vec::new();
     for (segment, len) in newer {
         options.cancel.check()?;
-        scan(log, segment, *len, &mut stretches, &mut remarks)?;
+        scan(log, kept, segment, *len, &mut stretches, &mut remarks)?;
     }
     let from = stretches.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
     let to = stretches.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
@@ -139,7 +140,7 @@ pub(crate) fn activity(log: &Log, end: (Position, Timestamp), options: &Activity
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let gaps = gaps(&segments).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    let gaps = visible.gaps().map(|(before, behind)| Gap::between(log, before, behind)).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
 }
 
@@ -148,13 +149,19 @@ fn sampled(
     log: &Log,
     older: &[(SegmentRef, u64)],
     newer: &[(SegmentRef, u64)],
+    visible: &Visible,
     options: &ActivityOptions,
 ) -> Result<Vec<Stretch>> {
+    let beginnings = visible.beginnings();
     let step = older.len().div_ceil(options.samples.max(1)).max(1);
     let mut stretches = Vec::new();
     let mut last: Option<(Position, Timestamp)> = None;
     let mut bytes = 0;
     for (i, (segment, len)) in older.iter().chain(newer.first()).enumerate() {
+        if beginnings.contains(&segment.sequence) {
+            // Nothing is known of what has expired.
+            (last, bytes) = (None, 0);
+        }
         if i % step == 0 || i == older.len() {
             options.cancel.check()?;
             match log.open(segment) {
@@ -183,6 +190,7 @@ fn sampled(
 /// Reads a segment commit by commit.
 fn scan(
     log: &Log,
+    kept: Option<&[Span]>,
     segment: &SegmentRef,
     len: u64,
     stretches: &mut Vec<Stretch>,
@@ -199,6 +207,9 @@ fn scan(
                 Visit::Commit { lsn, timestamp, ops, offset } => {
                     commit.add(ops, reader.path(), offset)?;
                     let commit = std::mem::replace(&mut commit, CommitInfo::new());
+                    if kept.is_some_and(|spans| !spans.iter().any(|s| s.contains(lsn.into()))) {
+                        return Ok(true);
+                    }
                     let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
                     *entry = (entry.0 + 1, entry.1 + commit.bytes);
                     remarks.extend(commit.annotations.into_iter().map(|(key, text)| Remark {
@@ -215,6 +226,7 @@ fn scan(
     };
     let length = match read(log) {
         Ok(length) => length,
+        // A segment behind which log has expired is there to vouch for the end of the one before it.
         Err(e) if e.is_damage() || matches!(e, Error::Gap { .. }) => len,
         Err(e) => return Err(e),
     };

@@ -7,6 +7,7 @@ use crate::catalog::NodeRecord;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
+use crate::format::retention::Span;
 use crate::replay::readable_end;
 use crate::types::{Lsn, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit};
@@ -90,9 +91,8 @@ impl CommitInfo {
 #[must_use = "commits are read as they are iterated"]
 pub struct Commits {
     log: Log,
-    /// What is not read yet: the commits after `from` up to `to`.
-    from: Position,
-    to: Position,
+    /// What is not read yet: the commits after the one position up to the other, in order and apart.
+    ranges: VecDeque<(Position, Position)>,
     front: VecDeque<CommitInfo>,
     back: VecDeque<CommitInfo>,
     step: u64,
@@ -115,15 +115,22 @@ impl Commits {
             Bound::Unbounded => None,
         };
         let reaches_beyond = to.is_none_or(|to| to > end.position);
-        let from = from.max(oldest).min(end.position);
-        let to = to.map_or(end.position, |to| to.min(end.position)).max(from);
+        let whole = [Span { from: oldest.next_lsn().into(), to: None, base: oldest }];
+        let kept = record.retention.kept(log.timeline).unwrap_or(&whole).iter().filter(|s| !s.is_point());
+        let ranges = kept.map(|span| {
+            let before = Position::new(span.from.get().saturating_sub(1));
+            let within = |p: Position| span.to.map_or(end.position, |to| to.min(end.position)).min(p);
+            (from.max(before), to.map_or(within(end.position), within))
+        });
+        let ranges = ranges.filter(|(from, to)| from < to).collect();
         let beyond = damage.filter(|_| reaches_beyond);
-        Ok(Commits { log, from, to, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
+        Ok(Commits { log, ranges, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
     }
 
     /// How many commits are left, damage aside: LSNs are dense.
     pub fn remaining(&self) -> u64 {
-        self.to.get() - self.from.get() + (self.front.len() + self.back.len()) as u64
+        let unread: u64 = self.ranges.iter().map(|(from, to)| to.get() - from.get()).sum();
+        unread + (self.front.len() + self.back.len()) as u64
     }
 
     /// Reads the commits after `from` up to `to`; where that fails, those before the damage, and the damage.
@@ -145,8 +152,8 @@ impl Commits {
         (found, read.err())
     }
 
-    fn next_step(&mut self) -> u64 {
-        let step = self.step.min(self.to.get() - self.from.get());
+    fn next_step(&mut self, (from, to): (Position, Position)) -> u64 {
+        let step = self.step.min(to.get() - from.get());
         self.step = (self.step * 2).min(LAST_STEP);
         step
     }
@@ -156,13 +163,18 @@ impl Iterator for Commits {
     type Item = Result<CommitInfo>;
 
     fn next(&mut self) -> Option<Result<CommitInfo>> {
-        if self.front.is_empty() && self.from < self.to {
-            let to = Position::new(self.from.get() + self.next_step());
-            let (found, damage) = self.read(self.from, to);
-            (self.front, self.from) = (found, to);
+        if self.front.is_empty()
+            && let Some(range) = self.ranges.pop_front()
+        {
+            let to = Position::new(range.0.get() + self.next_step(range));
+            let (found, damage) = self.read(range.0, to);
+            self.front = found;
             if damage.is_some() {
-                (self.from, self.beyond) = (self.to, damage);
+                self.beyond = damage;
+                self.ranges.clear();
                 self.back.clear();
+            } else if to < range.1 {
+                self.ranges.push_front((to, range.1));
             }
         }
         let next = self.front.pop_front().or_else(|| self.back.pop_front()).map(Ok);
@@ -175,15 +187,20 @@ impl DoubleEndedIterator for Commits {
         if let Some(damage) = self.beyond.take() {
             return Some(Err(damage));
         }
-        if self.back.is_empty() && self.from < self.to {
-            let from = Position::new(self.to.get() - self.next_step());
-            let (found, damage) = self.read(from, self.to);
-            (self.back, self.to) = (found, from);
+        if self.back.is_empty()
+            && let Some(range) = self.ranges.pop_back()
+        {
+            let from = Position::new(range.1.get() - self.next_step(range));
+            let (found, damage) = self.read(from, range.1);
+            self.back = found;
             if let Some(damage) = damage {
-                self.from = self.to;
+                self.ranges.clear();
                 self.back.clear();
                 self.front.clear();
                 return Some(Err(damage));
+            }
+            if range.0 < from {
+                self.ranges.push_back((range.0, from));
             }
         }
         self.back.pop_back().or_else(|| self.front.pop_back()).map(Ok)

@@ -10,5 +10,5 @@ mod activity;
 mod commits;
 
 pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
-pub(crate) use activity::{activity, gaps};
+pub(crate) use activity::activity;
 pub use commits::{CommitInfo, Commits};

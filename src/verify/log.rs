@@ -3,19 +3,19 @@
 use super::{Meter, VerifyReport};
 use crate::compact::NodeContext;
 use crate::error::{DamageKind, Error, Result};
-use crate::history::gaps;
 use crate::replay::{log_end, window};
 use crate::types::{Position, Target};
-use crate::wal::{SegmentRef, Visit};
+use crate::wal::{SegmentRef, Visible, Visit};
 
 /// Verifies the segments of a node, and that they reach to where the catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
-    segments: &[(SegmentRef, u64)],
+    visible: &Visible,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
-    for (before, behind) in gaps(segments) {
+    let segments = &visible.segments;
+    for (before, behind) in visible.gaps() {
         let (node, expected) = (context.record.name.clone(), before.from.next_lsn());
         report.note(Error::Gap { node, expected, found: behind.from });
     }

@@ -23,6 +23,7 @@ use crate::compact::NodeContext;
 use crate::error::{Error, Result};
 use crate::options::{Cancel, ReplayOptions};
 use crate::storage::Storage;
+use crate::wal::Visible;
 
 /// What is verified, beside that every file is read, decrypted and chained.
 #[derive(Clone, Debug)]
@@ -190,13 +191,14 @@ pub(crate) fn verify_node(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
-    let segments = context.log.all()?;
-    let log_bytes: u64 = segments.iter().map(|(_, len)| len).sum();
+    // What has expired is not part of it, whether its files are still there or not.
+    let visible = Visible::new(context.log.all()?, context.record.retention.kept(context.timeline()));
+    let log_bytes: u64 = visible.segments.iter().map(|(_, len)| len).sum();
     let layer_bytes = layers::bytes(context, &mut report)?;
     let cancel = options.replay.cancel.clone();
     let total = log_bytes + layer_bytes;
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
-    log::verify_log(context, &segments, &mut report, &mut meter)?;
+    log::verify_log(context, &visible, &mut report, &mut meter)?;
     layers::verify_layers(context, &mut report, &mut meter)?;
     if options.rebuild {
         let mut meter = Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };

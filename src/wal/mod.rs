@@ -12,7 +12,9 @@
 mod active;
 mod log;
 mod scan;
+mod visible;
 
 pub(crate) use active::{ActiveSegment, SegmentStart};
 pub(crate) use log::{Log, SegmentRef};
 pub(crate) use scan::{SegmentReader, Visit, durable_frame_beyond, fold_op, fold_ops, markers, plain};
+pub(crate) use visible::Visible;
