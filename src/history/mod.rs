@@ -9,6 +9,6 @@
 mod activity;
 mod commits;
 
-pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
 pub(crate) use activity::activity;
+pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
 pub use commits::{CommitInfo, Commits};

@@ -42,9 +42,8 @@ impl Visible {
 
     /// Numbers of the segments that do not follow on the one before them, as what was in between has expired.
     pub fn beginnings(&self) -> BTreeSet<u64> {
-        let apart = |(a, b): &(&SegmentRef, &SegmentRef)| {
-            !self.continued.contains(&a.sequence) && b.sequence != a.sequence + 1
-        };
+        let apart =
+            |(a, b): &(&SegmentRef, &SegmentRef)| !self.continued.contains(&a.sequence) && b.sequence != a.sequence + 1;
         self.pairs().filter(apart).map(|(_, b)| b.sequence).collect()
     }
 

@@ -61,6 +61,17 @@ impl Failure {
             Error::Damaged(_) | Error::Gap { .. } => {
                 "`rewound verify` lists all damage; an earlier or later moment may be whole"
             }
+            Error::Deleted { .. } => "`rewound undelete` takes it back",
+            Error::Locked { .. } => "`rewound retention` shows the locks, `rewound unlock` releases one",
+            Error::Held { .. } | Error::Guard { .. } => {
+                "`rewound retention` shows locks and holds, with what they are on"
+            }
+            Error::ClockImplausible { .. } => {
+                "look at the clock; if it is right, `rewound sweep --confirm-clock` says so"
+            }
+            Error::NotAsAttested { .. } => {
+                "an older copy was put back, or entries were rewritten: do not rely on what it says, and look for who did it"
+            }
             Error::WriterActive { .. } => "a watcher is at work on this node: stop it first",
             Error::NoSuchNode { .. } => "`rewound info` lists the nodes",
             Error::RedoRequired { .. } => "only the engine itself can restore this node: use the library's Redo",
@@ -83,10 +94,10 @@ impl Failure {
 fn archive_code(e: &Error) -> u8 {
     match e {
         Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => 3,
-        Error::Damaged(_) | Error::Gap { .. } => 4,
+        Error::Damaged(_) | Error::Gap { .. } | Error::NotAsAttested { .. } => 4,
         Error::WrongKey { .. } | Error::KeyFile { .. } | Error::KeyProvider { .. } => 5,
         Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } => 6,
-        Error::InvalidName { .. } => 2,
+        Error::InvalidName { .. } | Error::PolicyRefused { .. } => 2,
         Error::Cancelled => 130,
         _ => 1,
     }
@@ -99,6 +110,9 @@ impl fmt::Display for Failure {
             Failure::Archive(Error::NoArchive { path }) => write!(f, "no archive at {}", path.display()),
             Failure::Archive(Error::ArchiveExists { path }) => {
                 write!(f, "{} holds an archive already: choose an empty place", path.display())
+            }
+            Failure::Archive(Error::ClockImplausible { clock, what, expected }) => {
+                write!(f, "the clock says {clock}, {what} says {expected}: too far apart to let anything expire")
             }
             Failure::Archive(Error::Cancelled) => f.write_str("interrupted: nothing was left behind"),
             Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),

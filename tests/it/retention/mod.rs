@@ -2,6 +2,7 @@
 
 mod audit;
 mod cuts;
+mod looking;
 mod ransomware;
 mod rules;
 mod soak;

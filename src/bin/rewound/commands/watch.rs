@@ -6,20 +6,25 @@ use std::time::{Duration, Instant};
 
 use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
 use rewound::options::Cancel;
-use rewound::{CompactOptions, Error, Node, Origin};
+use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
 use crate::output::{self, DIM, GOOD, NOTE};
+use crate::policy;
 use crate::session::Session;
 use crate::units;
 
 /// How soon an interruption is noticed.
 const TICK: Duration = Duration::from_millis(50);
+/// When a watcher first lets expire what is due: not while a first copy begins, nor whenever it is restarted in a loop.
+const FIRST_SWEEP: Duration = Duration::from_secs(60);
+/// How often after that, at least.
+const SWEEP: Duration = Duration::from_secs(86_400);
 
 /// The node of a database: made where it is not there yet.
-fn node(session: &Session, database: &Path) -> Result<Node> {
+fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
     // Before anything is created for it.
     if !database.is_file() {
         return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
@@ -32,8 +37,11 @@ fn node(session: &Session, database: &Path) -> Result<Node> {
         })?,
     };
     match archive.node(&name) {
-        Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
-        found => Ok(found?),
+        Err(Error::NoSuchNode { .. }) => {
+            let node = archive.create_node(&name, Origin::Existing)?;
+            Ok((archive, node))
+        }
+        found => Ok((archive, found?)),
     }
 }
 
@@ -44,20 +52,27 @@ fn options(enable_wal: bool) -> WatchOptions {
 }
 
 /// Follows a database until it is interrupted.
-pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64) -> Result {
-    let node = node(session, database)?;
+pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
+    let (archive, node) = node(session, database)?;
+    let admin = archive.administrator(session.actor.clone());
     let mut watcher = Watcher::open(&node, database, options(enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
     if !quiet {
+        let kept = admin.policy(Scope::Node(node.name()))?;
+        let kept = kept
+            .as_ref()
+            .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
         anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+        anstream::eprintln!("keeps {kept}");
     }
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut last = Instant::now();
+            let mut next_sweep = sweep.then(|| Instant::now() + FIRST_SWEEP);
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 if cancel.is_cancelled() {
                     handle.stop();
@@ -66,6 +81,10 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
                 if maintained.is_some_and(|every| last.elapsed() >= every) {
                     look_after(&node, &cancel, quiet);
                     last = Instant::now();
+                }
+                if next_sweep.is_some_and(|due| Instant::now() >= due) {
+                    let_expire(&admin, &cancel);
+                    next_sweep = Some(Instant::now() + between_sweeps(&admin, node.name()));
                 }
             }
         });
@@ -94,6 +113,37 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     }
 }
 
+/// How long until the next sweep: a day, or where snapshots are taken more often than that, as often as they are due.
+fn between_sweeps(admin: &Administrator, node: &str) -> Duration {
+    match admin.policy(Scope::Node(node)).ok().flatten().map(|policy| policy.mode) {
+        Some(Mode::Periodic { every, .. }) => every.min(SWEEP),
+        _ => SWEEP,
+    }
+}
+
+/// Lets expire what is due. Without a policy that is nothing, but the catalog learns that the clock has moved on.
+fn let_expire(admin: &Administrator, cancel: &Cancel) {
+    let mut options = SweepOptions::default();
+    options.compact.replay.threads = 1;
+    options.compact.replay.cancel = cancel.clone();
+    let failed = match admin.sweep(&options) {
+        Ok(done) => done.failed.into_iter().map(|(_, e)| e).collect(),
+        Err(e) => vec![e],
+    };
+    for e in failed {
+        match e {
+            // Somebody else sees to it.
+            Error::Cancelled | Error::MaintenanceActive { .. } => {}
+            Error::ClockImplausible { .. } => anstream::eprintln!(
+                "{NOTE}nothing expires:{NOTE:#} {}; `rewound sweep --confirm-clock`, once the clock was looked at",
+                Failure::from(e)
+            ),
+            // The archive grows, and is no worse for it.
+            e => anstream::eprintln!("{NOTE}nothing expires:{NOTE:#} {}", Failure::from(e)),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct BackedUp {
     node: String,
@@ -105,7 +155,7 @@ struct BackedUp {
 
 /// Brings the archive up to now, once.
 pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let node = node(session, database)?;
+    let (_, node) = node(session, database)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
     let status = sqlite::backup(&node, database, options(enable_wal), move |event| tell(event, &zone, quiet))?;
     let done = BackedUp {
