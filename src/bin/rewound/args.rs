@@ -307,6 +307,7 @@ pub struct PolicyArgs {
 }
 
 /// What to do with the audit trail.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
     /// How many entries

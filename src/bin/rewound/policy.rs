@@ -1,5 +1,7 @@
 //! How long history is kept, in words and as JSON.
 
+use std::fmt::Write;
+
 use rewound::{Mode, Policy};
 use serde::Serialize;
 
@@ -22,7 +24,7 @@ pub fn words(policy: &Policy) -> String {
         _ => "what a newer release knows".to_owned(),
     };
     if !policy.restore_points_for.is_zero() {
-        text.push_str(&format!(", restore points for {}", span(policy.restore_points_for)));
+        let _ = write!(text, ", restore points for {}", span(policy.restore_points_for));
     }
     text
 }

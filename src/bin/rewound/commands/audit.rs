@@ -106,14 +106,13 @@ fn attest(session: &Session, archive: &Archive) -> Result {
 }
 
 fn since(session: &Session, archive: &Archive, text: &str) -> Result {
-    let text = match text.parse::<Attestation>() {
-        Ok(_) => text.to_owned(),
-        Err(_) => {
-            let read = std::fs::read_to_string(Path::new(text));
-            // The newest line, where a file gathers one a day.
-            let read = read.map_err(|e| Failure::Other(format!("reading the attestation from {text}: {e}")))?;
-            read.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
-        }
+    let text = if text.parse::<Attestation>().is_ok() {
+        text.to_owned()
+    } else {
+        let read = std::fs::read_to_string(Path::new(text));
+        // The newest line, where a file gathers one a day.
+        let read = read.map_err(|e| Failure::Other(format!("reading the attestation from {text}: {e}")))?;
+        read.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
     };
     let attested: Attestation = text.parse().map_err(|e: rewound::Error| Failure::Usage(e.to_string()))?;
     archive.verify_since(&attested)?;

@@ -11,8 +11,8 @@ use crate::output::{GOOD, NOTE, json, stdout};
 use crate::session::Session;
 
 #[derive(Serialize)]
-struct Done {
-    done: &'static str,
+struct Outcome {
+    action: &'static str,
     name: Option<String>,
     node: Option<String>,
     until: Option<String>,
@@ -21,17 +21,17 @@ struct Done {
 /// Says what was done.
 fn tell(
     session: &Session,
-    done: &'static str,
+    action: &'static str,
     name: Option<&str>,
     node: Option<&str>,
     until: Option<Timestamp>,
 ) -> Result {
     if session.global.json {
         let (name, node) = (name.map(str::to_owned), node.map(str::to_owned));
-        return json(&Done { done, name, node, until: until.map(|t| t.to_string()) });
+        return json(&Outcome { action, name, node, until: until.map(|t| t.to_string()) });
     }
     let mut out = stdout();
-    write!(out, "{GOOD}{done}{GOOD:#}")?;
+    write!(out, "{GOOD}{action}{GOOD:#}")?;
     if let Some(name) = name {
         write!(out, " {name}")?;
     }

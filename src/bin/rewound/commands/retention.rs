@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use rewound::{Administrator, Archive, Hold, HoldScope, Policy, Scope};
+use rewound::{Administrator, Archive, Hold, HoldScope, Policy, Position, Scope};
 use serde::Serialize;
 
 use crate::args::PolicyArgs;
@@ -152,7 +152,7 @@ impl HoldInfo {
             HoldScope::Archive => ("archive", None, None, None),
             HoldScope::Node { node } => ("node", Some(node), None, None),
             HoldScope::Commits { node, from, to, .. } => {
-                ("commits", Some(node), Some(from.get()), to.map(|to| to.get()))
+                ("commits", Some(node), Some(from.get()), to.map(Position::get))
             }
             _ => ("unknown", None, None, None),
         };

@@ -58,7 +58,8 @@ impl Axis {
         let layers = facts.layers.iter().map(|l| l.timestamp);
         let points = facts.points.iter().map(|(_, c)| c.timestamp);
         let known = layers.chain(points).filter(|t| *t > Timestamp::ZERO);
-        let begins = window.map(|w| w.earliest.timestamp).into_iter().chain([facts.activity.from]);
+        let beyond = facts.beyond.first().map(|s| s.from.timestamp);
+        let begins = window.map(|w| w.earliest.timestamp).into_iter().chain(beyond).chain([facts.activity.from]);
         let ends = window.map(|w| w.known_until).into_iter().chain([facts.activity.to]);
         let from = known.clone().chain(begins).min().unwrap_or_default();
         let to = known.chain(ends).max().unwrap_or_default();

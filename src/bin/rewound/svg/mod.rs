@@ -109,7 +109,7 @@ impl Picture<'_> {
                 self.zone.format(w.earliest.timestamp, "%Y-%m-%d %H:%M:%S"),
                 self.zone.format(w.known_until, "%Y-%m-%d %H:%M:%S"),
                 self.zone.name(w.known_until),
-                units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit"),
+                units::plural(facts.restorable(), "commit"),
                 units::bytes(facts.files.segments.bytes),
                 units::bytes(facts.files.parts.bytes + facts.files.layers.bytes),
             ),
@@ -165,6 +165,12 @@ impl Picture<'_> {
         let (from, to) = (self.axis.x(w.earliest.timestamp), self.axis.x(w.known_until));
         let said = format!("LSN {} to {}", w.earliest.lsn, w.latest.lsn);
         self.rect("window", (from, y), ((to - from).max(3.0), 18.0), &said);
+        for kept in &facts.beyond {
+            let (a, b) = (self.axis.x(kept.from.timestamp), self.axis.x(kept.to.timestamp));
+            let lsns = if kept.from.lsn == kept.to.lsn { String::new() } else { format!(" to {}", kept.to.lsn) };
+            let said = format!("LSN {}{lsns}, kept beyond the window", kept.from.lsn);
+            self.rect("window", (a, y), ((b - a).max(3.0), 18.0), &said);
+        }
         for gap in facts.activity.gaps.iter().filter(|g| g.to > Timestamp::ZERO) {
             let (a, b) = (self.axis.x(gap.from.max(w.earliest.timestamp)), self.axis.x(gap.to));
             let said = format!("segments are missing after LSN {} up to LSN {}", gap.after, gap.until);
