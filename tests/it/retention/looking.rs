@@ -21,7 +21,7 @@ fn lists_draws_and_verifies_what_is_left() {
             fixture.commit_as(Some("release"));
         }
         if day == 6 {
-            let on = HoldOn::Commits { node: "n", from: at(27), to: Some(at(33)) };
+            let on = HoldOn::Commits { node: "n", from: at(29), to: Some(at(35)) };
             fixture.admin().hold("case", &on, None).unwrap();
         }
         if day % 3 == 0 {

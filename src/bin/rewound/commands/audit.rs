@@ -54,11 +54,15 @@ fn list(session: &Session, archive: &Archive, args: &AuditArgs) -> Result {
     let entries = archive.audit_from(from)?.take(most);
     let cancel = session.cancel();
     let mut out = stdout();
+    let mut names = Vec::new();
+    for name in archive.nodes()? {
+        names.push((archive.node(&name)?.id().get().to_string(), name));
+    }
     let mut each = |entry: &AuditEntry| -> Result {
         if session.global.json {
             return Ok(writeln!(out, "{}", entry.to_json())?);
         }
-        print(session, &mut out, entry)
+        print(session, &mut out, entry, &names)
     };
     let checked = |entry: rewound::Result<AuditEntry>| -> Result<AuditEntry> {
         if cancel.is_cancelled() { Err(rewound::Error::Cancelled.into()) } else { Ok(entry?) }
@@ -71,11 +75,13 @@ fn list(session: &Session, archive: &Archive, args: &AuditArgs) -> Result {
     entries.iter().rev().try_for_each(each)
 }
 
-fn print(session: &Session, out: &mut impl Write, entry: &AuditEntry) -> Result {
+/// A line for people, with nodes by their names.
+fn print(session: &Session, out: &mut impl Write, entry: &AuditEntry, names: &[(String, String)]) -> Result {
     let time = session.zone.show(entry.time);
     write!(out, "{:>6}  {DIM}{time}{DIM:#}  {BOLD}{}{BOLD:#}", entry.sequence, entry.kind())?;
     for (name, value) in entry.details() {
-        write!(out, "  {DIM}{name}{DIM:#} {value}")?;
+        let known = names.iter().find(|(number, _)| name == "node" && *number == value);
+        write!(out, "  {DIM}{name}{DIM:#} {}", known.map_or(&value, |(_, name)| name))?;
     }
     match (entry.actor.name.as_str(), entry.actor.reason.as_str()) {
         ("", "") => writeln!(out)?,

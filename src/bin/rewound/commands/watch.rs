@@ -18,7 +18,7 @@ use crate::units;
 
 /// How soon an interruption is noticed.
 const TICK: Duration = Duration::from_millis(50);
-/// When a watcher first lets expire what is due: not while a first copy begins, nor whenever it is restarted in a loop.
+/// When a watcher first lets expire what is due, where layers are not looked after: with the first look after those otherwise.
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// How often after that, at least.
 const SWEEP: Duration = Duration::from_secs(86_400);
@@ -72,7 +72,7 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
     let done = std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut last = Instant::now();
-            let mut next_sweep = sweep.then(|| Instant::now() + FIRST_SWEEP);
+            let mut next_sweep = sweep.then(|| Instant::now() + maintained.unwrap_or(FIRST_SWEEP));
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 if cancel.is_cancelled() {
                     handle.stop();
