@@ -207,7 +207,7 @@ fn scan(
                 Visit::Commit { lsn, timestamp, ops, offset } => {
                     commit.add(ops, reader.path(), offset)?;
                     let commit = std::mem::replace(&mut commit, CommitInfo::new());
-                    if kept.is_some_and(|spans| !spans.iter().any(|s| s.contains(lsn.into()))) {
+                    if kept.is_some_and(|spans| !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))) {
                         return Ok(true);
                     }
                     let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();

@@ -56,7 +56,9 @@ impl Failure {
             Error::NoArchive { .. } => "create one with `rewound init`, or check --archive",
             Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
-            Error::TargetNotEmpty { .. } => "choose another --output, or give --delta to rewrite what differs",
+            Error::TargetNotEmpty { .. } => {
+                "choose another --output; --delta rewrites what differs in a file of the database's own name, or in a directory"
+            }
             Error::WrongKey { .. } => "give the key that the archive was created with, or its recovery key",
             Error::Damaged(_) | Error::Gap { .. } => {
                 "`rewound verify` lists all damage; an earlier or later moment may be whole"

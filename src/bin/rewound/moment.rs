@@ -56,7 +56,15 @@ impl Moment {
 
 impl Zone {
     pub fn new(utc: bool) -> Zone {
-        Zone { zone: if utc { TimeZone::UTC } else { TimeZone::system() }, utc }
+        if utc {
+            return Zone { zone: TimeZone::UTC, utc };
+        }
+        let zone = TimeZone::try_system().unwrap_or_else(|_| {
+            let name = std::env::var("TZ").unwrap_or_default();
+            anstream::eprintln!("warning: the local zone {name:?} is not known here: times are in UTC");
+            TimeZone::UTC
+        });
+        Zone { zone, utc }
     }
 
     /// A time as people write it.
@@ -110,6 +118,11 @@ impl Zone {
             ))
         })?;
         timestamp(found.timestamp())
+    }
+
+    /// The clock's time, as [`show`](Self::show) shows it.
+    pub fn now(&self) -> String {
+        self.show(std::time::SystemTime::now().into())
     }
 
     /// A time to the millisecond, with its offset.

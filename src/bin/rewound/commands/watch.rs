@@ -45,8 +45,9 @@ fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
     }
 }
 
-fn options(enable_wal: bool) -> WatchOptions {
+fn options(session: &Session, enable_wal: bool) -> WatchOptions {
     let mut options = WatchOptions::default();
+    options.base.replay.cancel = session.cancel();
     options.enable_wal = enable_wal;
     options
 }
@@ -55,7 +56,7 @@ fn options(enable_wal: bool) -> WatchOptions {
 pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
     let (archive, node) = node(session, database)?;
     let admin = archive.administrator(session.actor.clone());
-    let mut watcher = Watcher::open(&node, database, options(enable_wal))?;
+    let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
@@ -92,12 +93,22 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         drop(stop);
         done
     });
-    let status = done?;
+    let status = done.map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
         anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
+}
+
+/// In the midst of a first copy or a comparison; anything else ends where it is.
+fn interrupted(e: sqlite::Error) -> Failure {
+    match e {
+        sqlite::Error::Archive(Error::Cancelled) => {
+            Failure::Interrupted("interrupted before the archive had caught up: it does so with the next start".into())
+        }
+        e => e.into(),
+    }
 }
 
 /// Builds the layers and snapshots that are due, with one thread, so that the application keeps the machine.
@@ -157,7 +168,9 @@ struct BackedUp {
 pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     let (_, node) = node(session, database)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
-    let status = sqlite::backup(&node, database, options(enable_wal), move |event| tell(event, &zone, quiet))?;
+    let status =
+        sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
+    let status = status.map_err(interrupted)?;
     let done = BackedUp {
         node: node.name().to_owned(),
         lsn: status.archived.get(),
@@ -175,6 +188,20 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     Ok(())
 }
 
+/// The same of a single backup, which has to compare where the database's log has started over since the last one: that is its way, and no warning.
+fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
+    if let Event::ResyncStarted { .. } = event {
+        if !quiet {
+            anstream::eprintln!(
+                "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
+                zone.now()
+            );
+        }
+    } else {
+        tell(event, zone, quiet);
+    }
+}
+
 /// A line on standard error for what the operator may want to know.
 fn tell(event: &Event, zone: &Zone, quiet: bool) {
     let warning = matches!(
@@ -184,7 +211,7 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
     if quiet && !warning {
         return;
     }
-    let now = zone.show(std::time::SystemTime::now().into());
+    let now = zone.now();
     let text = match event {
         Event::CopyStarted { bytes } => format!("first copy: {}", units::bytes(*bytes)),
         Event::CopyFinished { lsn, elapsed } => {

@@ -265,18 +265,20 @@ impl Picture<'_> {
     }
 
     fn legend(&mut self) {
+        let facts = self.facts;
+        let layer = |snapshot| facts.layers.iter().any(|l| l.from.is_none() == snapshot);
         let entries = [
-            ("commits", "commits"),
-            ("bytes", "bytes of log"),
-            ("window", "restorable"),
-            ("gap", "gap"),
-            ("point", "restore point"),
-            ("resync", "resync"),
-            ("snapshot", "snapshot"),
-            ("layer", "layer"),
+            ("commits", "commits", true),
+            ("bytes", "bytes of log", true),
+            ("window", "restorable", true),
+            ("gap", "gap", !facts.activity.gaps.is_empty()),
+            ("point", "restore point", !facts.points.is_empty()),
+            ("resync", "resync", facts.resyncs().next().is_some()),
+            ("snapshot", "snapshot", layer(true)),
+            ("layer", "layer", layer(false)),
         ];
         let (mut x, y) = (16.0, self.y);
-        for (class, name) in entries {
+        for (class, name, _) in entries.into_iter().filter(|(_, _, there)| *there) {
             self.rect(class, (x, y - 9.0), (10.0, 10.0), "");
             self.text("", x + 15.0, y, name);
             x += 15.0 + labels::width(name) + 22.0;
