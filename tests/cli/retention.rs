@@ -4,6 +4,7 @@ use rewound::{Actor, Policy, Scope, SweepOptions};
 use serde_json::Value;
 
 use crate::estate::{Estate, Run, SECOND, Shop, commits};
+use crate::live;
 
 const DAY: u64 = 86_400 * SECOND;
 
@@ -11,11 +12,13 @@ fn days(n: u64) -> std::time::Duration {
     std::time::Duration::from_nanos(n * DAY)
 }
 
-/// Forty days under a policy of seven, up to now: a restore point on the tenth day, swept every day.
-fn forty_days() -> Estate {
+/// Forty days up to now: a restore point on the tenth day, swept every day.
+fn forty_days(policy: Option<&Policy>) -> Estate {
     let estate = Estate::days_ago(40);
     let admin = estate.archive.administrator(Actor { name: "ops".into(), reason: "policy".into() });
-    admin.set_retention(Scope::Archive, &Policy::days(7).restore_points_for(days(365))).unwrap();
+    if let Some(policy) = policy {
+        admin.set_retention(Scope::Archive, policy).unwrap();
+    }
     let (_, writer) = estate.writer("app.db");
     for day in 0..40 {
         commits(&estate, &writer, 6, DAY / 6, |n, batch| {
@@ -38,7 +41,7 @@ fn forty_days() -> Estate {
 
 #[test]
 fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
-    let estate = forty_days();
+    let estate = forty_days(Some(&Policy::days(7).restore_points_for(days(365))));
     let info = estate.json(&["info"]);
     let node = &info["nodes"][0];
     let earliest = node["window"]["earliest"]["lsn"].as_u64().unwrap();
@@ -95,6 +98,27 @@ fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
     let swept = estate.json(&["sweep"]);
     assert!(swept["failed"].as_array().unwrap().is_empty());
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
+}
+
+#[test]
+fn a_watcher_lets_expire_what_is_due() {
+    // Without a policy it was promised for 35 days.
+    let estate = forty_days(None);
+    estate.ok(&["retention", "set", "--keep", "7d"]);
+    let _connection = live::database(&estate);
+    let events = || estate.ok(&["audit", "--all"]);
+    let unswept = live::watch(&estate, &["--maintain", "1", "--no-sweep"]);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let stopped = live::interrupt(unswept);
+    assert!(stopped.code == 0 && !events().contains("files-expired"), "{stopped:?}");
+    let child = live::watch(&estate, &["--maintain", "1"]);
+    live::wait("the sweep", || events().contains("files-expired"));
+    let stopped = live::interrupt(child);
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    assert!(stopped.err.contains("keeps every commit of the last 7 days"), "{stopped:?}");
+    assert!(events().lines().any(|l| l.contains("files-expired") && l.contains("rewound watch")), "{}", events());
+    let info = estate.json(&["info", "--node", "app.db"]);
+    assert!(info["nodes"][0]["window"]["earliest"]["lsn"].as_u64().unwrap() > 20, "{info}");
 }
 
 #[test]
@@ -219,6 +243,28 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
     assert!(new[0]["destination"].as_str().unwrap().ends_with("seven.db") && new[0]["lsn"] == 7);
     let text = estate.ok(&["audit", "-n", "2"]);
     assert!(text.lines().count() == 2 && text.contains("node app.db") && text.contains(": rewound bisect"), "{text}");
+}
+
+#[test]
+fn an_archive_that_cannot_be_written_to_is_read_all_the_same() {
+    let estate = Estate::days_ago(0);
+    Shop::stock(&estate);
+    let (tmp, leases) = (estate.path("archive/tmp"), estate.path("archive/leases"));
+    std::fs::remove_dir_all(&tmp).unwrap();
+    std::fs::remove_dir_all(&leases).ok();
+    std::fs::create_dir(&leases).unwrap();
+    let mode = |mode| std::fs::set_permissions(&leases, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o555);
+    if std::fs::write(leases.join("probe"), "").is_err() {
+        let refused = estate.run(&["restore", "-o", "a.db"]);
+        assert!(refused.code == 1 && refused.err.contains("--unaudited"), "{refused:?}");
+    }
+    estate.ok(&["restore", "-o", "b.db", "--unaudited"]);
+    estate.ok(&["bisect", "--sql", "SELECT 1", "--unaudited"]);
+    for look in [&["info"][..], &["log"], &["verify"], &["diff", "lsn:3"], &["audit"], &["sweep", "-n"]] {
+        estate.ok(look);
+    }
+    mode(0o755);
 }
 
 #[test]

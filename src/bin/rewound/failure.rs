@@ -14,6 +14,8 @@ pub enum Failure {
     Archive(Error),
     /// The SQLite adapter said so.
     Sqlite(sqlite::Error),
+    /// A restore cannot be recorded in the audit trail, as the archive cannot be written to.
+    Unrecorded(Error),
     /// Something typed makes no sense.
     Usage(String),
     /// No key was given.
@@ -34,7 +36,9 @@ impl Failure {
     /// The exit code, as `docs/cli.md` lists them.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => archive_code(e),
+            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) | Failure::Unrecorded(e) => {
+                archive_code(e)
+            }
             Failure::Sqlite(sqlite::Error::AlreadyWatched { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
             Failure::Usage(_) => 2,
@@ -45,10 +49,29 @@ impl Failure {
         }
     }
 
+    /// What kept from a restore: it may be no more than that its archive is full or read-only.
+    pub fn of_restore(e: Error) -> Failure {
+        let (path, shut) = match &e {
+            Error::DiskFull { path, .. } => (path, true),
+            Error::Storage { path, source, .. } => {
+                let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+                (path, kinds.contains(&source.kind()))
+            }
+            _ => return e.into(),
+        };
+        let record = ["tmp/catalog-", "catalog", "leases"].into_iter().any(|start| path.starts_with(start));
+        if shut && record { Failure::Unrecorded(e) } else { e.into() }
+    }
+
     /// What to do next, where the message itself does not say it in the words of the command line.
     fn advice(&self) -> Option<&'static str> {
         let e = match self {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => e,
+            Failure::Unrecorded(_) => {
+                return Some(
+                    "make room or give write access; or restore with --unaudited, which leaves no word in the audit trail",
+                );
+            }
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
             _ => return None,
         };
@@ -118,6 +141,7 @@ impl fmt::Display for Failure {
             }
             Failure::Archive(Error::Cancelled) => f.write_str("interrupted: nothing was left behind"),
             Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),
+            Failure::Unrecorded(e) => write!(f, "the restore cannot be recorded in the archive: {e}"),
             Failure::Archive(e) => e.fmt(f),
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),

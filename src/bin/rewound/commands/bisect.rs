@@ -90,7 +90,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
         ask(session, &node, lsn, dir.path(), sql, std::mem::replace(&mut audited, true))
     });
     bar.finish_and_clear();
-    let found = found?;
+    let found = found.map_err(Failure::of_restore)?;
     if let (Answer::Error(e), None) = (&found.before, found.changed) {
         return Err(Failure::Usage(format!("the query cannot be answered at either end: {e}")));
     }

@@ -68,7 +68,7 @@ pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: boo
         Error::Cancelled if delta => Failure::Interrupted(
             "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
         ),
-        e => e.into(),
+        e => Failure::of_restore(e),
     })?;
     tell(session, &report, output)
 }
