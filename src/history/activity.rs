@@ -199,6 +199,7 @@ fn scan(
     // Commits that fall into the same millisecond are one stretch: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut commit = CommitInfo::new();
+    let mut changes = 0;
     let mut read = |log: &Log| -> Result<u64> {
         let reader = log.open(segment)?;
         let end = reader.scan(segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
@@ -207,6 +208,7 @@ fn scan(
                 Visit::Commit { lsn, timestamp, ops, offset } => {
                     commit.add(ops, reader.path(), offset)?;
                     let commit = std::mem::replace(&mut commit, CommitInfo::new());
+                    changes += commit.bytes;
                     if kept.is_some_and(|spans| !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))) {
                         return Ok(true);
                     }
@@ -231,7 +233,6 @@ fn scan(
         Err(e) => return Err(e),
     };
     // What frames add to the changes themselves is shared out among the commits.
-    let changes: u64 = found.values().map(|(_, bytes)| bytes).sum();
     let scale = if changes == 0 { 0.0 } else { count(length) / count(changes) };
     stretches.extend(found.into_iter().map(|(milli, (commits, bytes))| {
         let at = Timestamp::from_nanos(milli.saturating_mul(1_000_000));

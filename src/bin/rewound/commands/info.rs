@@ -102,8 +102,10 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
     let of = |node| Facts::of(session, node, &rules, &usage, buckets);
     let facts = nodes.iter().map(of).collect::<Result<Vec<_>>>()?;
     if let Some(path) = picture {
-        let [one] = facts.as_slice() else {
-            return Err(Failure::Usage("a picture shows one node: name it with --node".into()));
+        let one = match facts.as_slice() {
+            [one] => one,
+            [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
+            _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
         };
         std::fs::write(path, svg::draw(one, &session.zone))
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;

@@ -91,6 +91,10 @@ impl Axis {
 
     /// Round times in the zone.
     pub fn ticks(&self, zone: &Zone) -> Vec<Tick> {
+        if self.from == Timestamp::ZERO {
+            // Of nothing there is no time either.
+            return Vec::new();
+        }
         let step = STEPS.into_iter().find(|s| self.span() / s <= TICKS).unwrap_or(365 * DAY);
         let (form, below_form) = match step {
             s if s < SECOND => ("%H:%M:%S%.3f", "%Y-%m-%d"),

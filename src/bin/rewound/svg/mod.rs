@@ -105,11 +105,15 @@ impl Picture<'_> {
         self.text("title", 16.0, 30.0, &format!("node {}", facts.name));
         let said = match &facts.window {
             Ok(w) => format!(
-                "restorable from {} to {} ({}): {}; log {}, layers {}",
+                "restorable from {} to {} ({}): {}{}; log {}, layers {}",
                 self.zone.format(w.earliest.timestamp, "%Y-%m-%d %H:%M:%S"),
                 self.zone.format(w.known_until, "%Y-%m-%d %H:%M:%S"),
                 self.zone.name(w.known_until),
                 units::plural(facts.restorable(), "commit"),
+                match facts.beyond.as_slice() {
+                    [] => "",
+                    _ => " with those kept beyond it",
+                },
                 units::bytes(facts.files.segments.bytes),
                 units::bytes(facts.files.parts.bytes + facts.files.layers.bytes),
             ),
@@ -152,7 +156,8 @@ impl Picture<'_> {
         self.rect("lane", (LEFT, y), (RIGHT - LEFT, height), "");
         self.text("", 16.0, y + height / 2.0 + 4.0, name);
         if !note.is_empty() {
-            self.text("dim end", LEFT - 8.0, y + height / 2.0 + 4.0, note);
+            // Marks at the very beginning reach into the margin.
+            self.text("dim end", LEFT - 12.0, y + height / 2.0 + 4.0, note);
         }
         self.y += height + 10.0;
         y
