@@ -101,7 +101,7 @@ mod verify;
 mod wal;
 
 pub use archive::{
-    Administrator, Archive, DELETION_GRACE, FileCount, HoldOn, Node, NodeFiles, Restore, Restorer, Scope,
+    Administrator, Archive, DELETION_GRACE, FileCount, HoldOn, Node, NodeFiles, Restore, Restorer, Scope, Stretch,
 };
 pub use audit::{Attestation, Audit, AuditEntry};
 pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord};

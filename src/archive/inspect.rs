@@ -8,12 +8,13 @@ use crate::compare::{Bisection, Diff, bisect, diff};
 use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
+use crate::format::retention::Deletion;
 use crate::format::state::{NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity, stretches};
 use crate::options::ReplayOptions;
-use crate::replay::{Resolved, readable_end, resolve};
+use crate::replay::{Resolved, readable_end, resolve, window};
 use crate::storage::Storage;
-use crate::types::{Lsn, Position, SpaceId, Target, check_name};
+use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
 use crate::wal::{Log, Visit, fold_ops};
 
@@ -45,6 +46,16 @@ pub struct NodeFiles {
     pub layers: FileCount,
     /// Parts of layers and snapshots, shared ones once.
     pub parts: FileCount,
+}
+
+/// Commits that can be restored, every one from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stretch {
+    /// The first one.
+    pub from: Commit,
+    /// The last one; of the window: the newest there is.
+    pub to: Commit,
 }
 
 impl Archive {
@@ -130,6 +141,28 @@ impl Node {
             // That part of the log is gone, or damaged: the layers know it too.
             Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
         }
+    }
+
+    /// What can be restored, oldest first: single commits and stretches that something keeps beyond the window, and last the [window](Self::window).
+    pub fn stretches(&self) -> Result<Vec<Stretch>> {
+        let context = self.context()?;
+        let window = window(&context.log, &context.record, &Target::Latest)?;
+        let mut stretches = Vec::new();
+        for span in context.record.retention.kept(context.timeline()).unwrap_or_default() {
+            let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
+            let commit = |lsn| {
+                let found = resolve(&context.log, &context.record, &Target::Lsn(lsn))?;
+                Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
+            };
+            stretches.push(Stretch { from: commit(from)?, to: commit(to)? });
+        }
+        stretches.push(Stretch { from: window.earliest, to: window.latest });
+        Ok(stretches)
+    }
+
+    /// Whether it is in use, or deleted, be it by itself or with the archive.
+    pub fn deletion(&self) -> Result<Deletion> {
+        Ok(self.archive.inner.catalog.current()?.deletion(self.id))
     }
 
     /// The node's files, counted.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use administrator::{Administrator, DELETION_GRACE, HoldOn, Restorer, Scope};
-pub use inspect::{FileCount, NodeFiles};
+pub use inspect::{FileCount, NodeFiles, Stretch};
 pub use restore::Restore;
 
 use crate::audit::{Attestation, Audit};

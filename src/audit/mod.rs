@@ -90,6 +90,11 @@ impl Audit {
         Ok(count)
     }
 
+    /// Number of the newest entry when it began: how many there were.
+    pub fn newest(&self) -> u64 {
+        self.last
+    }
+
     fn read(&self, sequence: u64) -> Result<AuditEntry> {
         let (entry, link, digest) = self.catalog.entry(sequence)?;
         if let Some(before) = self.before.filter(|b| *b != link) {

@@ -103,7 +103,11 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let mut parts = Vec::new();
     for (id, space) in &state.spaces {
         let base = BaseSpace { id: *id, name: &space.name, page_size: space.page_size };
-        parts.extend(copy_parts(&layer, *id, space, options, &mut |first, buf| source.read_pages(base, first, buf))?);
+        let mut read = |first, buf: &mut [u8]| {
+            options.replay.cancel.check()?;
+            source.read_pages(base, first, buf)
+        };
+        parts.extend(copy_parts(&layer, *id, space, options, &mut read)?);
     }
     source.end()?;
     let consistent_from = match consistency {

@@ -225,3 +225,49 @@ fn prints_completions_and_manual_pages() {
     assert_eq!(Run::of(all).code, 0);
     assert!(dir.path().join("rewound-restore.1").exists());
 }
+
+/// The words of a line as a shell splits them, quotes and comments aside.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(q), _) if q == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '#' | '&' | '>' | '|') => break,
+            (None, ' ') => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+#[test]
+fn what_the_documents_tell_people_to_type_is_understood() {
+    let documents = [include_str!("../../README.md"), include_str!("../../docs/cli.md")];
+    let lines = documents.iter().flat_map(|d| d.lines());
+    let typed: Vec<&str> = lines.filter_map(|l| l.trim_start_matches("$ ").strip_prefix("rewound ")).collect();
+    assert!(typed.len() > 8, "{typed:?}");
+    for line in typed {
+        let line = words(line);
+        let mut args: Vec<&str> = line.iter().map(String::as_str).collect();
+        args.push("--help");
+        let run = Run::of(bare(&args));
+        assert!(run.code == 0 && run.out.contains("Usage: rewound"), "{args:?}: {run:?}");
+    }
+    // Every command is in the manual's table, and in one about JSON where it has one.
+    let manual = documents[1];
+    let help = Run::of(bare(&["--help"])).out;
+    let commands = help.lines().skip_while(|l| !l.starts_with("Commands:")).skip(1).take_while(|l| l.starts_with(' '));
+    let commands: Vec<&str> = commands.filter_map(|l| l.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in commands.into_iter().filter(|c| !c.is_empty() && *c != "help") {
+        assert!(manual.contains(&format!("`{command}")), "{command}");
+        let help = Run::of(bare(&[command, "--help"])).out;
+        for option in help.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 3) {
+            let option = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            let known = manual.contains(option) || ["--help", "--version", "--latest"].contains(&option);
+            assert!(known, "{command} {option}");
+        }
+    }
+}

@@ -42,7 +42,7 @@ fn every_failure_has_its_words_and_its_code() {
         (&["info", "--passphrase"], 5, "run in a terminal"),
         (&["key", "generate", "app.key"], 5, "exists already and is not overwritten"),
         // Everything else.
-        (&["restore", "-o", "there.db"], 1, "hint: choose another --output, or give --delta"),
+        (&["restore", "-o", "there.db"], 1, "hint: choose another --output"),
         (&["restore", "-o", "."], 1, "is there already"),
         (&["restore", "-o", "new.db"], 1, "new.db-wal lies where SQLite would play it"),
         (&["point", "half"], 1, "exists already"),

@@ -22,8 +22,8 @@ pub const SECOND: u64 = 1_000_000_000;
 pub struct TestClock(Arc<AtomicU64>);
 
 impl TestClock {
-    pub fn new() -> TestClock {
-        TestClock(Arc::new(AtomicU64::new(START)))
+    pub fn starting(nanos: u64) -> TestClock {
+        TestClock(Arc::new(AtomicU64::new(nanos)))
     }
 
     pub fn advance(&self, nanos: u64) {
@@ -46,8 +46,18 @@ pub struct Estate {
 
 impl Estate {
     pub fn new() -> Estate {
+        Estate::starting(START)
+    }
+
+    /// Whose clock starts so long before now: where the command line goes by the real one.
+    pub fn days_ago(days: u64) -> Estate {
+        let now = Timestamp::from(std::time::SystemTime::now()).as_nanos();
+        Estate::starting(now - days * 86_400 * SECOND)
+    }
+
+    fn starting(nanos: u64) -> Estate {
         let dir = tempfile::tempdir().unwrap();
-        let clock = TestClock::new();
+        let clock = TestClock::starting(nanos);
         let key = KeyFile::generate(dir.path().join("app.key")).unwrap();
         let storage = Arc::new(FsStorage::new(dir.path().join("archive")));
         let options = ArchiveOptions::new().clock(clock.clone());

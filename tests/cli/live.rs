@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::estate::{Estate, Run};
 
-fn database(estate: &Estate) -> Connection {
+pub fn database(estate: &Estate) -> Connection {
     let connection = Connection::open(estate.path("live.db")).unwrap();
     connection.pragma_update(None, "journal_mode", "wal").unwrap();
     connection.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -19,7 +19,7 @@ fn insert(connection: &Connection, n: i64) {
     connection.execute("INSERT INTO t VALUES (?1)", [n]).unwrap();
 }
 
-fn watch(estate: &Estate, args: &[&str]) -> Child {
+pub fn watch(estate: &Estate, args: &[&str]) -> Child {
     let mut command = estate.command(&[&["watch", "live.db"], args].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -32,13 +32,13 @@ fn rows(estate: &Estate, args: &[&str], file: &str) -> i64 {
     connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 
-fn latest(estate: &Estate) -> u64 {
+pub fn latest(estate: &Estate) -> u64 {
     let info = Run::of(estate.command(&["info", "--json"]));
     let info: serde_json::Value = serde_json::from_str(&info.out).unwrap_or_default();
     info["nodes"][0]["window"]["latest"]["lsn"].as_u64().unwrap_or(0)
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < end, "{what}");
@@ -46,7 +46,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn interrupt(mut child: Child) -> Run {
+pub fn interrupt(mut child: Child) -> Run {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     wait("the watcher stops", || child.try_wait().unwrap().is_some());
@@ -99,4 +99,32 @@ fn a_backup_is_a_watch_of_one_moment() {
     assert!(refused.code == 1 && refused.err.contains("--enable-wal"), "{refused:?}");
     drop(plain);
     assert_eq!(estate.run(&["backup", "plain.db", "--enable-wal"]).code, 0);
+}
+
+#[test]
+fn an_interruption_ends_a_first_copy_and_the_next_one_begins_again() {
+    let estate = Estate::new();
+    let connection = database(&estate);
+    connection.execute_batch("CREATE TABLE large (b BLOB)").unwrap();
+    for _ in 0..48 {
+        connection.execute("INSERT INTO large VALUES (randomblob(1000000))", []).unwrap();
+    }
+    let run = |args: &[&str]| {
+        let mut command = estate.command(args);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Its first file is there, the last one is not yet.
+        wait("the copy begins", || std::fs::read_dir(estate.path("archive/tmp")).is_ok_and(|dir| dir.count() > 0));
+        interrupt(child)
+    };
+    for args in [&["backup", "live.db"][..], &["watch", "live.db"]] {
+        let stopped = run(args);
+        if stopped.code == 0 {
+            // It was quicker than the interruption.
+            return;
+        }
+        assert!(stopped.code == 130 && stopped.err.contains("interrupted before"), "{stopped:?}");
+        assert!(estate.ok(&["info"]).contains("nothing can be restored"));
+    }
+    estate.ok(&["backup", "live.db"]);
+    assert!(estate.ok(&["verify"]).ends_with("intact\n"));
 }

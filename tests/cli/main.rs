@@ -11,4 +11,5 @@ mod errors;
 mod estate;
 mod live;
 mod pictures;
+mod retention;
 mod terminal;

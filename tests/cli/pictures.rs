@@ -57,7 +57,7 @@ fn of_five_weeks_with_points_resyncs_layers_and_a_gap() {
     std::fs::remove_file(&segments[12]).unwrap();
     std::fs::remove_file(&segments[13]).unwrap();
     let svg = draw(&estate, "weeks");
-    assert!(svg.contains("class=\"gap\" x") && svg.contains("class=\"resync\" points"));
+    assert!(svg.contains("segments are missing after LSN") && svg.contains("class=\"resync\" points"));
     assert!(svg.contains("release 1.0 &lt;&quot;&amp;&quot;&gt;"));
 }
 
@@ -73,4 +73,29 @@ fn of_many_restore_points() {
     writer.close().unwrap();
     let svg = draw(&estate, "points");
     assert!(svg.contains("not named"));
+}
+
+#[test]
+fn of_nothing_yet() {
+    let estate = Estate::new();
+    let none = estate.run(&["info", "--svg", "none.svg"]);
+    assert!(none.code == 1 && none.err.contains("nothing yet"), "{none:?}");
+    estate.writer("app.db").1.close().unwrap();
+    let svg = draw(&estate, "empty");
+    assert!(svg.contains("nothing can be restored yet") && !svg.contains("1970"), "{svg}");
+}
+
+#[test]
+fn of_a_great_many_commits_with_idle_times() {
+    let estate = Estate::new();
+    let (node, writer) = estate.writer("app.db");
+    for hour in 0..24 {
+        commits(&estate, &writer, if hour % 5 == 2 { 12_000 } else { 7 }, SECOND / 10, |_, _| {});
+        estate.clock.advance(3_600 * SECOND);
+        writer.tick().unwrap();
+    }
+    writer.close().unwrap();
+    node.maintain(&small()).unwrap();
+    let svg = draw(&estate, "many");
+    assert!(svg.len() < 100_000, "{}", svg.len());
 }

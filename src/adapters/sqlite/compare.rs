@@ -14,7 +14,7 @@ use super::live::{Live, Source};
 use crate::archive::Node;
 use crate::format::state::SpaceState;
 use crate::ingest::Batch;
-use crate::options::CompactOptions;
+use crate::options::{CompactOptions, ReplayOptions};
 use crate::replay::PageSink;
 use crate::types::{Commit, Durability, Lsn, PageId, PageSize, SpaceId, Target};
 
@@ -28,6 +28,8 @@ pub(super) struct Subject<'a> {
     pub space: &'a str,
     /// For the annotation.
     pub path: &'a str,
+    /// How pages are read and rebuilt.
+    pub replay: &'a ReplayOptions,
 }
 
 /// Copies the database for the first time; gives the commit from which on it can be restored.
@@ -81,9 +83,9 @@ pub(super) fn resync(
                 compare.batch.set_length(space, length)?;
             }
             let sink = Mutex::new(compare);
-            // It is handed to nobody.
-            let restored =
-                subject.node.restore(Target::Latest).unaudited().into_sink(&Sink { compare: &sink, page_size });
+            // Compared with what the live database says itself: nobody reads the past here.
+            let restored = subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
+            let restored = restored.into_sink(&Sink { compare: &sink, page_size });
             compare = sink.into_inner();
             if let Err(e) = restored {
                 return Err(compare.failure.unwrap_or(Error::Archive(e)));

@@ -36,7 +36,7 @@ pub struct WatchOptions {
     /// How the archive's writer works. Default: its defaults, but no cache of images, as the watcher knows them, and its own thread flushes every
     /// second only, as the watcher flushes each round.
     pub writer: WriterOptions,
-    /// How the first copy of the database is built.
+    /// How the first copy of the database is built, and how its pages are compared with the archive's; its `replay.cancel` ends either early.
     pub base: CompactOptions,
 }
 

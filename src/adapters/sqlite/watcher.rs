@@ -241,7 +241,8 @@ impl Watcher {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
         let begun = Instant::now();
         let path = self.paths.database.display().to_string();
-        let subject = Subject { node: &self.node, space: &self.space, path: &path };
+        let replay = &self.options.base.replay;
+        let subject = Subject { node: &self.node, space: &self.space, path: &path, replay };
         // A first copy may have been cut short, between its commit and its base.
         let mark = archivist.writer.host_mark().filter(|_| archivist.space.is_some());
         if mark.is_none() || self.node.layers()?.is_empty() {

@@ -17,7 +17,9 @@ Keys: --key-file, or the environment variables REWOUND_KEY_FILE (a path) or REWO
 at the prompt. Never an argument: those are visible to everybody on the machine.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 the target is not in the restorable window, 4 damage found, 5 no key or a wrong one, \
-6 somebody else is at work there, 130 interrupted."
+6 somebody else is at work there, 130 interrupted.
+
+Lengths of time: 7d, 36h, \"2 weeks\", 1y (365 days)."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -42,6 +44,9 @@ pub struct Global {
     /// Ask for a passphrase, even where the environment names a key
     #[arg(long, global = true, help_heading = "Archive")]
     pub passphrase: bool,
+    /// Why, for the audit trail [default: the command]
+    #[arg(long, global = true, value_name = "TEXT", help_heading = "Archive")]
+    pub reason: Option<String>,
     /// Times in UTC instead of the local zone, in what is printed and in what is read
     #[arg(long, global = true, help_heading = "Output")]
     pub utc: bool,
@@ -63,6 +68,9 @@ pub enum Command {
         /// A second key that opens the archive too: keep it somewhere else
         #[arg(long, value_name = "FILE")]
         recovery_key_file: Option<PathBuf>,
+        /// How far back every commit can be restored, such as 7d, 30d or 35d; without it everything is kept
+        #[arg(long, value_name = "TIME")]
+        keep: Option<String>,
     },
     /// Keys
     #[command(subcommand)]
@@ -77,6 +85,9 @@ pub enum Command {
         /// How often layers and snapshots that keep restores fast are looked after, in seconds; 0: never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         maintain: u64,
+        /// Do not let expire what no policy keeps any more, which is looked after once a day otherwise
+        #[arg(long)]
+        no_sweep: bool,
     },
     /// Bring the archive of a SQLite database up to now, once
     Backup {
@@ -96,6 +107,9 @@ pub enum Command {
         /// Rewrite only what differs in what is there already; nothing may use it meanwhile
         #[arg(long)]
         delta: bool,
+        /// Leave no word in the audit trail: for archives that cannot be written to
+        #[arg(long)]
+        unaudited: bool,
     },
     /// List commits, newest first
     Log {
@@ -162,6 +176,80 @@ pub enum Command {
         /// Where to end
         #[arg(long, value_name = "MOMENT", default_value = "latest")]
         to: String,
+        /// Leave no word in the audit trail: for archives that cannot be written to
+        #[arg(long)]
+        unaudited: bool,
+    },
+    /// Show how long history is kept, and the locks and holds; or set it
+    Retention {
+        #[command(subcommand)]
+        command: Option<RetentionCommand>,
+    },
+    /// Let expire what no policy, restore point or hold keeps, and remove what expired before: to be run once a day
+    Sweep {
+        /// Show what would go, and why the rest stays; change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Say that the clock is right, where a sweep was refused for its sake: look at it first
+        #[arg(long, conflicts_with = "dry_run")]
+        confirm_clock: bool,
+    },
+    /// Show the audit trail: who did what, when and why, newest first
+    Audit {
+        #[command(flatten)]
+        what: AuditArgs,
+    },
+    /// Place a legal hold: what it is on does not expire until it is released
+    ///
+    /// On the archive; with --node on that node; with --from on the commits of a node. Needs --reason.
+    Hold {
+        /// Its name
+        name: String,
+        /// On the commits from this moment on
+        #[arg(long, value_name = "MOMENT")]
+        from: Option<String>,
+        /// ... and up to this one; without it, on all that come as well
+        #[arg(long, value_name = "MOMENT", requires = "from")]
+        to: Option<String>,
+        /// When it ends by itself: a time to come, or a length of time from now
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Release a legal hold
+    Release {
+        /// Its name
+        name: String,
+    },
+    /// Place a management lock: until it is released, nothing is deleted and no policy shortened
+    ///
+    /// On the archive, or with --node on that node.
+    Lock {
+        /// Its name
+        name: String,
+    },
+    /// Release a management lock
+    Unlock {
+        /// Its name
+        name: String,
+    },
+    /// Delete a node, softly: it can be undone for a week or more
+    DeleteNode {
+        /// Its name
+        name: String,
+        /// How long it can be undone; a week at least
+        #[arg(long, value_name = "TIME", default_value = "7d")]
+        grace: String,
+    },
+    /// Delete the archive, softly: it can be undone for a week or more
+    DeleteArchive {
+        /// How long it can be undone; a week at least
+        #[arg(long, value_name = "TIME", default_value = "7d")]
+        grace: String,
+    },
+    /// Undo a deletion
+    Undelete {
+        /// The node; without it, the archive
+        name: Option<String>,
     },
     /// Print completions for a shell
     Completions {
@@ -184,6 +272,62 @@ pub enum KeyCommand {
         /// The file
         file: PathBuf,
     },
+}
+
+/// Commands about how long history is kept.
+#[derive(Debug, Subcommand)]
+pub enum RetentionCommand {
+    /// Set it, for the archive or with --node for that node
+    ///
+    /// Longer counts at once. Shorter counts for what is archived from now on: what is there keeps its date; what was archived before the first policy, 35 days.
+    Set(PolicyArgs),
+}
+
+/// How long what is kept.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyArgs {
+    /// How far back every commit can be restored, such as 7d, 30d or 35d; with --every: how long snapshots are kept
+    #[arg(long, value_name = "TIME")]
+    pub keep: String,
+    /// How long commits with a restore point are kept [default: no longer than all others]
+    #[arg(long, value_name = "TIME")]
+    pub points_for: Option<String>,
+    /// Periodic protection: keep a snapshot so often instead of every commit. Continuous protection does not go back to it
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<String>,
+    /// At least so many snapshots, whatever their age
+    #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "every")]
+    pub count: u32,
+    /// Every commit of the last so long as well
+    #[arg(long, value_name = "TIME", requires = "every")]
+    pub log_for: Option<String>,
+    /// How long expired files stay before they are removed
+    #[arg(long, value_name = "TIME", default_value = "1d")]
+    pub grace: String,
+}
+
+/// What to do with the audit trail.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub count: u64,
+    /// All of them
+    #[arg(long, conflicts_with = "count")]
+    pub all: bool,
+    /// Oldest first
+    #[arg(long)]
+    pub reverse: bool,
+    /// Prove the chain from the first entry to the newest
+    #[arg(long, group = "proof")]
+    pub verify: bool,
+    /// Print a line that says how far the archive is: keep it where those who can write to the archive cannot reach
+    #[arg(long, group = "proof")]
+    pub attest: bool,
+    /// Prove that the archive continues what such a line said: it was neither put back to an older state nor rewritten
+    #[arg(long, value_name = "FILE or LINE", group = "proof")]
+    pub since: Option<String>,
 }
 
 /// Which state; the latest where nothing is said.

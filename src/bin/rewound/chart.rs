@@ -1,6 +1,7 @@
 //! The chart of a node's history, in characters.
 
 use std::io::Write;
+use std::time::Duration;
 
 use rewound::Activity;
 
@@ -21,7 +22,8 @@ fn bars(values: impl Iterator<Item = f64> + Clone) -> String {
 
 /// Draws it.
 pub fn draw(out: &mut impl Write, a: &Activity, zone: &Zone) -> Result {
-    if a.segments == 0 || a.to <= a.from {
+    // A single moment is no chart.
+    if a.segments == 0 || a.bucket_length() < Duration::from_millis(1) {
         return Ok(());
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded for people")]

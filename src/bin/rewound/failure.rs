@@ -14,6 +14,8 @@ pub enum Failure {
     Archive(Error),
     /// The SQLite adapter said so.
     Sqlite(sqlite::Error),
+    /// A restore cannot be recorded in the audit trail, as the archive cannot be written to.
+    Unrecorded(Error),
     /// Something typed makes no sense.
     Usage(String),
     /// No key was given.
@@ -34,7 +36,9 @@ impl Failure {
     /// The exit code, as `docs/cli.md` lists them.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => archive_code(e),
+            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) | Failure::Unrecorded(e) => {
+                archive_code(e)
+            }
             Failure::Sqlite(sqlite::Error::AlreadyWatched { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
             Failure::Usage(_) => 2,
@@ -45,10 +49,29 @@ impl Failure {
         }
     }
 
+    /// What kept from a restore: it may be no more than that its archive is full or read-only.
+    pub fn of_restore(e: Error) -> Failure {
+        let (path, shut) = match &e {
+            Error::DiskFull { path, .. } => (path, true),
+            Error::Storage { path, source, .. } => {
+                let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+                (path, kinds.contains(&source.kind()))
+            }
+            _ => return e.into(),
+        };
+        let record = ["tmp/catalog-", "catalog", "leases"].into_iter().any(|start| path.starts_with(start));
+        if shut && record { Failure::Unrecorded(e) } else { e.into() }
+    }
+
     /// What to do next, where the message itself does not say it in the words of the command line.
     fn advice(&self) -> Option<&'static str> {
         let e = match self {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => e,
+            Failure::Unrecorded(_) => {
+                return Some(
+                    "make room or give write access; or restore with --unaudited, which leaves no word in the audit trail",
+                );
+            }
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
             _ => return None,
         };
@@ -56,10 +79,23 @@ impl Failure {
             Error::NoArchive { .. } => "create one with `rewound init`, or check --archive",
             Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
-            Error::TargetNotEmpty { .. } => "choose another --output, or give --delta to rewrite what differs",
+            Error::TargetNotEmpty { .. } => {
+                "choose another --output; --delta rewrites what differs in a file of the database's own name, or in a directory"
+            }
             Error::WrongKey { .. } => "give the key that the archive was created with, or its recovery key",
             Error::Damaged(_) | Error::Gap { .. } => {
                 "`rewound verify` lists all damage; an earlier or later moment may be whole"
+            }
+            Error::Deleted { .. } => "`rewound undelete` takes it back",
+            Error::Locked { .. } => "`rewound retention` shows the locks, `rewound unlock` releases one",
+            Error::Held { .. } | Error::Guard { .. } => {
+                "`rewound retention` shows locks and holds, with what they are on"
+            }
+            Error::ClockImplausible { .. } => {
+                "look at the clock; if it is right, `rewound sweep --confirm-clock` says so"
+            }
+            Error::NotAsAttested { .. } => {
+                "an older copy was put back, or entries were rewritten: do not rely on what it says, and look for who did it"
             }
             Error::WriterActive { .. } => "a watcher is at work on this node: stop it first",
             Error::NoSuchNode { .. } => "`rewound info` lists the nodes",
@@ -83,10 +119,10 @@ impl Failure {
 fn archive_code(e: &Error) -> u8 {
     match e {
         Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => 3,
-        Error::Damaged(_) | Error::Gap { .. } => 4,
+        Error::Damaged(_) | Error::Gap { .. } | Error::NotAsAttested { .. } => 4,
         Error::WrongKey { .. } | Error::KeyFile { .. } | Error::KeyProvider { .. } => 5,
         Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } => 6,
-        Error::InvalidName { .. } => 2,
+        Error::InvalidName { .. } | Error::PolicyRefused { .. } => 2,
         Error::Cancelled => 130,
         _ => 1,
     }
@@ -100,8 +136,12 @@ impl fmt::Display for Failure {
             Failure::Archive(Error::ArchiveExists { path }) => {
                 write!(f, "{} holds an archive already: choose an empty place", path.display())
             }
+            Failure::Archive(Error::ClockImplausible { clock, what, expected }) => {
+                write!(f, "the clock says {clock}, {what} says {expected}: too far apart to let anything expire")
+            }
             Failure::Archive(Error::Cancelled) => f.write_str("interrupted: nothing was left behind"),
             Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),
+            Failure::Unrecorded(e) => write!(f, "the restore cannot be recorded in the archive: {e}"),
             Failure::Archive(e) => e.fmt(f),
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),

@@ -9,6 +9,7 @@ mod failure;
 mod keys;
 mod moment;
 mod output;
+mod policy;
 mod progress;
 mod session;
 mod svg;
@@ -16,14 +17,15 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::Cli;
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match commands::run(cli) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    match commands::run(cli, &matches) {
         // Whoever reads us may have enough: `rewound log | head` is no failure.
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -1,5 +1,7 @@
 //! Moments: what people type for a time or a commit, and how times are printed.
 
+use std::time::Duration;
+
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Zoned};
@@ -54,7 +56,15 @@ impl Moment {
 
 impl Zone {
     pub fn new(utc: bool) -> Zone {
-        Zone { zone: if utc { TimeZone::UTC } else { TimeZone::system() }, utc }
+        if utc {
+            return Zone { zone: TimeZone::UTC, utc };
+        }
+        let zone = TimeZone::try_system().unwrap_or_else(|_| {
+            let name = std::env::var("TZ").unwrap_or_default();
+            anstream::eprintln!("warning: the local zone {name:?} is not known here: times are in UTC");
+            TimeZone::UTC
+        });
+        Zone { zone, utc }
     }
 
     /// A time as people write it.
@@ -85,6 +95,21 @@ impl Zone {
         )))
     }
 
+    /// A time to come: a time, or a length of time from now.
+    pub fn to_come(&self, text: &str) -> Result<Timestamp> {
+        let now = Timestamp::from(std::time::SystemTime::now());
+        let time = match length(text.trim().trim_start_matches("in ")) {
+            Ok(length) => now.saturating_add(length),
+            Err(_) => self.parse(text.trim(), &Zoned::now())?,
+        };
+        if time <= now {
+            return Err(Failure::Usage(format!(
+                "{text:?} has passed already: give a time to come, or a length of time such as 90d"
+            )));
+        }
+        Ok(time)
+    }
+
     /// A time without an offset, in this zone. One that the zone has twice or not at all is refused, as either guess may be an hour off.
     fn civil(&self, time: civil::DateTime, text: &str) -> Result<Timestamp> {
         let found = self.zone.to_ambiguous_zoned(time).unambiguous().map_err(|_| {
@@ -93,6 +118,11 @@ impl Zone {
             ))
         })?;
         timestamp(found.timestamp())
+    }
+
+    /// The clock's time, as [`show`](Self::show) shows it.
+    pub fn now(&self) -> String {
+        self.show(std::time::SystemTime::now().into())
     }
 
     /// A time to the millisecond, with its offset.
@@ -122,6 +152,22 @@ impl Zone {
 fn timestamp(time: jiff::Timestamp) -> Result<Timestamp> {
     let early = || Failure::Usage("times before 1970 are not known here".into());
     u64::try_from(time.as_nanosecond()).map(Timestamp::from_nanos).map_err(|_| early())
+}
+
+/// A length of time, such as `7d` or `2 weeks`. A day is 24 hours here, and a year 365 days.
+pub fn length(text: &str) -> Result<Duration> {
+    let wrong = |why: &str| {
+        Failure::Usage(format!("{text:?} is no length of time{why}: give one such as 7d, 36h or \"2 weeks\""))
+    };
+    let span = text.trim().parse::<Span>().map_err(|_| wrong(""))?;
+    if span.get_months() != 0 {
+        return Err(wrong(", as months differ (min is minutes, d days)"));
+    }
+    let days = i64::from(span.get_years()) * 365 + i64::from(span.get_weeks()) * 7 + i64::from(span.get_days());
+    let time = span.years(0).weeks(0).days(0);
+    let time = Duration::try_from(time).map_err(|_| wrong(" from now on"))?;
+    let days = u64::try_from(days).map_err(|_| wrong(" from now on"))?;
+    Ok(Duration::from_secs(days * 86_400).saturating_add(time))
 }
 
 /// How long ago something was, by the clock; zero for what is ahead of it.
@@ -154,6 +200,24 @@ mod tests {
             ("now", "2026-11-21T14:30:00"),
         ] {
             assert_eq!(parse("Europe/Vienna", text), Ok(expected.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        let seconds = |text: &str| length(text).map(|d| d.as_secs()).map_err(|e| e.to_string());
+        for (text, expected) in [
+            ("7d", 604_800),
+            ("36h", 129_600),
+            ("2 weeks", 1_209_600),
+            ("1y", 31_536_000),
+            ("15min", 900),
+            ("1d 12h", 129_600),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "7", "soon", "1 month", "-7d", "7d ago", "1y -400d"] {
+            assert!(seconds(text).is_err(), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
-use rewound::{Archive, ArchiveOptions, Keyring, Node, ReplayOptions, Resolved, Target};
+use rewound::{Actor, Administrator, Archive, ArchiveOptions, Keyring, Node, ReplayOptions, Resolved, Scope, Target};
 
 use crate::args::{Global, TargetArgs};
 use crate::failure::{Failure, Result};
@@ -17,12 +17,15 @@ use crate::moment::{Moment, Zone};
 pub struct Session {
     pub global: Global,
     pub zone: Zone,
+    /// Who acts, and why, for the audit trail.
+    pub actor: Actor,
     /// Set by SIGINT and SIGTERM; a second one ends the process at once.
     interrupted: Arc<AtomicBool>,
 }
 
 impl Session {
-    pub fn new(global: Global) -> Result<Session> {
+    /// `command`: what the audit trail is told where no reason is given.
+    pub fn new(global: Global, command: &str) -> Result<Session> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // In this order: the first signal finds the flag unset and sets it, the second finds it set.
@@ -31,7 +34,9 @@ impl Session {
                 .map_err(|e| Failure::Other(format!("cannot handle signals: {e}")))?;
         }
         let zone = Zone::new(global.utc);
-        Ok(Session { global, zone, interrupted })
+        let actor =
+            Actor { name: user(), reason: global.reason.clone().unwrap_or_else(|| format!("rewound {command}")) };
+        Ok(Session { global, zone, actor, interrupted })
     }
 
     /// The switch that an interruption throws.
@@ -58,7 +63,26 @@ impl Session {
         if !path.join("catalog").is_dir() {
             return Err(rewound::Error::NoArchive { path: path.to_owned() }.into());
         }
-        Ok(Archive::open_in(storage(path), keys::existing(&self.global)?, options())?)
+        Ok(Archive::open_in(storage(path), keys::existing(&self.global)?, self.options())?)
+    }
+
+    /// Creates an archive.
+    pub fn create(&self, path: &Path, keys: Keyring) -> Result<Archive> {
+        Ok(Archive::create_in(storage(path), keys, self.options())?)
+    }
+
+    fn options(&self) -> ArchiveOptions {
+        ArchiveOptions::new().actor(self.actor.name.clone(), self.actor.reason.clone())
+    }
+
+    /// Acts as an administrator.
+    pub fn administrator(&self) -> Result<Administrator> {
+        Ok(self.archive()?.administrator(self.actor.clone()))
+    }
+
+    /// The archive, or the node that was named.
+    pub fn scope(&self) -> Scope<'_> {
+        self.global.node.as_deref().map_or(Scope::Archive, Scope::Node)
     }
 
     /// The node that was named, or the only one there is.
@@ -111,19 +135,29 @@ impl Session {
     }
 }
 
-/// Creates an archive.
-pub fn create(path: &Path, keys: Keyring) -> Result<Archive> {
-    Ok(Archive::create_in(storage(path), keys, options())?)
-}
-
 fn storage(path: &Path) -> Arc<FsStorage> {
     Arc::new(FsStorage::new(path))
 }
 
-/// Who acts, for the catalog: the user's name as the environment has it.
-fn options() -> ArchiveOptions {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-    ArchiveOptions::new().actor(user, "rewound command line")
+/// The name of the user that the system knows the process by; behind `sudo`, whoever called that as well.
+fn user() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    let known = std::fs::read("/etc/passwd").unwrap_or_default();
+    let name = String::from_utf8_lossy(&known).lines().find_map(named);
+    // Users of a directory service are in no file: then the number, which is sure, and what the environment says.
+    let name = name.unwrap_or_else(|| match std::env::var("USER") {
+        Ok(name) => format!("uid {uid} ({name})"),
+        Err(_) => format!("uid {uid}"),
+    });
+    match std::env::var("SUDO_USER") {
+        Ok(caller) if uid == 0 => format!("{name} (sudo by {caller})"),
+        _ => name,
+    }
 }
 
 /// The files that SQLite would take for the log of a database of this name: what is restored beside them would not stay what it is.

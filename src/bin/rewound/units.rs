@@ -57,6 +57,14 @@ pub fn duration(d: Duration) -> String {
     }
 }
 
+/// A length of time as people give it: `7 days`, `36 hours`.
+pub fn span(d: Duration) -> String {
+    let s = d.as_secs();
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    let (size, name) = units.into_iter().find(|(size, _)| s.is_multiple_of(*size)).unwrap_or((1, "second"));
+    plural(s / size, name)
+}
+
 /// A length of time in its largest unit alone, for axes.
 pub fn about(d: Duration) -> String {
     let ms = d.as_millis();
@@ -87,6 +95,8 @@ mod tests {
         assert_eq!(bytes(12_345_678), "12.3 MB");
         assert_eq!(duration(Duration::from_millis(61_500)), "1 min 1 s");
         assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(span(Duration::from_secs(86_400)), "1 day");
+        assert_eq!(span(Duration::from_secs(129_600)), "36 hours");
         assert_eq!(about(Duration::from_secs(25_199)), "7 h");
         assert_eq!(about(Duration::from_millis(2_440)), "2.4 s");
         assert_eq!(about(Duration::from_secs(75)), "75 s");

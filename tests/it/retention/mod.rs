@@ -3,6 +3,7 @@
 mod attacks;
 mod audit;
 mod cuts;
+mod looking;
 mod ransomware;
 mod rules;
 mod seams;

@@ -60,7 +60,7 @@ struct ProbeLine {
 }
 
 /// Bisects.
-pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str) -> Result {
+pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudited: bool) -> Result {
     let from = from.map(|text| session.moment(text)).transpose()?;
     let to = session.moment(to)?;
     let node = session.node()?;
@@ -69,20 +69,28 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str) -> Res
         None => node.window()?.earliest.lsn,
     };
     let to = node.resolve(&to)?.lsn;
+    let together = node.stretches()?.iter().any(|s| s.from.lsn <= from && to <= s.to.lsn);
+    if from <= to && !together {
+        return Err(Failure::Usage(format!(
+            "commits between LSN {from} and LSN {to} have expired: `rewound info` shows the stretches that are kept"
+        )));
+    }
     if from > to {
         return Err(Failure::Usage(format!("--from is LSN {from}, which comes after --to, LSN {to}")));
     }
     let dir = tempfile::tempdir().map_err(|e| Failure::Other(format!("creating a temporary directory: {e}")))?;
     let bar = indicatif::ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::stderr());
+    // One look at the past, one word in the audit trail.
+    let mut audited = unaudited;
     let found = node.bisect(from, to, |lsn| {
         if !session.global.quiet {
             bar.set_message(format!("LSN {lsn}"));
             bar.tick();
         }
-        ask(session, &node, lsn, dir.path(), sql)
+        ask(session, &node, lsn, dir.path(), sql, std::mem::replace(&mut audited, true))
     });
     bar.finish_and_clear();
-    let found = found?;
+    let found = found.map_err(Failure::of_restore)?;
     if let (Answer::Error(e), None) = (&found.before, found.changed) {
         return Err(Failure::Usage(format!("the query cannot be answered at either end: {e}")));
     }
@@ -118,7 +126,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str) -> Res
 }
 
 /// Brings the temporary directory to a commit, by what differs from the last one, and asks the query there.
-fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str) -> rewound::Result<Answer> {
+fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str, unaudited: bool) -> rewound::Result<Answer> {
     let target = Target::Lsn(lsn);
     let spaces = space_names(node, &target)?;
     let [database] = spaces.as_slice() else {
@@ -127,7 +135,8 @@ fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str) -> rewou
             node.name()
         )));
     };
-    node.restore(target).options(session.replay_options()).delta_into_dir(dir)?;
+    let restore = node.restore(target).options(session.replay_options());
+    if unaudited { restore.unaudited() } else { restore }.delta_into_dir(dir)?;
     Ok(answer(&dir.join(database), sql).unwrap_or_else(|e| Answer::Error(e.to_string())))
 }
 

@@ -2,14 +2,20 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use rewound::{Activity, ActivityOptions, Archive, Commit, FileCount, LayerRecord, Node, NodeFiles, Window};
+use rewound::{
+    Activity, ActivityOptions, Archive, Commit, Deletion, FileCount, LayerRecord, Lsn, Node, NodeFiles, NodeUsage,
+    Policy, Stretch, Usage, Window,
+};
 use serde::Serialize;
 
+use super::retention::{HoldInfo, Rules};
 use crate::chart;
 use crate::failure::{Failure, Result};
 use crate::moment::ago;
 use crate::output::{BAD, BOLD, DIM, NOTE, json, stdout, width};
+use crate::policy::{self, PolicyInfo};
 use crate::session::Session;
 use crate::svg;
 use crate::units;
@@ -25,14 +31,21 @@ pub struct Facts {
     /// The window, or why nothing can be restored.
     pub window: std::result::Result<Window, rewound::Error>,
     pub activity: Activity,
+    /// Beyond the window: single commits and stretches that something keeps.
+    pub beyond: Vec<Stretch>,
     pub layers: Vec<LayerRecord>,
-    /// Restore points, oldest first.
+    /// Restore points that have not expired, oldest first.
     pub points: Vec<(String, Commit)>,
+    /// How many have.
+    pub expired_points: u64,
     pub files: NodeFiles,
+    pub usage: NodeUsage,
+    pub policy: Option<Policy>,
+    pub deletion: Deletion,
 }
 
 impl Facts {
-    fn of(session: &Session, node: &Node, buckets: usize) -> Result<Facts> {
+    fn of(session: &Session, node: &Node, rules: &Rules, usage: &Usage, buckets: usize) -> Result<Facts> {
         let mut options = ActivityOptions::default();
         (options.buckets, options.cancel) = (buckets, session.cancel());
         let points = node.restore_points()?.into_iter();
@@ -40,14 +53,33 @@ impl Facts {
             .filter_map(|(name, p)| Some((name, Commit { lsn: p.position.lsn()?, timestamp: p.timestamp })))
             .collect();
         points.sort_by_key(|(_, commit)| commit.lsn);
+        let all = points.len();
+        // What cannot be read is no reason to show nothing; `verify` says what is wrong with it.
+        let mut beyond = node.stretches().unwrap_or_default();
+        if !beyond.is_empty() {
+            points.retain(|(_, c)| beyond.iter().any(|s| s.from.lsn <= c.lsn && c.lsn <= s.to.lsn));
+        }
+        beyond.pop();
         Ok(Facts {
             name: node.name().to_owned(),
             window: node.window(),
+            beyond,
+            expired_points: (all - points.len()) as u64,
+            usage: usage.nodes.get(node.name()).copied().unwrap_or_default(),
+            policy: rules.nodes.iter().find(|(name, ..)| name == node.name()).and_then(|(_, policy, _)| policy.clone()),
+            deletion: node.deletion()?,
             activity: node.activity(&options)?,
             layers: node.layers()?,
             points,
             files: node.files()?,
         })
+    }
+
+    /// How many commits can be restored.
+    pub fn restorable(&self) -> u64 {
+        let count = |from: Lsn, to: Lsn| to.get() - from.get() + 1;
+        let window = self.window.as_ref().map_or(0, |w| count(w.earliest.lsn, w.latest.lsn));
+        self.beyond.iter().map(|s| count(s.from.lsn, s.to.lsn)).sum::<u64>() + window
     }
 
     /// Commits that an adapter could not prove to follow on the one before.
@@ -64,24 +96,36 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
         None => archive.nodes()?.iter().map(|name| archive.node(name)).collect::<rewound::Result<_>>()?,
     };
     let buckets = if session.global.json || picture.is_some() { BUCKETS } else { width().saturating_sub(2) };
-    let facts = nodes.iter().map(|node| Facts::of(session, node, buckets)).collect::<Result<Vec<_>>>()?;
+    let rules = Rules::of(&archive, &archive.administrator(session.actor.clone()))?;
+    // A log whose end is gone has no growth to tell of.
+    let usage = archive.usage().unwrap_or_default();
+    let of = |node| Facts::of(session, node, &rules, &usage, buckets);
+    let facts = nodes.iter().map(of).collect::<Result<Vec<_>>>()?;
     if let Some(path) = picture {
-        let [one] = facts.as_slice() else {
-            return Err(Failure::Usage("a picture shows one node: name it with --node".into()));
+        let one = match facts.as_slice() {
+            [one] => one,
+            [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
+            _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
         };
         std::fs::write(path, svg::draw(one, &session.zone))
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;
     }
     if session.global.json {
-        return as_json(&archive, &facts);
+        return as_json(&archive, &facts, &rules);
     }
     let mut out = stdout();
     let catalog = archive.catalog_files()?;
     writeln!(out, "{BOLD}archive{BOLD:#} {} at {}", archive.id(), session.path()?.display())?;
     writeln!(out, "  catalog        {}", file_count(&catalog))?;
+    for lock in &rules.locks {
+        writeln!(out, "  lock           {BOLD}{lock}{BOLD:#}")?;
+    }
+    for hold in rules.hold_lines(session) {
+        writeln!(out, "  hold           {hold}")?;
+    }
     for one in &facts {
         writeln!(out)?;
-        print(session, &mut out, one)?;
+        print(session, &mut out, one, &rules)?;
     }
     Ok(())
 }
@@ -90,9 +134,12 @@ fn file_count(count: &FileCount) -> String {
     format!("{:>9} in {}", units::bytes(count.bytes), units::plural(count.files, "file"))
 }
 
-fn print(session: &Session, out: &mut impl Write, facts: &Facts) -> Result {
+fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) -> Result {
     let zone = &session.zone;
     writeln!(out, "{BOLD}node {}{BOLD:#}", facts.name)?;
+    if let Deletion::Until(until) = facts.deletion {
+        writeln!(out, "  {BAD}deleted{BAD:#}        goes for good after {}", zone.show(until))?;
+    }
     match &facts.window {
         Ok(w) => {
             let commits = units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit");
@@ -103,12 +150,42 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts) -> Result {
         }
         Err(e) => writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} {e}")?,
     }
+    for kept in facts.beyond.iter().rev().take(SHOWN) {
+        let (from, to) = (kept.from, kept.to);
+        let time = zone.show(from.timestamp);
+        if from.lsn == to.lsn {
+            writeln!(out, "  kept as well   {time}  LSN {}", from.lsn)?;
+        } else {
+            let commits = units::plural(to.lsn.get() - from.lsn.get() + 1, "commit");
+            writeln!(out, "  kept as well   {time}  LSN {} to {}  ({commits})", from.lsn, to.lsn)?;
+        }
+    }
+    more(out, facts.beyond.len())?;
+    let keeps = facts.policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words);
+    writeln!(out, "  keeps          {keeps}")?;
+    let locks = rules.nodes.iter().filter(|(name, ..)| *name == facts.name).flat_map(|(_, _, locks)| locks);
+    for lock in locks.filter(|lock| !rules.locks.contains(lock)) {
+        writeln!(out, "  lock           {BOLD}{lock}{BOLD:#}")?;
+    }
     let snapshots = facts.layers.iter().filter(|l| l.from.is_none()).count() as u64;
     let layers = facts.layers.len() as u64 - snapshots;
     writeln!(out, "  log            {}", file_count(&facts.files.segments))?;
-    let parts = FileCount::sum(&[facts.files.layers, facts.files.parts]);
+    let bytes = |n| format!("{:>9}", units::bytes(n));
     let (snapshots, layers) = (units::plural(snapshots, "snapshot"), units::plural(layers, "layer"));
-    writeln!(out, "  layers         {}  ({snapshots}, {layers})", file_count(&parts))?;
+    writeln!(out, "  snapshots      {} in {snapshots}", bytes(facts.usage.snapshots))?;
+    writeln!(out, "  layers         {} in {layers}", bytes(facts.usage.layers))?;
+    let u = &facts.usage;
+    if u.log_a_day > 0 {
+        let (log, layers) = (units::bytes(u.log_a_day), units::bytes(u.layers_a_day));
+        writeln!(
+            out,
+            "  growth         {} a day ({log} of log, {layers} of layers)",
+            bytes(u.log_a_day + u.layers_a_day)
+        )?;
+        let windows = [7, 30, 35].map(|days| (days, u.estimate(Duration::from_secs(days * 86_400))));
+        let windows = windows.map(|(days, n)| format!("{} for {days} days", units::bytes(n)));
+        writeln!(out, "  would take     {}", windows.join(", "))?;
+    }
     for gap in &facts.activity.gaps {
         writeln!(
             out,
@@ -130,6 +207,9 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts) -> Result {
         writeln!(out, "  point          {}  LSN {}  {BOLD}{name}{BOLD:#}", zone.show(commit.timestamp), commit.lsn)?;
     }
     more(out, facts.points.len())?;
+    if facts.expired_points > 0 {
+        writeln!(out, "  {DIM}{} expired{DIM:#}", units::plural(facts.expired_points, "restore point"))?;
+    }
     chart::draw(out, &facts.activity, zone)
 }
 
@@ -144,6 +224,8 @@ fn more(out: &mut impl Write, count: usize) -> Result {
 struct Info {
     archive: String,
     catalog: Count,
+    locks: Vec<String>,
+    holds: Vec<HoldInfo>,
     nodes: Vec<NodeInfo>,
 }
 
@@ -158,12 +240,18 @@ struct NodeInfo {
     name: String,
     window: Option<WindowInfo>,
     nothing_restorable: Option<String>,
+    kept: Vec<StretchInfo>,
+    policy: Option<PolicyInfo>,
+    locks: Vec<String>,
+    deleted_until: Option<String>,
+    usage: UsageInfo,
     lag_seconds: Option<f64>,
     log: Count,
     layers: Count,
     snapshots: Vec<LayerInfo>,
     deltas: Vec<LayerInfo>,
     restore_points: Vec<PointInfo>,
+    expired_points: u64,
     resyncs: Vec<RemarkInfo>,
     remarks_seen_after: u64,
     gaps: Vec<GapInfo>,
@@ -194,6 +282,21 @@ struct LayerInfo {
 }
 
 #[derive(Serialize)]
+struct StretchInfo {
+    from: At,
+    to: At,
+}
+
+#[derive(Serialize)]
+struct UsageInfo {
+    log: u64,
+    snapshots: u64,
+    layers: u64,
+    log_a_day: u64,
+    layers_a_day: u64,
+}
+
+#[derive(Serialize)]
 struct PointInfo {
     name: String,
     lsn: u64,
@@ -221,10 +324,12 @@ struct ActivityInfo {
     bytes: Vec<f64>,
 }
 
-fn as_json(archive: &Archive, facts: &[Facts]) -> Result {
+fn as_json(archive: &Archive, facts: &[Facts], rules: &Rules) -> Result {
     let catalog = archive.catalog_files()?;
-    let nodes = facts.iter().map(node_json).collect();
-    json(&Info { archive: archive.id().to_string(), catalog: count(catalog), nodes })
+    let nodes = facts.iter().map(|f| node_json(f, rules)).collect();
+    let holds = rules.holds.iter().map(|hold| HoldInfo::of(rules, hold)).collect();
+    let (archive, catalog) = (archive.id().to_string(), count(catalog));
+    json(&Info { archive, catalog, locks: rules.locks.clone(), holds, nodes })
 }
 
 fn count(c: FileCount) -> Count {
@@ -246,7 +351,8 @@ fn layer(l: &LayerRecord) -> LayerInfo {
     }
 }
 
-fn node_json(f: &Facts) -> NodeInfo {
+fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
+    let locks = rules.nodes.iter().filter(|(name, ..)| *name == f.name).flat_map(|(_, _, locks)| locks.clone());
     let window = f.window.as_ref().ok();
     let (snapshots, deltas): (Vec<_>, Vec<_>) = f.layers.iter().partition(|l| l.from.is_none());
     let point = |(name, c): &(String, Commit)| PointInfo {
@@ -267,6 +373,21 @@ fn node_json(f: &Facts) -> NodeInfo {
             known_until: w.known_until.to_string(),
         }),
         nothing_restorable: f.window.as_ref().err().map(ToString::to_string),
+        kept: f.beyond.iter().map(|s| StretchInfo { from: at(s.from), to: at(s.to) }).collect(),
+        policy: f.policy.as_ref().map(PolicyInfo::of),
+        locks: locks.collect(),
+        deleted_until: match f.deletion {
+            Deletion::Until(until) => Some(until.to_string()),
+            _ => None,
+        },
+        usage: UsageInfo {
+            log: f.usage.log,
+            snapshots: f.usage.snapshots,
+            layers: f.usage.layers,
+            log_a_day: f.usage.log_a_day,
+            layers_a_day: f.usage.layers_a_day,
+        },
+        expired_points: f.expired_points,
         lag_seconds: window.map(|w| ago(w.known_until).as_secs_f64()),
         log: count(f.files.segments),
         layers: count(FileCount::sum(&[f.files.layers, f.files.parts])),

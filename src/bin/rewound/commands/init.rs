@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
-use rewound::{KeyFile, KeyProvider};
+use rewound::{KeyFile, KeyProvider, Policy, Scope};
 use serde::Serialize;
 
 use crate::failure::Result;
 use crate::keys;
+use crate::moment::length;
 use crate::output::{GOOD, json, stdout};
-use crate::session::{Session, create};
+use crate::policy;
+use crate::session::Session;
 
 #[derive(Serialize)]
 struct Created {
@@ -19,20 +21,28 @@ struct Created {
 }
 
 /// Creates an archive.
-pub fn init(session: &Session, path: &Path, recovery: Option<&Path>) -> Result {
+pub fn init(session: &Session, path: &Path, recovery: Option<&Path>, keep: Option<&str>) -> Result {
+    let policy = keep.map(length).transpose()?.map(Policy::continuous);
     let recovery = recovery.map(KeyFile::open).transpose()?;
     let mut keys = keys::new(&session.global)?;
     if let Some(recovery) = recovery {
         keys = keys.with(recovery);
     }
     let recipients: Vec<String> = keys.recipients().map(|r| r.to_string()).collect();
-    let archive = create(path, keys)?;
+    let archive = session.create(path, keys)?;
+    if let Some(policy) = &policy {
+        archive.administrator(session.actor.clone()).set_retention(Scope::Archive, policy)?;
+    }
     if session.global.json {
         let (archive, path) = (archive.id().to_string(), path.display().to_string());
         return json(&Created { archive, path, recipients });
     }
     let mut out = stdout();
     writeln!(out, "{GOOD}created{GOOD:#} archive {} at {}", archive.id(), path.display())?;
+    match &policy {
+        Some(policy) => writeln!(out, "keeps {}", policy::words(policy))?,
+        None => writeln!(out, "It keeps everything, for ever: `rewound retention set --keep 30d` changes that.")?,
+    }
     writeln!(out, "next: rewound --archive {} watch DATABASE", path.display())?;
     if recipients.len() == 1 {
         writeln!(out, "Without its key nothing can be restored: keep a copy of it in another place.")?;

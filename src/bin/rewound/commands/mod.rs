@@ -1,32 +1,44 @@
 //! One file for each command, or for a few that belong together.
 
+mod audit;
 mod bisect;
 mod diff;
+mod guard;
 mod info;
 mod init;
 mod log;
 mod plan;
 mod point;
 mod restore;
+mod retention;
 mod shell;
+mod sweep;
 mod verify;
 mod watch;
 
 pub use info::Facts;
 
-use crate::args::{Cli, Command, KeyCommand};
+use clap::ArgMatches;
+
+use crate::args::{Cli, Command, KeyCommand, RetentionCommand};
 use crate::failure::Result;
 use crate::session::Session;
 
 /// Does what was asked for.
-pub fn run(cli: Cli) -> Result {
-    let session = Session::new(cli.global)?;
+pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
+    let session = Session::new(cli.global, matches.subcommand_name().unwrap_or_default())?;
     match cli.command {
-        Command::Init { archive, recovery_key_file } => init::init(&session, &archive, recovery_key_file.as_deref()),
+        Command::Init { archive, recovery_key_file, keep } => {
+            init::init(&session, &archive, recovery_key_file.as_deref(), keep.as_deref())
+        }
         Command::Key(KeyCommand::Generate { file }) => init::generate(&session, &file),
-        Command::Watch { database, enable_wal, maintain } => watch::watch(&session, &database, enable_wal, maintain),
+        Command::Watch { database, enable_wal, maintain, no_sweep } => {
+            watch::watch(&session, &database, enable_wal, maintain, !no_sweep)
+        }
         Command::Backup { database, enable_wal } => watch::backup(&session, &database, enable_wal),
-        Command::Restore { target, output, delta } => restore::restore(&session, &target, &output, delta),
+        Command::Restore { target, output, delta, unaudited } => {
+            restore::restore(&session, &target, &output, delta, unaudited)
+        }
         Command::Log { count, all, reverse, since, until } => {
             let count = if all { u64::MAX } else { count };
             log::log(&session, count, reverse, since.as_deref(), until.as_deref())
@@ -36,7 +48,20 @@ pub fn run(cli: Cli) -> Result {
         Command::Verify { without_key, no_rebuild } => verify::verify(&session, without_key, no_rebuild),
         Command::Plan { target } => plan::plan(&session, &target),
         Command::Diff { from, to } => diff::diff(&session, &from, &to),
-        Command::Bisect { sql, from, to } => bisect::bisect(&session, &sql, from.as_deref(), &to),
+        Command::Bisect { sql, from, to, unaudited } => bisect::bisect(&session, &sql, from.as_deref(), &to, unaudited),
+        Command::Retention { command: None } => retention::show(&session),
+        Command::Retention { command: Some(RetentionCommand::Set(policy)) } => retention::set(&session, &policy),
+        Command::Sweep { dry_run, confirm_clock } => sweep::sweep(&session, dry_run, confirm_clock),
+        Command::Audit { what } => audit::audit(&session, &what),
+        Command::Hold { name, from, to, until } => {
+            guard::hold(&session, &name, from.as_deref(), to.as_deref(), until.as_deref())
+        }
+        Command::Release { name } => guard::release(&session, &name),
+        Command::Lock { name } => guard::lock(&session, &name),
+        Command::Unlock { name } => guard::unlock(&session, &name),
+        Command::DeleteNode { name, grace } => guard::delete(&session, Some(&name), &grace),
+        Command::DeleteArchive { grace } => guard::delete(&session, None, &grace),
+        Command::Undelete { name } => guard::undelete(&session, name.as_deref()),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { dir } => shell::man(dir.as_deref()),
     }

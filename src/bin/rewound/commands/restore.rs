@@ -39,15 +39,18 @@ struct Space {
 }
 
 /// Restores.
-pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: bool) -> Result {
+pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: bool, unaudited: bool) -> Result {
     let node = session.node()?;
     let target = session.target(target, &node)?;
     let spaces = space_names(&node, &target)?;
     let bar = progress::bar("restoring", session.global.quiet);
-    let restore = node.restore(target).options(session.replay_options()).progress(|p| {
+    let mut restore = node.restore(target).options(session.replay_options()).progress(|p| {
         bar.set_length(p.bytes_total);
         bar.set_position(p.bytes_done);
     });
+    if unaudited {
+        restore = restore.unaudited();
+    }
     let report = match (spaces.as_slice(), delta) {
         ([only], false) if !output.is_dir() => {
             refuse_leftovers(output)?;
@@ -65,7 +68,7 @@ pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: boo
         Error::Cancelled if delta => Failure::Interrupted(
             "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
         ),
-        e => e.into(),
+        e => Failure::of_restore(e),
     })?;
     tell(session, &report, output)
 }

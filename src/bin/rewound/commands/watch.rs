@@ -6,20 +6,25 @@ use std::time::{Duration, Instant};
 
 use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
 use rewound::options::Cancel;
-use rewound::{CompactOptions, Error, Node, Origin};
+use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
 use crate::output::{self, DIM, GOOD, NOTE};
+use crate::policy;
 use crate::session::Session;
 use crate::units;
 
 /// How soon an interruption is noticed.
 const TICK: Duration = Duration::from_millis(50);
+/// When a watcher first lets expire what is due, where layers are not looked after: with the first look after those otherwise.
+const FIRST_SWEEP: Duration = Duration::from_secs(60);
+/// How often after that, at least.
+const SWEEP: Duration = Duration::from_secs(86_400);
 
 /// The node of a database: made where it is not there yet.
-fn node(session: &Session, database: &Path) -> Result<Node> {
+fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
     // Before anything is created for it.
     if !database.is_file() {
         return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
@@ -32,32 +37,43 @@ fn node(session: &Session, database: &Path) -> Result<Node> {
         })?,
     };
     match archive.node(&name) {
-        Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
-        found => Ok(found?),
+        Err(Error::NoSuchNode { .. }) => {
+            let node = archive.create_node(&name, Origin::Existing)?;
+            Ok((archive, node))
+        }
+        found => Ok((archive, found?)),
     }
 }
 
-fn options(enable_wal: bool) -> WatchOptions {
+fn options(session: &Session, enable_wal: bool) -> WatchOptions {
     let mut options = WatchOptions::default();
+    options.base.replay.cancel = session.cancel();
     options.enable_wal = enable_wal;
     options
 }
 
 /// Follows a database until it is interrupted.
-pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64) -> Result {
-    let node = node(session, database)?;
-    let mut watcher = Watcher::open(&node, database, options(enable_wal))?;
+pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
+    let (archive, node) = node(session, database)?;
+    let admin = archive.administrator(session.actor.clone());
+    let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
     if !quiet {
+        let kept = admin.policy(Scope::Node(node.name()))?;
+        let kept = kept
+            .as_ref()
+            .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
         anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+        anstream::eprintln!("keeps {kept}");
     }
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut last = Instant::now();
+            let mut next_sweep = sweep.then(|| Instant::now() + maintained.unwrap_or(FIRST_SWEEP));
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 if cancel.is_cancelled() {
                     handle.stop();
@@ -67,18 +83,32 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
                     look_after(&node, &cancel, quiet);
                     last = Instant::now();
                 }
+                if next_sweep.is_some_and(|due| Instant::now() >= due) {
+                    let_expire(&admin, &cancel);
+                    next_sweep = Some(Instant::now() + between_sweeps(&admin, node.name()));
+                }
             }
         });
         let done = watcher.run();
         drop(stop);
         done
     });
-    let status = done?;
+    let status = done.map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
         anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
+}
+
+/// In the midst of a first copy or a comparison; anything else ends where it is.
+fn interrupted(e: sqlite::Error) -> Failure {
+    match e {
+        sqlite::Error::Archive(Error::Cancelled) => {
+            Failure::Interrupted("interrupted before the archive had caught up: it does so with the next start".into())
+        }
+        e => e.into(),
+    }
 }
 
 /// Builds the layers and snapshots that are due, with one thread, so that the application keeps the machine.
@@ -94,6 +124,37 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     }
 }
 
+/// How long until the next sweep: a day, or where snapshots are taken more often than that, as often as they are due.
+fn between_sweeps(admin: &Administrator, node: &str) -> Duration {
+    match admin.policy(Scope::Node(node)).ok().flatten().map(|policy| policy.mode) {
+        Some(Mode::Periodic { every, .. }) => every.min(SWEEP),
+        _ => SWEEP,
+    }
+}
+
+/// Lets expire what is due. Without a policy that is nothing, but the catalog learns that the clock has moved on.
+fn let_expire(admin: &Administrator, cancel: &Cancel) {
+    let mut options = SweepOptions::default();
+    options.compact.replay.threads = 1;
+    options.compact.replay.cancel = cancel.clone();
+    let failed = match admin.sweep(&options) {
+        Ok(done) => done.failed.into_iter().map(|(_, e)| e).collect(),
+        Err(e) => vec![e],
+    };
+    for e in failed {
+        match e {
+            // Somebody else sees to it.
+            Error::Cancelled | Error::MaintenanceActive { .. } => {}
+            Error::ClockImplausible { .. } => anstream::eprintln!(
+                "{NOTE}nothing expires:{NOTE:#} {}; `rewound sweep --confirm-clock`, once the clock was looked at",
+                Failure::from(e)
+            ),
+            // The archive grows, and is no worse for it.
+            e => anstream::eprintln!("{NOTE}nothing expires:{NOTE:#} {}", Failure::from(e)),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct BackedUp {
     node: String,
@@ -105,9 +166,11 @@ struct BackedUp {
 
 /// Brings the archive up to now, once.
 pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let node = node(session, database)?;
+    let (_, node) = node(session, database)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
-    let status = sqlite::backup(&node, database, options(enable_wal), move |event| tell(event, &zone, quiet))?;
+    let status =
+        sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
+    let status = status.map_err(interrupted)?;
     let done = BackedUp {
         node: node.name().to_owned(),
         lsn: status.archived.get(),
@@ -125,6 +188,20 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     Ok(())
 }
 
+/// The same of a single backup, which has to compare where the database's log has started over since the last one: that is its way, and no warning.
+fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
+    if let Event::ResyncStarted { .. } = event {
+        if !quiet {
+            anstream::eprintln!(
+                "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
+                zone.now()
+            );
+        }
+    } else {
+        tell(event, zone, quiet);
+    }
+}
+
 /// A line on standard error for what the operator may want to know.
 fn tell(event: &Event, zone: &Zone, quiet: bool) {
     let warning = matches!(
@@ -134,7 +211,7 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
     if quiet && !warning {
         return;
     }
-    let now = zone.show(std::time::SystemTime::now().into());
+    let now = zone.now();
     let text = match event {
         Event::CopyStarted { bytes } => format!("first copy: {}", units::bytes(*bytes)),
         Event::CopyFinished { lsn, elapsed } => {

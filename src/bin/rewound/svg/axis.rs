@@ -58,7 +58,8 @@ impl Axis {
         let layers = facts.layers.iter().map(|l| l.timestamp);
         let points = facts.points.iter().map(|(_, c)| c.timestamp);
         let known = layers.chain(points).filter(|t| *t > Timestamp::ZERO);
-        let begins = window.map(|w| w.earliest.timestamp).into_iter().chain([facts.activity.from]);
+        let beyond = facts.beyond.first().map(|s| s.from.timestamp);
+        let begins = window.map(|w| w.earliest.timestamp).into_iter().chain(beyond).chain([facts.activity.from]);
         let ends = window.map(|w| w.known_until).into_iter().chain([facts.activity.to]);
         let from = known.clone().chain(begins).min().unwrap_or_default();
         let to = known.chain(ends).max().unwrap_or_default();
@@ -90,6 +91,10 @@ impl Axis {
 
     /// Round times in the zone.
     pub fn ticks(&self, zone: &Zone) -> Vec<Tick> {
+        if self.from == Timestamp::ZERO {
+            // Of nothing there is no time either.
+            return Vec::new();
+        }
         let step = STEPS.into_iter().find(|s| self.span() / s <= TICKS).unwrap_or(365 * DAY);
         let (form, below_form) = match step {
             s if s < SECOND => ("%H:%M:%S%.3f", "%Y-%m-%d"),

@@ -105,11 +105,15 @@ impl Picture<'_> {
         self.text("title", 16.0, 30.0, &format!("node {}", facts.name));
         let said = match &facts.window {
             Ok(w) => format!(
-                "restorable from {} to {} ({}): {}; log {}, layers {}",
+                "restorable from {} to {} ({}): {}{}; log {}, layers {}",
                 self.zone.format(w.earliest.timestamp, "%Y-%m-%d %H:%M:%S"),
                 self.zone.format(w.known_until, "%Y-%m-%d %H:%M:%S"),
                 self.zone.name(w.known_until),
-                units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit"),
+                units::plural(facts.restorable(), "commit"),
+                match facts.beyond.as_slice() {
+                    [] => "",
+                    _ => " with those kept beyond it",
+                },
                 units::bytes(facts.files.segments.bytes),
                 units::bytes(facts.files.parts.bytes + facts.files.layers.bytes),
             ),
@@ -152,7 +156,8 @@ impl Picture<'_> {
         self.rect("lane", (LEFT, y), (RIGHT - LEFT, height), "");
         self.text("", 16.0, y + height / 2.0 + 4.0, name);
         if !note.is_empty() {
-            self.text("dim end", LEFT - 8.0, y + height / 2.0 + 4.0, note);
+            // Marks at the very beginning reach into the margin.
+            self.text("dim end", LEFT - 12.0, y + height / 2.0 + 4.0, note);
         }
         self.y += height + 10.0;
         y
@@ -165,6 +170,12 @@ impl Picture<'_> {
         let (from, to) = (self.axis.x(w.earliest.timestamp), self.axis.x(w.known_until));
         let said = format!("LSN {} to {}", w.earliest.lsn, w.latest.lsn);
         self.rect("window", (from, y), ((to - from).max(3.0), 18.0), &said);
+        for kept in &facts.beyond {
+            let (a, b) = (self.axis.x(kept.from.timestamp), self.axis.x(kept.to.timestamp));
+            let lsns = if kept.from.lsn == kept.to.lsn { String::new() } else { format!(" to {}", kept.to.lsn) };
+            let said = format!("LSN {}{lsns}, kept beyond the window", kept.from.lsn);
+            self.rect("window", (a, y), ((b - a).max(3.0), 18.0), &said);
+        }
         for gap in facts.activity.gaps.iter().filter(|g| g.to > Timestamp::ZERO) {
             let (a, b) = (self.axis.x(gap.from.max(w.earliest.timestamp)), self.axis.x(gap.to));
             let said = format!("segments are missing after LSN {} up to LSN {}", gap.after, gap.until);
@@ -259,18 +270,20 @@ impl Picture<'_> {
     }
 
     fn legend(&mut self) {
+        let facts = self.facts;
+        let layer = |snapshot| facts.layers.iter().any(|l| l.from.is_none() == snapshot);
         let entries = [
-            ("commits", "commits"),
-            ("bytes", "bytes of log"),
-            ("window", "restorable"),
-            ("gap", "gap"),
-            ("point", "restore point"),
-            ("resync", "resync"),
-            ("snapshot", "snapshot"),
-            ("layer", "layer"),
+            ("commits", "commits", true),
+            ("bytes", "bytes of log", true),
+            ("window", "restorable", true),
+            ("gap", "gap", !facts.activity.gaps.is_empty()),
+            ("point", "restore point", !facts.points.is_empty()),
+            ("resync", "resync", facts.resyncs().next().is_some()),
+            ("snapshot", "snapshot", layer(true)),
+            ("layer", "layer", layer(false)),
         ];
         let (mut x, y) = (16.0, self.y);
-        for (class, name) in entries {
+        for (class, name, _) in entries.into_iter().filter(|(_, _, there)| *there) {
             self.rect(class, (x, y - 9.0), (10.0, 10.0), "");
             self.text("", x + 15.0, y, name);
             x += 15.0 + labels::width(name) + 22.0;
