@@ -70,7 +70,10 @@ fn snapshots(c: &mut Criterion) {
     let threads = options.replay.threads;
     let fresh = work_dir().join("snapshot");
     let mut group = c.benchmark_group("snapshot");
-    for (name, pages, archive) in &cases {
+    // `cargo bench --bench snapshot -- rows` builds that alone.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| asked.is_empty() || asked.iter().any(|a| name.contains(a.as_str()));
+    for (name, pages, archive) in cases.iter().filter(|(name, ..)| wanted(name)) {
         let bytes = pages.len() as u64;
         let build = || {
             let _ = std::fs::remove_dir_all(&fresh);
