@@ -288,6 +288,10 @@ pub fn run() {
             None => println!("{tool:?}: no program found, left out"),
         }
     }
+    if protectors.is_empty() {
+        println!("nothing to measure");
+        return;
+    }
     let (scale, transactions, rounds) = if quick() { (1, 5_000, 1) } else { (8, 100_000, 5) };
     let pristine = work_dir().join(format!("tpcb-{scale}.db"));
     if !pristine.exists() {
