@@ -244,6 +244,5 @@ fn main() {
         std::fs::remove_dir_all(&path).unwrap();
         std::fs::remove_file(&done).unwrap();
     }
-    let name = if quick() { "memory".to_owned() } else { format!("memory-{state}-{all}") };
-    record(&name, &["what", "peak MiB", "before MiB", "s"], &rows);
+    record(&format!("memory-{state}-{all}"), &["what", "peak MiB", "before MiB", "s"], &rows);
 }

@@ -127,7 +127,14 @@ impl PartReader {
         let found = crc32fast::hash(plaintext);
         if found != crc {
             let (expected, found) = (format_args!("CRC-32 {crc:08x}"), format_args!("{found:08x}"));
-            return Err(Error::damage(DamageKind::Structure, self.path(), block.offset, "copied block", expected, found));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                self.path(),
+                block.offset,
+                "copied block",
+                expected,
+                found,
+            ));
         }
         Ok(decoded.entries.len() as u64)
     }

@@ -35,7 +35,8 @@ pub fn fresh(name: &str) -> PathBuf {
 
 /// Where results are kept: what `REWOUND_RESULTS` names, or `results`.
 pub fn results_dir() -> PathBuf {
-    std::env::var_os("REWOUND_RESULTS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"), PathBuf::from)
+    std::env::var_os("REWOUND_RESULTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"), PathBuf::from)
 }
 
 /// How long one call takes, in seconds.

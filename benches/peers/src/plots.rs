@@ -15,7 +15,8 @@ struct Table {
     columns: Vec<String>,
     rows: Vec<(String, Vec<f64>)>,
     date: String,
-    load: f64,
+    /// Over the minute before its end; not kept of some.
+    load: Option<f64>,
 }
 
 impl Table {
@@ -31,7 +32,7 @@ impl Table {
             columns: all["columns"].as_array()?.iter().map(string).collect(),
             rows: rows.collect(),
             date: string(&all["date"]),
-            load: all["load"].as_f64().unwrap_or_default(),
+            load: all["load"].as_f64(),
         })
     }
 
@@ -91,7 +92,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
     let rule = format!("|{}\n", "---|".repeat(head.len()));
-    row(&head) + &rule + &rows.iter().map(|r| row(r)).collect::<String>()
+    [row(&head), rule, rows.iter().map(|r| row(r)).collect()].concat()
 }
 
 /// What the tables and plots are written to.
@@ -260,13 +261,19 @@ fn limits(out: &mut Out) {
             vec![l.what.clone(), l.limit.clone(), l.ours.clone(), l.told_target.into(), ratio, repeat]
         })
         .collect();
-    out.section("limits", &table(&["what", "limit, same run", "ours", "target", "ours ÷ limit, as speed", "repeat with"], &rows));
+    out.section(
+        "limits",
+        &table(&["what", "limit, same run", "ours", "target", "ours ÷ limit, as speed", "repeat with"], &rows),
+    );
     let bar = |l: &Limit| Bar {
         name: l.what.clone(),
         whose: Whose::Ours,
         value: l.speed,
         spread: None,
-        text: format!("{} × {}", short(l.speed), l.limit),
+        text: match l.limit.rsplit_once([',', ':']) {
+            Some((_, figure)) => format!("{} (limit: {})", short(l.speed), figure.trim()),
+            None => short(l.speed),
+        },
         target: l.target,
     };
     let mut list = vec![Bar {
@@ -296,7 +303,8 @@ fn scan(out: &mut Out) {
         line("portable", "raw GB/s", Whose::LimitToo, "limit: aes-gcm alone"),
         line("portable", "ours GB/s", Whose::OursToo, "rewound with aes-gcm (portable)"),
     ];
-    let note = "Read, authenticate and decrypt a sealed file in memory, one thread. Limit: AES-256-GCM over the same bytes.";
+    let note =
+        "Read, authenticate and decrypt a sealed file in memory, one thread. Limit: AES-256-GCM over the same bytes.";
     let x = Axis { name: "plaintext of a frame", log: Some(2.0), label: bytes };
     let y = Axis { name: "GB/s", log: None, label: plain };
     let all: Vec<Line> = all.into_iter().filter(|l| !l.points.is_empty()).collect();
@@ -396,11 +404,11 @@ fn logs(out: &mut Out) {
                     text: format!("{}  ({} × raw)", short(of(figure, rate)), short(over)),
                     target: None,
                 });
-                let unit = if count == 0 { "MB/s" } else { "/s" };
+                let unit = if count == 0 { "MB/s" } else { "a second" };
                 rows.push(vec![
                     what.clone(),
                     log.into(),
-                    format!("{}{unit}", short(of(figure, rate))),
+                    format!("{} {unit}", short(of(figure, rate))),
                     told(figure, "rate over raw"),
                     told(figure, "rate of rewound over it"),
                 ]);
@@ -412,7 +420,7 @@ fn logs(out: &mut Out) {
         return;
     }
     let head = ["what", "log", "rate", "× raw", "rewound ÷ it"];
-    out.section("logs", &(when + &table(&head, &rows)));
+    out.section("logs", &[when, table(&head, &rows)].concat());
     let note = "Median and quartiles of turns taken in one process. raw: overwriting a file that is there, with fdatasync. rewound encrypts.";
     out.plot("logs", &bars("Commits and appends", note, &groups));
 }
@@ -446,7 +454,7 @@ fn recovery(out: &mut Out) {
         ]);
     }
     let head = ["log", "who", "ms", "GB/s", "its time ÷ that of rewound"];
-    out.section("recovery", &(measured(&all) + &table(&head, &rows)));
+    out.section("recovery", &[measured(&all), table(&head, &rows)].concat());
     let note = "GB/s, from the page cache. rewound authenticates and decrypts every byte; okaywal compares CRCs; raft-engine reads headers only.";
     out.plot("recovery", &bars("Opening a log that was not closed", note, &groups));
 }
@@ -458,7 +466,10 @@ fn litestream(out: &mut Out) {
     let Some(first) = tools.first() else { return };
     let mut names: Vec<&String> =
         figures[first].as_object().into_iter().flatten().map(|(n, _)| n).filter(|n| *n != "version").collect();
-    names.sort_unstable();
+    // What the application feels first, then what is kept, then what a restore takes.
+    let order =
+        ["workload", "stored", "seconds until", "processor", "peak", "restorable", "restore of the latest state, ms"];
+    names.sort_by_key(|n| order.iter().position(|o| n.starts_with(o)).unwrap_or(order.len()));
     let mut groups = Vec::new();
     let mut rows = Vec::new();
     for name in names {
@@ -496,8 +507,8 @@ fn litestream(out: &mut Out) {
         versions.join(", "),
         measured(&all)
     );
-    out.section("litestream", &(text + &table(&head, &rows)));
-    let note = "Each group has a scale of its own. Both with their defaults, archiving to the same disk; rewound encrypts.";
+    out.section("litestream", &[text, table(&head, &rows)].concat());
+    let note = "Less is better, but for restorable states; each group has a scale of its own. Both with their defaults; rewound encrypts.";
     out.plot("litestream", &bars("A SQLite workload under protection", note, &groups));
 }
 
@@ -532,18 +543,18 @@ fn growth(out: &mut Out) {
             line("limit: copy + fsync", Whose::Limit, "copy ms"),
             line("latest, with maintenance", Whose::Ours, "maintained ms"),
             line("middle of the window, with maintenance", Whose::OursToo, "maintained, middle ms"),
-            line("latest, from the log alone", Whose::LimitToo, "log alone ms"),
+            line("latest, from the log alone", Whose::PeerToo, "log alone ms"),
         ];
         let x = Axis { name: "days of log (4,000 commits of four pages a day)", log: None, label: plain };
         let y = Axis { name: "ms", log: None, label: plain };
-        let note = "Restore of 64 MiB. With maintenance every day the time does not follow the length of the window.";
+        let note = "Restore of 64 MiB; layers and snapshots built every day, or not at all.";
         out.plot("window", &lines("Restore by length of the window", note, x, y, &all));
         let columns = ["log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
         let head = ["window", "log, MiB", "copy + fsync, ms", "latest, ms", "its middle, ms", "log alone, ms"];
         let first = t.get("1 days", "maintained ms");
         let last = t.rows.last().map_or(f64::NAN, |(_, r)| r[t.column("maintained ms")]);
         let text = format!("\nThe whole window ÷ one day, latest state: {} (target ≤ 1.25).\n", short(last / first));
-        out.section("window", &(table(&head, &cells(&t, &columns)) + &text));
+        out.section("window", &[table(&head, &cells(&t, &columns)), text].concat());
     }
     if let Some(t) = Table::load("scaling-page") {
         let line = |name: &str, whose, column| Line { name: name.into(), whose, points: t.pairs("page bytes", column) };
@@ -552,7 +563,7 @@ fn growth(out: &mut Out) {
             line("limit: copy + fsync, ms", Whose::Limit, "copy ms"),
             line("restore, ms", Whose::Ours, "restore ms"),
             line("buffered commit, µs", Whose::OursToo, "commit us"),
-            line("log of a commit, B", Whose::LimitToo, "log bytes a commit"),
+            line("log of a commit, B", Whose::PeerToo, "log bytes a commit"),
         ];
         let y = Axis { name: "ms, µs, B", log: Some(10.0), label: plain };
         let note = "64 MiB of state; each commit changes one row of 128 bytes.";
@@ -596,7 +607,7 @@ fn memory(out: &mut Out) {
                 what.clone(),
                 format!("{:.0} MiB", r[0]),
                 format!("{} s", short(r[2])),
-                format!("{}, load {}", t.date, t.load),
+                format!("{}{}", t.date, t.load.map_or(String::new(), |load| format!(", load {load}"))),
             ]);
         }
     }

@@ -50,15 +50,12 @@ impl Whose {
             Whose::OursToo => {
                 format!("<circle cx='{x:.1}' cy='{y:.1}' r='4' fill='#fff' stroke='{colour}' stroke-width='1.5'/>")
             }
-            Whose::Limit => format!(
-                "<path d='M{:.1} {:.1}l8 8m0 -8l-8 8' stroke='{colour}' stroke-width='1.8'/>",
-                x - 4.0,
-                y - 4.0
-            ),
-            Whose::LimitToo => format!(
-                "<path d='M{x:.1} {:.1}v10m-5 -5h10' stroke='{colour}' stroke-width='1.8'/>",
-                y - 5.0
-            ),
+            Whose::Limit => {
+                format!("<path d='M{:.1} {:.1}l8 8m0 -8l-8 8' stroke='{colour}' stroke-width='1.8'/>", x - 4.0, y - 4.0)
+            }
+            Whose::LimitToo => {
+                format!("<path d='M{x:.1} {:.1}v10m-5 -5h10' stroke='{colour}' stroke-width='1.8'/>", y - 5.0)
+            }
             Whose::Peer => {
                 format!("<rect x='{:.1}' y='{:.1}' width='8' height='8' fill='{colour}'/>", x - 4.0, y - 4.0)
             }
@@ -82,6 +79,8 @@ pub struct Bar {
 }
 
 const WIDTH: f64 = 760.0;
+/// White around letters, where a line passes below them.
+const HALO: &str = "stroke='#fff' stroke-width='4' stroke-linejoin='round'";
 const FONT: &str = "font-family='Helvetica, Arial, sans-serif' font-size='12'";
 
 fn escape(text: &str) -> String {
@@ -128,6 +127,14 @@ pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
         let top = y;
         let high = bars.iter().flat_map(|b| [b.value, b.spread.map_or(0.0, |s| s.1), b.target.unwrap_or(0.0)]);
         let scale = room / high.fold(f64::MIN_POSITIVE, f64::max);
+        if let Some(limit) = bars.iter().find(|b| b.whose == Whose::Limit) {
+            let x = LEFT + limit.value * scale;
+            let line = format!(
+                "<path d='M{x:.1} {top:.1}V{:.1}' stroke='#444' stroke-dasharray='3 3'/>\n",
+                y + 21.0 * bars.len() as f64
+            );
+            body += &line;
+        }
         for bar in bars {
             let (width, colour) = ((bar.value * scale).max(0.5), bar.whose.colour());
             body += &text(LEFT - 8.0, y + 13.0, "end", "", &bar.name);
@@ -139,7 +146,7 @@ pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
             )
             .unwrap();
             let mut end = LEFT + width;
-            if let Some((low, high)) = bar.spread {
+            if let Some((low, high)) = bar.spread.filter(|(low, high)| low < high) {
                 let (low, high, middle) = (LEFT + low * scale, LEFT + high * scale, y + 9.0);
                 writeln!(
                     body,
@@ -157,13 +164,9 @@ pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
                 writeln!(body, "<path d='M{x:.1} {y:.1}v18' stroke='#c00000' stroke-width='2.5'/>").unwrap();
                 end = end.max(x);
             }
+            body += &text(end + 7.0, y + 13.0, "start", HALO, &bar.text);
             body += &text(end + 7.0, y + 13.0, "start", "", &bar.text);
             y += 21.0;
-        }
-        if let Some(limit) = bars.iter().find(|b| b.whose == Whose::Limit) {
-            let x = LEFT + limit.value * scale;
-            let line = format!("<path d='M{x:.1} {top:.1}V{y:.1}' stroke='#444' stroke-dasharray='3 3'/>\n");
-            body += &line;
         }
         y += 18.0;
     }
@@ -219,8 +222,11 @@ pub fn lines(title: &str, note: &str, x: Axis<'_>, y: Axis<'_>, all: &[Line]) ->
     for pair in all.chunks(2) {
         for (line, at) in pair.iter().zip([LEFT, LEFT + room / 2.0]) {
             let (colour, dash) = (line.whose.colour(), line.whose.dash());
-            writeln!(body, "<path d='M{at:.1} {top:.1}h40' stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}'/>")
-                .unwrap();
+            writeln!(
+                body,
+                "<path d='M{at:.1} {top:.1}h40' stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}'/>"
+            )
+            .unwrap();
             body += &line.whose.marker(at + 20.0, top);
             body += &text(at + 48.0, top + 4.0, "start", "", &line.name);
         }
@@ -243,7 +249,8 @@ pub fn lines(title: &str, note: &str, x: Axis<'_>, y: Axis<'_>, all: &[Line]) ->
     }
     writeln!(body, "<path d='M{LEFT} {top}v{HEIGHT}h{room}' stroke='#000' fill='none'/>").unwrap();
     body += &text(LEFT + room / 2.0, top + HEIGHT + 36.0, "middle", "", x.name);
-    body += &text(0.0, 0.0, "middle", &format!("transform='translate(18 {:.1}) rotate(-90)'", top + HEIGHT / 2.0), y.name);
+    body +=
+        &text(0.0, 0.0, "middle", &format!("transform='translate(18 {:.1}) rotate(-90)'", top + HEIGHT / 2.0), y.name);
     for line in all {
         let (colour, dash) = (line.whose.colour(), line.whose.dash());
         let path: Vec<String> = line.points.iter().map(|p| format!("{:.1} {:.1}", at_x(p.0), at_y(p.1))).collect();
