@@ -10,7 +10,7 @@ use common::tpcb::{Spec, archived};
 use common::{quick, record};
 
 fn main() {
-    let (scale, transactions) = if quick() { (1, 500) } else { (8, 80_000) };
+    let (scale, transactions) = if quick() { (1, 500) } else { (2, 20_000) };
     let mut rows = Vec::new();
     for durability in [Durability::Synced, Durability::Buffered] {
         let made = archived(&Spec { scale, transactions, durability, segment_bytes: 64 << 20 });

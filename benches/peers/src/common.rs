@@ -215,10 +215,10 @@ pub fn bytes_below(dir: &Path, which: &dyn Fn(&fs::DirEntry) -> bool) -> u64 {
     entries.filter_map(Result::ok).map(size).sum()
 }
 
-/// Waits, at most a minute, until little else runs on the machine; says so where something does.
+/// Waits, at most 20 seconds, until little else runs on the machine; says so where something does.
 pub fn quiet() -> f64 {
     let begun = Instant::now();
-    while !quick() && load() > 1.0 && begun.elapsed() < Duration::from_secs(60) {
+    while !quick() && load() > 1.0 && begun.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_secs(2));
     }
     let load = load();

@@ -292,7 +292,7 @@ pub fn run() {
         println!("nothing to measure");
         return;
     }
-    let (scale, transactions, rounds) = if quick() { (1, 5_000, 1) } else { (8, 100_000, 5) };
+    let (scale, transactions, rounds) = if quick() { (1, 5_000, 1) } else { (8, 100_000, 3) };
     let pristine = work_dir().join(format!("tpcb-{scale}.db"));
     if !pristine.exists() {
         let making = work_dir().join("making.db");

@@ -270,7 +270,7 @@ fn limits(out: &mut Out) {
         whose: Whose::Ours,
         value: l.speed,
         spread: None,
-        text: match l.limit.rsplit_once([',', ':']) {
+        text: match l.limit.rsplit_once(", ").or_else(|| l.limit.rsplit_once(": ")) {
             Some((_, figure)) => format!("{} (limit: {})", short(l.speed), figure.trim()),
             None => short(l.speed),
         },
