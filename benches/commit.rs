@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rewound::{Archive, Durability, KeyFile, Origin, Writer};
 
-use common::{Random, median, quick, ratio, work_dir};
+use common::{Random, median, quick, ratio, record, side_by_side, with_criterion, work_dir};
 
 const COMMIT: usize = 1 << 10;
 const FILE: u64 = 16 << 20;
@@ -119,12 +119,40 @@ fn commits(c: &mut Criterion) {
         rate(o8) / single
     );
 
+    let mut rows = vec![
+        ("synced, one thread".to_owned(), vec![single, 1.0 / mo.as_secs_f64(), ratio(mr, mo)]),
+        ("synced, eight threads".to_owned(), vec![rate(r8), rate(o8), rate(o8) / rate(r8)]),
+    ];
+    let big = bytes.repeat(64);
+    for (name, bytes, count) in [("buffered, 1 KiB", &bytes, 8192), ("buffered, 64 KiB", &big, 256)] {
+        let count = if quick() { count / 16 } else { count };
+        let [r, o] = side_by_side(
+            if quick() { 3 } else { 21 },
+            [
+                &mut || {
+                    (0..count).for_each(|i| raw.file.write_all_at(bytes, i * bytes.len() as u64).unwrap());
+                    raw.file.sync_data().unwrap();
+                },
+                &mut || {
+                    (0..count).for_each(|_| commit(&writer, bytes, Durability::Buffered));
+                    writer.flush().unwrap();
+                },
+            ],
+        );
+        let rate = |t: Duration| f64::from(u32::try_from(count).unwrap()) / t.as_secs_f64();
+        println!("{name}: raw {:.0}/s, ours {:.0}/s, × {}", rate(r.median), rate(o.median), r.over(o));
+        rows.push((name.to_owned(), vec![rate(r.median), rate(o.median), ratio(r.median, o.median)]));
+    }
+    record("commits", &["commits", "raw a second", "ours a second", "ours over raw"], &rows);
+    if !with_criterion() {
+        return;
+    }
+
     let mut group = c.benchmark_group("commit");
     group.throughput(Throughput::Bytes(COMMIT as u64));
     group.bench_function("raw overwrite + fdatasync, 1 KiB", |b| b.iter(raw_one));
     group.bench_function("synced, 1 KiB", |b| b.iter(synced));
     group.bench_function("buffered, 1 KiB", |b| b.iter(|| commit(&writer, &bytes, Durability::Buffered)));
-    let big = bytes.repeat(64);
     group.throughput(Throughput::Bytes(big.len() as u64));
     group.bench_function("buffered, 64 KiB", |b| b.iter(|| commit(&writer, &big, Durability::Buffered)));
     group.finish();

@@ -9,12 +9,16 @@
     reason = "a benchmark stops at the first surprise"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rewound::delta::{Decoder, Encoder};
 use rusqlite::Connection;
+
+use common::{quick, record, side_by_side, us, with_criterion};
 
 /// A page before and after a commit.
 type Pair = (Vec<u8>, Vec<u8>);
@@ -113,6 +117,66 @@ fn delta(c: &mut Criterion) {
         mean(&mut images.iter().map(Vec::len), images.len()),
     );
 
+    let mut packed = Vec::new();
+    for block in blocks.iter().filter(|block| block.len() == 64 << 10) {
+        let mut image = Vec::new();
+        if encoder.compress(block, &mut image).unwrap().is_some() {
+            packed.push(image);
+        }
+    }
+    let mut block = vec![0; 64 << 10];
+    let names = [
+        "copy a page",
+        "make a patch",
+        "apply a patch",
+        "compress a page",
+        "decompress a page",
+        "compress 64 KiB",
+        "decompress 64 KiB",
+    ];
+    let counts = [pairs.len(), pairs.len(), patches.len(), pages.len(), images.len(), blocks.len(), packed.len()];
+    let mut other = Encoder::new().unwrap();
+    let (mut third, mut fourth) = (Encoder::new().unwrap(), Decoder::new().unwrap());
+    let mut blocks_out = Vec::new();
+    let mut fifth = Decoder::new().unwrap();
+    let mut copied = vec![0; PAGE];
+    let mut patch = Vec::new();
+    let mut image = vec![0; PAGE];
+    let times = side_by_side(
+        if quick() { 1 } else { 15 },
+        [
+            &mut || pairs.iter().for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old))),
+            &mut || {
+                for (old, new) in &pairs {
+                    patch.clear();
+                    encoder.patch(black_box(new), old, &mut patch).unwrap();
+                }
+            },
+            &mut || patches.iter().for_each(|(old, patch)| decoder.apply(black_box(patch), old, &mut page).unwrap()),
+            &mut || {
+                for page in &pages {
+                    out.clear();
+                    other.compress(black_box(page), &mut out).unwrap();
+                }
+            },
+            &mut || images.iter().for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap()),
+            &mut || {
+                for block in &blocks {
+                    blocks_out.clear();
+                    third.compress(black_box(block), &mut blocks_out).unwrap();
+                }
+            },
+            &mut || packed.iter().for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap()),
+        ],
+    );
+    let each = |i: usize| us(times[i].median) / counts[i] as f64;
+    let rows: Vec<(String, Vec<f64>)> = (0..7).map(|i| (names[i].to_owned(), vec![each(i)])).collect();
+    rows.iter().for_each(|(name, us)| println!("{name:<18} {:6.2} µs", us[0]));
+    record("delta", &["step", "us"], &rows);
+    if !with_criterion() {
+        return;
+    }
+
     let mut group = c.benchmark_group("delta");
     group.throughput(Throughput::Bytes(PAGE as u64));
     // Each iteration takes the next page, so that the caches see many.
@@ -152,15 +216,7 @@ fn delta(c: &mut Criterion) {
             encoder.compress(black_box(cycle.next().unwrap()), &mut out).unwrap()
         });
     });
-    let mut packed = Vec::new();
-    for block in blocks.iter().filter(|block| block.len() == 64 << 10) {
-        let mut image = Vec::new();
-        if encoder.compress(block, &mut image).unwrap().is_some() {
-            packed.push(image);
-        }
-    }
     let mut cycle = packed.iter().cycle();
-    let mut block = vec![0; 64 << 10];
     group.bench_function("decompress 64 KiB block", |b| {
         b.iter(|| {
             decoder.decompress(black_box(cycle.next().unwrap()), &mut block).unwrap();

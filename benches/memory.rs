@@ -1,29 +1,32 @@
 //! Peak memory of what touches a large state with a long log, each in a process of its own.
 //!
-//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive is made once under `target/`: a quarter of
-//! the state, whose pages compress 4:1, and all of the log, whose pages do not). Peaks are what the kernel says (`VmHWM`).
-//! With the sizes of 10,240 each it takes 33 GiB of disk at its fullest, and leaves 13 in `target/tmp/bench`.
+//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive is made once under `target/`: a sixteenth of
+//! the state, whose pages compress so, and all of the log, whose pages do not and are of an eighth of the state). Peaks are what the kernel says (`VmHWM`).
+//! With the sizes of 10,240 each it takes 23 GiB of disk at its fullest, and leaves nothing: what is larger than 4 GiB is deleted at the end.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSize, PageSource,
-    Position, ReplayOptions, Result, Target, WriterOptions,
+    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSink, PageSize,
+    PageSource, Position, ReplayOptions, Result, SpaceId, SpaceState, Target, WriterOptions,
 };
 
-use common::{Random, link_dir, quick, work_dir};
+use common::{Random, link_dir, quick, record, work_dir};
 
 const PAGE: u64 = 4096;
 
 /// The page as it is after its version `version`: no two alike. The first versions compress, to keep the archive small; the log's do not.
 fn image(page: u64, version: u64, out: &mut [u8]) {
-    let filled = if version == 0 { out.len() / 4 } else { out.len() };
+    let filled = if version == 0 { out.len() / 16 } else { out.len() };
     let (random, zeros) = out.split_at_mut(filled);
     let seed = (page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version.wrapping_mul(0xD1B5_4A32_D192_ED03);
     Random(seed | 1).fill(random);
@@ -68,7 +71,7 @@ fn make(path: &Path, state: u64, log: u64) {
     for commit in 0..log / PAGE / 8 {
         let mut batch = writer.batch();
         for _ in 0..8 {
-            let page = random.below(pages);
+            let page = random.below(pages / 8) * 8;
             image(page, commit + 1, &mut out);
             batch.write_page(PageId::new(space, page), &out, None).unwrap();
         }
@@ -117,6 +120,25 @@ fn linked(path: &Path) -> PathBuf {
     to
 }
 
+/// Writes everything, each stretch over the one before, so that the disk need not hold it.
+struct Overwritten(File);
+
+impl PageSink for Overwritten {
+    fn begin(&self, _: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.0.write_all_at(bytes, offset % (256 << 20)).unwrap();
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.0.sync_all().unwrap();
+        Ok(())
+    }
+}
+
 /// Does one thing, and says what it did.
 fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
     let mut compact = CompactOptions::default();
@@ -132,11 +154,9 @@ fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
         }
         "restore" | "restore-16" => {
             let options = replay(if what == "restore" { compact.replay.log_memory } else { 16 << 20 });
-            let out = work_dir().join("memory.out");
-            let _ = std::fs::remove_file(&out);
             let memory = options.log_memory >> 20;
-            let report = node(path).restore(Target::Latest).options(options).into_file(&out).unwrap();
-            std::fs::remove_file(out).unwrap();
+            let sink = Overwritten(tempfile::tempfile_in(work_dir()).unwrap());
+            let report = node(path).restore(Target::Latest).options(options).into_sink(&sink).unwrap();
             format!("log_memory {memory} MiB; {} commits of log", report.commits_replayed)
         }
         "scan" => {
@@ -168,6 +188,9 @@ fn child(args: &[String]) {
     let before = status("VmHWM");
     let begun = Instant::now();
     let said = run(what, Path::new(path), state.parse().unwrap(), log.parse().unwrap());
+    let figures = [status("VmHWM") >> 10, before >> 10].map(|n| n.to_string()).join(" ");
+    // For the process that started this one.
+    eprintln!("{figures} {}", begun.elapsed().as_secs_f64());
     println!(
         "{what:<15} {:>5} MiB at the peak, {:>3} before  {:>8.2} s  {said}",
         status("VmHWM") >> 10,
@@ -183,10 +206,15 @@ fn main() {
     }
     let mib = |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().unwrap());
     let (state, log) = if quick() { (32, 16) } else { (mib("REWOUND_STATE_MIB", 512), mib("REWOUND_LOG_MIB", 384)) };
-    let start = |what: &str, path: &Path, log: u64| {
+    let mut rows = Vec::new();
+    let mut start = |what: &str, path: &Path, log: u64| {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--child", what]).arg(path).args([(state << 20).to_string(), (log << 20).to_string()]);
-        assert!(child.status().unwrap().success(), "{what} failed");
+        let out = child.stdout(Stdio::inherit()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{what} failed: {said}");
+        let figures: Vec<f64> = said.lines().last().unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
+        rows.push((what.to_owned(), figures));
     };
     let path = work_dir().join(format!("memory-{state}-{log}"));
     let done = path.with_extension("done");
@@ -194,7 +222,7 @@ fn main() {
     if !done.exists() {
         let _ = std::fs::remove_dir_all(&path);
         start("write", &path, log);
-        std::fs::write(done, "").unwrap();
+        std::fs::write(&done, "").unwrap();
     }
     for what in ["restore", "restore-16"] {
         start(what, &path, log);
@@ -206,10 +234,15 @@ fn main() {
     }
     let unsealed = work_dir().join("memory-unsealed");
     let _ = std::fs::remove_dir_all(&unsealed);
-    let log = log.min(2048);
+    let (all, log) = (log, log.min(2048));
     println!("{log} MiB of log in one segment without a seal");
     for what in ["write-unsealed", "scan", "recover"] {
         start(what, &unsealed, log);
     }
     std::fs::remove_dir_all(unsealed).unwrap();
+    if state + log > 4096 {
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::remove_file(&done).unwrap();
+    }
+    record(&format!("memory-{state}-{all}"), &["what", "peak MiB", "before MiB", "s"], &rows);
 }

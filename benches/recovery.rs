@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rewound::{Archive, Durability, KeyFile, Node, Origin, WriterOptions};
 
 use common::tpcb::{bytes_below, copy_dir};
-use common::{Random, gbps, quick, side_by_side, work_dir};
+use common::{Random, gbps, ms, quick, record, side_by_side, with_criterion, work_dir};
 
 /// An archive whose newest segment has no seal: a copy of one that is still being written.
 fn unsealed(name: &str, bytes: usize) -> (PathBuf, Node) {
@@ -71,6 +71,11 @@ fn opening(_: &mut Criterion) {
         "open an archive of {entries} catalog entries: {:.1?} with its checkpoint, {:.1?} without",
         with.median, without.median
     );
+    let rows = [
+        (format!("{entries} entries, checkpoint"), vec![ms(with.median)]),
+        (format!("{entries} entries, none"), vec![ms(without.median)]),
+    ];
+    record("catalog", &["catalog", "open ms"], &rows);
 }
 
 fn recovery(c: &mut Criterion) {
@@ -98,10 +103,19 @@ fn recovery(c: &mut Criterion) {
         open.median,
         open_empty.median,
     );
+    let rate = |a: Duration, b| gbps(log, apart(a, b));
+    let rows = [
+        ("scan".to_owned(), vec![ms(scan.median), rate(scan.median, scan_empty.median)]),
+        ("open a writer".to_owned(), vec![ms(open.median), rate(open.median, open_empty.median)]),
+        ("open a writer, no log".to_owned(), vec![ms(open_empty.median), 0.0]),
+    ];
+    record("recovery-scan", &["what", "ms", "GB/s"], &rows);
     let mut group = c.benchmark_group("recovery");
     group.sample_size(10).throughput(Throughput::Bytes(log));
-    group.bench_function("open a writer over an unsealed segment", |b| b.iter(|| node.open_writer().unwrap()));
-    group.bench_function("scan an unsealed segment", |b| b.iter(|| node.window().unwrap()));
+    if with_criterion() {
+        group.bench_function("open a writer over an unsealed segment", |b| b.iter(|| node.open_writer().unwrap()));
+        group.bench_function("scan an unsealed segment", |b| b.iter(|| node.window().unwrap()));
+    }
     group.finish();
     drop((node, empty));
     std::fs::remove_dir_all(path).unwrap();

@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rewound::{Archive, CompactOptions, Durability, Node, Target};
 
 use common::tpcb::{Archived, Spec, archived, bytes_below, copy_dir, key};
-use common::{copy_and_sync, quick, side_by_side, work_dir};
+use common::{copy_and_sync, ms, quick, ratio, record, side_by_side, us, with_criterion, work_dir};
 
 fn spec() -> Spec {
     let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
@@ -74,6 +74,16 @@ fn restores(c: &mut Criterion) {
         );
     }
 
+    let versions = f64::from(4 * u32::try_from(spec().transactions).unwrap());
+    let row = |name: &str, t: common::Times| (name.to_owned(), vec![ms(t.median), ratio(t.median, cp.median)]);
+    if let Some(replay) = log.median.checked_sub(layers.median).filter(|t| !t.is_zero()) {
+        println!("the log alone: {:.1} ms, {:.2} million page versions a second", ms(replay), versions / us(replay));
+    }
+    let rows = [row("copy + fsync", cp), row("snapshot and log", log), row("snapshot and layers", layers)];
+    record("restore", &["what", "ms", "over copy"], &rows);
+    if !with_criterion() {
+        return;
+    }
     let mut group = c.benchmark_group("restore");
     group.sample_size(10);
     group.bench_function("copy + fsync", |b| b.iter(|| copy_and_sync(&plain.state, &out)));

@@ -22,7 +22,7 @@ use rewound::{Archive, ArchiveOptions, CompactOptions, Node, ReplayOptions, Targ
 
 use common::states::Engine;
 use common::tpcb::{bytes_below, key};
-use common::{Times, copy_and_sync, gbps, link_dir, quick, ratio, record, time, work_dir};
+use common::{Times, copy_and_sync, gbps, link_dir, quick, ratio, record, time, wanted, work_dir};
 
 fn node(path: &Path) -> Node {
     Archive::open(path, key()).unwrap().node("sqlite").unwrap()
@@ -85,7 +85,7 @@ fn snapshot(path: &Path, threads: usize) -> Duration {
 }
 
 fn sizes() {
-    let sizes: &[usize] = if quick() { &[4, 8] } else { &[16, 64, 256, 1024] };
+    let sizes: &[usize] = if quick() { &[4, 8] } else { &[16, 64, 256, 768] };
     println!(
         "\nsize of the state: restore of the latest state, and a snapshot of it, with a hundredth of the pages in the log"
     );
@@ -117,13 +117,16 @@ fn sizes() {
             restored.over(copy),
             ms(built)
         );
-        figures.push(vec![mib as f64, ms(copy), ms(restored), ratio(restored.median, copy.median), ms(built), rate]);
+        figures.push((
+            format!("{mib} MiB"),
+            vec![mib as f64, ms(copy), ms(restored), ratio(restored.median, copy.median), ms(built), rate],
+        ));
         std::fs::remove_dir_all(path).unwrap();
         for file in [plain, out, copied] {
             std::fs::remove_file(file).unwrap();
         }
     }
-    let columns = ["MiB", "copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
+    let columns = ["state", "MiB", "copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
     record("scaling-size", &columns, &figures);
 }
 
@@ -141,9 +144,9 @@ const DAY: u64 = 86_400 * 1_000_000_000;
 
 /// A state of a fixed size and days of commits, with and without maintenance every day. After some of the days, a copy of each archive.
 ///
-/// Everything is a sixteenth of a database of 1 GiB with 32 MiB of log a day and layers of the default size.
+/// Everything is a sixteenth of a database of 1 GiB with 64,000 commits a day and layers of the default size.
 fn window() {
-    let (state_mib, commits) = if quick() { (4, 200) } else { (64, 8_000) };
+    let (state_mib, commits) = if quick() { (4, 200) } else { (64, 4_000) };
     let days: &[u64] = if quick() { &[1, 3] } else { &[1, 2, 4, 7, 14, 21, 28, 35] };
     let clock = Simulated::default();
     clock.0.store(20_000 * DAY, Ordering::Relaxed);
@@ -194,7 +197,7 @@ fn window() {
             runs.push(Box::new(move || time(|| restore(&node, target.clone(), all_threads(), out))));
         }
     }
-    let times = in_turns(if quick() { 2 } else { 11 }, &mut runs);
+    let times = in_turns(if quick() { 2 } else { 9 }, &mut runs);
     drop(runs);
     let copy = times[0];
     println!(
@@ -215,12 +218,12 @@ fn window() {
             ms(alone)
         );
         let log = log[i] as f64 / f64::from(1 << 20);
-        figures.push(vec![day as f64, log, ms(copy), ms(latest), ms(middle), ms(alone)]);
+        figures.push((format!("{day} days"), vec![day as f64, log, ms(copy), ms(latest), ms(middle), ms(alone)]));
         for path in &paths {
             std::fs::remove_dir_all(at(path, day)).unwrap();
         }
     }
-    let columns = ["days", "log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
+    let columns = ["window", "days", "log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
     record("scaling-window", &columns, &figures);
     for path in &paths {
         std::fs::remove_dir_all(path).unwrap();
@@ -263,13 +266,17 @@ fn page_sizes() {
         assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(), "the restore differs");
         let micros = took.as_secs_f64() * 1e6 / commits as f64;
         println!("{page:>8}  {micros:>9.2}  {log:>9.1}  {:>10.1}  {}", ms(times[1]), times[1].over(times[0]));
-        figures.push(vec![page as f64, micros, log, ms(times[0]), ms(times[1])]);
+        figures.push((format!("{page} B"), vec![page as f64, micros, log, ms(times[0]), ms(times[1])]));
         std::fs::remove_dir_all(path).unwrap();
         for file in [plain, out, copied] {
             std::fs::remove_file(file).unwrap();
         }
     }
-    record("scaling-page", &["page bytes", "commit us", "log bytes a commit", "copy ms", "restore ms"], &figures);
+    record(
+        "scaling-page",
+        &["page", "page bytes", "commit us", "log bytes a commit", "copy ms", "restore ms"],
+        &figures,
+    );
 }
 
 fn compress(pages: &[u8], threads: usize) {
@@ -310,9 +317,9 @@ fn threads() {
     for (i, what) in ["zstd-1 alone, the limit", "restore", "snapshot"].iter().enumerate() {
         let [one, two] = [times[i], times[i + 3]];
         println!("{what:<24} {:>8.1} {:>8.1} ms  × {}", ms(one), ms(two), one.over(two));
-        figures.push(vec![ms(one), ms(two)]);
+        figures.push(((*what).to_owned(), vec![ms(one), ms(two), ratio(one.median, two.median)]));
     }
-    record("scaling-threads", &["one thread ms", "two threads ms"], &figures);
+    record("scaling-threads", &["what", "one thread ms", "two threads ms", "gain"], &figures);
     std::fs::remove_dir_all(path).unwrap();
     for file in [plain, out] {
         std::fs::remove_file(file).unwrap();
@@ -322,10 +329,5 @@ fn threads() {
 fn main() {
     // `cargo bench --bench scaling -- window` measures that alone.
     let all: [(&str, fn()); 4] = [("size", sizes), ("window", window), ("page", page_sizes), ("threads", threads)];
-    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    for (name, f) in all {
-        if asked.is_empty() || asked.iter().any(|a| a == name) {
-            f();
-        }
-    }
+    all.iter().filter(|(name, _)| wanted(name)).for_each(|(_, f)| f());
 }

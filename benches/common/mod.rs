@@ -93,16 +93,51 @@ pub fn copy_and_sync(from: &Path, to: &Path) {
     std::fs::File::open(to.parent().unwrap()).unwrap().sync_all().unwrap();
 }
 
-/// Keeps a table of figures for the plots, in the directory that `REWOUND_RESULTS` names; nowhere in short runs.
-pub fn record(name: &str, columns: &[&str], rows: &[Vec<f64>]) {
-    let Some(dir) = std::env::var_os("REWOUND_RESULTS").filter(|_| !quick()) else { return };
-    let mut text = format!("{{\n  \"program\": \"{name}\",\n  \"columns\": {columns:?},\n  \"rows\": [");
-    for (i, row) in rows.iter().enumerate() {
-        let row: Vec<String> = row.iter().map(|v| format!("{v:.3}")).collect();
-        write!(text, "{}\n    [{}]", if i == 0 { "" } else { "," }, row.join(", ")).unwrap();
+/// Keeps a table of figures for plots and documents, in the directory that `REWOUND_RESULTS` names; each row begins with what it is of.
+pub fn record(name: &str, columns: &[&str], rows: &[(String, Vec<f64>)]) {
+    let Some(dir) = std::env::var_os("REWOUND_RESULTS") else { return };
+    let output = |program: &str, args: &[&str]| {
+        let out = std::process::Command::new(program).args(args).output().map(|o| o.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&out).trim().to_owned()
+    };
+    let date = output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("0");
+    let mut text = format!(
+        "{{\n  \"program\": {name:?},\n  \"date\": {date:?},\n  \"load\": {load},\n  \"short\": {},\n  \"columns\": {columns:?},\n  \"rows\": [",
+        quick()
+    );
+    for (i, (what, row)) in rows.iter().enumerate() {
+        write!(text, "{}\n    [{what:?}", if i == 0 { "" } else { "," }).unwrap();
+        row.iter().for_each(|v| write!(text, ", {v:.4}").unwrap());
+        text.push(']');
     }
     text.push_str("\n  ]\n}\n");
-    std::fs::write(PathBuf::from(dir).join(format!("{name}.json")), text).unwrap();
+    // Criterion's programs are started in the crate's directory, and so are we.
+    let dir = PathBuf::from(dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(format!("{name}.json")), text).unwrap();
+}
+
+/// Names given on the command line: nothing else is measured where there are any.
+pub fn wanted(name: &str) -> bool {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    asked.is_empty() || asked.iter().any(|a| name.contains(a.as_str()))
+}
+
+/// Whether criterion is to measure too, after the ratios: with `REWOUND_RESULTS`, only those are asked for.
+pub fn with_criterion() -> bool {
+    std::env::var_os("REWOUND_RESULTS").is_none()
+}
+
+/// Milliseconds.
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Microseconds.
+pub fn us(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 /// Gigabytes (10^9 bytes) a second.

@@ -11,7 +11,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
-use crate::layer::{BlockBuffers, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
 use crate::options::CompactOptions;
 use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
 use crate::sealed::ArchiveKeys;
@@ -33,7 +33,7 @@ struct Parter<'a, 'b> {
     /// Where the rectangle of the part being written begins.
     first: u64,
     part: Option<PartWriter<'a>>,
-    done: Vec<PartRef>,
+    done: Vec<(PartRef, Copied)>,
 }
 
 impl<'a, 'b> Parter<'a, 'b> {
@@ -56,7 +56,7 @@ impl<'a, 'b> Parter<'a, 'b> {
         }
     }
 
-    fn finish(mut self, last: u64) -> Result<Vec<PartRef>> {
+    fn finish(mut self, last: u64) -> Result<Vec<(PartRef, Copied)>> {
         if let Some(part) = self.part.take() {
             self.done.push(part.finish(self.first, last)?);
         }
@@ -97,7 +97,8 @@ pub(crate) fn copy_parts(
         }
         first += count as u64;
     }
-    parts.finish(space.pages().saturating_sub(1))
+    let done = parts.finish(space.pages().saturating_sub(1))?;
+    Ok(done.into_iter().map(|(part, _)| part).collect())
 }
 
 /// A stretch of pages that becomes one or more parts, built by one worker.
@@ -195,8 +196,10 @@ fn build_regions(
         }
         let done = parter.finish(region.last)?;
         let mut reading = ReadBack::new()?;
-        done.iter().try_for_each(|part| reading.part(layer.storage, layer.keys, layer.node, part))?;
-        built.lock().extend(done);
+        for (part, copied) in &done {
+            reading.part(layer.storage, layer.keys, layer.node, part, copied)?;
+        }
+        built.lock().extend(done.into_iter().map(|(part, _)| part));
         Ok(())
     })?;
     let mut built = built.into_inner();
@@ -344,7 +347,7 @@ pub(super) fn delta_parts(
 pub(crate) fn read_back(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
     let body = LayerReader::open(storage, keys, record)?;
     let mut reading = ReadBack::new()?;
-    body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part))
+    body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part, &Copied::new()))
 }
 
 /// Reads parts that were just written; see [`read_back`].
@@ -358,10 +361,22 @@ impl ReadBack {
         Ok(ReadBack { decoder: Decoder::new()?, buffers: BlockBuffers::default() })
     }
 
-    fn part(&mut self, storage: &dyn Storage, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<()> {
+    /// Blocks that were copied are not decompressed: they are, as their CRC-32 says, what was read back when it was first written.
+    fn part(
+        &mut self,
+        storage: &dyn Storage,
+        keys: &ArchiveKeys,
+        node: NodeId,
+        part: &PartRef,
+        copied: &Copied,
+    ) -> Result<()> {
         let reader = PartReader::open(storage, keys, node, part)?;
         let mut entries = 0;
         for block in &reader.seal().blocks {
+            if let Some(crc) = copied.get(&block.offset) {
+                entries += reader.compare(block, *crc, &mut self.buffers)?;
+                continue;
+            }
             reader.visit(block, (0, u64::MAX), &mut self.buffers, &mut self.decoder, &mut |page, crc, entry| {
                 entries += 1;
                 match entry {

@@ -8,7 +8,7 @@
 mod part;
 mod reader;
 
-pub(crate) use part::{LayerWriter, PartWriter};
+pub(crate) use part::{Copied, LayerWriter, PartWriter};
 pub(crate) use reader::{BlockBuffers, CopiedBlock, LayerReader, PageEntry, PartReader};
 
 use crate::error::{Error, Result};

@@ -60,6 +60,7 @@ impl<'a> LayerWriter<'a> {
             plaintext: Vec::new(),
             data: 0,
             seal: PartSeal { space, page_size, from: self.from, to: self.to, entries: 0, blocks: Vec::new() },
+            copied: Copied::new(),
         })
     }
 
@@ -124,7 +125,11 @@ pub(crate) struct PartWriter<'a> {
     plaintext: Vec<u8>,
     data: u64,
     seal: PartSeal,
+    copied: Copied,
 }
+
+/// The blocks of a part that were taken over from another one: CRC-32 of their plaintext, by offset.
+pub(crate) type Copied = BTreeMap<u64, u32>;
 
 impl PartWriter<'_> {
     /// Adds a page that is all zero.
@@ -153,6 +158,7 @@ impl PartWriter<'_> {
         self.seal.entries += block.entries;
         let spec = FrameSpec::plain(FrameKind::Block, first, last);
         let (offset, length) = self.writer.frame(spec, &block.plaintext)?;
+        self.copied.insert(offset, block.crc);
         self.seal.blocks.push(BlockIndex { first, last, offset, length });
         Ok(())
     }
@@ -189,15 +195,15 @@ impl PartWriter<'_> {
         Ok(())
     }
 
-    /// Ends the part; it stands for the pages `first` to `last`.
-    pub fn finish(mut self, first: u64, last: u64) -> Result<PartRef> {
+    /// Ends the part; it stands for the pages `first` to `last`. Gives also which of its blocks were copied.
+    pub fn finish(mut self, first: u64, last: u64) -> Result<(PartRef, Copied)> {
         self.end_block()?;
         let seal = encode_cbor(&self.seal)?;
         let id = self.writer.id();
         create_dir_durable(self.storage, &part_dir(self.node, id))?;
         let path = part_path(self.node, id);
         let summary = published(self.writer.publish(&path, &seal)?, &path)?;
-        Ok(PartRef {
+        let part = PartRef {
             file: summary.id,
             space: self.seal.space,
             first,
@@ -205,6 +211,7 @@ impl PartWriter<'_> {
             length: summary.length,
             entries: self.seal.entries,
             commitment: summary.commitment,
-        })
+        };
+        Ok((part, self.copied))
     }
 }

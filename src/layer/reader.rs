@@ -70,6 +70,8 @@ pub(crate) struct CopiedBlock {
     pub entries: u64,
     /// What was sealed, authenticated.
     pub plaintext: Vec<u8>,
+    /// CRC-32 of that, taken when it was authenticated.
+    pub crc: u32,
 }
 
 /// Buffers that reading blocks reuses.
@@ -115,7 +117,26 @@ impl PartReader {
         (out.first, out.last, out.entries) = (block.first, block.last, decoded.entries.len() as u64);
         out.plaintext.clear();
         out.plaintext.extend_from_slice(plaintext);
+        out.crc = crc32fast::hash(plaintext);
         Ok(u64::from(block.length))
+    }
+
+    /// Authenticates a block, which has to have this CRC-32, without decompressing it; gives the number of its pages.
+    pub fn compare(&self, block: &BlockIndex, crc: u32, buffers: &mut BlockBuffers) -> Result<u64> {
+        let (plaintext, decoded) = self.block(block, &mut buffers.frame)?;
+        let found = crc32fast::hash(plaintext);
+        if found != crc {
+            let (expected, found) = (format_args!("CRC-32 {crc:08x}"), format_args!("{found:08x}"));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                self.path(),
+                block.offset,
+                "copied block",
+                expected,
+                found,
+            ));
+        }
+        Ok(decoded.entries.len() as u64)
     }
 
     fn block<'b>(&self, block: &BlockIndex, frame: &'b mut Vec<u8>) -> Result<(&'b [u8], Block<'b>)> {

@@ -42,6 +42,10 @@ const PAGES: u64 = 64 << 10;
 /// few syncs in a thousand pay for it, small next to a segment.
 const ZERO_STEP: u64 = 1 << 20;
 
+/// No zeros are written ahead while more than this was appended since the last sync: a sync that has so much to write is not made shorter by them, and they
+/// would double what is written.
+const SMALL: u64 = 256 << 10;
+
 /// Zeros to write from.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -108,6 +112,7 @@ impl Storage for FsStorage {
             file,
             len: 0,
             zeroed_to: 0,
+            unsynced: 0,
             zero_ahead: false,
             reserve_failed: false,
             failed: false,
@@ -242,6 +247,8 @@ struct FsAppendFile {
     len: u64,
     /// Up to here the file holds zeros behind `len`; not meaningful below `len`.
     zeroed_to: u64,
+    /// Bytes appended since the last sync.
+    unsynced: u64,
     /// Whether to keep zeroed space ahead of the end.
     zero_ahead: bool,
     /// There was no room for a reserve: it is not tried again.
@@ -282,7 +289,9 @@ impl AppendFile for FsAppendFile {
         self.step(|this| {
             this.file.write_all_at(bytes, this.len)?;
             this.len += bytes.len() as u64;
-            if this.zero_ahead && this.len >= this.zeroed_to && this.reserve().is_err() {
+            this.unsynced += bytes.len() as u64;
+            let wanted = this.zero_ahead && this.len >= this.zeroed_to && this.unsynced <= SMALL;
+            if wanted && this.reserve().is_err() {
                 // Only the reserve failed, most likely for want of space, which is better
                 // left to data. The bytes appended are not touched by this cut.
                 this.zero_ahead = false;
@@ -295,7 +304,11 @@ impl AppendFile for FsAppendFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.step(|this| this.file.sync_data())
+        self.step(|this| {
+            this.file.sync_data()?;
+            this.unsynced = 0;
+            Ok(())
+        })
     }
 
     fn len(&self) -> u64 {

@@ -33,9 +33,10 @@ pub fn fresh(name: &str) -> PathBuf {
     dir
 }
 
-/// Where results are kept.
+/// Where results are kept: what `REWOUND_RESULTS` names, or `results`.
 pub fn results_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
+    std::env::var_os("REWOUND_RESULTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"), PathBuf::from)
 }
 
 /// How long one call takes, in seconds.
@@ -128,14 +129,15 @@ fn machine() -> Value {
     })
 }
 
-/// Writes the figures of one program, but of a short run.
+/// Writes the figures of one program; of a short run only where `REWOUND_RESULTS` says to what place.
 pub fn write_results(name: &str, load_before: f64, settings: Value, figures: Value) {
-    if quick() {
+    if quick() && std::env::var_os("REWOUND_RESULTS").is_none() {
         println!("(a short run: results/{name}.json is left as it is)");
         return;
     }
     let all = json!({
         "program": name,
+        "short": quick(),
         "machine": machine(),
         "load": { "before": load_before, "after": load() },
         "settings": settings,
@@ -144,7 +146,7 @@ pub fn write_results(name: &str, load_before: f64, settings: Value, figures: Val
     fs::create_dir_all(results_dir()).unwrap();
     let path = results_dir().join(format!("{name}.json"));
     fs::write(&path, format!("{all:#}\n")).unwrap();
-    println!("written: results/{name}.json");
+    println!("written: {}", path.display());
 }
 
 /// xorshift64: the same numbers in every run.
@@ -213,10 +215,10 @@ pub fn bytes_below(dir: &Path, which: &dyn Fn(&fs::DirEntry) -> bool) -> u64 {
     entries.filter_map(Result::ok).map(size).sum()
 }
 
-/// Waits, at most a minute, until little else runs on the machine; says so where something does.
+/// Waits, at most 20 seconds, until little else runs on the machine; says so where something does.
 pub fn quiet() -> f64 {
     let begun = Instant::now();
-    while !quick() && load() > 1.0 && begun.elapsed() < Duration::from_secs(60) {
+    while !quick() && load() > 1.0 && begun.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_secs(2));
     }
     let load = load();

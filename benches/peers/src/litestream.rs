@@ -288,7 +288,11 @@ pub fn run() {
             None => println!("{tool:?}: no program found, left out"),
         }
     }
-    let (scale, transactions, rounds) = if quick() { (1, 5_000, 1) } else { (8, 100_000, 5) };
+    if protectors.is_empty() {
+        println!("nothing to measure");
+        return;
+    }
+    let (scale, transactions, rounds) = if quick() { (1, 5_000, 1) } else { (8, 100_000, 3) };
     let pristine = work_dir().join(format!("tpcb-{scale}.db"));
     if !pristine.exists() {
         let making = work_dir().join("making.db");

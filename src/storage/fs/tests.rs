@@ -47,11 +47,22 @@ fn space_is_zeroed_ahead_in_steps_and_cut_by_finish() {
     assert!(seen[14..].iter().all(|&b| b == 0));
 
     // Fills the first step to the byte, which calls for the next one.
-    file.append(&vec![7; usize::try_from(ZERO_STEP).unwrap() - 14]).unwrap();
+    file.append(&[7; 32 - 14]).unwrap();
+    for _ in 0..(ZERO_STEP - 32) / 32 {
+        if file.len().is_multiple_of(64 << 10) {
+            file.sync().unwrap();
+        }
+        file.append(&[7; 32]).unwrap();
+    }
     assert_eq!((len(), file.len()), (2 * ZERO_STEP, ZERO_STEP));
-    // Runs over a whole step at once.
+    // Much at once, over a whole step: nothing is reserved, until small appends come again.
     file.append(&vec![8; usize::try_from(ZERO_STEP).unwrap() + 1]).unwrap();
-    assert_eq!((len(), file.len()), (3 * ZERO_STEP, 2 * ZERO_STEP + 1));
+    assert_eq!((len(), file.len()), (2 * ZERO_STEP + 1, 2 * ZERO_STEP + 1));
+    file.append(&[8]).unwrap();
+    assert_eq!(len(), file.len());
+    file.sync().unwrap();
+    file.append(&[8]).unwrap();
+    assert_eq!((len(), file.len()), (3 * ZERO_STEP, 2 * ZERO_STEP + 3));
     let expected = file.len();
     file.finish().unwrap();
     assert_eq!(len(), expected);
@@ -101,8 +112,15 @@ fn a_failed_write_is_for_good() {
     storage.create("a").unwrap();
     // A descriptor that cannot be written to stands for a failing disk.
     let file = File::open(dir.path().join("a")).unwrap();
-    let mut file =
-        Box::new(FsAppendFile { file, len: 0, zeroed_to: 0, zero_ahead: false, reserve_failed: false, failed: false });
+    let mut file = Box::new(FsAppendFile {
+        file,
+        len: 0,
+        zeroed_to: 0,
+        unsynced: 0,
+        zero_ahead: false,
+        reserve_failed: false,
+        failed: false,
+    });
     assert!(file.append(b"x").is_err());
     assert_eq!(file.len(), 0);
     // The sync alone would succeed.
