@@ -60,7 +60,7 @@ impl Rules {
     pub fn hold_lines(&self, session: &Session) -> Vec<String> {
         let line = |(name, hold): &(String, Hold)| {
             let until = hold.until.map(|t| format!(", until {}", session.zone.show(t))).unwrap_or_default();
-            format!("{BOLD}{name}{BOLD:#} on {}{until}: {}", self.held(hold), hold.reason)
+            format!("{BOLD}{name}{BOLD:#} on {}{until}: {}", self.held(hold), units::printable(&hold.reason))
         };
         self.holds.iter().map(line).collect()
     }
