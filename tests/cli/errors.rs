@@ -49,6 +49,8 @@ fn every_failure_has_its_words_and_its_code() {
         (&["info", "--node", "nobody"], 1, "hint: `rewound info` lists the nodes"),
         (&["info", "--archive", "nowhere"], 1, "hint: create one with `rewound init`"),
         (&["verify", "--archive", "nowhere", "--without-key"], 1, "no archive at"),
+        (&["init", "."], 1, "is not empty and no archive"),
+        (&["audit", "--since", "rewound-head-1 x"], 2, "not an attestation"),
         (&["init", "archive"], 1, "holds an archive already"),
         (&["info", "--svg", "no/such/dir.svg"], 1, "writing no/such/dir.svg"),
         (&["man", "--dir", "no/such/dir"], 1, "writing manual pages"),

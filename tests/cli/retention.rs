@@ -241,6 +241,10 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
     let id = std::process::Command::new("id").arg("-un").output().unwrap();
     assert_eq!(new[0]["actor"].as_str(), Some(String::from_utf8(id.stdout).unwrap().trim()));
     assert!(new[0]["destination"].as_str().unwrap().ends_with("seven.db") && new[0]["lsn"] == 7);
+    estate.ok(&["point", "p", "--reason", "\x1b[31mred\nherring"]);
+    let text = estate.ok(&["audit", "-n", "1"]);
+    assert!(!text.contains('\x1b') && text.lines().count() == 1, "{text}");
+    estate.ok(&["bisect", "--sql", "SELECT count(*) FROM orders WHERE id < 10", "--from", "lsn:20"]);
     let text = estate.ok(&["audit", "-n", "2"]);
     assert!(text.lines().count() == 2 && text.contains("node app.db") && text.contains(": rewound bisect"), "{text}");
 }

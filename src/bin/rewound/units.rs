@@ -24,6 +24,11 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Text of others, without what a terminal would take for a command.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// `1 page`, `2 pages`.
 pub fn plural(n: u64, what: &str) -> String {
     format!("{} {what}{}", thousands(n), if n == 1 { "" } else { "s" })

@@ -83,7 +83,8 @@ fn print(session: &Session, out: &mut impl Write, entry: &AuditEntry, names: &[(
         let known = names.iter().find(|(number, _)| name == "node" && *number == value);
         write!(out, "  {DIM}{name}{DIM:#} {}", known.map_or(&value, |(_, name)| name))?;
     }
-    match (entry.actor.name.as_str(), entry.actor.reason.as_str()) {
+    let (name, reason) = (units::printable(&entry.actor.name), units::printable(&entry.actor.reason));
+    match (name.as_str(), reason.as_str()) {
         ("", "") => writeln!(out)?,
         (name, "") => writeln!(out, "  by {name}")?,
         (name, reason) => writeln!(out, "  by {name}: {reason}")?,
@@ -112,7 +113,7 @@ fn attest(session: &Session, archive: &Archive) -> Result {
 }
 
 fn since(session: &Session, archive: &Archive, text: &str) -> Result {
-    let text = if text.parse::<Attestation>().is_ok() {
+    let text = if text.starts_with("rewound-head-") {
         text.to_owned()
     } else {
         let read = std::fs::read_to_string(Path::new(text));

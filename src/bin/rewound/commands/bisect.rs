@@ -31,7 +31,7 @@ impl Answer {
         match self {
             Answer::Rows(rows) if rows.is_empty() => "no rows".to_owned(),
             Answer::Rows(rows) => {
-                let line = rows.replace('\n', " ⏎ ");
+                let line = units::printable(&rows.replace('\n', " ⏎ "));
                 if line.chars().count() > SHOWN { line.chars().take(SHOWN).chain(['…']).collect() } else { line }
             }
             Answer::Error(e) => format!("({e})"),

@@ -200,7 +200,7 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     }
     for r in resyncs.iter().rev().take(SHOWN) {
         let at = zone.show(r.commit.timestamp);
-        writeln!(out, "  {NOTE}resync{NOTE:#}         {at}  LSN {}  {}", r.commit.lsn, r.text)?;
+        writeln!(out, "  {NOTE}resync{NOTE:#}         {at}  LSN {}  {}", r.commit.lsn, units::printable(&r.text))?;
     }
     more(out, resyncs.len())?;
     for (name, commit) in facts.points.iter().rev().take(SHOWN) {

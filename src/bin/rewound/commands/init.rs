@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use rewound::{KeyFile, KeyProvider, Policy, Scope};
+use rewound::{Error, KeyFile, KeyProvider, Policy, Scope};
 use serde::Serialize;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::keys;
 use crate::moment::length;
 use crate::output::{GOOD, json, stdout};
@@ -29,7 +29,13 @@ pub fn init(session: &Session, path: &Path, recovery: Option<&Path>, keep: Optio
         keys = keys.with(recovery);
     }
     let recipients: Vec<String> = keys.recipients().map(|r| r.to_string()).collect();
-    let archive = session.create(path, keys)?;
+    let archive = session.create(path, keys).map_err(|e| match e {
+        Failure::Archive(Error::TargetNotEmpty { path }) => Failure::Other(format!(
+            "{} is not empty and no archive: choose an empty directory, or one that is not there yet",
+            path.display()
+        )),
+        e => e,
+    })?;
     if let Some(policy) = &policy {
         archive.administrator(session.actor.clone()).set_retention(Scope::Archive, policy)?;
     }

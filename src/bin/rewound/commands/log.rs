@@ -191,7 +191,7 @@ fn print(session: &Session, out: &mut impl Write, commit: &CommitInfo) -> Result
         write!(out, "  {BOLD}[{name}]{BOLD:#}")?;
     }
     for (key, text) in &commit.annotations {
-        write!(out, "  {NOTE}{key}:{NOTE:#} {text}")?;
+        write!(out, "  {NOTE}{}:{NOTE:#} {}", units::printable(key), units::printable(text))?;
     }
     writeln!(out)?;
     Ok(())

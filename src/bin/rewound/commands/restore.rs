@@ -83,7 +83,7 @@ fn delta_dir(spaces: &[String], output: &Path) -> Result<PathBuf> {
             Ok(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
         }
         _ => Err(Failure::Usage(format!(
-            "a delta restore rewrites {} in a directory that is there: give that directory to --output",
+            "a delta restore rewrites {} in a directory that is there: give --output that directory, or a file of that name in it",
             spaces.join(", ")
         ))),
     }

@@ -60,7 +60,7 @@ impl Rules {
     pub fn hold_lines(&self, session: &Session) -> Vec<String> {
         let line = |(name, hold): &(String, Hold)| {
             let until = hold.until.map(|t| format!(", until {}", session.zone.show(t))).unwrap_or_default();
-            format!("{BOLD}{name}{BOLD:#} on {}{until}: {}", self.held(hold), hold.reason)
+            format!("{BOLD}{name}{BOLD:#} on {}{until}: {}", self.held(hold), units::printable(&hold.reason))
         };
         self.holds.iter().map(line).collect()
     }
@@ -111,7 +111,7 @@ pub fn set(session: &Session, args: &PolicyArgs) -> Result {
     }
     let of = session.global.node.as_ref().map_or("the archive".to_owned(), |name| format!("node {name}"));
     let mut out = stdout();
-    writeln!(out, "{GOOD}set{GOOD:#} {of} keeps {}", policy::words(&policy))?;
+    writeln!(out, "{GOOD}set:{GOOD:#} {of} keeps {}", policy::words(&policy))?;
     writeln!(
         out,
         "What was promised before keeps its date. `rewound sweep`, or a watcher once a day, lets expire what is due; files are removed {} later.",
