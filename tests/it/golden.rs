@@ -129,7 +129,7 @@ fn generate_retention() -> MemStorage {
     sweep.compact.replay = single();
     for day in 0..10 {
         for n in 0..2 {
-            clock.advance(DAY / 2);
+            clock.advance(DAY / 2 + 1);
             let page = Page("main", n, 1 + 2 * day + n, true);
             let changes = match (day, n) {
                 (0, 0) => vec![Create("main"), Page("main", 0, 1, false), Record(20)],

@@ -247,8 +247,15 @@ fn a_replaced_database_is_a_resync() {
     std::fs::rename(&older, place.db()).unwrap();
     let db = place.connect();
     fill(&db, &mut random, 3);
+    let restores = || {
+        let archive = Archive::open(place.path("archive"), key()).unwrap();
+        archive.audit().unwrap().filter(|e| e.as_ref().unwrap().kind() == "restore-started").count()
+    };
+    let before = restores();
     let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
     assert_eq!(status.resyncs, 1);
+    // The comparison reads all of the state, and hands it to nobody: it is no restore.
+    assert_eq!(restores(), before);
     newest_matches(&node, &db);
 }
 

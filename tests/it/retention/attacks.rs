@@ -67,10 +67,8 @@ fn two_sweepers_at_once_with_and_without_locks() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for seed in [70, 71] {
-                let storage: Arc<dyn Storage> = match locks {
-                    true => Arc::new(fixture.storage.clone()),
-                    false => Arc::new(NoLocks(fixture.storage.clone())),
-                };
+                let storage: Arc<dyn Storage> =
+                    if locks { Arc::new(fixture.storage.clone()) } else { Arc::new(NoLocks(fixture.storage.clone())) };
                 let archive = Archive::open_in(storage, key(), archive_options(&fixture.clock, seed)).unwrap();
                 let stop = &stop;
                 scope.spawn(move || {
