@@ -251,7 +251,7 @@ fn slow_down() {
     record(
         "sqlite-watch",
         &["tx/s without", "tx/s with", "slow-down", "bytes/tx", "cpu us/tx", "peak MiB", "resets"],
-        &all,
+        &all.into_iter().enumerate().map(|(turn, row)| (format!("turn {}", turn + 1), row)).collect::<Vec<_>>(),
     );
 }
 
@@ -284,11 +284,11 @@ fn latency_and_idle() {
         latencies.sort_unstable_by(f64::total_cmp);
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
         println!("commit to archived at ~{rate}/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", at(50), at(99), at(100));
-        rows.push(vec![rate as f64, at(50), at(99), at(100)]);
+        rows.push((format!("{rate} transactions/s"), vec![at(50), at(99), at(100)]));
     }
     println!("idle watcher: {idle:.3} % of a core, {growth:+.2} MiB in {seconds} s ({rss:.1} MiB)");
-    record("sqlite-watch-latency", &["rate", "p50 ms", "p99 ms", "most ms"], &rows);
-    record("sqlite-watch-idle", &["% of a core", "growth MiB", "RSS MiB"], &[vec![idle, growth, rss]]);
+    record("sqlite-watch-latency", &["p50 ms", "p99 ms", "most ms"], &rows);
+    record("sqlite-watch-idle", &["% of a core", "growth MiB", "RSS MiB"], &[("idle".into(), vec![idle, growth, rss])]);
 }
 
 /// Restores of what the watcher left: from the log alone, and after `Node::maintain` has built layers, as `rewound watch` does once a minute.
@@ -316,17 +316,17 @@ fn restores() {
         let mut again = || copy_and_sync(&copy, &out);
         let [cp, restored] = side_by_side(if quick() { 1 } else { 15 }, [&mut again, &mut || restore()]);
         let ms = |t: Duration| t.as_secs_f64() * 1e3;
+        let what = if layers { "maintained" } else { "from the log alone" };
         println!(
-            "restore of {} MB and {count} transactions, {}: {:.1} ms; copy + fsync {:.1} ms: × {}",
+            "restore of {} MB and {count} transactions, {what}: {:.1} ms; copy + fsync {:.1} ms: × {}",
             std::fs::metadata(&copy).unwrap().len() / 1_000_000,
-            if layers { "maintained" } else { "from the log alone" },
             ms(restored.median),
             ms(cp.median),
             restored.over(cp)
         );
-        rows.push(vec![f64::from(u8::from(layers)), ms(restored.median), ms(cp.median)]);
+        rows.push((what.to_owned(), vec![ms(restored.median), ms(cp.median)]));
     }
-    record("sqlite-watch-restore", &["maintained", "restore ms", "copy + fsync ms"], &rows);
+    record("sqlite-watch-restore", &["restore ms", "copy + fsync ms"], &rows);
 }
 
 fn main() {
