@@ -114,8 +114,8 @@ fn generate_retention() -> MemStorage {
     let node = archive.create_node("n", Origin::Empty).unwrap();
     archive.create_node("gone", Origin::Empty).unwrap();
     let admin = archive.administrator(actor());
-    admin.set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(30))).unwrap();
     admin.set_retention(Scope::Node("gone"), &Policy::periodic(days(1), days(3), 2).log_for(days(1))).unwrap();
+    admin.set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(30))).unwrap();
     for (scope, name) in [(Scope::Archive, "archive"), (Scope::Node("n"), "node")] {
         admin.lock(scope, name).unwrap();
     }
