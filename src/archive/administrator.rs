@@ -204,6 +204,11 @@ impl Administrator {
     }
 
     /// Places a legal hold: what it is on does not expire before it is released, or before `until`. The reason is that of the actor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guard`] where the name is taken, [`Error::InvalidName`]; those of [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
+    /// [`Error::NotMonotonic`] where the last commit lies before the first.
     pub fn hold(&self, name: &str, on: &HoldOn<'_>, until: Option<Timestamp>) -> Result<()> {
         check_name("hold", name)?;
         let taken = |state: &crate::catalog::CatalogState| {

@@ -15,7 +15,7 @@ use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, segmen
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
 
 /// Most layers that one plan lets go: an entry of the catalog has to hold their names. The others follow in the next.
-const MAX_LAYERS: usize = 24_000;
+const MAX_LAYERS: usize = 12_000;
 
 /// A segment, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::types::{FileId, Position, TimelineId, Timestamp};
 use crate::wal::Log;
 
 /// Most files that one entry names: the others follow in the next sweep.
-const MAX_FILES: usize = 48_000;
+const MAX_FILES: usize = 24_000;
 /// How often a plan is made anew because the catalog has moved on meanwhile.
 const TRIES: usize = 16;
 

@@ -91,7 +91,11 @@ fn what_expired_is_neither_damage_nor_listed() {
             assert!(activity.gaps.is_empty(), "{round}: {:?}", activity.gaps);
             let commits: f64 = activity.buckets.iter().map(|b| b.commits).sum();
             // Segments are kept whole.
-            assert!(commits < listed.len() as f64 + 20.0, "{round}: {commits} of {}", listed.len());
+            assert!(
+                commits < f64::from(u32::try_from(listed.len()).unwrap()) + 20.0,
+                "{round}: {commits} of {}",
+                listed.len()
+            );
         }
         fixture.clock.advance(30 * HOUR);
         fixture.sweep();
@@ -153,7 +157,9 @@ fn delta_restores_and_snapshots_of_what_is_kept() {
     for _ in 0..4 {
         let kept = restorable(&fixture);
         assert!((3..=8).all(|l| kept.contains(&l)), "{kept:?}");
-        kept.iter().for_each(|lsn| fixture.check(*lsn, "with a snapshot within a stretch"));
+        for lsn in &kept {
+            fixture.check(*lsn, "with a snapshot within a stretch");
+        }
         assert!(verify(&fixture.archive).is_intact());
         fixture.live(1, 6);
         fixture.node.maintain(&compact()).unwrap();
@@ -298,7 +304,9 @@ fn a_sweep_that_is_cancelled_leaves_everything_as_it_was() {
     options.compact.replay.cancel = Cancel::new();
     let report = fixture.admin().sweep(&options).unwrap();
     assert!(report.failed.is_empty() && report.nodes[0].built.snapshots > 0, "{report:?}");
-    restorable(&fixture).iter().for_each(|lsn| fixture.check(*lsn, "afterwards"));
+    for lsn in restorable(&fixture) {
+        fixture.check(lsn, "afterwards");
+    }
 }
 
 #[test]
