@@ -157,6 +157,9 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
             let lag = units::duration(ago(w.known_until).unsigned_abs());
             writeln!(out, "  known until    {}  ({lag} ago)", zone.show(w.known_until))?;
         }
+        Err(rewound::Error::BeforeWindow { .. }) => {
+            writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} the first copy is not complete yet")?;
+        }
         Err(e) => writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} {e}")?,
     }
     for kept in facts.beyond.iter().rev().take(SHOWN) {
