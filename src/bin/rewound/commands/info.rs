@@ -54,6 +54,7 @@ impl Facts {
             .collect();
         points.sort_by_key(|(_, commit)| commit.lsn);
         let all = points.len();
+        let files = node.files()?;
         // What cannot be read is no reason to show nothing; `verify` says what is wrong with it.
         let mut beyond = node.stretches().unwrap_or_default();
         if !beyond.is_empty() {
@@ -65,13 +66,13 @@ impl Facts {
             window: node.window(),
             beyond,
             expired_points: (all - points.len()) as u64,
-            usage: usage.nodes.get(node.name()).copied().unwrap_or_default(),
+            usage: usage.nodes.get(node.name()).copied().unwrap_or_else(|| counted(&files)),
             policy: rules.nodes.iter().find(|(name, ..)| name == node.name()).and_then(|(_, policy, _)| policy.clone()),
             deletion: node.deletion()?,
             activity: node.activity(&options)?,
             layers: node.layers()?,
             points,
-            files: node.files()?,
+            files,
         })
     }
 
@@ -86,6 +87,14 @@ impl Facts {
     pub fn resyncs(&self) -> impl Iterator<Item = &rewound::Remark> {
         self.activity.remarks.iter().filter(|r| r.key == "resync")
     }
+}
+
+/// What there is, where damage keeps from telling layers and snapshots apart.
+fn counted(files: &NodeFiles) -> NodeUsage {
+    let mut usage = NodeUsage::default();
+    usage.log = files.segments.bytes;
+    usage.snapshots = files.layers.bytes + files.parts.bytes;
+    usage
 }
 
 /// Shows a node, or every node.
@@ -147,6 +156,9 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
             writeln!(out, "  newest commit  {}  LSN {}  ({commits})", zone.show(w.latest.timestamp), w.latest.lsn)?;
             let lag = units::duration(ago(w.known_until).unsigned_abs());
             writeln!(out, "  known until    {}  ({lag} ago)", zone.show(w.known_until))?;
+        }
+        Err(rewound::Error::BeforeWindow { .. }) => {
+            writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} the first copy is not complete yet")?;
         }
         Err(e) => writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} {e}")?,
     }

@@ -138,10 +138,10 @@ fn let_expire(admin: &Administrator, cancel: &Cancel) {
     options.compact.replay.threads = 1;
     options.compact.replay.cancel = cancel.clone();
     let failed = match admin.sweep(&options) {
-        Ok(done) => done.failed.into_iter().map(|(_, e)| e).collect(),
-        Err(e) => vec![e],
+        Ok(done) => done.failed.into_iter().map(|(node, e)| (format!("of node {node} "), e)).collect(),
+        Err(e) => vec![(String::new(), e)],
     };
-    for e in failed {
+    for (node, e) in failed {
         match e {
             // Somebody else sees to it.
             Error::Cancelled | Error::MaintenanceActive { .. } => {}
@@ -150,7 +150,7 @@ fn let_expire(admin: &Administrator, cancel: &Cancel) {
                 Failure::from(e)
             ),
             // The archive grows, and is no worse for it.
-            e => anstream::eprintln!("{NOTE}nothing expires:{NOTE:#} {}", Failure::from(e)),
+            e => anstream::eprintln!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
         }
     }
 }
