@@ -109,7 +109,9 @@ pub fn record(name: &str, columns: &[&str], rows: &[(String, Vec<f64>)]) {
     );
     for (i, (what, row)) in rows.iter().enumerate() {
         write!(text, "{}\n    [{what:?}", if i == 0 { "" } else { "," }).unwrap();
-        row.iter().for_each(|v| write!(text, ", {v:.4}").unwrap());
+        for v in row {
+            write!(text, ", {v:.4}").unwrap();
+        }
         text.push(']');
     }
     text.push_str("\n  ]\n}\n");
