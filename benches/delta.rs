@@ -88,6 +88,69 @@ fn tpc_b() -> (Vec<Pair>, Vec<Vec<u8>>) {
     (pairs, pages.into_values().collect())
 }
 
+/// What each step takes, all in turns; the copy of a page is the least that any can.
+fn steps(
+    pairs: &[Pair],
+    patches: &[(&Vec<u8>, Vec<u8>)],
+    pages: &[Vec<u8>],
+    images: &[Vec<u8>],
+    blocks: &[Vec<u8>],
+    packed: &[Vec<u8>],
+) {
+    let (mut encoder, mut decoder) = (Encoder::new().unwrap(), Decoder::new().unwrap());
+    let (mut out, mut page, mut block) = (Vec::new(), vec![0; PAGE], vec![0; 64 << 10]);
+    let names = [
+        "copy a page",
+        "make a patch",
+        "apply a patch",
+        "compress a page",
+        "decompress a page",
+        "compress 64 KiB",
+        "decompress 64 KiB",
+    ];
+    let counts = [pairs.len(), pairs.len(), patches.len(), pages.len(), images.len(), blocks.len(), packed.len()];
+    let mut other = Encoder::new().unwrap();
+    let (mut third, mut fourth) = (Encoder::new().unwrap(), Decoder::new().unwrap());
+    let mut blocks_out = Vec::new();
+    let mut fifth = Decoder::new().unwrap();
+    let mut copied = vec![0; PAGE];
+    let mut patch = Vec::new();
+    let mut image = vec![0; PAGE];
+    let times = side_by_side(
+        if quick() { 1 } else { 15 },
+        [
+            &mut || pairs.iter().for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old))),
+            &mut || {
+                for (old, new) in pairs {
+                    patch.clear();
+                    encoder.patch(black_box(new), old, &mut patch).unwrap();
+                }
+            },
+            &mut || patches.iter().for_each(|(old, patch)| decoder.apply(black_box(patch), old, &mut page).unwrap()),
+            &mut || {
+                for page in pages {
+                    out.clear();
+                    other.compress(black_box(page), &mut out).unwrap();
+                }
+            },
+            &mut || images.iter().for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap()),
+            &mut || {
+                for block in blocks {
+                    blocks_out.clear();
+                    third.compress(black_box(block), &mut blocks_out).unwrap();
+                }
+            },
+            &mut || packed.iter().for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap()),
+        ],
+    );
+    let each = |i: usize| us(times[i].median) / counts[i] as f64;
+    let rows: Vec<(String, Vec<f64>)> = (0..7).map(|i| (names[i].to_owned(), vec![each(i)])).collect();
+    for (name, us) in &rows {
+        println!("{name:<18} {:6.2} µs", us[0]);
+    }
+    record("delta", &["step", "us"], &rows);
+}
+
 fn delta(c: &mut Criterion) {
     let (pairs, pages) = tpc_b();
     let mut encoder = Encoder::new().unwrap();
@@ -124,55 +187,8 @@ fn delta(c: &mut Criterion) {
             packed.push(image);
         }
     }
+    steps(&pairs, &patches, &pages, &images, &blocks, &packed);
     let mut block = vec![0; 64 << 10];
-    let names = [
-        "copy a page",
-        "make a patch",
-        "apply a patch",
-        "compress a page",
-        "decompress a page",
-        "compress 64 KiB",
-        "decompress 64 KiB",
-    ];
-    let counts = [pairs.len(), pairs.len(), patches.len(), pages.len(), images.len(), blocks.len(), packed.len()];
-    let mut other = Encoder::new().unwrap();
-    let (mut third, mut fourth) = (Encoder::new().unwrap(), Decoder::new().unwrap());
-    let mut blocks_out = Vec::new();
-    let mut fifth = Decoder::new().unwrap();
-    let mut copied = vec![0; PAGE];
-    let mut patch = Vec::new();
-    let mut image = vec![0; PAGE];
-    let times = side_by_side(
-        if quick() { 1 } else { 15 },
-        [
-            &mut || pairs.iter().for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old))),
-            &mut || {
-                for (old, new) in &pairs {
-                    patch.clear();
-                    encoder.patch(black_box(new), old, &mut patch).unwrap();
-                }
-            },
-            &mut || patches.iter().for_each(|(old, patch)| decoder.apply(black_box(patch), old, &mut page).unwrap()),
-            &mut || {
-                for page in &pages {
-                    out.clear();
-                    other.compress(black_box(page), &mut out).unwrap();
-                }
-            },
-            &mut || images.iter().for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap()),
-            &mut || {
-                for block in &blocks {
-                    blocks_out.clear();
-                    third.compress(black_box(block), &mut blocks_out).unwrap();
-                }
-            },
-            &mut || packed.iter().for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap()),
-        ],
-    );
-    let each = |i: usize| us(times[i].median) / counts[i] as f64;
-    let rows: Vec<(String, Vec<f64>)> = (0..7).map(|i| (names[i].to_owned(), vec![each(i)])).collect();
-    rows.iter().for_each(|(name, us)| println!("{name:<18} {:6.2} µs", us[0]));
-    record("delta", &["step", "us"], &rows);
     if !with_criterion() {
         return;
     }

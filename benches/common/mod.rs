@@ -109,8 +109,8 @@ pub fn record(name: &str, columns: &[&str], rows: &[(String, Vec<f64>)]) {
     );
     for (i, (what, row)) in rows.iter().enumerate() {
         write!(text, "{}\n    [{what:?}", if i == 0 { "" } else { "," }).unwrap();
-        for figure in row {
-            write!(text, ", {figure:.4}").unwrap();
+        for v in row {
+            write!(text, ", {v:.4}").unwrap();
         }
         text.push(']');
     }

@@ -207,6 +207,9 @@ struct Figures {
     missed: Vec<f64>,
 }
 
+/// What was measured of one thing, once a round.
+type Values = fn(&Figures) -> &[f64];
+
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_file(to);
     fs::copy(from, to).unwrap();
@@ -320,7 +323,7 @@ pub fn run() {
     let rate = Spread::of(rates);
     println!("\n{transactions} transactions, {:.0}/s without protection", rate.median);
     let mut rows = vec![vec![String::new()]];
-    let lines: [(&str, fn(&Figures) -> &[f64]); 10] = [
+    let lines: [(&str, Values); 10] = [
         ("workload, × without protection", |f| &f.slow_down),
         ("stored bytes a transaction", |f| &f.bytes),
         ("seconds until all was stored", |f| &f.behind),

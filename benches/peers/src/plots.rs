@@ -334,7 +334,7 @@ fn sizing(out: &mut Out) {
     }
     if let Some(t) = Table::load("layers") {
         for (name, r) in &t.rows {
-            rows.push(vec![name.replace(", us", ", µs").replace(", ms", ", ms"), short(r[0])]);
+            rows.push(vec![name.replace(", us", ", µs"), short(r[0])]);
         }
     }
     if !rows.is_empty() {
