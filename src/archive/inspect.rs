@@ -128,7 +128,8 @@ impl Node {
         let context = self.context()?;
         let (end, _) = readable_end(&context.log, &context.record)?;
         let runs = stretches(&context.log, &context.record)?;
-        activity(&context.log, &runs, (end.position, end.known_until), options)
+        let kept = context.record.retention.kept(context.timeline());
+        activity(&context.log, &runs, kept, (end.position, end.known_until), options)
     }
 
     /// The spaces that a state has, without their pages. Reads a segment at most.

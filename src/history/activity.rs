@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{CommitInfo, Stretches};
 use crate::error::{Error, Result};
+use crate::format::retention::Span;
 use crate::options::Cancel;
 use crate::types::{Commit, Position, Timestamp};
 use crate::wal::{Log, SegmentRef, Visit};
@@ -115,6 +116,7 @@ struct Stretch {
 pub(crate) fn activity(
     log: &Log,
     runs: &Stretches,
+    kept: Option<&[Span]>,
     end: (Position, Timestamp),
     options: &ActivityOptions,
 ) -> Result<Activity> {
@@ -135,7 +137,7 @@ pub(crate) fn activity(
     let mut remarks = Vec::new();
     for (segment, len) in newer {
         options.cancel.check()?;
-        scan(log, segment, *len, &mut stretches, &mut remarks)?;
+        scan(log, kept, segment, *len, &mut stretches, &mut remarks)?;
     }
     let from = stretches.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
     let to = stretches.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
@@ -196,6 +198,7 @@ fn sampled(
 /// Reads a segment commit by commit.
 fn scan(
     log: &Log,
+    kept: Option<&[Span]>,
     segment: &SegmentRef,
     len: u64,
     stretches: &mut Vec<Stretch>,
@@ -204,6 +207,7 @@ fn scan(
     // Commits that fall into the same millisecond are one stretch: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut commit = CommitInfo::new();
+    let mut changes = 0;
     let mut read = |log: &Log| -> Result<u64> {
         let reader = log.open(segment)?;
         let end = reader.scan(segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
@@ -212,6 +216,11 @@ fn scan(
                 Visit::Commit { lsn, timestamp, ops, offset } => {
                     commit.add(ops, reader.path(), offset)?;
                     let commit = std::mem::replace(&mut commit, CommitInfo::new());
+                    changes += commit.bytes;
+                    // One that has expired is there for those that follow it in the segment.
+                    if kept.is_some_and(|spans| !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))) {
+                        return Ok(true);
+                    }
                     let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
                     *entry = (entry.0 + 1, entry.1 + commit.bytes);
                     remarks.extend(commit.annotations.into_iter().map(|(key, text)| Remark {
@@ -232,7 +241,6 @@ fn scan(
         Err(e) => return Err(e),
     };
     // What frames add to the changes themselves is shared out among the commits.
-    let changes: u64 = found.values().map(|(_, bytes)| bytes).sum();
     let scale = if changes == 0 { 0.0 } else { count(length) / count(changes) };
     stretches.extend(found.into_iter().map(|(milli, (commits, bytes))| {
         let at = Timestamp::from_nanos(milli.saturating_mul(1_000_000));

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rewound::storage::{AppendFile, Entry, LockGuard, MemStorage, ReadFile, Storage};
 use rewound::{Actor, Archive, Error, HoldOn, Policy, Scope, Target};
@@ -65,8 +65,9 @@ fn two_sweepers_at_once_with_and_without_locks() {
         let on = HoldOn::Commits { node: "n", from: at(3), to: Some(at(8)) };
         fixture.admin().hold("h", &on, None).unwrap();
         let stop = AtomicBool::new(false);
+        let sweeps = [AtomicU64::new(0), AtomicU64::new(0)];
         std::thread::scope(|scope| {
-            for seed in [70, 71] {
+            for (seed, sweeps) in [70, 71].into_iter().zip(&sweeps) {
                 let storage: Arc<dyn Storage> =
                     if locks { Arc::new(fixture.storage.clone()) } else { Arc::new(NoLocks(fixture.storage.clone())) };
                 let archive = Archive::open_in(storage, key(), archive_options(&fixture.clock, seed)).unwrap();
@@ -79,10 +80,17 @@ fn two_sweepers_at_once_with_and_without_locks() {
                             assert!(!locks || matches!(error, Error::MaintenanceActive { .. }), "{error}");
                             assert!(!matches!(error, Error::Cancelled), "nobody cancelled");
                         }
+                        sweeps.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
-            for _ in 0..60 {
+            let patience = Instant::now() + Duration::from_secs(300);
+            for n in 0..60 {
+                // No sweep may take more than three days: for a slow machine the clock goes slower.
+                while sweeps.iter().any(|s| n / 8 > s.load(Ordering::Relaxed)) {
+                    assert!(Instant::now() < patience, "a sweeper has stopped");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 fixture.clock.advance(DAY / 6);
                 fixture.commit();
                 fixture.writer().cut_segment().unwrap();

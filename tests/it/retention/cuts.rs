@@ -91,7 +91,12 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                     let lsn = newest.load(Ordering::SeqCst).saturating_sub(n % 9);
                     let restore = node.restore(at(lsn)).options(single());
                     let restore = if reader == 0 { restore } else { restore.unaudited() };
-                    let (report, spaces) = restore.into_memory().unwrap_or_else(|e| panic!("LSN {lsn}: {e}"));
+                    let (report, spaces) = match restore.into_memory() {
+                        Ok(restored) => restored,
+                        // On a slow machine it may have left the window of twelve commits by now.
+                        Err(Error::BeforeWindow { .. }) if lsn + 12 <= newest.load(Ordering::SeqCst) => continue,
+                        Err(e) => panic!("LSN {lsn}: {e}"),
+                    };
                     let page = (report.lsn.get() % super::PAGES) as usize * 512;
                     assert!(spaces["s"][page..page + 512] == super::image(lsn));
                     restored.fetch_add(1, Ordering::Relaxed);
