@@ -250,7 +250,7 @@ fn slow_down() {
     println!("times the database's log started over{:>9.0}", column(6));
     record(
         "sqlite-watch",
-        &["tx/s without", "tx/s with", "slow-down", "bytes/tx", "cpu us/tx", "peak MiB", "resets"],
+        &["turn", "tx/s without", "tx/s with", "slow-down", "bytes/tx", "cpu us/tx", "peak MiB", "resets"],
         &all.into_iter().enumerate().map(|(turn, row)| (format!("turn {}", turn + 1), row)).collect::<Vec<_>>(),
     );
 }
@@ -287,8 +287,8 @@ fn latency_and_idle() {
         rows.push((format!("{rate} transactions/s"), vec![at(50), at(99), at(100)]));
     }
     println!("idle watcher: {idle:.3} % of a core, {growth:+.2} MiB in {seconds} s ({rss:.1} MiB)");
-    record("sqlite-watch-latency", &["p50 ms", "p99 ms", "most ms"], &rows);
-    record("sqlite-watch-idle", &["% of a core", "growth MiB", "RSS MiB"], &[("idle".into(), vec![idle, growth, rss])]);
+    record("sqlite-watch-latency", &["load", "p50 ms", "p99 ms", "most ms"], &rows);
+    record("sqlite-watch-idle", &["state", "% of a core", "growth MiB", "RSS MiB"], &[("idle".into(), vec![idle, growth, rss])]);
 }
 
 /// Restores of what the watcher left: from the log alone, and after `Node::maintain` has built layers.
@@ -329,7 +329,7 @@ fn restores() {
         );
         rows.push((what.to_owned(), vec![ms(restored.median), ms(cp.median)]));
     }
-    record("sqlite-watch-restore", &["restore ms", "copy + fsync ms"], &rows);
+    record("sqlite-watch-restore", &["from", "restore ms", "copy + fsync ms"], &rows);
 }
 
 fn main() {
