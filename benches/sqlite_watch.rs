@@ -288,7 +288,11 @@ fn latency_and_idle() {
     }
     println!("idle watcher: {idle:.3} % of a core, {growth:+.2} MiB in {seconds} s ({rss:.1} MiB)");
     record("sqlite-watch-latency", &["load", "p50 ms", "p99 ms", "most ms"], &rows);
-    record("sqlite-watch-idle", &["state", "% of a core", "growth MiB", "RSS MiB"], &[("idle".into(), vec![idle, growth, rss])]);
+    record(
+        "sqlite-watch-idle",
+        &["state", "% of a core", "growth MiB", "RSS MiB"],
+        &[("idle".into(), vec![idle, growth, rss])],
+    );
 }
 
 /// Restores of what the watcher left: from the log alone, and after `Node::maintain` has built layers.

@@ -129,6 +129,7 @@ pub fn run() {
     logs(&mut out);
     recovery(&mut out);
     litestream(&mut out);
+    watcher(&mut out);
     growth(&mut out);
     memory(&mut out);
     fs::write(out.docs.join("performance.md"), &out.page).unwrap();
@@ -510,6 +511,47 @@ fn litestream(out: &mut Out) {
     out.section("litestream", &[text, table(&head, &rows)].concat());
     let note = "Less is better, but for restorable states; each group has a scale of its own. Both with their defaults; rewound encrypts.";
     out.plot("litestream", &bars("A SQLite workload under protection", note, &groups));
+}
+
+/// What protecting a SQLite database costs, from the crate's own bench.
+fn watcher(out: &mut Out) {
+    let mut rows = Vec::new();
+    let mut row = |what: &str, target: &str, figure: String| rows.push(vec![what.to_owned(), target.to_owned(), figure]);
+    if let Some(t) = Table::load("sqlite-watch") {
+        let median = |column: &str| {
+            let mut all: Vec<f64> = t.rows.iter().map(|(_, figures)| figures[t.column(column)]).collect();
+            all.sort_by(f64::total_cmp);
+            let at = |i: usize| all.get(i).copied().unwrap_or(f64::NAN);
+            (at(all.len() / 2), at(0), at(all.len().saturating_sub(1)))
+        };
+        let (middle, least, most) = median("slow-down");
+        let figure = format!("{} ({} to {})", short(middle), short(least), short(most));
+        row("transactions a second, bare ÷ watched, unpaced", "≤ 1.10", figure);
+        row("... bare", "", short(median("tx/s without").0));
+        row("log bytes of a transaction", "≤ 320", short(median("bytes/tx").0));
+        row("watcher's processor time of a transaction, µs", "", short(median("cpu us/tx").0));
+        row("watcher's peak memory, MiB", "", short(median("peak MiB").0));
+    }
+    if let Some(t) = Table::load("sqlite-watch-latency") {
+        for (load, figures) in &t.rows {
+            let [p50, p99, most] = ["p50 ms", "p99 ms", "most ms"].map(|c| short(figures[t.column(c)]));
+            let what = format!("commit to archived at {load}, ms: p50, p99, most");
+            row(&what, "p99 ≤ 20", format!("{p50}, {p99}, {most}"));
+        }
+    }
+    if let Some(t) = Table::load("sqlite-watch-idle") {
+        row("idle watcher, % of a core", "< 0.5", short(t.get("idle", "% of a core")));
+        row("... its growth, MiB", "0", short(t.get("idle", "growth MiB")));
+    }
+    if let Some(t) = Table::load("sqlite-watch-restore") {
+        for (from, figures) in &t.rows {
+            let ratio = figures[t.column("restore ms")] / figures[t.column("copy + fsync ms")];
+            row(&format!("restore of the latest state, {from} ÷ copy + fsync"), "≤ 1.5", short(ratio));
+        }
+    }
+    if !rows.is_empty() {
+        out.section("watcher", &table(&["what", "target", "measured"], &rows));
+    }
 }
 
 fn growth(out: &mut Out) {

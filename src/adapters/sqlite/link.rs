@@ -24,6 +24,8 @@ pub(super) const SETTLED: Duration = Duration::from_millis(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// So many frames are copied back in about a millisecond: transactions may wait for them.
+const FEW: u32 = 128;
 /// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
 const KNOCK: Duration = Duration::from_millis(20);
 /// ... at most.
@@ -200,9 +202,17 @@ impl Link {
         }
         let bytes = self.wal_bytes();
         if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
-            // Most of it first, while transactions go on.
-            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
-            caught.add(&self.catch_up(archivist)?);
+            // Most of it first, while transactions go on; then what came meanwhile, as long as that becomes less: transactions wait for the rest.
+            let mut left = u32::MAX;
+            loop {
+                caught.add(&self.copy_back(archivist, Duration::ZERO)?);
+                caught.add(&self.catch_up(archivist)?);
+                let now = self.seen.frames.saturating_sub(self.seen.backfilled);
+                if now <= FEW || now > left / 2 || self.trouble.is_some() {
+                    break;
+                }
+                left = now;
+            }
             // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
             let times = u32::try_from(bytes / options.wal_bytes_max.max(1)).unwrap_or(u32::MAX);
             if !self.is_copied_back() && self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
