@@ -26,7 +26,7 @@ pub struct WatchOptions {
     /// Default 3 MiB: just before the application would do so itself, at 1,000 pages of 4 KiB by SQLite's default.
     pub wal_bytes: u64,
     /// When the log has grown to so many bytes without a pause the watcher holds the database's write lock for a moment (some milliseconds) to make one. Default 64
-    /// MiB: pages that are written again and again are copied back once, so that a busy writer is slowed down by 6 % in place of 20 % at 16 MiB.
+    /// MiB: pages that are written again and again are copied back once, so that a busy writer is slowed down by 6 to 15 % in place of 20 at 16 MiB.
     /// An application that writes without any pause needs a `busy_timeout`, as with any second connection.
     pub wal_bytes_max: u64,
     /// How long the watcher waits for a lock of the database before it tries again later. Default 1 s.
