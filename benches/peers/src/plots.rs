@@ -287,7 +287,7 @@ fn limits(out: &mut Out) {
     }];
     // What gathers many commits in one sync goes far beyond what one by one do: it would press the rest together.
     list.extend(all.iter().filter(|l| l.speed <= 3.0).map(bar));
-    let note = "Speed of rewound as a share of the limit measured in turns with it (dashed line). Red mark: the target, where there is one.";
+    let note = "Share of the speed of the limit (dashed line), measured in turns with it. Red mark: the target.";
     out.plot("limits", &bars("rewound and what the machine allows", note, &[(String::new(), list)]));
 }
 
@@ -422,7 +422,7 @@ fn logs(out: &mut Out) {
     }
     let head = ["what", "log", "rate", "× raw", "rewound ÷ it"];
     out.section("logs", &[when, table(&head, &rows)].concat());
-    let note = "Median and quartiles of turns taken in one process. raw: overwriting a file that is there, with fdatasync. rewound encrypts.";
+    let note = "Median and quartiles, in turns. raw: a file that is there overwritten, and fdatasync. rewound encrypts.";
     out.plot("logs", &bars("Commits and appends", note, &groups));
 }
 
@@ -456,7 +456,7 @@ fn recovery(out: &mut Out) {
     }
     let head = ["log", "who", "ms", "GB/s", "its time ÷ that of rewound"];
     out.section("recovery", &[measured(&all), table(&head, &rows)].concat());
-    let note = "GB/s, from the page cache. rewound authenticates and decrypts every byte; okaywal compares CRCs; raft-engine reads headers only.";
+    let note = "GB/s, from the page cache. rewound decrypts all, okaywal compares CRCs, raft-engine reads headers.";
     out.plot("recovery", &bars("Opening a log that was not closed", note, &groups));
 }
 
