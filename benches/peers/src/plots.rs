@@ -422,7 +422,8 @@ fn logs(out: &mut Out) {
     }
     let head = ["what", "log", "rate", "× raw", "rewound ÷ it"];
     out.section("logs", &[when, table(&head, &rows)].concat());
-    let note = "Median and quartiles, in turns. raw: a file that is there overwritten, and fdatasync. rewound encrypts.";
+    let note =
+        "Median and quartiles, in turns. raw: a file that is there overwritten, and fdatasync. rewound encrypts.";
     out.plot("logs", &bars("Commits and appends", note, &groups));
 }
 
@@ -516,7 +517,8 @@ fn litestream(out: &mut Out) {
 /// What protecting a SQLite database costs, from the crate's own bench.
 fn watcher(out: &mut Out) {
     let mut rows = Vec::new();
-    let mut row = |what: &str, target: &str, figure: String| rows.push(vec![what.to_owned(), target.to_owned(), figure]);
+    let mut row =
+        |what: &str, target: &str, figure: String| rows.push(vec![what.to_owned(), target.to_owned(), figure]);
     if let Some(t) = Table::load("sqlite-watch") {
         let median = |column: &str| {
             let mut all: Vec<f64> = t.rows.iter().map(|(_, figures)| figures[t.column(column)]).collect();
