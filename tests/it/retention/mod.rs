@@ -11,7 +11,8 @@ mod soak;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rewound::storage::MemStorage;
 use rewound::{
@@ -199,4 +200,17 @@ impl Fixture {
 
 pub fn at(lsn: u64) -> Target {
     Target::Lsn(Lsn::new(lsn).unwrap())
+}
+
+/// Waits until each sweeper has ended another sweep since the last call: where the clock goes on for a day between two calls, no sweep sees it go on for
+/// three, however slow the machine is.
+fn wait_for_sweeps(sweeps: &[&AtomicU64], before: &mut [u64]) {
+    let patience = Instant::now() + Duration::from_secs(120);
+    for (sweeps, before) in sweeps.iter().zip(before) {
+        while sweeps.load(Ordering::SeqCst) <= *before {
+            assert!(Instant::now() < patience, "a sweeper has stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        *before = sweeps.load(Ordering::SeqCst);
+    }
 }
