@@ -1,8 +1,10 @@
 //! Everything else that reads an archive, once parts of its history have expired: right answers or errors that say so, never damage where there is none.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rewound::options::Cancel;
+use rewound::storage::MemStorage;
 use rewound::{
     ActivityOptions, Archive, Durability, Error, HoldOn, PageId, PageSize, Policy, Position, Redo, RedoRecord,
     ReplayOptions, Result, Scope, Target, VerifyOptions, verify_checksums,
@@ -10,6 +12,7 @@ use rewound::{
 
 use super::{Fixture, HOUR, PAGES, at, compact, days, image, options};
 use crate::ledger::single;
+use crate::support::{archive_options, key};
 
 /// The commit with a restore point.
 const NAMED: u64 = 24;
@@ -333,4 +336,36 @@ fn looking_is_no_restore_and_restoring_is() {
     assert!(fixture.storage.files().keys().all(|p| !p.starts_with("leases/")), "no lease is left");
     fixture.node.restore(at(5)).into_memory().unwrap();
     assert_eq!(fixture.archive.audit().unwrap().count(), before + 2);
+}
+
+/// Of two stretches apart the later one has lost the segment that it begins in: what leads up to the earlier one does not stand for it.
+#[test]
+fn a_lost_beginning_of_a_later_stretch_is_found() {
+    let fixture = gappy();
+    let earliest = fixture.node.window().unwrap().earliest.lsn.get();
+    assert!(earliest > NAMED, "the window lies apart from what is held");
+    let segment = |path: &str| path.rsplit_once('/').unwrap().1.to_owned();
+    let segments: Vec<String> = fixture
+        .storage
+        .files()
+        .into_keys()
+        .filter(|p| p.starts_with("nodes/00000001/wal/") && p.ends_with(".seg"))
+        .collect();
+    let mut found = 0;
+    for path in &segments {
+        let image = MemStorage::without_recording();
+        for (name, bytes) in fixture.storage.files().into_iter().filter(|(name, _)| name != path) {
+            image.set_file(&name, bytes);
+        }
+        let archive = Archive::open_in(Arc::new(image), key(), archive_options(&fixture.clock, 90)).unwrap();
+        let node = archive.node("n").unwrap();
+        let gone = fixture
+            .commits
+            .keys()
+            .any(|lsn| *lsn >= earliest && node.restore(at(*lsn)).options(single()).unaudited().into_memory().is_err());
+        let report = verify(&archive);
+        assert!(!gone || !report.is_intact(), "{}: commits are lost, and not found", segment(path));
+        found += u64::from(gone);
+    }
+    assert!(found > 1, "{found} of {}", segments.len());
 }
