@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::retention::Deletion;
 use crate::format::state::{NodeState, SpaceState};
-use crate::history::{Activity, ActivityOptions, Commits, activity, stretches};
+use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve, window};
 use crate::storage::Storage;
@@ -127,9 +127,7 @@ impl Node {
     pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
         let context = self.context()?;
         let (end, _) = readable_end(&context.log, &context.record)?;
-        let runs = stretches(&context.log, &context.record)?;
-        let kept = context.record.retention.kept(context.timeline());
-        activity(&context.log, &runs, kept, (end.position, end.known_until), options)
+        activity(&context.log, &context.record, (end.position, end.known_until), options)
     }
 
     /// The spaces that a state has, without their pages. Reads a segment at most.

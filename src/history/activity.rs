@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CommitInfo, Stretches};
+use super::{CommitInfo, stretches};
+use crate::catalog::NodeRecord;
 use crate::error::{Error, Result};
 use crate::format::retention::Span;
 use crate::options::Cancel;
@@ -115,11 +116,12 @@ struct Stretch {
 /// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
 pub(crate) fn activity(
     log: &Log,
-    runs: &Stretches,
-    kept: Option<&[Span]>,
+    record: &NodeRecord,
     end: (Position, Timestamp),
     options: &ActivityOptions,
 ) -> Result<Activity> {
+    let runs = stretches(log, record)?;
+    let kept = record.retention.kept(log.timeline);
     let segments = runs.concat();
     let bytes = segments.iter().map(|(_, len)| len).sum();
     let mut left = options.scan_bytes;
@@ -133,16 +135,16 @@ pub(crate) fn activity(
         scanned -= 1;
     }
     let (older, newer) = segments.split_at(scanned);
-    let mut stretches = sampled(log, older, newer, options)?;
+    let mut found = sampled(log, older, newer, options)?;
     let mut remarks = Vec::new();
     for (segment, len) in newer {
         options.cancel.check()?;
-        scan(log, kept, segment, *len, &mut stretches, &mut remarks)?;
+        scan(log, kept, segment, *len, &mut found, &mut remarks)?;
     }
-    let from = stretches.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
-    let to = stretches.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
+    let from = found.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
+    let to = found.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
     let mut buckets = vec![Bucket::default(); options.buckets.clamp(1, 10_000)];
-    for s in &stretches {
+    for s in &found {
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);

@@ -31,7 +31,7 @@ pub(super) fn verify_states(
         let mut without = context.copy();
         without.record.layers.retain(|l| l.file != snapshot.file);
         // One that a stretch stands on has nothing before it: it is the base of all the rest.
-        if !is_replayable(&without, to) {
+        if without.plan(to).is_err() {
             continue;
         }
         let without = rebuild(without, to, options, report, meter)?;
@@ -49,15 +49,6 @@ pub(super) fn verify_states(
         Err(Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. }) => Ok(()),
         Err(e) => report.found(Err(e)),
     }
-}
-
-/// Whether a state can be planned for, and the log that the plan needs has not expired.
-fn is_replayable(context: &NodeContext, to: Position) -> bool {
-    let Ok(plan) = context.plan(to) else { return false };
-    let Some(kept) = context.record.retention.kept(context.timeline()) else { return true };
-    let begins = plan.base.map_or(Position::ORIGIN, |base| base.to);
-    let mut around = kept.iter().filter(|s| s.base <= to && s.to.is_none_or(|end| to <= end));
-    around.any(|span| span.base <= begins)
 }
 
 /// Rebuilds a state into nothing; gives its digest, or `None` where damage keeps from it.
