@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::restore::space_names;
+use super::shapes::At;
 use crate::failure::{Failure, Result};
 use crate::output::{BOLD, DIM, json, stdout};
 use crate::session::Session;
@@ -41,16 +42,10 @@ impl Answer {
 
 #[derive(Serialize)]
 struct Bisected {
-    changed: Option<Changed>,
+    changed: Option<At>,
     before: String,
     after: String,
     probes: Vec<ProbeLine>,
-}
-
-#[derive(Serialize)]
-struct Changed {
-    lsn: u64,
-    time: String,
 }
 
 #[derive(Serialize)]
@@ -97,7 +92,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
     let at = found.changed.map(|lsn| node.resolve(&Target::Lsn(lsn))).transpose()?;
     if session.global.json {
         return json(&Bisected {
-            changed: at.map(|at| Changed { lsn: at.lsn.get(), time: at.timestamp.to_string() }),
+            changed: at.map(|at| At::new(at.lsn, at.timestamp)),
             before: found.before.shown(),
             after: found.after.shown(),
             probes: found.probes.iter().map(|p| ProbeLine { lsn: p.lsn.get(), answer: p.answer.shown() }).collect(),

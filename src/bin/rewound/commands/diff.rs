@@ -5,6 +5,7 @@ use std::io::Write;
 use rewound::Diff;
 use serde::Serialize;
 
+use super::shapes::At;
 use crate::failure::Result;
 use crate::output::{BOLD, json, stdout};
 use crate::session::Session;
@@ -18,12 +19,6 @@ struct Differences {
     from: At,
     to: At,
     spaces: Vec<Space>,
-}
-
-#[derive(Serialize)]
-struct At {
-    lsn: u64,
-    time: String,
 }
 
 #[derive(Serialize)]
@@ -42,7 +37,7 @@ pub fn diff(session: &Session, from: &str, to: &str) -> Result {
     let node = session.node()?;
     let found = node.diff(&from, &to, &session.replay_options())?;
     if session.global.json {
-        let at = |r: &rewound::Resolved| At { lsn: r.lsn.get(), time: r.timestamp.to_string() };
+        let at = |r: &rewound::Resolved| At::new(r.lsn, r.timestamp);
         let spaces = found.spaces.values().map(|s| Space {
             name: s.name.clone(),
             page_size: s.page_size.get(),

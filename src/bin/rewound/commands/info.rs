@@ -11,6 +11,7 @@ use rewound::{
 use serde::Serialize;
 
 use super::retention::{HoldInfo, Rules};
+use super::shapes::{At, Layer};
 use crate::chart;
 use crate::failure::{Failure, Result};
 use crate::moment::ago;
@@ -260,8 +261,8 @@ struct NodeInfo {
     lag_seconds: Option<f64>,
     log: Count,
     layers: Count,
-    snapshots: Vec<LayerInfo>,
-    deltas: Vec<LayerInfo>,
+    snapshots: Vec<Layer>,
+    deltas: Vec<Layer>,
     restore_points: Vec<PointInfo>,
     expired_points: u64,
     resyncs: Vec<RemarkInfo>,
@@ -275,22 +276,6 @@ struct WindowInfo {
     earliest: At,
     latest: At,
     known_until: String,
-}
-
-#[derive(Serialize)]
-struct At {
-    lsn: u64,
-    time: String,
-}
-
-#[derive(Serialize)]
-struct LayerInfo {
-    from: Option<u64>,
-    to: u64,
-    time: String,
-    level: u32,
-    pages: u64,
-    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -349,18 +334,7 @@ fn count(c: FileCount) -> Count {
 }
 
 fn at(c: Commit) -> At {
-    At { lsn: c.lsn.get(), time: c.timestamp.to_string() }
-}
-
-fn layer(l: &LayerRecord) -> LayerInfo {
-    LayerInfo {
-        from: l.from.map(rewound::Position::get),
-        to: l.to.get(),
-        time: l.timestamp.to_string(),
-        level: l.level,
-        pages: l.entries,
-        bytes: l.bytes,
-    }
+    At::new(c.lsn, c.timestamp)
 }
 
 fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
@@ -403,8 +377,8 @@ fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
         lag_seconds: window.map(|w| ago(w.known_until).as_secs_f64()),
         log: count(f.files.segments),
         layers: count(FileCount::sum(&[f.files.layers, f.files.parts])),
-        snapshots: snapshots.into_iter().map(layer).collect(),
-        deltas: deltas.into_iter().map(layer).collect(),
+        snapshots: snapshots.into_iter().map(Layer::of).collect(),
+        deltas: deltas.into_iter().map(Layer::of).collect(),
         restore_points: f.points.iter().map(point).collect(),
         resyncs: f.resyncs().map(remark).collect(),
         remarks_seen_after: f.activity.exact_from.get(),

@@ -11,6 +11,7 @@ mod plan;
 mod point;
 mod restore;
 mod retention;
+mod shapes;
 mod shell;
 mod sweep;
 mod verify;

@@ -5,6 +5,7 @@ use std::io::Write;
 use rewound::LayerRecord;
 use serde::Serialize;
 
+use super::shapes::Layer;
 use crate::args::TargetArgs;
 use crate::failure::Result;
 use crate::output::{BOLD, json, stdout};
@@ -15,33 +16,22 @@ use crate::units;
 struct Planned {
     lsn: u64,
     time: String,
-    base: Option<Layer>,
-    layers: Vec<Layer>,
+    base: Option<LayerFile>,
+    layers: Vec<LayerFile>,
     log_after: u64,
     log_commits: u64,
 }
 
+/// A layer with the name of its file.
 #[derive(Serialize)]
-struct Layer {
+struct LayerFile {
     file: String,
-    from: Option<u64>,
-    to: u64,
-    time: String,
-    level: u32,
-    pages: u64,
-    bytes: u64,
+    #[serde(flatten)]
+    layer: Layer,
 }
 
-fn layer(l: &LayerRecord) -> Layer {
-    Layer {
-        file: l.file.to_string(),
-        from: l.from.map(rewound::Position::get),
-        to: l.to.get(),
-        time: l.timestamp.to_string(),
-        level: l.level,
-        pages: l.entries,
-        bytes: l.bytes,
-    }
+fn layer(l: &LayerRecord) -> LayerFile {
+    LayerFile { file: l.file.to_string(), layer: Layer::of(l) }
 }
 
 /// Shows what a restore would read.
