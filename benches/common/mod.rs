@@ -3,12 +3,16 @@
 #![allow(dead_code, reason = "each benchmark uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, reason = "stops at a surprise")]
 
+mod branches;
+mod random;
 pub mod states;
 pub mod tpcb;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use random::Random;
 
 /// Whether the run is to be short: `-- --test` or `-- --quick`.
 pub fn quick() -> bool {
@@ -150,27 +154,4 @@ pub fn gbps(bytes: u64, time: Duration) -> f64 {
 /// a ÷ b.
 pub fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
-}
-
-/// xorshift64: the same numbers in every run.
-#[derive(Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `below`.
-    pub fn below(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % below
-    }
-
-    /// Fills with bytes that do not compress.
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.below(1);
-            let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
-        }
-    }
 }

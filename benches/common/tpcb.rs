@@ -10,12 +10,11 @@ use rewound::{
 };
 use rusqlite::Connection;
 
+use super::branches::{self, ACCOUNTS};
 use super::{Random, work_dir};
 
 /// Size of the database's pages.
 pub const PAGE: usize = 4096;
-/// Accounts for each branch, and so about 11.7 MB of database, as in pgbench.
-const ACCOUNTS: u64 = 100_000;
 /// Transactions between checkpoints of the database, which cut its own WAL.
 const CHECKPOINT: u64 = 2_000;
 
@@ -118,27 +117,12 @@ pub fn load(path: &Path, scale: u64) -> Connection {
     let db = Connection::open(path).unwrap();
     db.execute_batch(&format!(
         "PRAGMA page_size = {PAGE}; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;
-         PRAGMA cache_size = -262144;
-         CREATE TABLE accounts (aid INTEGER PRIMARY KEY, bid INT, abalance INT, filler TEXT);
-         CREATE TABLE tellers (tid INTEGER PRIMARY KEY, bid INT, tbalance INT, filler TEXT);
-         CREATE TABLE branches (bid INTEGER PRIMARY KEY, bbalance INT, filler TEXT);
-         CREATE TABLE history (tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT);"
+         PRAGMA cache_size = -262144;"
     ))
     .unwrap();
-    for branch in 0..scale {
-        db.execute_batch(&format!(
-            "BEGIN;
-             WITH RECURSIVE n(i) AS (SELECT {0} UNION ALL SELECT i + 1 FROM n WHERE i < {0} + {ACCOUNTS} - 1)
-               INSERT INTO accounts SELECT i, {1}, 0, printf('%84s', '') FROM n;
-             WITH RECURSIVE n(i) AS (SELECT {1} * 10 - 9 UNION ALL SELECT i + 1 FROM n WHERE i < {1} * 10)
-               INSERT INTO tellers SELECT i, {1}, 0, printf('%84s', '') FROM n;
-             INSERT INTO branches VALUES ({1}, 0, printf('%88s', ''));
-             COMMIT; PRAGMA wal_checkpoint(TRUNCATE);",
-            branch * ACCOUNTS + 1,
-            branch + 1,
-        ))
-        .unwrap();
-    }
+    branches::create(&db);
+    db.execute_batch("CREATE TABLE history (tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT)").unwrap();
+    branches::fill(&db, scale);
     db
 }
 

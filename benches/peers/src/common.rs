@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub use crate::random::Random;
+
 /// Whether the run is to be short, and to leave the committed results alone.
 pub fn quick() -> bool {
     std::env::args().any(|a| a == "--quick")
@@ -147,29 +149,6 @@ pub fn write_results(name: &str, load_before: f64, settings: Value, figures: Val
     let path = results_dir().join(format!("{name}.json"));
     fs::write(&path, format!("{all:#}\n")).unwrap();
     println!("written: {}", path.display());
-}
-
-/// xorshift64: the same numbers in every run.
-#[derive(Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `below`.
-    pub fn below(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % below
-    }
-
-    /// Fills with bytes that do not compress.
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.below(1);
-            let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
-        }
-    }
 }
 
 /// A payload that does not compress: no one gains from a codec here.

@@ -6,10 +6,8 @@ use std::time::{Instant, SystemTime};
 use rusqlite::Connection;
 use serde_json::json;
 
+use crate::branches::{self, ACCOUNTS};
 use crate::common::Random;
-
-/// Accounts for each branch, and so about 11.7 MB of database, as in pgbench.
-const ACCOUNTS: i64 = 100_000;
 
 fn open(path: &Path) -> Connection {
     let db = Connection::open(path).unwrap();
@@ -21,27 +19,12 @@ fn open(path: &Path) -> Connection {
 /// Makes the database.
 pub fn make(path: &Path, scale: i64) {
     let db = open(path);
+    branches::create(&db);
     db.execute_batch(
-        "CREATE TABLE accounts (aid INTEGER PRIMARY KEY, bid INT, abalance INT, filler TEXT);
-         CREATE TABLE tellers (tid INTEGER PRIMARY KEY, bid INT, tbalance INT, filler TEXT);
-         CREATE TABLE branches (bid INTEGER PRIMARY KEY, bbalance INT, filler TEXT);
-         CREATE TABLE history (t INTEGER PRIMARY KEY, tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT);",
+        "CREATE TABLE history (t INTEGER PRIMARY KEY, tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT)",
     )
     .unwrap();
-    for branch in 0..scale {
-        db.execute_batch(&format!(
-            "BEGIN;
-             WITH RECURSIVE n(i) AS (SELECT {0} UNION ALL SELECT i + 1 FROM n WHERE i < {0} + {ACCOUNTS} - 1)
-               INSERT INTO accounts SELECT i, {1}, 0, printf('%84s', '') FROM n;
-             WITH RECURSIVE n(i) AS (SELECT {1} * 10 - 9 UNION ALL SELECT i + 1 FROM n WHERE i < {1} * 10)
-               INSERT INTO tellers SELECT i, {1}, 0, printf('%84s', '') FROM n;
-             INSERT INTO branches VALUES ({1}, 0, printf('%88s', ''));
-             COMMIT; PRAGMA wal_checkpoint(TRUNCATE);",
-            branch * ACCOUNTS + 1,
-            branch + 1,
-        ))
-        .unwrap();
-    }
+    branches::fill(&db, scale.unsigned_abs());
 }
 
 fn now() -> u128 {
@@ -56,7 +39,8 @@ pub fn run(path: &Path, scale: i64, transactions: i64) {
     let mut middle = 0;
     let begun = Instant::now();
     for t in 1..=transactions {
-        let (aid, tid, delta) = (below(scale * ACCOUNTS) + 1, below(scale * 10) + 1, below(10_000) - 5_000);
+        let (aid, tid, delta) =
+            (below(scale * ACCOUNTS.cast_signed()) + 1, below(scale * 10) + 1, below(10_000) - 5_000);
         let bid = (tid + 9) / 10;
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
         for (sql, id) in [
