@@ -92,21 +92,27 @@ fn wait_for_end_of_input() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// The application: so many transactions, `pause` microseconds between them. Says how many nanoseconds they took, and at its end when each was committed.
+/// The application: so many transactions, `pause` microseconds between them. Says how many nanoseconds they took, the slowest but one in a thousand, and
+/// the slowest; and at its end when each was committed.
 fn application(scale: u64, transactions: u64, pause: u64) {
     let mut db = Connection::open("app.db").unwrap();
     db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000").unwrap();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    let mut committed = Vec::new();
+    let (mut committed, mut each) = (Vec::new(), Vec::new());
     let begun = Instant::now();
     for t in 0..transactions {
+        let before = Instant::now();
         transaction(&mut db, &mut random, scale, t);
+        each.push(before.elapsed());
         if pause > 0 {
             committed.push(nanos());
             std::thread::sleep(Duration::from_micros(random.below(2 * pause)));
         }
     }
-    println!("{}", begun.elapsed().as_nanos());
+    let took = begun.elapsed();
+    each.sort_unstable();
+    let (slow, slowest) = (each[(each.len() - 1) * 999 / 1000], each[each.len() - 1]);
+    println!("{} {} {}", took.as_nanos(), slow.as_nanos(), slowest.as_nanos());
     // Stays open: the last connection to close would copy the log back and delete it.
     wait_for_end_of_input();
     for at in committed {
@@ -167,15 +173,18 @@ fn watch(dir: &Path) -> (Node, Process) {
     (node, process)
 }
 
-fn run_application(dir: &Path, transactions: u64, pause: u64) -> (Process, Duration) {
+/// How long all of an application's transactions took, the slowest but one in a thousand, and the slowest.
+type Times = [Duration; 3];
+
+fn run_application(dir: &Path, transactions: u64, pause: u64) -> (Process, Times) {
     let mut process = Process::start(&format!("load {} {transactions} {pause}", size().0), dir);
-    let took = process.line()[0];
-    (process, Duration::from_nanos(took))
+    let times = process.line();
+    (process, [times[0], times[1], times[2]].map(Duration::from_nanos))
 }
 
 /// What an unpaced run under the watcher gives.
 struct Watched {
-    took: Duration,
+    times: Times,
     bytes: u64,
     cpu: Duration,
     peak: f64,
@@ -185,7 +194,7 @@ struct Watched {
 fn unpaced(dir: &Path) -> Watched {
     let (node, watcher) = watch(dir);
     let before = watcher.cpu();
-    let (application, took) = run_application(dir, size().1, 0);
+    let (application, times) = run_application(dir, size().1, 0);
     while node.window().unwrap().latest.lsn.get() <= size().1 {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -193,7 +202,7 @@ fn unpaced(dir: &Path) -> Watched {
     let said = watcher.end();
     application.end();
     assert_eq!((said[0][0], said[0][2]), (size().1, 0), "transactions and comparisons");
-    Watched { took, bytes: bytes_below(&dir.join("archive"), ".seg"), cpu, peak, resets: said[0][3] }
+    Watched { times, bytes: bytes_below(&dir.join("archive"), ".seg"), cpu, peak, resets: said[0][3] }
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {
@@ -206,12 +215,11 @@ fn slow_down() {
     let (mut without, mut with, mut ratios, mut all) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for turn in 0..if quick() { 1 } else { 9 } {
         // Whoever comes first in one turn comes second in the next.
-        let mut bare = Duration::ZERO;
+        let mut bare = Times::default();
         let mut alone = || {
-            let dir = fresh("sqlite-bare");
-            let (application, took) = run_application(&dir, size().1, 0);
+            let (application, times) = run_application(&fresh("sqlite-bare"), size().1, 0);
             application.end();
-            bare = took;
+            bare = times;
         };
         if turn % 2 == 0 {
             alone();
@@ -220,9 +228,10 @@ fn slow_down() {
         if turn % 2 == 1 {
             alone();
         }
-        without.push(transactions / bare.as_secs_f64());
-        with.push(transactions / run.took.as_secs_f64());
-        ratios.push(run.took.as_secs_f64() / bare.as_secs_f64());
+        without.push(transactions / bare[0].as_secs_f64());
+        with.push(transactions / run.times[0].as_secs_f64());
+        ratios.push(run.times[0].as_secs_f64() / bare[0].as_secs_f64());
+        let ms = |t: Duration| t.as_secs_f64() * 1e3;
         all.push(vec![
             without[turn],
             with[turn],
@@ -231,6 +240,10 @@ fn slow_down() {
             run.cpu.as_secs_f64() * 1e6 / transactions,
             run.peak,
             run.resets as f64,
+            ms(bare[1]),
+            ms(bare[2]),
+            ms(run.times[1]),
+            ms(run.times[2]),
         ]);
         println!(
             "turn {}: {:.0} transactions/s without, {:.0} with: × {:.3}",
@@ -248,9 +261,29 @@ fn slow_down() {
     println!("watcher's processor time, µs each    {:>9.1}", column(4));
     println!("watcher's peak memory                {:>9.1} MiB", column(5));
     println!("times the database's log started over{:>9.0}", column(6));
+    for (who, at) in [("without the watcher", 7), ("with it", 9)] {
+        println!(
+            "the slowest transaction but one in a thousand, the slowest, {who}: {:.2} ms, {:.1} ms",
+            column(at),
+            column(at + 1)
+        );
+    }
     record(
         "sqlite-watch",
-        &["turn", "tx/s without", "tx/s with", "slow-down", "bytes/tx", "cpu us/tx", "peak MiB", "resets"],
+        &[
+            "turn",
+            "tx/s without",
+            "tx/s with",
+            "slow-down",
+            "bytes/tx",
+            "cpu us/tx",
+            "peak MiB",
+            "resets",
+            "p99.9 ms without",
+            "most ms without",
+            "p99.9 ms with",
+            "most ms with",
+        ],
         &all.into_iter().enumerate().map(|(turn, row)| (format!("turn {}", turn + 1), row)).collect::<Vec<_>>(),
     );
 }

@@ -24,8 +24,9 @@ impl Process {
         )
     }
 
-    pub fn watcher(db: &Path, archive: &Path) -> Process {
-        start("watcher", db, archive)
+    /// With a bound of its own for the database's log.
+    pub fn watcher(db: &Path, archive: &Path, wal_bytes_max: u64) -> Process {
+        start(&format!("watcher {wal_bytes_max}"), db, archive)
     }
 
     /// Runs to its end, and gives the last word that it said.
@@ -91,7 +92,7 @@ fn other_process() {
         }
         "lock" => lock(Path::new(&db)),
         "steps" => steps(Path::new(&db), words[1].parse().unwrap(), &words[2..]),
-        "watcher" => watcher(Path::new(&db)),
+        "watcher" => watcher(Path::new(&db), words[1].parse().unwrap()),
         other => panic!("{other}"),
     }
 }
@@ -144,9 +145,11 @@ fn steps(path: &Path, seed: u64, steps: &[&str]) {
     std::process::exit(0);
 }
 
-fn watcher(db: &Path) {
+fn watcher(db: &Path, wal_bytes_max: u64) {
     let archive = std::env::var_os("REWOUND_ARCHIVE").unwrap();
-    let mut watcher = Watcher::open(&open_node(Path::new(&archive)), db, WatchOptions::default()).unwrap();
+    let mut options = WatchOptions::default();
+    options.wal_bytes_max = wal_bytes_max;
+    let mut watcher = Watcher::open(&open_node(Path::new(&archive)), db, options).unwrap();
     let handle = watcher.handle();
     std::thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::archivist::{Archivist, Progress};
+use super::checkpointer::{Copied, Syncer};
 use super::error::{Error, Result};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
@@ -15,7 +16,7 @@ use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::pin::Pins;
+use super::pin::{Pin, Pins};
 use crate::types::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
@@ -24,8 +25,8 @@ pub(super) const SETTLED: Duration = Duration::from_millis(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
-/// So many frames are copied back in about a millisecond: transactions may wait for them.
-const FEW: u32 = 128;
+/// So many frames more or less make no difference to how long transactions wait: that is the disk's syncs.
+const FEW: u32 = 1024;
 /// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
 const KNOCK: Duration = Duration::from_millis(20);
 /// ... at most.
@@ -47,6 +48,9 @@ pub(super) struct Link {
     /// When it last changed.
     changed: Instant,
     checkpoint_after: Instant,
+    /// Frames that the last pass of copying back began with, while passes follow each other.
+    left: u32,
+    syncer: Syncer,
     /// The generation of the log for which the write lock was taken last, and when it may be for the same one again.
     locked: Salts,
     lock_after: Instant,
@@ -111,6 +115,8 @@ impl Link {
             seen,
             changed: now,
             checkpoint_after: now,
+            left: u32::MAX,
+            syncer: Syncer::default(),
             locked: Salts::default(),
             lock_after: now,
             trouble: None,
@@ -161,6 +167,7 @@ impl Link {
             }
             self.progress.place = Place { salts: at.salts, ..Place::default() };
             self.progress.frames.clear();
+            self.left = u32::MAX;
             caught.resets += 1;
         }
         if at.frames > self.progress.place.frame {
@@ -191,43 +198,77 @@ impl Link {
     /// Looks after the pin and the length of the log. Everything that was seen has to be archived.
     pub fn tend(&mut self, archivist: &mut Archivist, options: &WatchOptions) -> Result<Caught> {
         let mut caught = Caught::default();
+        if let Some(done) = self.pins.copy().ended() {
+            caught.add(&self.copied(archivist, done)?);
+        }
         // To archive what was seen may have taken longer than that.
         let settled = self.changed.elapsed() >= SETTLED && !self.is_behind()?;
+        if self.wal_bytes() >= options.wal_bytes_max / 4 {
+            self.syncer.tend(&self.log, self.seen);
+        }
+        if self.pins.is_copying() {
+            return Ok(caught);
+        }
         if self.pin_is_in_the_way(settled) {
             caught.add(&self.repin(archivist)?);
         }
         let now = Instant::now();
-        if self.is_copied_back() || (self.trouble.is_some() && now < self.checkpoint_after) {
+        if self.trouble.is_some() && now < self.checkpoint_after {
             return Ok(caught);
         }
         let bytes = self.wal_bytes();
-        if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
-            // Most of it first, while transactions go on; then what came meanwhile, as long as that becomes less: transactions wait for the rest.
-            let mut left = u32::MAX;
-            loop {
-                caught.add(&self.copy_back(archivist, Duration::ZERO)?);
-                caught.add(&self.catch_up(archivist)?);
-                let now = self.seen.frames.saturating_sub(self.seen.backfilled);
-                if now <= FEW || now > left / 2 || self.trouble.is_some() {
-                    break;
-                }
-                left = now;
-            }
-            // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
-            let times = u32::try_from(bytes / options.wal_bytes_max.max(1)).unwrap_or(u32::MAX);
-            if !self.is_copied_back() && self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
-                // The last writer may just be at its own checkpoint, which it does after its transaction.
-                let done = self.copy_back(archivist, TRY_AGAIN);
-                self.pins.unlock()?;
-                caught.add(&done?);
-                // Where the application's readers keep the log from starting over all the same, once in a while is enough.
-                self.locked = self.seen.salts;
-                self.lock_after = now + LOCK_AGAIN;
-            }
+        if self.is_copied_back() {
+            self.left = u32::MAX;
+        } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
+            caught.add(&self.make_a_pause(archivist, bytes / options.wal_bytes_max.max(1))?);
         } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
             self.checkpoint_after = now + TRY_AGAIN;
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         }
+        Ok(caught)
+    }
+
+    /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came
+    /// meanwhile, as long as that becomes clearly less; transactions wait for the rest. `times` the bound is what the log has.
+    fn make_a_pause(&mut self, archivist: &mut Archivist, times: u64) -> Result<Caught> {
+        let left = self.seen.frames.saturating_sub(self.seen.backfilled);
+        if left > FEW && left <= self.left / 4 * 3 {
+            self.left = left;
+            return self.copy_most(archivist);
+        }
+        self.left = u32::MAX;
+        let mut caught = Caught::default();
+        // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        if !self.is_copied_back() && self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
+            let done = self.copy_the_rest(archivist);
+            self.pins.unlock()?;
+            caught.add(&done?);
+            // Where the application's readers keep the log from starting over all the same, once in a while is enough.
+            self.locked = self.seen.salts;
+            self.lock_after = Instant::now() + LOCK_AGAIN;
+        }
+        Ok(caught)
+    }
+
+    /// Begins to copy back while the application goes on, but for the moment in which that begins: it checkpoints after each of its transactions as long as there is
+    /// anything to copy, and would nearly always be first, and copy everything itself.
+    fn copy_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let (next, caught) = self.next_pin(archivist)?;
+        let locked = self.pins.lock(KNOCK)?;
+        self.copy_up_to(next, TRY_AGAIN);
+        if locked {
+            self.pins.copy().wait_for_begin();
+            self.pins.unlock()?;
+        }
+        Ok(caught)
+    }
+
+    /// Under the write lock.
+    fn copy_the_rest(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        // The last writer may just be at its own checkpoint, which it does after its transaction.
+        let mut caught = self.copy_back(archivist, TRY_AGAIN)?;
+        caught.add(&self.wait_for_copy(archivist)?);
         Ok(caught)
     }
 
@@ -246,33 +287,59 @@ impl Link {
 
     /// Moves the pin to now.
     fn repin(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let (next, caught) = self.next_pin(archivist)?;
+        self.pins.hand_over(next)?;
+        Ok(caught)
+    }
+
+    /// A pin beside the one that counts, with everything archived that came before it.
+    fn next_pin(&mut self, archivist: &mut Archivist) -> Result<(Pin, Caught)> {
         let next = self.pins.begin_next()?;
         let caught = self.catch_up(archivist)?;
         let place = self.progress.place;
         if place.salts == next.at.salts && place.frame < next.at.frames {
             return Err(self.inconsistent("the log became shorter"));
         }
-        self.pins.hand_over(next)?;
+        Ok((next, caught))
+    }
+
+    /// Moves the pin to now, and begins to copy back the log up to there.
+    fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
+        let (next, caught) = self.next_pin(archivist)?;
+        self.copy_up_to(next, patience);
         Ok(caught)
     }
 
-    /// Copies the log back as far as it goes, and lets it start over where that is all of it.
-    fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
-        let mut caught = self.repin(archivist)?;
-        match self.pins.checkpoint(patience) {
-            Ok(()) => self.trouble = None,
-            Err(e) => {
-                // The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
-                self.checkpoint_after = Instant::now() + LOCK_AGAIN;
-                self.trouble = Some(e.to_string());
-                return Ok(caught);
-            }
+    fn copy_up_to(&mut self, next: Pin, patience: Duration) {
+        if let Err(e) = self.pins.hand_over_and_copy(next, patience) {
+            self.not_copied(&e);
+        }
+    }
+
+    fn wait_for_copy(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        match self.pins.copy().wait() {
+            Some(done) => self.copied(archivist, done),
+            None => Ok(Caught::default()),
+        }
+    }
+
+    /// The log is copied back up to the pin: lets it start over where that is all of it.
+    fn copied(&mut self, archivist: &mut Archivist, done: Result<Copied>) -> Result<Caught> {
+        match done {
+            Ok(Copied::Done) => self.trouble = None,
+            // The application, say, which leaves less to do.
+            Ok(Copied::Busy) => self.left = u32::MAX,
+            Err(e) => self.not_copied(&e),
         }
         self.look()?;
-        if self.is_copied_back() {
-            caught.add(&self.repin(archivist)?);
-        }
-        Ok(caught)
+        if self.is_copied_back() { self.repin(archivist) } else { Ok(Caught::default()) }
+    }
+
+    /// The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
+    fn not_copied(&mut self, e: &Error) {
+        self.checkpoint_after = Instant::now() + LOCK_AGAIN;
+        self.left = u32::MAX;
+        self.trouble = Some(e.to_string());
     }
 
     fn is_copied_back(&self) -> bool {
@@ -281,7 +348,7 @@ impl Link {
 
     /// Whether nothing needs to be done until something happens.
     pub fn is_at_rest(&self) -> bool {
-        self.changed.elapsed() >= SETTLED && !self.pin_is_in_the_way(true)
+        self.changed.elapsed() >= SETTLED && !self.pin_is_in_the_way(true) && !self.pins.is_copying()
     }
 
     /// Whether the names still stand for the files that are attached to.

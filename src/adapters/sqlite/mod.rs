@@ -22,6 +22,7 @@
 //! [`backup`] is the same for once: it brings the archive up to now and leaves.
 
 mod archivist;
+mod checkpointer;
 mod compare;
 mod error;
 mod files;

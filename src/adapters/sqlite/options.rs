@@ -25,8 +25,10 @@ pub struct WatchOptions {
     /// When the database's log has grown to so many bytes it is checkpointed at the next pause between transactions, so that it starts over.
     /// Default 3 MiB: just before the application would do so itself, at 1,000 pages of 4 KiB by SQLite's default.
     pub wal_bytes: u64,
-    /// When the log has grown to so many bytes without a pause the watcher holds the database's write lock for a moment (some milliseconds) to make one. Default 64
-    /// MiB: pages that are written again and again are copied back once, so that a busy writer is slowed down by 6 to 15 % in place of 20 at 16 MiB.
+    /// When the log has grown to so many bytes without a pause it is copied back while transactions go on, and the database's write lock is held for the end of
+    /// that (some ten milliseconds), so that the log starts over. It has grown to some times as much by then where an application writes as fast as the disk
+    /// can sync. Default 32 MiB: such an application is no slower then than without a watcher, when it copies everything back itself; the
+    /// larger, the faster, as there are fewer such ends.
     /// An application that writes without any pause needs a `busy_timeout`, as with any second connection.
     pub wal_bytes_max: u64,
     /// How long the watcher waits for a lock of the database before it tries again later. Default 1 s.
@@ -53,7 +55,7 @@ impl Default for WatchOptions {
             poll_interval: Duration::from_millis(250),
             notify: true,
             wal_bytes: 3 << 20,
-            wal_bytes_max: 64 << 20,
+            wal_bytes_max: 32 << 20,
             busy_timeout: Duration::from_secs(1),
             retry_max: Duration::from_secs(5),
             writer,

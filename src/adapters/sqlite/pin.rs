@@ -1,4 +1,4 @@
-//! Keeps SQLite from discarding what is not archived yet: read transactions on two connections that take turns, and checkpoints.
+//! Keeps SQLite from discarding what is not archived yet: read transactions on two connections that take turns.
 //!
 //! # What a read transaction holds
 //!
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
+use super::checkpointer::Checkpointer;
 use super::error::{Error, Result};
 use super::files::{DatabaseFile, IndexFile, Paths, Stamp};
 use super::format::IndexHeader;
@@ -66,18 +67,19 @@ impl Pin {
 #[derive(Debug)]
 pub(super) struct Pins {
     path: std::path::PathBuf,
-    /// Two readers that take turns.
-    readers: [Connection; 2],
-    /// The one whose pin counts.
-    active: usize,
+    busy_timeout: Duration,
+    /// Whose transaction is the pin that counts.
+    pinned: Connection,
     pin: Pin,
+    /// The other one.
+    free: Checkpointer,
     /// Holds the write lock for a moment, now and then.
     keeper: Connection,
     index: IndexFile,
     file: DatabaseFile,
 }
 
-fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| failed("open", path, &e))?;
     let prepare = || {
@@ -99,7 +101,7 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
 }
 
 /// An error of SQLite's, with locks told apart.
-fn failed(operation: &'static str, path: &Path, e: &rusqlite::Error) -> Error {
+pub(super) fn failed(operation: &'static str, path: &Path, e: &rusqlite::Error) -> Error {
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Locked {
             path: path.to_owned(),
@@ -126,15 +128,14 @@ impl Pins {
     /// Connects, and begins the first pin.
     pub fn open(paths: &Paths, file: DatabaseFile, busy_timeout: Duration) -> Result<Pins> {
         let path = &paths.database;
-        let readers = [connect(path, busy_timeout)?, connect(path, busy_timeout)?];
+        let pinned = connect(path, busy_timeout)?;
         // It knocks by itself.
         let keeper = connect(path, Duration::ZERO)?;
-        let [first, _] = &readers;
-        begin(first, path)?;
+        begin(&pinned, path)?;
         let index = IndexFile::open(paths)?;
         let at = read_index(&index, &keeper, path)?;
         let pin = Pin { at, file: file.stamp()? };
-        Ok(Pins { path: path.clone(), readers, active: 0, pin, keeper, index, file })
+        Ok(Pins { path: path.clone(), busy_timeout, pinned, pin, free: Checkpointer::new(path), keeper, index, file })
     }
 
     /// The pin that counts.
@@ -151,22 +152,17 @@ impl Pins {
         read_index(&self.index, &self.keeper, &self.path)
     }
 
-    fn reader(&self, which: usize) -> &Connection {
-        let [first, second] = &self.readers;
-        if which == 0 { first } else { second }
-    }
-
     /// Whether the log, in which all up to `place` was seen, has started over without anything in it that was not: the pin that counts is a transaction still
     /// (an error inside of SQLite could have ended it), allows it, and was not lost.
     pub fn allow(&self, place: Place) -> Result<bool> {
-        let holds = !self.reader(self.active).is_autocommit();
+        let holds = !self.pinned.is_autocommit();
         Ok(holds && self.pin.allows(place) && self.file.stamp()? == self.pin.file)
     }
 
-    /// Begins a second pin, beside the one that counts. Everything up to the header that it gives has to be archived, durably, before
-    /// [`hand_over`](Self::hand_over).
+    /// Begins a second pin, beside the one that counts, once no checkpoint is under way. Everything up to the header that it gives has to be archived, durably,
+    /// before [`hand_over`](Self::hand_over).
     pub fn begin_next(&mut self) -> Result<Pin> {
-        let next = self.reader(1 - self.active);
+        let next = self.free.idle(self.busy_timeout)?;
         end(next, &self.path)?;
         begin(next, &self.path)?;
         Ok(Pin { at: self.index()?, file: self.file.stamp()? })
@@ -174,24 +170,26 @@ impl Pins {
 
     /// Lets the second pin count and ends the first.
     pub fn hand_over(&mut self, next: Pin) -> Result<()> {
-        let old = self.active;
-        self.active = 1 - old;
         self.pin = next;
-        end(self.reader(old), &self.path)
+        let free = self.free.idle(self.busy_timeout)?;
+        std::mem::swap(&mut self.pinned, free);
+        end(free, &self.path)
     }
 
-    /// Copies back as much of the log as the pin that counts allows, without making anybody wait. `patience` is for somebody else who is at it already.
-    pub fn checkpoint(&self, patience: Duration) -> Result<()> {
-        let free = self.reader(1 - self.active);
-        end(free, &self.path)?;
-        let begun = Instant::now();
-        loop {
-            let busy = free.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(0));
-            if busy.map_err(|e| failed("checkpoint", &self.path, &e))? == 0 || begun.elapsed() >= patience {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_micros(100));
-        }
+    /// The same, and begins to copy back as much of the log as the new pin allows. `patience` is for somebody else who is at it already.
+    pub fn hand_over_and_copy(&mut self, next: Pin, patience: Duration) -> Result<()> {
+        self.pin = next;
+        std::mem::swap(&mut self.pinned, self.free.idle(self.busy_timeout)?);
+        self.free.start(patience)
+    }
+
+    /// The checkpoint that is under way, or has ended.
+    pub fn copy(&mut self) -> &mut Checkpointer {
+        &mut self.free
+    }
+
+    pub fn is_copying(&self) -> bool {
+        self.free.is_running()
     }
 
     /// Takes the database's write lock, so that no transaction can commit until [`unlock`](Self::unlock); `false` where it is not to be had for so
@@ -233,7 +231,7 @@ fn begin(connection: &Connection, path: &Path) -> Result<()> {
 }
 
 /// Ends whatever transaction there is.
-fn end(connection: &Connection, path: &Path) -> Result<()> {
+pub(super) fn end(connection: &Connection, path: &Path) -> Result<()> {
     if connection.is_autocommit() {
         return Ok(());
     }
