@@ -96,6 +96,16 @@ struct Pace {
     took: Duration,
     /// Whether somebody waits for the others to join.
     gathering: bool,
+    /// How often in a row that ended without all of them.
+    missed: u32,
+}
+
+impl Pace {
+    /// How long to wait for the others: half of what a group takes where they come, as a rule; an eighth where they do not, but for every eighth time.
+    fn patience(&self) -> Duration {
+        let hopeful = self.missed < 2 || self.missed.is_multiple_of(8);
+        (self.took / if hopeful { 2 } else { 8 }).min(GATHER)
+    }
 }
 
 /// Commits that have an LSN and are not written.
@@ -490,23 +500,27 @@ impl Shared {
         self.lead(log, Lead { sync, seal: false, large: None })
     }
 
-    /// Gives the threads of the last group a moment to come back, at most an eighth of what a group takes. Without it the first one back
-    /// would sync alone, or two halves would take turns, and every commit would wait for two syncs. A single thread expects
-    /// nobody and waits for nobody. `false` where another leader went ahead.
+    /// Gives the threads of the last group a moment to come back. Without it the first one back would sync alone, or two halves would take turns, and
+    /// every commit would wait for two syncs. A single thread expects nobody and waits for nobody. `false` where another leader went ahead.
     fn gather(&self, log: &mut MutexGuard<'_, LogState>) -> bool {
         let complete = |log: &LogState| log.pending.waiting >= log.pace.expected;
         if complete(log) {
             return true;
         }
         let group = log.pace.groups;
-        let until = Instant::now() + (log.pace.took / 8).min(GATHER);
+        let until = Instant::now() + log.pace.patience();
         log.pace.gathering = true;
         let first = loop {
             MutexGuard::unlocked(log, std::thread::yield_now);
             if log.pace.groups != group || log.io.is_none() || log.failed.is_some() || log.closed {
                 break false;
             }
-            if complete(log) || Instant::now() >= until {
+            if complete(log) {
+                log.pace.missed = 0;
+                break true;
+            }
+            if Instant::now() >= until {
+                log.pace.missed = log.pace.missed.saturating_add(1);
                 break true;
             }
         };
