@@ -162,7 +162,8 @@ fn window() {
     });
     let at = |path: &Path, day: u64| path.with_extension(format!("day-{day}"));
     let last = *days.last().unwrap();
-    let mut log = Vec::new();
+    // Log without maintenance, and everything with it, in MiB.
+    let mut stored = Vec::new();
     for day in 1..=last {
         for _ in 0..commits {
             clock.0.fetch_add(DAY / commits, Ordering::Relaxed);
@@ -179,7 +180,10 @@ fn window() {
                 let _ = std::fs::remove_dir_all(at(path, day));
                 link_dir(path, &at(path, day));
             }
-            log.push(bytes_below(&paths[1], ".seg"));
+            stored.push(
+                [".seg", ""]
+                    .map(|kind| bytes_below(&paths[usize::from(!kind.is_empty())], kind) as f64 / f64::from(1 << 20)),
+            );
         }
     }
     let plain = work_dir().join("window.db");
@@ -204,26 +208,39 @@ fn window() {
         "\nlength of the window: {state_mib} MiB of state, {commits} commits of four pages a day; copy + fsync {:.1} ms",
         ms(copy)
     );
-    println!("  days  log MiB  maintained ms  × day 1             its middle ms  × day 1             log alone ms");
+    println!(
+        "  days  log MiB  archive MiB  maintained ms  × day 1             its middle ms  × day 1             log alone ms"
+    );
     let mut figures = Vec::new();
     for (i, &day) in days.iter().enumerate() {
+        let [log, archive] = stored[i];
         let [latest, middle, alone] = [times[1 + 3 * i], times[2 + 3 * i], times[3 + 3 * i]];
         println!(
-            "{day:>6}  {:>7.1}  {:>13.1}  {:<18}  {:>13.1}  {:<18}  {:>12.1}",
-            log[i] as f64 / f64::from(1 << 20),
+            "{day:>6}  {:>7.1}  {:>11.1}  {:>13.1}  {:<18}  {:>13.1}  {:<18}  {:>12.1}",
+            log,
+            archive,
             ms(latest),
             latest.over(times[1]),
             ms(middle),
             middle.over(times[2]),
             ms(alone)
         );
-        let log = log[i] as f64 / f64::from(1 << 20);
-        figures.push((format!("{day} days"), vec![day as f64, log, ms(copy), ms(latest), ms(middle), ms(alone)]));
+        let row = vec![day as f64, log, archive, ms(copy), ms(latest), ms(middle), ms(alone)];
+        figures.push((format!("{day} days"), row));
         for path in &paths {
             std::fs::remove_dir_all(at(path, day)).unwrap();
         }
     }
-    let columns = ["window", "days", "log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
+    let columns = [
+        "window",
+        "days",
+        "log MiB",
+        "archive MiB",
+        "copy ms",
+        "maintained ms",
+        "maintained, middle ms",
+        "log alone ms",
+    ];
     record("scaling-window", &columns, &figures);
     for path in &paths {
         std::fs::remove_dir_all(path).unwrap();

@@ -138,7 +138,7 @@ fn stretch(
 }
 
 /// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a
-/// snapshot where the layers since the last one have outgrown it.
+/// snapshot where the layers since the last one have grown to a share of it.
 pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> Result<MaintainReport> {
     let _lock = lock_builder(context)?;
     let mut report = MaintainReport::default();

@@ -593,11 +593,20 @@ fn growth(out: &mut Out) {
         let y = Axis { name: "ms", log: None, label: plain };
         let note = "Restore of 64 MiB; layers and snapshots built every day, or not at all.";
         out.plot("window", &lines("Restore by length of the window", note, x, y, &all));
-        let columns = ["log MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
-        let head = ["window", "log, MiB", "copy + fsync, ms", "latest, ms", "its middle, ms", "log alone, ms"];
+        let columns = ["log MiB", "archive MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
+        let head = [
+            "window",
+            "log, MiB",
+            "archive, MiB",
+            "copy + fsync, ms",
+            "latest, ms",
+            "its middle, ms",
+            "latest, log alone, ms",
+        ];
         let first = t.get("1 days", "maintained ms");
-        let last = t.rows.last().map_or(f64::NAN, |(_, r)| r[t.column("maintained ms")]);
-        let text = format!("\nThe whole window ÷ one day, latest state: {} (target ≤ 1.25).\n", short(last / first));
+        let longest = t.rows.iter().map(|(_, r)| r[t.column("maintained ms")]).fold(0.0, f64::max);
+        let text =
+            format!("\nThe slowest of all ÷ one day, latest state: {} (target ≤ 1.25).\n", short(longest / first));
         out.section("window", &[table(&head, &cells(&t, &columns)), text].concat());
     }
     if let Some(t) = Table::load("scaling-page") {
