@@ -262,7 +262,11 @@ impl Node {
 /// The state at a position, but its pages, as the segment before it tells it; `None` where there is none.
 fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
     let Some(segment) = log.last_where(|s| Ok(s.from <= at))? else { return Ok(None) };
-    let mut state = log.open(&segment)?.preface().state.clone();
+    let reader = log.open(&segment)?;
+    if let Some(seal) = reader.seal().filter(|seal| seal.state.position == at) {
+        return Ok(Some(seal.state.clone()));
+    }
+    let mut state = reader.preface().state.clone();
     let mut decoder = Decoder::new()?;
     log.visit(segment.from, at, &mut |path, visit| {
         let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit else { return Ok(()) };

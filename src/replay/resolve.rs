@@ -198,6 +198,9 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
             return Ok(Resolved { timeline: log.timeline, lsn, timestamp, next: None });
         }
     }
+    if lsn == window.latest.lsn && damage.is_none() {
+        return Ok(Resolved { timeline: log.timeline, lsn, timestamp: end.timestamp, next: None });
+    }
     let (timestamp, next) = locate(log, lsn)?;
     Ok(Resolved { timeline: log.timeline, lsn, timestamp, next })
 }
