@@ -530,6 +530,10 @@ fn watcher(out: &mut Out) {
         let figure = format!("{} ({} to {})", short(middle), short(least), short(most));
         row("transactions a second, bare ÷ watched, unpaced", "≤ 1.10", figure);
         row("... bare", "", short(median("tx/s without").0));
+        for (what, column) in [("the slowest transaction but one in a thousand", "p99.9"), ("the slowest transaction", "most")] {
+            let of = |who| short(median(&format!("{column} ms {who}")).0);
+            row(&format!("{what}, ms: bare, watched"), "", format!("{}, {}", of("without"), of("with")));
+        }
         row("log bytes of a transaction", "≤ 320", short(median("bytes/tx").0));
         row("watcher's processor time of a transaction, µs", "", short(median("cpu us/tx").0));
         row("watcher's peak memory, MiB", "", short(median("peak MiB").0));
