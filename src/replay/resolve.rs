@@ -42,6 +42,8 @@ pub(crate) struct LogEnd {
     pub position: Position,
     pub timestamp: Timestamp,
     pub known_until: Timestamp,
+    /// Whether the commits before it were read, or a seal was believed.
+    read: bool,
 }
 
 /// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
@@ -74,7 +76,7 @@ pub(crate) fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Op
 
 impl LogEnd {
     fn of(state: &NodeState) -> LogEnd {
-        LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until }
+        LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until, read: false }
     }
 }
 
@@ -86,7 +88,7 @@ pub(crate) fn newest_commit(log: &Log) -> Result<LogEnd> {
         LogEnd::of(&seal.state)
     } else {
         let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-        LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until }
+        LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until, read: true }
     };
     // After the look, as a writer may be adding to it.
     log.make_durable(&newest)?;
@@ -198,7 +200,7 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
             return Ok(Resolved { timeline: log.timeline, lsn, timestamp, next: None });
         }
     }
-    if lsn == window.latest.lsn && damage.is_none() {
+    if lsn == window.latest.lsn && damage.is_none() && end.read {
         return Ok(Resolved { timeline: log.timeline, lsn, timestamp: end.timestamp, next: None });
     }
     let (timestamp, next) = locate(log, lsn)?;

@@ -1,4 +1,4 @@
-//! Copies SQLite's log back into the database file, and syncs it, on threads of their own: transactions are followed meanwhile.
+//! Copies SQLite's log back into the database file, and syncs both, on threads of their own: transactions are followed meanwhile.
 //!
 //! Invariants: only PASSIVE checkpoints, for which nobody waits and which copy no further than the pin allows; one at a time; none outlives its
 //! `Checkpointer`. One that is interrupted or killed leaves nothing to mend: the next one copies the same frames again.
@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, InterruptHandle};
 
 use super::error::{Error, Result};
+use super::files::DatabaseFile;
 use super::format::{IndexHeader, Salts};
 use super::log::Log;
-use super::pin::{connect, end, failed};
+use super::pin::{end, failed};
 
 /// How long a checkpoint's thread is waited for to begin, ...
 const BEGIN: Duration = Duration::from_millis(1);
@@ -31,59 +33,65 @@ pub(super) enum Copied {
 }
 
 /// Looks after the connection that does not hold the pin: idle, or busy with a checkpoint.
+#[derive(Debug)]
 pub(super) struct Checkpointer {
     path: PathBuf,
+    file: DatabaseFile,
     idle: Option<Connection>,
     running: Option<Running>,
 }
 
 struct Running {
-    thread: JoinHandle<(Connection, Result<Copied>)>,
+    /// `None` where there was no thread to be had, and it is over.
+    thread: Option<JoinHandle<()>>,
     interrupt: InterruptHandle,
-    /// Whether it asks SQLite for the checkpoint by now.
-    begun: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for Checkpointer {
+/// What a checkpoint's thread and its owner share.
+struct Shared {
+    /// Whether it asks SQLite for the checkpoint by now.
+    begun: AtomicBool,
+    /// Whether it is to end as soon as it can.
+    stop: AtomicBool,
+    /// Lent to the thread, and given back with the result; `None` where it panicked.
+    work: Mutex<(Option<Connection>, Option<Result<Copied>>)>,
+}
+
+impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checkpointer").field("running", &self.is_running()).finish_non_exhaustive()
+        f.debug_struct("Running").field("thread", &self.thread).finish_non_exhaustive()
     }
 }
 
 impl Checkpointer {
-    pub fn new(path: &Path) -> Checkpointer {
-        Checkpointer { path: path.to_owned(), idle: None, running: None }
+    /// `connection` is to the database that `file` is.
+    pub fn new(path: &Path, file: DatabaseFile, connection: Connection) -> Checkpointer {
+        Checkpointer { path: path.to_owned(), file, idle: Some(connection), running: None }
     }
 
     /// The connection, once no checkpoint uses it.
-    pub fn idle(&mut self, busy_timeout: Duration) -> Result<&mut Connection> {
+    pub fn idle(&mut self) -> Result<&mut Connection> {
         // Nobody asks for it while there is a checkpoint; and a result that nobody looked at tells nothing that matters.
         let _ = self.wait();
-        let connection = match self.idle.take() {
-            Some(connection) => connection,
-            None => connect(&self.path, busy_timeout)?,
-        };
-        Ok(self.idle.insert(connection))
+        // To connect by name again could give another database.
+        self.idle.as_mut().ok_or_else(|| panicked(&self.path))
     }
 
     /// Ends the transaction that the connection is in, and begins a checkpoint at once: an application that commits all the time would step in else, and copy
-    /// everything back itself. `patience` is for somebody who is at it already.
+    /// everything back itself. `patience` is for somebody who is at it already. Where there is no thread to be had it is complete when this returns.
     pub fn start(&mut self, patience: Duration) -> Result<()> {
-        let Some(connection) = self.idle.take() else { return Ok(()) };
+        let connection = self.idle.take().ok_or_else(|| panicked(&self.path))?;
         let interrupt = connection.get_interrupt_handle();
-        let (path, begun) = (self.path.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = Arc::clone(&begun);
-        let run = move || {
-            let done = checkpoint(&connection, &path, patience, &begins);
-            (connection, done)
-        };
-        let thread = std::thread::Builder::new().name("rewound-checkpoint".into()).spawn(run);
-        let thread = thread.map_err(|e| Error::Io {
-            operation: "start a thread that copies back the log of",
-            path: self.path.clone(),
-            source: Arc::new(e),
-        })?;
-        self.running = Some(Running { thread, interrupt, begun });
+        let work = Mutex::new((Some(connection), None));
+        let shared = Arc::new(Shared { begun: AtomicBool::new(false), stop: AtomicBool::new(false), work });
+        let (path, file, with) = (self.path.clone(), self.file.clone(), Arc::clone(&shared));
+        let run = move || with.checkpoint(&path, &file, patience);
+        let thread = std::thread::Builder::new().name("rewound-checkpoint".into()).spawn(run).ok();
+        if thread.is_none() {
+            shared.checkpoint(&self.path, &self.file, patience);
+        }
+        self.running = Some(Running { thread, interrupt, shared });
         Ok(())
     }
 
@@ -94,7 +102,7 @@ impl Checkpointer {
     /// Waits until the checkpoint has surely begun, or nearly so, but not for long.
     pub fn wait_for_begin(&self) {
         let until = Instant::now() + BEGIN;
-        let begun = || self.running.as_ref().is_none_or(|r| r.begun.load(Ordering::Acquire));
+        let begun = || self.running.as_ref().is_none_or(|r| r.shared.begun.load(Ordering::Acquire));
         while !begun() && Instant::now() < until {
             std::thread::yield_now();
         }
@@ -103,54 +111,74 @@ impl Checkpointer {
 
     /// How the checkpoint ended that was under way when this was asked last, if it has.
     pub fn ended(&mut self) -> Option<Result<Copied>> {
-        let ended = self.running.as_ref().is_some_and(|r| r.thread.is_finished());
-        if ended { self.wait() } else { None }
+        let ended = |r: &Running| r.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        if self.running.as_ref().is_some_and(ended) { self.wait() } else { None }
     }
 
     /// Waits for the one that is under way, if there is one.
     pub fn wait(&mut self) -> Option<Result<Copied>> {
-        Some(match self.running.take()?.thread.join() {
-            Ok((connection, done)) => {
-                self.idle = Some(connection);
-                done
-            }
-            Err(_) => Err(Error::Sqlite {
-                operation: "checkpoint",
-                path: self.path.clone(),
-                message: "the thread panicked".into(),
-            }),
-        })
+        let Running { thread, shared, .. } = self.running.take()?;
+        let sound = thread.is_none_or(|thread| thread.join().is_ok());
+        let (connection, done) = std::mem::take(&mut *shared.work.lock());
+        self.idle = connection;
+        Some(done.filter(|_| sound).unwrap_or_else(|| Err(panicked(&self.path))))
     }
 }
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         if let Some(running) = &self.running {
-            running.interrupt.interrupt();
+            running.shared.stop.store(true, Ordering::Release);
+            // Again and again: SQLite forgets an interruption that comes just before a statement begins.
+            while running.thread.as_ref().is_some_and(|t| !t.is_finished()) {
+                running.interrupt.interrupt();
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let _ = self.wait();
     }
 }
 
-fn checkpoint(connection: &Connection, path: &Path, patience: Duration, begun: &AtomicBool) -> Result<Copied> {
-    let since = Instant::now();
-    let failed = |e| failed("checkpoint", path, &e);
-    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").map_err(failed)?;
-    end(connection, path)?;
-    begun.store(true, Ordering::Release);
-    loop {
-        let busy = statement.query_row([], |row| row.get::<_, i64>(0)).map_err(failed)?;
-        if busy == 0 {
-            return Ok(Copied::Done);
-        } else if since.elapsed() >= patience {
-            return Ok(Copied::Busy);
+impl Shared {
+    fn checkpoint(&self, path: &Path, file: &DatabaseFile, patience: Duration) {
+        let Some(connection) = self.work.lock().0.take() else { return };
+        let done = self.run(&connection, path, patience);
+        if matches!(done, Ok(Copied::Done)) && !self.stop.load(Ordering::Acquire) {
+            // SQLite syncs the file only where nothing came meanwhile, and leaves it to the last checkpoint else, for whose end transactions wait. Nothing relies
+            // on this one.
+            let _ = file.file().sync_data();
         }
-        std::thread::sleep(Duration::from_micros(100));
+        *self.work.lock() = (Some(connection), Some(done));
+    }
+
+    fn run(&self, connection: &Connection, path: &Path, patience: Duration) -> Result<Copied> {
+        let since = Instant::now();
+        let failed = |e| failed("checkpoint", path, &e);
+        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").map_err(failed)?;
+        end(connection, path)?;
+        self.begun.store(true, Ordering::Release);
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(Copied::Busy);
+            }
+            let busy = statement.query_row([], |row| row.get::<_, i64>(0)).map_err(failed)?;
+            if busy == 0 {
+                return Ok(Copied::Done);
+            } else if since.elapsed() >= patience {
+                return Ok(Copied::Busy);
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 }
 
-/// Frames between two syncs of a log: 4 MiB of pages of 4 KiB.
-const SYNC_FRAMES: u32 = 1024;
+fn panicked(path: &Path) -> Error {
+    let message = "the thread panicked".into();
+    Error::Sqlite { operation: "checkpoint", path: path.to_owned(), message }
+}
+
+/// Bytes between two syncs of a log.
+const SYNC_BYTES: u64 = 4 << 20;
 
 /// Syncs a log while it grows. A checkpoint begins with that, and takes so much longer where nobody has: the application leaves it to its
 /// checkpoints, too, with `synchronous = NORMAL`.
@@ -168,8 +196,8 @@ impl Syncer {
         if self.salts != at.salts {
             (self.salts, self.frames) = (at.salts, 0);
         }
-        if at.frames < self.frames.saturating_add(SYNC_FRAMES) || self.thread.as_ref().is_some_and(|t| !t.is_finished())
-        {
+        let grown = log.bytes(at.frames).saturating_sub(log.bytes(self.frames));
+        if grown < SYNC_BYTES || self.thread.as_ref().is_some_and(|t| !t.is_finished()) {
             return;
         }
         self.frames = at.frames;

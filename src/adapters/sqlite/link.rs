@@ -25,8 +25,12 @@ pub(super) const SETTLED: Duration = Duration::from_millis(3);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
-/// So many frames more or less make no difference to how long transactions wait: that is the disk's syncs.
-const FEW: u32 = 1024;
+/// So much of the log more or less makes no difference to how long transactions wait: that is the disk's syncs. An eighth of the bound where that is less.
+const FEW: u64 = 4 << 20;
+/// Passes of copying back before the write lock is taken, however much each left.
+const PASSES: u32 = 8;
+/// What came since a pass tells how fast the log grows if that ended so short a time ago.
+const JUST_NOW: Duration = Duration::from_millis(100);
 /// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
 const KNOCK: Duration = Duration::from_millis(20);
 /// ... at most.
@@ -48,14 +52,23 @@ pub(super) struct Link {
     /// When it last changed.
     changed: Instant,
     checkpoint_after: Instant,
-    /// Frames that the last pass of copying back began with, while passes follow each other.
-    left: u32,
+    /// The last pass of copying back since the write lock was taken or the log started over.
+    pass: Option<Pass>,
     syncer: Syncer,
     /// The generation of the log for which the write lock was taken last, and when it may be for the same one again.
     locked: Salts,
     lock_after: Instant,
     /// Why the log was not copied back when that was tried last.
     pub trouble: Option<String>,
+}
+
+/// A pass of copying back, while others may follow.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    number: u32,
+    /// Bytes of the log that it began with.
+    left: u64,
+    ended: Instant,
 }
 
 /// What a look at the log gave.
@@ -115,7 +128,7 @@ impl Link {
             seen,
             changed: now,
             checkpoint_after: now,
-            left: u32::MAX,
+            pass: None,
             syncer: Syncer::default(),
             locked: Salts::default(),
             lock_after: now,
@@ -167,7 +180,7 @@ impl Link {
             }
             self.progress.place = Place { salts: at.salts, ..Place::default() };
             self.progress.frames.clear();
-            self.left = u32::MAX;
+            self.pass = None;
             caught.resets += 1;
         }
         if at.frames > self.progress.place.frame {
@@ -218,9 +231,9 @@ impl Link {
         }
         let bytes = self.wal_bytes();
         if self.is_copied_back() {
-            self.left = u32::MAX;
+            (self.pass, self.trouble) = (None, None);
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
-            caught.add(&self.make_a_pause(archivist, bytes / options.wal_bytes_max.max(1))?);
+            caught.add(&self.make_a_pause(archivist, options.wal_bytes_max.max(1))?);
         } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
             self.checkpoint_after = now + TRY_AGAIN;
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
@@ -229,24 +242,30 @@ impl Link {
     }
 
     /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came
-    /// meanwhile, as long as that becomes clearly less; transactions wait for the rest. `times` the bound is what the log has.
-    fn make_a_pause(&mut self, archivist: &mut Archivist, times: u64) -> Result<Caught> {
-        let left = self.seen.frames.saturating_sub(self.seen.backfilled);
-        if left > FEW && left <= self.left / 4 * 3 {
-            self.left = left;
+    /// meanwhile, as long as that becomes clearly less; transactions wait for the rest.
+    fn make_a_pause(&mut self, archivist: &mut Archivist, bound: u64) -> Result<Caught> {
+        let left = self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(self.seen.backfilled));
+        let again = self
+            .pass
+            .is_none_or(|pass| pass.number < PASSES && (left <= pass.left / 4 * 3 || pass.ended.elapsed() > JUST_NOW));
+        if left > FEW.min(bound / 8) && again {
+            let number = self.pass.map_or(1, |pass| pass.number + 1);
+            self.pass = Some(Pass { number, left, ended: Instant::now() });
             return self.copy_most(archivist);
         }
-        self.left = u32::MAX;
+        self.pass = None;
+        // Where the application's readers keep the log from starting over all the same, once in a while is enough.
+        self.locked = self.seen.salts;
         let mut caught = Caught::default();
         // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
-        let times = u32::try_from(times).unwrap_or(u32::MAX);
-        if !self.is_copied_back() && self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
+        let times = u32::try_from(self.wal_bytes() / bound).unwrap_or(u32::MAX);
+        if self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
             let done = self.copy_the_rest(archivist);
             self.pins.unlock()?;
             caught.add(&done?);
-            // Where the application's readers keep the log from starting over all the same, once in a while is enough.
-            self.locked = self.seen.salts;
             self.lock_after = Instant::now() + LOCK_AGAIN;
+        } else {
+            self.lock_after = Instant::now() + TRY_AGAIN;
         }
         Ok(caught)
     }
@@ -316,7 +335,8 @@ impl Link {
         }
     }
 
-    fn wait_for_copy(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+    /// Waits for the copying back that is under way, if there is one.
+    pub fn wait_for_copy(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         match self.pins.copy().wait() {
             Some(done) => self.copied(archivist, done),
             None => Ok(Caught::default()),
@@ -326,10 +346,12 @@ impl Link {
     /// The log is copied back up to the pin: lets it start over where that is all of it.
     fn copied(&mut self, archivist: &mut Archivist, done: Result<Copied>) -> Result<Caught> {
         match done {
-            Ok(Copied::Done) => self.trouble = None,
-            // The application, say, which leaves less to do.
-            Ok(Copied::Busy) => self.left = u32::MAX,
+            // Somebody else's is as good.
+            Ok(Copied::Done | Copied::Busy) => self.trouble = None,
             Err(e) => self.not_copied(&e),
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.ended = Instant::now();
         }
         self.look()?;
         if self.is_copied_back() { self.repin(archivist) } else { Ok(Caught::default()) }
@@ -338,7 +360,7 @@ impl Link {
     /// The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
     fn not_copied(&mut self, e: &Error) {
         self.checkpoint_after = Instant::now() + LOCK_AGAIN;
-        self.left = u32::MAX;
+        self.pass = None;
         self.trouble = Some(e.to_string());
     }
 

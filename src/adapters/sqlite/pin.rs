@@ -67,19 +67,18 @@ impl Pin {
 #[derive(Debug)]
 pub(super) struct Pins {
     path: std::path::PathBuf,
-    busy_timeout: Duration,
+    /// The connection without the pin. Dropped first: its checkpoint goes by the pin.
+    free: Checkpointer,
     /// Whose transaction is the pin that counts.
     pinned: Connection,
     pin: Pin,
-    /// The other one.
-    free: Checkpointer,
     /// Holds the write lock for a moment, now and then.
     keeper: Connection,
     index: IndexFile,
     file: DatabaseFile,
 }
 
-pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| failed("open", path, &e))?;
     let prepare = || {
@@ -128,14 +127,15 @@ impl Pins {
     /// Connects, and begins the first pin.
     pub fn open(paths: &Paths, file: DatabaseFile, busy_timeout: Duration) -> Result<Pins> {
         let path = &paths.database;
-        let pinned = connect(path, busy_timeout)?;
+        let (pinned, free) = (connect(path, busy_timeout)?, connect(path, busy_timeout)?);
+        let free = Checkpointer::new(path, file.clone(), free);
         // It knocks by itself.
         let keeper = connect(path, Duration::ZERO)?;
         begin(&pinned, path)?;
         let index = IndexFile::open(paths)?;
         let at = read_index(&index, &keeper, path)?;
         let pin = Pin { at, file: file.stamp()? };
-        Ok(Pins { path: path.clone(), busy_timeout, pinned, pin, free: Checkpointer::new(path), keeper, index, file })
+        Ok(Pins { path: path.clone(), free, pinned, pin, keeper, index, file })
     }
 
     /// The pin that counts.
@@ -162,7 +162,7 @@ impl Pins {
     /// Begins a second pin, beside the one that counts, once no checkpoint is under way. Everything up to the header that it gives has to be archived, durably,
     /// before [`hand_over`](Self::hand_over).
     pub fn begin_next(&mut self) -> Result<Pin> {
-        let next = self.free.idle(self.busy_timeout)?;
+        let next = self.free.idle()?;
         end(next, &self.path)?;
         begin(next, &self.path)?;
         Ok(Pin { at: self.index()?, file: self.file.stamp()? })
@@ -170,16 +170,16 @@ impl Pins {
 
     /// Lets the second pin count and ends the first.
     pub fn hand_over(&mut self, next: Pin) -> Result<()> {
-        self.pin = next;
-        let free = self.free.idle(self.busy_timeout)?;
+        let free = self.free.idle()?;
         std::mem::swap(&mut self.pinned, free);
+        self.pin = next;
         end(free, &self.path)
     }
 
     /// The same, and begins to copy back as much of the log as the new pin allows. `patience` is for somebody else who is at it already.
     pub fn hand_over_and_copy(&mut self, next: Pin, patience: Duration) -> Result<()> {
+        std::mem::swap(&mut self.pinned, self.free.idle()?);
         self.pin = next;
-        std::mem::swap(&mut self.pinned, self.free.idle(self.busy_timeout)?);
         self.free.start(patience)
     }
 

@@ -462,5 +462,10 @@ pub fn backup(
             }
         }
     }
+    // An application without checkpoints of its own may have nobody else who does them.
+    if let (Some(link), Some(archivist)) = (&mut watcher.link, &mut watcher.archivist) {
+        let caught = link.wait_for_copy(archivist)?;
+        watcher.count(&caught);
+    }
     watcher.close()
 }
