@@ -1,5 +1,7 @@
 //! What else can happen to a database and its watcher.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,26 @@ fn what_cannot_be_watched_is_refused_with_a_reason() {
     let mut options = WatchOptions::default();
     options.busy_timeout = Duration::from_millis(50);
     assert!(matches!(open("app.db", options), Err(Error::Locked { .. })));
+}
+
+/// A user who may read the database only cannot pin its log, and is told so.
+#[test]
+fn a_database_that_may_only_be_read_is_refused() {
+    let place = Place::new();
+    let allow = |name: &str, mode| std::fs::set_permissions(place.path(name), Permissions::from_mode(mode)).unwrap();
+    let db = place.connect();
+    prepare(&db);
+    allow("", 0o755);
+    // What the watcher itself makes there is no hindrance.
+    std::fs::write(place.path("app.db-rewound"), b"").unwrap();
+    allow("app.db-rewound", 0o666);
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        allow(name, 0o666);
+    }
+    assert_eq!(Process::run_as_nobody(&place.db(), "attach"), "attached");
+    allow("app.db", 0o444);
+    let said = Process::run_as_nobody(&place.db(), "attach");
+    assert!(said.starts_with("write to") && said.contains("app.db: permission denied"), "{said}");
 }
 
 #[test]

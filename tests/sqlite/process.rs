@@ -1,13 +1,18 @@
 //! Other processes: the test binary again, told by its environment what to be. They end when the test does, as their input then ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rewound::adapters::sqlite::{WatchOptions, Watcher};
+use rewound::storage::MemStorage;
+use rewound::{Archive, ArchiveOptions, Origin};
 
-use super::support::{Random, connect, open_node};
+use super::support::{Random, connect, key, open_node};
 use super::workload::{Shape, transaction};
 
 /// Another process.
@@ -31,7 +36,23 @@ impl Process {
 
     /// Runs to its end, and gives the last word that it said.
     pub fn run(db: &Path, role: &str) -> String {
-        let out = start(role, db, Path::new("")).0.wait_with_output().unwrap();
+        Process::last_word(&mut command(&std::env::current_exe().unwrap(), role, db, Path::new("")))
+    }
+
+    /// The same as a user that has no rights of its own. The tests' program is copied beside the database, as that user may not get at where it is.
+    pub fn run_as_nobody(db: &Path, role: &str) -> String {
+        let program = db.with_file_name("program");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let mut command = command(&program, role, db, Path::new(""));
+        command.current_dir("/");
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65_534).gid(65_534);
+        }
+        Process::last_word(&mut command)
+    }
+
+    fn last_word(command: &mut Command) -> String {
+        let out = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
         assert!(out.status.success());
         let said = String::from_utf8(out.stdout).unwrap();
         let word = said.lines().rev().find_map(|l| l.strip_prefix("says "));
@@ -66,17 +87,16 @@ impl Process {
     }
 }
 
+fn command(program: &Path, role: &str, db: &Path, archive: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--exact", "process::other_process", "--nocapture"]);
+    command.env("REWOUND_ROLE", role).env("REWOUND_DB", db).env("REWOUND_ARCHIVE", archive);
+    command
+}
+
 fn start(role: &str, db: &Path, archive: &Path) -> Process {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process::other_process", "--nocapture"])
-        .env("REWOUND_ROLE", role)
-        .env("REWOUND_DB", db)
-        .env("REWOUND_ARCHIVE", archive)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    Process(child)
+    let program = std::env::current_exe().unwrap();
+    Process(command(&program, role, db, archive).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
 }
 
 /// Not a test: what another process runs.
@@ -91,6 +111,7 @@ fn other_process() {
             writer(Path::new(&db), &words[1..].iter().map(number).collect::<Vec<i64>>());
         }
         "lock" => lock(Path::new(&db)),
+        "attach" => attach(Path::new(&db)),
         "steps" => steps(Path::new(&db), words[1].parse().unwrap(), &words[2..]),
         "watcher" => watcher(Path::new(&db), words[1].parse().unwrap()),
         other => panic!("{other}"),
@@ -128,6 +149,16 @@ fn lock(path: &Path) {
     let db = connect(path);
     db.busy_timeout(Duration::from_millis(100)).unwrap();
     println!("\nsays {}", if db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() { "free" } else { "busy" });
+}
+
+/// Whether a watcher may attach.
+fn attach(path: &Path) {
+    let archive = Archive::create_in(Arc::new(MemStorage::without_recording()), key(), ArchiveOptions::new()).unwrap();
+    let node = archive.create_node("app", Origin::Existing).unwrap();
+    match Watcher::open(&node, path, WatchOptions::default()) {
+        Ok(_) => println!("\nsays attached"),
+        Err(e) => println!("\nsays {e}"),
+    }
 }
 
 /// Transactions and checkpoints, each on a connection that stays open to the end.
