@@ -225,8 +225,8 @@ pub struct CompactOptions {
     pub layer_log_bytes: u64,
     /// So many layers of a level make one of the next. Default 8.
     pub fan_out: u32,
-    /// A snapshot is built when the layers since the last one hold more than this share of its bytes, in percent. Default 33: a restore of any age of the last
-    /// snapshot takes at most a quarter longer than one right after it; at 100 it was up to a half (`docs/performance.md`). The smaller, the more snapshots, each of them about
+    /// A snapshot is built when the layers since the last one hold more than this share of its bytes, in percent. Default 33: however old the last
+    /// snapshot is, a restore takes at most a quarter longer than right after it; at 100 it was up to a half (`docs/performance.md`). The smaller, the more snapshots, each of them about
     /// as large as the state, compressed.
     pub snapshot_percent: u64,
     /// A part of a layer holds at most this many bytes of pages. Default 256 MiB.

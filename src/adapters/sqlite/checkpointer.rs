@@ -23,15 +23,6 @@ const BEGIN: Duration = Duration::from_millis(1);
 /// ... and after that for SQLite to have taken its lock.
 const BEGINS: Duration = Duration::from_micros(20);
 
-/// How a checkpoint ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Copied {
-    /// It copied as far as the pins allow, the application's and ours.
-    Done,
-    /// Somebody else is at it.
-    Busy,
-}
-
 /// Looks after the connection that does not hold the pin: idle, or busy with a checkpoint.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
@@ -55,7 +46,7 @@ struct Shared {
     /// Whether it is to end as soon as it can.
     stop: AtomicBool,
     /// Lent to the thread, and given back with the result; `None` where it panicked.
-    work: Mutex<(Option<Connection>, Option<Result<Copied>>)>,
+    work: Mutex<(Option<Connection>, Option<Result<()>>)>,
 }
 
 impl std::fmt::Debug for Running {
@@ -109,14 +100,14 @@ impl Checkpointer {
         std::thread::sleep(BEGINS);
     }
 
-    /// How the checkpoint ended that was under way when this was asked last, if it has.
-    pub fn ended(&mut self) -> Option<Result<Copied>> {
+    /// How the checkpoint ended that was under way when this was asked last, if it has. One of somebody else's that was in its way is as good.
+    pub fn ended(&mut self) -> Option<Result<()>> {
         let ended = |r: &Running| r.thread.as_ref().is_none_or(JoinHandle::is_finished);
         if self.running.as_ref().is_some_and(ended) { self.wait() } else { None }
     }
 
     /// Waits for the one that is under way, if there is one.
-    pub fn wait(&mut self) -> Option<Result<Copied>> {
+    pub fn wait(&mut self) -> Option<Result<()>> {
         let Running { thread, shared, .. } = self.running.take()?;
         let sound = thread.is_none_or(|thread| thread.join().is_ok());
         let (connection, done) = std::mem::take(&mut *shared.work.lock());
@@ -143,15 +134,16 @@ impl Shared {
     fn checkpoint(&self, path: &Path, file: &DatabaseFile, patience: Duration) {
         let Some(connection) = self.work.lock().0.take() else { return };
         let done = self.run(&connection, path, patience);
-        if matches!(done, Ok(Copied::Done)) && !self.stop.load(Ordering::Acquire) {
+        if matches!(done, Ok(true)) && !self.stop.load(Ordering::Acquire) {
             // SQLite syncs the file only where nothing came meanwhile, and leaves it to the last checkpoint else, for whose end transactions wait. Nothing relies
             // on this one.
             let _ = file.file().sync_data();
         }
-        *self.work.lock() = (Some(connection), Some(done));
+        *self.work.lock() = (Some(connection), Some(done.map(drop)));
     }
 
-    fn run(&self, connection: &Connection, path: &Path, patience: Duration) -> Result<Copied> {
+    /// Whether it copied as far as the pins allow, the application's and ours: `false` where somebody else is at it all the time.
+    fn run(&self, connection: &Connection, path: &Path, patience: Duration) -> Result<bool> {
         let since = Instant::now();
         let failed = |e| failed("checkpoint", path, &e);
         let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").map_err(failed)?;
@@ -159,13 +151,13 @@ impl Shared {
         self.begun.store(true, Ordering::Release);
         loop {
             if self.stop.load(Ordering::Acquire) {
-                return Ok(Copied::Busy);
+                return Ok(false);
             }
             let busy = statement.query_row([], |row| row.get::<_, i64>(0)).map_err(failed)?;
             if busy == 0 {
-                return Ok(Copied::Done);
+                return Ok(true);
             } else if since.elapsed() >= patience {
-                return Ok(Copied::Busy);
+                return Ok(false);
             }
             std::thread::sleep(Duration::from_micros(100));
         }

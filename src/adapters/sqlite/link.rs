@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::archivist::{Archivist, Progress};
-use super::checkpointer::{Copied, Syncer};
+use super::checkpointer::Syncer;
 use super::error::{Error, Result};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
@@ -275,7 +275,7 @@ impl Link {
     fn copy_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         let (next, caught) = self.next_pin(archivist)?;
         let locked = self.pins.lock(KNOCK)?;
-        self.copy_up_to(next, TRY_AGAIN);
+        self.pins.hand_over_and_copy(next, TRY_AGAIN)?;
         if locked {
             self.pins.copy().wait_for_begin();
             self.pins.unlock()?;
@@ -325,14 +325,8 @@ impl Link {
     /// Moves the pin to now, and begins to copy back the log up to there.
     fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
         let (next, caught) = self.next_pin(archivist)?;
-        self.copy_up_to(next, patience);
+        self.pins.hand_over_and_copy(next, patience)?;
         Ok(caught)
-    }
-
-    fn copy_up_to(&mut self, next: Pin, patience: Duration) {
-        if let Err(e) = self.pins.hand_over_and_copy(next, patience) {
-            self.not_copied(&e);
-        }
     }
 
     /// Waits for the copying back that is under way, if there is one.
@@ -344,24 +338,23 @@ impl Link {
     }
 
     /// The log is copied back up to the pin: lets it start over where that is all of it.
-    fn copied(&mut self, archivist: &mut Archivist, done: Result<Copied>) -> Result<Caught> {
+    fn copied(&mut self, archivist: &mut Archivist, done: Result<()>) -> Result<Caught> {
         match done {
-            // Somebody else's is as good.
-            Ok(Copied::Done | Copied::Busy) => self.trouble = None,
-            Err(e) => self.not_copied(&e),
-        }
-        if let Some(pass) = &mut self.pass {
-            pass.ended = Instant::now();
+            Ok(()) => {
+                self.trouble = None;
+                if let Some(pass) = &mut self.pass {
+                    pass.ended = Instant::now();
+                }
+            }
+            Err(e) => {
+                // The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
+                self.checkpoint_after = Instant::now() + LOCK_AGAIN;
+                self.trouble = Some(e.to_string());
+                self.pass = None;
+            }
         }
         self.look()?;
         if self.is_copied_back() { self.repin(archivist) } else { Ok(Caught::default()) }
-    }
-
-    /// The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
-    fn not_copied(&mut self, e: &Error) {
-        self.checkpoint_after = Instant::now() + LOCK_AGAIN;
-        self.pass = None;
-        self.trouble = Some(e.to_string());
     }
 
     fn is_copied_back(&self) -> bool {
