@@ -180,10 +180,8 @@ fn window() {
                 let _ = std::fs::remove_dir_all(at(path, day));
                 link_dir(path, &at(path, day));
             }
-            stored.push(
-                [".seg", ""]
-                    .map(|kind| bytes_below(&paths[usize::from(!kind.is_empty())], kind) as f64 / f64::from(1 << 20)),
-            );
+            let mib = |path: &Path, kind: &str| bytes_below(path, kind) as f64 / f64::from(1 << 20);
+            stored.push([mib(&paths[1], ".seg"), mib(&paths[0], "")]);
         }
     }
     let plain = work_dir().join("window.db");

@@ -205,14 +205,9 @@ fn unpaced(dir: &Path) -> Watched {
     Watched { times, bytes: bytes_below(&dir.join("archive"), ".seg"), cpu, peak, resets: said[0][3] }
 }
 
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn slow_down() {
     let transactions = size().1 as f64;
-    let (mut without, mut with, mut ratios, mut all) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut all: Vec<Vec<f64>> = Vec::new();
     for turn in 0..if quick() { 1 } else { 9 } {
         // Whoever comes first in one turn comes second in the next.
         let mut bare = Times::default();
@@ -228,14 +223,12 @@ fn slow_down() {
         if turn % 2 == 1 {
             alone();
         }
-        without.push(transactions / bare[0].as_secs_f64());
-        with.push(transactions / run.times[0].as_secs_f64());
-        ratios.push(run.times[0].as_secs_f64() / bare[0].as_secs_f64());
+        let [without, with] = [bare, run.times].map(|times| transactions / times[0].as_secs_f64());
         let ms = |t: Duration| t.as_secs_f64() * 1e3;
         all.push(vec![
-            without[turn],
-            with[turn],
-            ratios[turn],
+            without,
+            with,
+            without / with,
             run.bytes as f64 / transactions,
             run.cpu.as_secs_f64() * 1e6 / transactions,
             run.peak,
@@ -245,18 +238,16 @@ fn slow_down() {
             ms(run.times[1]),
             ms(run.times[2]),
         ]);
-        println!(
-            "turn {}: {:.0} transactions/s without, {:.0} with: × {:.3}",
-            turn + 1,
-            without[turn],
-            with[turn],
-            ratios[turn]
-        );
+        println!("turn {}: {without:.0} transactions/s without, {with:.0} with: × {:.3}", turn + 1, without / with);
     }
-    let column = |i: usize| middle(all.iter().map(|r| r[i]).collect());
-    println!("transactions/s without the watcher   {:>9.0}", middle(without));
-    println!("transactions/s with it               {:>9.0}", middle(with));
-    println!("slow-down, median of the turns       {:>9.3} ×", middle(ratios));
+    let column = |i: usize| {
+        let mut values: Vec<f64> = all.iter().map(|r| r[i]).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!("transactions/s without the watcher   {:>9.0}", column(0));
+    println!("transactions/s with it               {:>9.0}", column(1));
+    println!("slow-down, median of the turns       {:>9.3} ×", column(2));
     println!("log bytes a transaction              {:>9.0}", column(3));
     println!("watcher's processor time, µs each    {:>9.1}", column(4));
     println!("watcher's peak memory                {:>9.1} MiB", column(5));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{option, results_dir};
+use crate::common::{Spread, option, results_dir};
 use crate::svg::{Axis, Bar, Line, Whose, bars, lines};
 
 /// A table that a bench of the crate has kept.
@@ -520,23 +520,21 @@ fn watcher(out: &mut Out) {
     let mut row =
         |what: &str, target: &str, figure: String| rows.push(vec![what.to_owned(), target.to_owned(), figure]);
     if let Some(t) = Table::load("sqlite-watch") {
-        let median = |column: &str| {
-            let mut all: Vec<f64> = t.rows.iter().map(|(_, figures)| figures[t.column(column)]).collect();
-            all.sort_by(f64::total_cmp);
-            let at = |i: usize| all.get(i).copied().unwrap_or(f64::NAN);
-            (at(all.len() / 2), at(0), at(all.len().saturating_sub(1)))
-        };
-        let (middle, least, most) = median("slow-down");
-        let figure = format!("{} ({} to {})", short(middle), short(least), short(most));
+        let spread = |column: &str| Spread::of(t.rows.iter().map(|(_, figures)| figures[t.column(column)]));
+        let median = |column: &str| short(spread(column).median);
+        let slow_down = spread("slow-down");
+        let figure = format!("{} ({} to {})", short(slow_down.median), short(slow_down.low), short(slow_down.high));
         row("transactions a second, bare ÷ watched, unpaced", "≤ 1.10", figure);
-        row("... bare", "", short(median("tx/s without").0));
-        for (what, column) in [("the slowest transaction but one in a thousand", "p99.9"), ("the slowest transaction", "most")] {
-            let of = |who| short(median(&format!("{column} ms {who}")).0);
+        row("... bare", "", median("tx/s without"));
+        for (what, column) in
+            [("the slowest transaction but one in a thousand", "p99.9"), ("the slowest transaction", "most")]
+        {
+            let of = |who| median(&format!("{column} ms {who}"));
             row(&format!("{what}, ms: bare, watched"), "", format!("{}, {}", of("without"), of("with")));
         }
-        row("log bytes of a transaction", "≤ 320", short(median("bytes/tx").0));
-        row("watcher's processor time of a transaction, µs", "", short(median("cpu us/tx").0));
-        row("watcher's peak memory, MiB", "", short(median("peak MiB").0));
+        row("log bytes of a transaction", "≤ 320", median("bytes/tx"));
+        row("watcher's processor time of a transaction, µs", "", median("cpu us/tx"));
+        row("watcher's peak memory, MiB", "", median("peak MiB"));
     }
     if let Some(t) = Table::load("sqlite-watch-latency") {
         for (load, figures) in &t.rows {
