@@ -123,6 +123,7 @@ fn a_thousand_days() {
                 let last = *fixture.commits.last_key_value().unwrap().0;
                 fixture.node.build_snapshot(&at(last), &compact()).unwrap();
                 fixture.clock.advance(HOUR);
+                fixture.writer().tick().unwrap();
             }
             fixture
                 .admin()
