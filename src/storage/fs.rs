@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 
 use super::path::{check, check_dir, is_name};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
+use crate::env::Owner;
 use crate::error::Error;
 
 #[cfg(test)]
@@ -110,6 +111,7 @@ impl Storage for FsStorage {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file(path)?)?;
         Ok(Box::new(FsAppendFile {
             file,
+            owner: Owner::here(),
             len: 0,
             zeroed_to: 0,
             unsynced: 0,
@@ -222,7 +224,7 @@ impl Storage for FsStorage {
             .mode(0o600)
             .open(self.file(path)?)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FsLock { file }))),
+            Ok(()) => Ok(Some(Box::new(FsLock { file, owner: Owner::here() }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
         }
@@ -243,6 +245,7 @@ impl Storage for FsStorage {
 #[derive(Debug)]
 struct FsAppendFile {
     file: File,
+    owner: Owner,
     /// Where the next append goes.
     len: u64,
     /// Up to here the file holds zeros behind `len`; not meaningful below `len`.
@@ -260,6 +263,7 @@ struct FsAppendFile {
 impl FsAppendFile {
     /// Runs one step; a failure, now or earlier, is for good.
     fn step(&mut self, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        self.owner.check_io("a file being written")?;
         if self.failed {
             return Err(super::failed_before());
         }
@@ -358,6 +362,7 @@ impl ReadFile for FsReadFile {
 #[derive(Debug)]
 struct FsLock {
     file: File,
+    owner: Owner,
 }
 
 impl LockGuard for FsLock {}
@@ -366,7 +371,10 @@ impl Drop for FsLock {
     fn drop(&mut self) {
         // Closing would do, but for a child process that is between fork and exec at this
         // moment and holds a copy of the descriptor. If this fails, closing still follows.
-        let _ = self.file.unlock();
+        // Such a child itself closes its copy only: an unlock there would free the parent's lock.
+        if self.owner.is_here() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
