@@ -1,6 +1,7 @@
-//! Clock and randomness, injected so that any run can be replayed from a seed.
+//! Clock and randomness, injected so that any run can be replayed from a seed; and the process that something belongs to.
 
 use std::fmt::Debug;
+use std::io;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
@@ -45,4 +46,34 @@ pub(crate) fn random<const N: usize>(rng: &dyn Rng) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     rng.fill(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The process that opened something. A fork copies what is in memory, and shares what is open in the kernel: what a child did with its copy of a writer, a
+/// lock or a file would be done to the parent's. So what was opened here acts here only.
+///
+/// Asked before any lock of ours is taken: the threads that may have held it do not exist in the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(u32);
+
+impl Owner {
+    /// This process.
+    pub fn here() -> Owner {
+        Owner(std::process::id())
+    }
+
+    /// Whether this is still the process.
+    pub fn is_here(self) -> bool {
+        self == Owner::here()
+    }
+
+    /// [`Error::Forked`] in any other process.
+    pub fn check(self, what: &'static str) -> Result<()> {
+        let here = std::process::id();
+        if self.0 == here { Ok(()) } else { Err(Error::Forked { what, opened_by: self.0, here }) }
+    }
+
+    /// The same for those who speak the system's errors.
+    pub fn check_io(self, what: &'static str) -> io::Result<()> {
+        self.check(what).map_err(io::Error::other)
+    }
 }

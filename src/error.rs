@@ -258,6 +258,16 @@ pub enum Error {
         /// The first failure.
         cause: Box<Error>,
     },
+    /// It was opened in the process that this one was forked from. Nothing was done.
+    #[error("{what} was opened by process {opened_by}, this is process {here}: open it again in this process")]
+    Forked {
+        /// What was opened.
+        what: &'static str,
+        /// The process that opened it.
+        opened_by: u32,
+        /// This process.
+        here: u32,
+    },
     /// No node of this name.
     #[error("no node {node:?} in this archive")]
     NoSuchNode {
@@ -475,9 +485,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An I/O failure, with "disk full" told apart.
+    /// An I/O failure, with "disk full" told apart, and what is none of the system's.
     pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
+        if let Some(own @ Error::Forked { .. }) = source.get_ref().and_then(|e| e.downcast_ref()) {
+            return own.clone();
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { operation, path },
             _ => Error::Storage { operation, path, source: Arc::new(source) },

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::Catalog;
-use crate::env::random;
+use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::storage::{LockGuard, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
@@ -18,6 +18,7 @@ const DIR: &str = "leases";
 /// A lease, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    owner: Owner,
     storage: Arc<dyn Storage>,
     path: String,
     _guard: Box<dyn LockGuard>,
@@ -26,7 +27,9 @@ pub(crate) struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
-        let _ = self.storage.remove(&self.path);
+        if self.owner.is_here() {
+            let _ = self.storage.remove(&self.path);
+        }
     }
 }
 
@@ -46,7 +49,9 @@ impl Catalog {
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
             match self.storage.open(&path) {
-                Ok(_) => return Ok(Lease { storage: Arc::clone(&self.storage), path, _guard: guard }),
+                Ok(_) => {
+                    return Ok(Lease { owner: Owner::here(), storage: Arc::clone(&self.storage), path, _guard: guard });
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("open", &path, e)),
             }

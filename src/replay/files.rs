@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::sink::PageSink;
+use crate::env::Owner;
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::types::SpaceId;
@@ -179,6 +180,7 @@ fn sync_all(files: &OnceLock<Files>) -> Result<()> {
 /// A directory that is not there yet, or is empty.
 #[derive(Debug)]
 pub(crate) struct NewDir {
+    owner: Owner,
     target: PathBuf,
     staging: PathBuf,
     files: OnceLock<Files>,
@@ -206,7 +208,8 @@ impl NewDir {
             Err(e) => return Err(failed("look at", target)(e)),
         }
         let staging = beside(target, id)?;
-        Ok(NewDir { target: target.to_owned(), staging, files: OnceLock::new(), done: OnceLock::new() })
+        let (owner, target) = (Owner::here(), target.to_owned());
+        Ok(NewDir { owner, target, staging, files: OnceLock::new(), done: OnceLock::new() })
     }
 
     /// Where the files are until [`publish`](Self::publish).
@@ -254,7 +257,7 @@ impl PageSink for NewDir {
 
 impl Drop for NewDir {
     fn drop(&mut self) {
-        if self.done.get().is_none() && self.staging.exists() {
+        if self.owner.is_here() && self.done.get().is_none() && self.staging.exists() {
             let _ = fs::remove_dir_all(&self.staging);
         }
     }
@@ -263,6 +266,7 @@ impl Drop for NewDir {
 /// One new file for each space, wherever the caller wants it.
 #[derive(Debug)]
 pub(crate) struct NewFiles {
+    owner: Owner,
     /// By name of the space: place and temporary name.
     targets: BTreeMap<String, (PathBuf, PathBuf)>,
     files: OnceLock<Files>,
@@ -278,7 +282,7 @@ impl NewFiles {
             }
             all.insert(name.clone(), (target.clone(), beside(target, id)?));
         }
-        Ok(NewFiles { targets: all, files: OnceLock::new() })
+        Ok(NewFiles { owner: Owner::here(), targets: all, files: OnceLock::new() })
     }
 
     /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
@@ -328,6 +332,9 @@ impl PageSink for NewFiles {
 
 impl Drop for NewFiles {
     fn drop(&mut self) {
+        if !self.owner.is_here() {
+            return;
+        }
         for (_, staging) in self.targets.values() {
             // Gone where it was renamed.
             let _ = fs::remove_file(staging);

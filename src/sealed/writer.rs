@@ -2,7 +2,7 @@
 //! A crash leaves the temporary file or the complete one.
 
 use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
-use crate::env::random;
+use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
 use crate::storage::{AppendFile, Storage, protect, publish_durable};
@@ -14,6 +14,7 @@ const BUFFER: usize = 1 << 20;
 /// A file being written.
 #[derive(Debug)]
 pub(crate) struct SealedWriter<'a> {
+    owner: Owner,
     storage: &'a dyn Storage,
     file: Option<Box<dyn AppendFile>>,
     temporary: String,
@@ -43,6 +44,7 @@ impl<'a> SealedWriter<'a> {
         let temporary = temporary_name(keys, scope)?;
         let file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
         Ok(SealedWriter {
+            owner: Owner::here(),
             storage,
             file: Some(file),
             temporary,
@@ -106,7 +108,7 @@ impl<'a> SealedWriter<'a> {
 
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
-        if !self.temporary.is_empty() {
+        if !self.temporary.is_empty() && self.owner.is_here() {
             // Best effort: what stays under tmp/ is removed by the next owner of the scope.
             let _ = self.storage.remove(&self.temporary);
         }

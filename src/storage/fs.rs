@@ -36,6 +36,7 @@ use rustix::fs::FileType;
 use super::path::{check, check_dir, is_name, parent};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
 use crate::dir::{Access, Dir, refuse_others};
+use crate::env::Owner;
 use crate::error::Error;
 
 #[cfg(test)]
@@ -178,6 +179,7 @@ impl Storage for FsStorage {
         let file = dir.create(name, Access::file_in(&self.base()?.metadata()?))?;
         Ok(Box::new(FsAppendFile {
             file,
+            owner: Owner::here(),
             len: 0,
             zeroed_to: 0,
             unsynced: 0,
@@ -294,7 +296,7 @@ impl Storage for FsStorage {
             }
         };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FsLock { file }))),
+            Ok(()) => Ok(Some(Box::new(FsLock { file, owner: Owner::here() }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
         }
@@ -314,6 +316,7 @@ impl Storage for FsStorage {
 #[derive(Debug)]
 struct FsAppendFile {
     file: File,
+    owner: Owner,
     /// Where the next append goes.
     len: u64,
     /// Up to here the file holds zeros behind `len`; not meaningful below `len`.
@@ -331,6 +334,7 @@ struct FsAppendFile {
 impl FsAppendFile {
     /// Runs one step; a failure, now or earlier, is for good.
     fn step(&mut self, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        self.owner.check_io("a file being written")?;
         if self.failed {
             return Err(super::failed_before());
         }
@@ -430,6 +434,7 @@ impl ReadFile for FsReadFile {
 #[derive(Debug)]
 struct FsLock {
     file: File,
+    owner: Owner,
 }
 
 impl LockGuard for FsLock {}
@@ -438,7 +443,10 @@ impl Drop for FsLock {
     fn drop(&mut self) {
         // Closing would do, but for a child process that is between fork and exec at this
         // moment and holds a copy of the descriptor. If this fails, closing still follows.
-        let _ = self.file.unlock();
+        // Such a child itself closes its copy only: an unlock there would free the parent's lock.
+        if self.owner.is_here() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
