@@ -160,7 +160,8 @@ impl Link {
         Ok(true)
     }
 
-    fn look(&mut self) -> Result<()> {
+    /// Looks where the log ends now.
+    pub fn look(&mut self) -> Result<()> {
         let at = self.pins.index()?;
         if at.salts != self.seen.salts || at.frames != self.seen.frames {
             self.changed = Instant::now();
