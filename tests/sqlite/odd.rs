@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rewound::adapters::sqlite::{Error, Event, State, WatchOptions, Watcher, backup};
 use rewound::storage::MemStorage;
 use rewound::{Archive, ArchiveOptions, Origin};
@@ -50,7 +51,82 @@ fn what_cannot_be_watched_is_refused_with_a_reason() {
     db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
     let mut options = WatchOptions::default();
     options.busy_timeout = Duration::from_millis(50);
-    assert!(matches!(open("app.db", options), Err(Error::Locked { .. })));
+    // That may end: it is waited for, and said.
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    let status = watcher.handle().status();
+    assert!(status.state == State::Retrying && status.failure.unwrap().contains("locking_mode=EXCLUSIVE"));
+    assert!(matches!(watcher.poll_once(), Err(Error::Locked { .. })));
+    drop(db);
+    watcher.poll_once().unwrap();
+    assert_eq!(watcher.handle().status().state, State::Following);
+}
+
+/// What waiting can mend ends no watcher, whether it comes when it starts or later: the archive is full from the beginning, and the log is pinned all
+/// the same, so that nothing is lost.
+#[test]
+fn a_watcher_that_starts_while_the_archive_is_full_waits_for_room() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let storage = MemStorage::without_recording();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let node = archive.create_node("app", Origin::Existing).unwrap();
+    let full = || storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()));
+    let mut options = WatchOptions::default();
+    options.retry_max = Duration::from_millis(200);
+    for round in 0..2 {
+        full();
+        let mut watcher = Watcher::open(&node, place.db(), options.clone()).unwrap();
+        let (handle, events) = (watcher.handle(), Arc::new(Mutex::new(Vec::new())));
+        assert_eq!(handle.status().state, State::Retrying);
+        let to = Arc::clone(&events);
+        watcher.on_event(move |e| to.lock().push(e.clone()));
+        let thread = std::thread::spawn(move || watcher.run());
+        fill(&db, &mut random, 20);
+        // Nobody has archived it: the application's own checkpoint leaves it in the log.
+        db.busy_timeout(Duration::from_millis(50)).unwrap();
+        let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        fill(&db, &mut random, 20);
+        std::thread::sleep(Duration::from_millis(500));
+        // It says how far it is behind, and that this becomes more.
+        let status = handle.status();
+        assert!(status.lag > Duration::ZERO && status.pending_bytes > 0, "{status:?}");
+        fill(&db, &mut random, 20);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(handle.status().pending_bytes > status.pending_bytes, "{:?}", handle.status());
+        storage.set_capacity(None);
+        handle.catch_up(Duration::from_secs(30)).expect("more room");
+        assert!(events.lock().iter().any(|e| matches!(e, Event::Retrying { failure, .. } if failure.contains("full"))));
+        assert!(events.lock().iter().any(|e| matches!(e, Event::Recovered)));
+        handle.stop();
+        let status = thread.join().unwrap().unwrap();
+        assert_eq!((status.resyncs, status.failure), (0, None), "round {round}: {:?}", status.last_resync);
+    }
+    newest_matches(&node, &db);
+    // Stopped before there is room: that is no success.
+    full();
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    let handle = watcher.handle();
+    let thread = std::thread::spawn(move || watcher.run());
+    fill(&db, &mut random, 1);
+    handle.stop();
+    let failed = thread.join().unwrap().unwrap_err();
+    assert!(matches!(failed, Error::Archive(rewound::Error::DiskFull { .. })), "{failed}");
+}
+
+/// One that is just ending is waited for, a moment.
+#[test]
+fn a_watcher_takes_over_from_one_that_ends() {
+    let place = Place::new();
+    prepare(&place.connect());
+    let node = place.node();
+    let first = Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        first.close().unwrap();
+    });
+    Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+    ending.join().unwrap();
 }
 
 /// A user who may read the database only cannot pin its log, and is told so.

@@ -10,8 +10,10 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
@@ -148,21 +150,33 @@ impl DatabaseFile {
     }
 }
 
+/// The byte of the index that SQLite locks for slot 0.
+const SLOT_0: u64 = 123;
+
 /// The log's index (`-shm`), read only.
 #[derive(Clone, Debug)]
 pub(super) struct IndexFile {
     path: PathBuf,
     file: Arc<File>,
+    delay: Duration,
 }
 
 impl IndexFile {
-    /// It is there once a connection has begun to read.
-    pub fn open(paths: &Paths) -> Result<IndexFile> {
-        Ok(IndexFile { path: paths.index.clone(), file: open_kept(&paths.index)? })
+    /// It is there once a connection has begun to read. Each look at it begins after `delay`.
+    pub fn open(paths: &Paths, delay: Duration) -> Result<IndexFile> {
+        Ok(IndexFile { path: paths.index.clone(), file: open_kept(&paths.index)?, delay })
     }
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether another process is copying back at this very moment, and so keeps readers out of slot 0.
+    pub fn is_slot_0_taken(&self) -> Result<bool> {
+        // A reader's lock, which only that process's would keep from being had. It is asked for and not taken.
+        let lock = Flock { start: SLOT_0, length: 1, ..Flock::from(FlockType::ReadLock) };
+        let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
+        Ok(other.is_some())
     }
 
     /// The header as of one moment; `None` while it is being changed.
@@ -170,6 +184,9 @@ impl IndexFile {
     /// SQLite changes it through a memory map, the second copy first. Reads of the file see the same memory: so the first copy is read before the second, and once more after
     /// all the rest. What was equal before and after held in between.
     pub fn read(&self) -> Result<Option<IndexHeader>> {
+        if !self.delay.is_zero() {
+            std::thread::sleep(self.delay);
+        }
         let mut bytes = [0; INDEX_HEADER];
         let mut again = [0; 48];
         let (first, rest) = bytes.split_at_mut(48);

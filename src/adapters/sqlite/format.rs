@@ -9,8 +9,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, and how far the log was copied back.
-pub(super) const INDEX_HEADER: usize = 100;
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back, and the readers' marks.
+pub(super) const INDEX_HEADER: usize = 120;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
 
@@ -109,6 +109,8 @@ pub(super) struct IndexHeader {
     pub salts: Salts,
     /// Frames, from the first, that were copied back to the database file.
     pub backfilled: u32,
+    /// How many frames the readers in slots 1 to 4 use, each; means nothing where there are none.
+    pub marks: [u32; 4],
 }
 
 impl IndexHeader {
@@ -130,7 +132,18 @@ impl IndexHeader {
             checksum: Checksum(native32(first, 24)?, native32(first, 28)?),
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
+            marks: [native32(rest, 8)?, native32(rest, 12)?, native32(rest, 16)?, native32(rest, 20)?],
         })
+    }
+
+    /// Whether every frame was copied back.
+    pub fn is_copied_back(&self) -> bool {
+        self.backfilled >= self.frames
+    }
+
+    /// Whether nothing was committed and nothing copied back between this and `later`.
+    pub fn still_is(&self, later: &IndexHeader) -> bool {
+        *later == IndexHeader { marks: later.marks, ..*self }
     }
 }
 

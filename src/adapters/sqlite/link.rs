@@ -16,7 +16,7 @@ use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::pin::{Pin, Pins};
+use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
@@ -106,7 +106,7 @@ impl Link {
     pub fn open(paths: &Paths, options: &WatchOptions) -> Result<Link> {
         let file = DatabaseFile::open(paths)?;
         check(&file, paths)?;
-        let pins = Pins::open(paths, file.clone(), options.busy_timeout)?;
+        let pins = Pins::open(paths, file.clone(), options)?;
         // Nothing that is to hold for the whole attachment is looked at before the pin.
         let header = check(&file, paths)?;
         let not_same = || Error::Inconsistent { reason: format!("{} was just replaced", paths.database.display()) };
@@ -160,7 +160,8 @@ impl Link {
         Ok(true)
     }
 
-    fn look(&mut self) -> Result<()> {
+    /// Looks where the log ends now.
+    pub fn look(&mut self) -> Result<()> {
         let at = self.pins.index()?;
         if at.salts != self.seen.salts || at.frames != self.seen.frames {
             self.changed = Instant::now();
@@ -293,14 +294,16 @@ impl Link {
 
     /// Whether the pin keeps a checkpoint or a new beginning of the log from happening that need not wait.
     fn pin_is_in_the_way(&self, settled: bool) -> bool {
-        let at = self.pins.pin().at;
-        let behind = self.seen.salts != at.salts || self.seen.frames > at.frames;
-        if self.pins.pin().in_slot_0() {
+        let Pin { at, hold, .. } = self.pins.pin();
+        match hold {
             // It lets nothing be copied back, and would make each of the application's attempts cost as much as a success.
-            behind && self.seen.frames > 0
-        } else {
+            Hold::File => !self.is_copied_back(),
             // While transactions follow each other it stays where it is: else SQLite would copy back after each of them.
-            settled && (behind || self.is_copied_back())
+            Hold::Frames => {
+                settled && (self.seen.salts != at.salts || self.seen.frames > at.frames || self.is_copied_back())
+            }
+            // It could be in the way of whoever waits already, and nothing would tell.
+            Hold::Unproven => true,
         }
     }
 
@@ -358,7 +361,7 @@ impl Link {
     }
 
     fn is_copied_back(&self) -> bool {
-        self.seen.backfilled >= self.seen.frames
+        self.seen.is_copied_back()
     }
 
     /// Whether nothing needs to be done until something happens.

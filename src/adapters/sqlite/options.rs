@@ -41,6 +41,9 @@ pub struct WatchOptions {
     pub writer: WriterOptions,
     /// How the first copy of the database is built, and how its pages are compared with the archive's; its `replay.cancel` ends either early.
     pub base: CompactOptions,
+    /// For tests: each look at the log's index takes so much longer, as on a machine that is short of processors.
+    #[doc(hidden)]
+    pub index_delay: Duration,
 }
 
 impl Default for WatchOptions {
@@ -60,6 +63,7 @@ impl Default for WatchOptions {
             retry_max: Duration::from_secs(5),
             writer,
             base: CompactOptions::default(),
+            index_delay: Duration::ZERO,
         }
     }
 }

@@ -11,6 +11,13 @@
 //! 1. every frame after its beginning stays in the log;
 //! 2. the database file holds nothing from after its beginning.
 //!
+//! # What it keeps others from
+//!
+//! A checkpoint of the application's that waits for readers waits for the pin where that holds what is to be copied back, or
+//! the log where it could start over. It holds the write lock meanwhile, so nothing is committed that would wake anybody. The pin has
+//! to be moved then, and where to depends on its slot, which SQLite does not tell. So the slot is proven, from what the index says
+//! before and after the beginning ([`Hold`]); a pin whose slot is not proven is moved again until it is.
+//!
 //! # Invariants
 //!
 //! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably.
@@ -32,30 +39,40 @@ use super::error::{Error, Result};
 use super::files::{DatabaseFile, IndexFile, Paths, Stamp};
 use super::format::IndexHeader;
 use super::log::Place;
+use super::options::WatchOptions;
 
+/// How often a pin is begun again at once where its slot was not proven.
+const PROOFS: u32 = 5;
 /// How long the index may be in the midst of a change before a connection is asked to repair it.
 const REPAIR_AFTER: Duration = Duration::from_millis(20);
+
+/// What a read transaction holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Slot 0: the database file as it is.
+    File,
+    /// One of the other slots: all frames up to those that there were when it began.
+    Frames,
+    /// One of the two, or fewer frames, as other readers had all the slots.
+    Unproven,
+}
 
 /// One read transaction that is under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pin {
     /// What the log's index said just after it had begun.
     pub at: IndexHeader,
+    pub hold: Hold,
     /// The database file after that.
     file: Stamp,
 }
 
 impl Pin {
-    /// Whether the log was copied back completely then, so that it holds slot 0.
-    pub fn in_slot_0(&self) -> bool {
-        self.at.backfilled >= self.at.frames
-    }
-
     /// Whether, under this pin, the log may start over, once, at a place that was reached in it.
     fn allows(&self, place: Place) -> bool {
         if place.salts == self.at.salts {
             // The generation that it began in: only if it was copied back completely, and nothing came after that.
-            self.in_slot_0() && place.frame == self.at.frames
+            self.at.is_copied_back() && place.frame == self.at.frames
         } else {
             // A later one: only if nothing was written to it.
             place.frame == 0
@@ -125,16 +142,15 @@ pub(super) fn enable_wal(path: &Path, busy_timeout: Duration) -> Result<()> {
 
 impl Pins {
     /// Connects, and begins the first pin.
-    pub fn open(paths: &Paths, file: DatabaseFile, busy_timeout: Duration) -> Result<Pins> {
-        let path = &paths.database;
+    pub fn open(paths: &Paths, file: DatabaseFile, options: &WatchOptions) -> Result<Pins> {
+        let (path, busy_timeout) = (&paths.database, options.busy_timeout);
         let (pinned, free) = (connect(path, busy_timeout)?, connect(path, busy_timeout)?);
         let free = Checkpointer::new(path, file.clone(), free);
         // It knocks by itself.
         let keeper = connect(path, Duration::ZERO)?;
         begin(&pinned, path)?;
-        let index = IndexFile::open(paths)?;
-        let at = read_index(&index, &keeper, path)?;
-        let pin = Pin { at, file: file.stamp()? };
+        let index = IndexFile::open(paths, options.index_delay)?;
+        let pin = begin_pin(&pinned, &file, &index, &keeper, path)?;
         Ok(Pins { path: path.clone(), free, pinned, pin, keeper, index, file })
     }
 
@@ -162,10 +178,7 @@ impl Pins {
     /// Begins a second pin, beside the one that counts, once no checkpoint is under way. Everything up to the header that it gives has to be archived, durably,
     /// before [`hand_over`](Self::hand_over).
     pub fn begin_next(&mut self) -> Result<Pin> {
-        let next = self.free.idle()?;
-        end(next, &self.path)?;
-        begin(next, &self.path)?;
-        Ok(Pin { at: self.index()?, file: self.file.stamp()? })
+        begin_pin(self.free.idle()?, &self.file, &self.index, &self.keeper, &self.path)
     }
 
     /// Lets the second pin count and ends the first.
@@ -228,6 +241,35 @@ fn begin(connection: &Connection, path: &Path) -> Result<()> {
         let _ = end(connection, path);
         failure
     })
+}
+
+/// Begins a pin on a connection, in the place of what transaction it has. Where transactions follow each other too closely its slot is not proven.
+fn begin_pin(
+    connection: &Connection,
+    file: &DatabaseFile,
+    index: &IndexFile,
+    spare: &Connection,
+    path: &Path,
+) -> Result<Pin> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        end(connection, path)?;
+        let before = read_index(index, spare, path)?;
+        // Who has just copied back the last frame may hold slot 0 for a moment more, so that a reader takes another one.
+        let is_free = !before.is_copied_back() || !index.is_slot_0_taken()?;
+        begin(connection, path)?;
+        let at = read_index(index, spare, path)?;
+        let hold = match before.still_is(&at) && is_free {
+            true if at.is_copied_back() => Hold::File,
+            // Where other readers have all the slots it shares one of theirs, whose mark is lower.
+            true if at.marks.contains(&at.frames) => Hold::Frames,
+            _ => Hold::Unproven,
+        };
+        if hold != Hold::Unproven || tries >= PROOFS {
+            return Ok(Pin { at, hold, file: file.stamp()? });
+        }
+    }
 }
 
 /// Ends whatever transaction there is.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::archivist::Archivist;
 use super::compare::{Subject, copy, resync};
-use super::error::{Error, Result};
+use super::error::{Error, Result, Stage};
 use super::files::{DatabaseFile, Paths};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
 use super::link::{Caught, Link, SETTLED, check};
@@ -23,8 +23,6 @@ use crate::archive::Node;
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a backup tries again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a running watcher waits for a database that is not there, or is none, to come back: it may be about to be replaced.
-const MISSING: Duration = Duration::from_secs(30);
 /// After a notification without a transaction, which may be about to be committed, the log is looked at again after so long, then after twice as long, ...
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 /// ... up to this, ...
@@ -55,12 +53,14 @@ pub struct Watcher {
     suspicion: Option<String>,
     /// Why the database's log cannot be copied back, as it was last told.
     trouble: Option<String>,
+    /// Whether the SQLite that writes the database was warned of.
+    told_of_bug: bool,
     /// The newest request that this round began after.
     asked: u64,
-    /// When the names of the database's files were last looked at.
-    files_checked: Instant,
+    /// When the names of the database's files were last looked at, and found to stand for them.
+    files_checked: Option<Instant>,
     /// Keeps a second watcher out.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -73,24 +73,19 @@ impl std::fmt::Debug for Watcher {
 }
 
 impl Watcher {
-    /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; takes the node's writer; pins the database's log.
+    /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; pins the database's log; takes the node's writer.
     /// Copies and compares nothing yet.
+    ///
+    /// What waiting can mend, such as a full archive, is no error here, as it is none of [`run`](Self::run): the status is [`State::Retrying`] then, and the next
+    /// round tries again. The log is pinned meanwhile. For a watcher that is just ending it waits a second.
     ///
     /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
         let paths = Paths::of(database.as_ref())?;
-        let file = DatabaseFile::open(&paths)?;
-        match check(&file, &paths) {
-            Err(Error::NotWal { .. }) if options.enable_wal => enable_wal(&paths.database, options.busy_timeout)?,
-            other => drop(other?),
-        }
-        let lock = paths.lock()?;
         let space = options.space.clone().unwrap_or_else(|| {
             let name = paths.database.file_name().unwrap_or_default().to_string_lossy();
             name.into_owned()
         });
-        let archivist = Archivist::open(node, &space, &options.writer)?;
-        let link = Link::open(&paths, &options)?;
         let mut watcher = Watcher {
             node: node.clone(),
             space,
@@ -106,14 +101,22 @@ impl Watcher {
             distrust: None,
             suspicion: None,
             trouble: None,
+            told_of_bug: false,
             asked: 0,
-            files_checked: Instant::now(),
-            _lock: lock,
+            files_checked: None,
+            lock: None,
         };
-        watcher.note_header(&link.header()?);
-        watcher.attached(link);
-        watcher.status.archived = archivist.writer.durable();
-        watcher.archivist = Some(archivist);
+        let begun = Instant::now();
+        while let Err(e) = watcher.attach() {
+            let patience = e.patience(Stage::Starting);
+            if begun.elapsed() >= patience {
+                return Err(e);
+            } else if patience == Duration::MAX {
+                watcher.failed(&e);
+                break;
+            }
+            std::thread::sleep(RETRY);
+        }
         watcher.publish();
         Ok(watcher)
     }
@@ -147,7 +150,7 @@ impl Watcher {
                 Err(e) => {
                     let (since, delay) = failing.unwrap_or((begun, RETRY));
                     self.failed(&e);
-                    if !may_pass(&e, since.elapsed()) {
+                    if since.elapsed() >= e.patience(Stage::Running) {
                         // What this adds to the failure is not worth hiding it.
                         let _ = self.finish();
                         return Err(e);
@@ -159,7 +162,8 @@ impl Watcher {
                 }
             }
         }
-        // What is committed by now; where that fails the mark says where to go on.
+        // What is committed by now, once more to where it is meant to go; where that fails the mark says where to go on.
+        self.files_checked = None;
         if let Err(e) = self.round() {
             self.failed(&e);
             self.finish().and(Err(e))
@@ -199,21 +203,14 @@ impl Watcher {
 
     fn round(&mut self) -> Result<u64> {
         self.asked = self.handle.asked();
-        if self.link.is_none() {
-            let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
-            self.attached(link);
-        }
-        if self.archivist.is_none() {
-            self.archivist = Some(Archivist::open(&self.node, &self.space, &self.options.writer)?);
-            self.status.state = State::Starting;
-        }
+        self.attach()?;
         if self.status.state != State::Following {
             self.begin()?;
         }
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
-        if self.files_checked.elapsed() >= self.options.poll_interval {
-            self.files_checked = Instant::now();
+        if self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval) {
             link.check_files()?;
+            self.files_checked = Some(Instant::now());
         }
         if self.behind_since.is_none() && link.is_behind()? {
             self.behind_since = Some(Instant::now());
@@ -233,6 +230,7 @@ impl Watcher {
         }
         let commits = caught.commits;
         self.count(&caught);
+        self.tell_of_bug();
         Ok(commits)
     }
 
@@ -276,10 +274,35 @@ impl Watcher {
         Ok(())
     }
 
-    fn attached(&mut self, link: Link) {
-        self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
-        self.link = Some(link);
-        self.status.state = State::Starting;
+    /// Takes what is not held: the watcher's lock, the database, and then, its log pinned, the archive.
+    fn attach(&mut self) -> Result<()> {
+        if self.lock.is_none() {
+            // What is no database gets no lock beside it.
+            let file = DatabaseFile::open(&self.paths)?;
+            match check(&file, &self.paths) {
+                Err(Error::NotWal { .. }) if self.options.enable_wal => {}
+                other => drop(other?),
+            }
+            self.lock = Some(self.paths.lock()?);
+        }
+        if self.link.is_none() {
+            let paths = Paths::of(&self.paths.database)?;
+            if self.options.enable_wal && !DatabaseFile::open(&paths)?.header()?.wal {
+                enable_wal(&paths.database, self.options.busy_timeout)?;
+            }
+            let link = Link::open(&paths, &self.options)?;
+            self.note_header(&link.header()?);
+            self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
+            self.link = Some(link);
+            self.status.state = State::Starting;
+        }
+        if self.archivist.is_none() {
+            let archivist = Archivist::open(&self.node, &self.space, &self.options.writer)?;
+            self.status.archived = archivist.writer.durable();
+            self.archivist = Some(archivist);
+            self.status.state = State::Starting;
+        }
+        Ok(())
     }
 
     /// A round is complete: tells everybody, and then whoever waits for it.
@@ -294,7 +317,6 @@ impl Watcher {
         self.status.failures += 1;
         self.status.failure = Some(e.to_string());
         self.status.state = State::Retrying;
-        self.behind_since.get_or_insert_with(Instant::now);
         // The writer accepts nothing more after most failures; opening it again recovers what is durable.
         self.archivist = None;
         match e {
@@ -308,6 +330,10 @@ impl Watcher {
                 self.suspicion = Some(e.to_string());
                 self.link = None;
             }
+        }
+        // How far it falls behind is told meanwhile.
+        if self.link.as_mut().is_none_or(|link| link.look().is_err() || link.pending_bytes() > 0) {
+            self.behind_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -368,16 +394,20 @@ impl Watcher {
     /// Looks at who writes the database.
     fn note_header(&mut self, header: &DatabaseHeader) {
         self.status.sqlite_version = header.version;
-        let bug = has_wal_reset_bug(header.version);
-        if bug && !self.status.wal_reset_bug {
-            let (major, minor, patch) =
-                (header.version / 1_000_000, header.version / 1_000 % 1_000, header.version % 1_000);
-            self.event(&Event::Warning(format!(
-                "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
-                self.paths.database.display()
-            )));
+        self.status.wal_reset_bug |= has_wal_reset_bug(header.version);
+    }
+
+    /// Tells once of a SQLite that can damage the database: in a round, as nobody can listen before.
+    fn tell_of_bug(&mut self) {
+        if !self.status.wal_reset_bug || std::mem::replace(&mut self.told_of_bug, true) {
+            return;
         }
-        self.status.wal_reset_bug |= bug;
+        let version = self.status.sqlite_version;
+        let (major, minor, patch) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+        self.event(&Event::Warning(format!(
+            "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
+            self.paths.database.display()
+        )));
     }
 
     fn event(&mut self, event: &Event) {
@@ -409,23 +439,6 @@ struct Pause {
     look_again: Duration,
 }
 
-/// Whether a failure may pass by itself.
-fn may_pass(e: &Error, since: Duration) -> bool {
-    match e {
-        Error::Archive(e) => matches!(
-            e,
-            crate::Error::Storage { .. }
-                | crate::Error::DiskFull { .. }
-                | crate::Error::Poisoned { .. }
-                | crate::Error::KeyProvider { .. }
-                | crate::Error::PreviousImageMismatch { .. }
-        ),
-        Error::NoDatabase { .. } | Error::NotADatabase { .. } | Error::NotWal { .. } => since < MISSING,
-        Error::AlreadyWatched { .. } | Error::WrongNode { .. } => false,
-        Error::Locked { .. } | Error::Inconsistent { .. } | Error::Sqlite { .. } | Error::Io { .. } => true,
-    }
-}
-
 fn emit(on_event: &mut Option<OnEvent>, event: &Event) {
     match event {
         Event::Archived { .. } => tracing::trace!(?event, "sqlite"),
@@ -449,18 +462,15 @@ pub fn backup(
 ) -> Result<Status> {
     let mut watcher = Watcher::open(node, database, options)?;
     watcher.on_event(callback);
-    let begun = Instant::now();
-    loop {
-        match watcher.poll_once() {
-            // A moment at which the log starts over, say.
-            Err(Error::Inconsistent { .. } | Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(RETRY);
-            }
-            done => {
-                done?;
-                break;
-            }
+    let (begun, mut delay) = (Instant::now(), RETRY);
+    while let Err(e) = watcher.poll_once() {
+        // A moment at which the log starts over, say.
+        if begun.elapsed() >= e.patience(Stage::Starting).min(PATIENCE) {
+            return Err(e);
         }
+        watcher.event(&Event::Retrying { failure: e.to_string(), after: delay });
+        std::thread::sleep(delay);
+        delay *= 2;
     }
     // An application without checkpoints of its own may have nobody else who does them.
     if let (Some(link), Some(archivist)) = (&mut watcher.link, &mut watcher.archivist) {

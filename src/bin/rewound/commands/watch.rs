@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
+use rewound::adapters::sqlite::{self, Event, Status, WatchOptions, Watcher};
 use rewound::options::Cancel;
 use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
@@ -23,8 +23,13 @@ const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// How often after that, at least.
 const SWEEP: Duration = Duration::from_secs(86_400);
 
-/// The node of a database: made where it is not there yet.
-fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
+/// The pause before something is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a backup tries to make its node, as long as it tries everything else.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The node of a database: made where it is not there yet. An archive that is full, say, is tried again for `patience`, as the watcher itself does.
+fn node(session: &Session, database: &Path, patience: Duration) -> Result<(Archive, Node)> {
     // Before anything is created for it.
     if !database.is_file() {
         return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
@@ -38,10 +43,31 @@ fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
     };
     match archive.node(&name) {
         Err(Error::NoSuchNode { .. }) => {
-            let node = archive.create_node(&name, Origin::Existing)?;
-            Ok((archive, node))
+            let begun = Instant::now();
+            loop {
+                match archive.create_node(&name, Origin::Existing).map_err(sqlite::Error::from) {
+                    Ok(node) => return Ok((archive, node)),
+                    Err(e) if e.may_pass() && begun.elapsed() < patience && !session.cancel().is_cancelled() => {
+                        tell(
+                            &Event::Retrying { failure: e.to_string(), after: RETRY },
+                            &session.zone,
+                            session.global.quiet,
+                        );
+                        pause(RETRY, &session.cancel());
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
         }
         found => Ok((archive, found?)),
+    }
+}
+
+/// Waits; an interruption ends it early.
+fn pause(time: Duration, cancel: &Cancel) {
+    let begun = Instant::now();
+    while begun.elapsed() < time && !cancel.is_cancelled() {
+        std::thread::sleep(TICK);
     }
 }
 
@@ -54,7 +80,7 @@ fn options(session: &Session, enable_wal: bool) -> WatchOptions {
 
 /// Follows a database until it is interrupted.
 pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
-    let (archive, node) = node(session, database)?;
+    let (archive, node) = node(session, database, Duration::MAX)?;
     let admin = archive.administrator(session.actor.clone());
     let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
@@ -68,6 +94,7 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
         anstream::eprintln!("keeps {kept}");
     }
+    let told = handle.clone();
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
@@ -93,12 +120,24 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         drop(stop);
         done
     });
-    let status = done.map_err(interrupted)?;
+    let status = done.inspect_err(|_| tell_of_the_rest(&told.status())).map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
         anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
+}
+
+/// Where a watcher ends in a failure: what is not in the archive.
+fn tell_of_the_rest(status: &Status) {
+    let rest = match status.pending_bytes {
+        0 => "what was committed".to_owned(),
+        n => format!("{} of the database's log, committed", units::bytes(n)),
+    };
+    anstream::eprintln!(
+        "{NOTE}not archived:{NOTE:#} {rest} after LSN {}; mend what is below and start it again soon: it goes on there, unless the log was checkpointed by then",
+        status.archived
+    );
 }
 
 /// In the midst of a first copy or a comparison; anything else ends where it is.
@@ -166,7 +205,7 @@ struct BackedUp {
 
 /// Brings the archive up to now, once.
 pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let (_, node) = node(session, database)?;
+    let (_, node) = node(session, database, PATIENCE)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
     let status =
         sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
