@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use super::archivist::Archivist;
 use super::compare::{Subject, copy, resync};
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, Paths};
+use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
+use super::identity::{Kin, Record};
 use super::link::{Caught, Link, SETTLED, check};
 use super::options::WatchOptions;
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
+use crate::types::check_name;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
@@ -34,12 +36,73 @@ const ALERT: Duration = Duration::from_secs(1);
 
 type OnEvent = Box<dyn FnMut(&Event) + Send>;
 
+/// A database that is attached to and belongs to no node yet: it is one, in WAL mode, may be written to, is watched by nobody else, and its log is pinned.
+///
+/// For programs that make a node only for what can be watched; [`Watcher::open`] does both steps at once.
+#[derive(Debug)]
+pub struct Attached {
+    paths: Paths,
+    options: WatchOptions,
+    link: Link,
+    lock: File,
+}
+
+impl Attached {
+    /// Attaches to a database. Copies and compares nothing.
+    pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
+        if let Some(space) = &options.space {
+            check_name("space", space)?;
+        }
+        let paths = Paths::of(database.as_ref())?;
+        let file = DatabaseFile::open(&paths)?;
+        match check(&file, &paths) {
+            Err(Error::NotWal { .. }) if options.enable_wal => enable_wal(&paths.database, options.busy_timeout)?,
+            other => drop(other?),
+        }
+        let lock = paths.lock()?;
+        let link = Link::open(&paths, &options)?;
+        Ok(Attached { paths, options, link, lock })
+    }
+
+    /// Takes the node's writer. A node that belongs to another database is refused, unless [`WatchOptions::adopt`] says otherwise.
+    pub fn watch(self, node: &Node) -> Result<Watcher> {
+        let Attached { paths, options, link, lock } = self;
+        let database = link.identity()?;
+        // First of all, as the node's own watcher may be at work.
+        Record::admit(Record::of_node(node).as_ref(), node.name(), &database, options.adopt)?;
+        let archivist = Archivist::open(node, &database, &options)?;
+        let mut watcher = Watcher {
+            node: node.clone(),
+            paths,
+            options,
+            handle: Handle::new()?,
+            on_event: None,
+            status: Status::default(),
+            behind_since: None,
+            archivist: None,
+            link: None,
+            notifier: None,
+            distrust: None,
+            suspicion: None,
+            trouble: None,
+            asked: 0,
+            files_checked: Instant::now(),
+            lock,
+        };
+        watcher.note_header(&link.header()?);
+        watcher.attached(link);
+        watcher.status.archived = archivist.writer.durable();
+        watcher.archivist = Some(archivist);
+        watcher.publish();
+        Ok(watcher)
+    }
+}
+
 /// Protects one SQLite database. Runs on one thread of your choice; others reach it through its [`Handle`].
 ///
 /// Dropping it is closing it, but for the error.
 pub struct Watcher {
     node: Node,
-    space: String,
     paths: Paths,
     options: WatchOptions,
     handle: Handle,
@@ -60,7 +123,7 @@ pub struct Watcher {
     /// When the names of the database's files were last looked at.
     files_checked: Instant,
     /// Keeps a second watcher out.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -76,46 +139,10 @@ impl Watcher {
     /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; takes the node's writer; pins the database's log.
     /// Copies and compares nothing yet.
     ///
-    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else.
+    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else: which database it belongs to is on
+    /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
-        let paths = Paths::of(database.as_ref())?;
-        let file = DatabaseFile::open(&paths)?;
-        match check(&file, &paths) {
-            Err(Error::NotWal { .. }) if options.enable_wal => enable_wal(&paths.database, options.busy_timeout)?,
-            other => drop(other?),
-        }
-        let lock = paths.lock()?;
-        let space = options.space.clone().unwrap_or_else(|| {
-            let name = paths.database.file_name().unwrap_or_default().to_string_lossy();
-            name.into_owned()
-        });
-        let archivist = Archivist::open(node, &space, &options.writer)?;
-        let link = Link::open(&paths, &options)?;
-        let mut watcher = Watcher {
-            node: node.clone(),
-            space,
-            paths,
-            options,
-            handle: Handle::new()?,
-            on_event: None,
-            status: Status::default(),
-            behind_since: None,
-            archivist: None,
-            link: None,
-            notifier: None,
-            distrust: None,
-            suspicion: None,
-            trouble: None,
-            asked: 0,
-            files_checked: Instant::now(),
-            _lock: lock,
-        };
-        watcher.note_header(&link.header()?);
-        watcher.attached(link);
-        watcher.status.archived = archivist.writer.durable();
-        watcher.archivist = Some(archivist);
-        watcher.publish();
-        Ok(watcher)
+        Attached::open(database, options)?.watch(node)
     }
 
     /// For other threads: status, stop, wake.
@@ -181,6 +208,29 @@ impl Watcher {
         done
     }
 
+    /// Brings the archive up to now and closes: as [`backup`] does.
+    pub fn backup(mut self) -> Result<Status> {
+        let begun = Instant::now();
+        loop {
+            match self.poll_once() {
+                // A moment at which the log starts over, say.
+                Err(Error::Inconsistent { .. } | Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(RETRY);
+                }
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        // An application without checkpoints of its own may have nobody else who does them.
+        if let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) {
+            let caught = link.wait_for_copy(archivist)?;
+            self.count(&caught);
+        }
+        self.finish()
+    }
+
     /// Ends: everything archived is durable, the node's writer is free, the database is unpinned.
     pub fn close(mut self) -> Result<Status> {
         self.finish()
@@ -200,18 +250,19 @@ impl Watcher {
     fn round(&mut self) -> Result<u64> {
         self.asked = self.handle.asked();
         if self.link.is_none() {
-            let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
-            self.attached(link);
+            self.attach()?;
         }
+        let Some(link) = &self.link else { return Ok(0) };
         if self.archivist.is_none() {
-            self.archivist = Some(Archivist::open(&self.node, &self.space, &self.options.writer)?);
+            self.archivist = Some(Archivist::open(&self.node, &link.identity()?, &self.options)?);
             self.status.state = State::Starting;
         }
         if self.status.state != State::Following {
             self.begin()?;
         }
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
-        if self.files_checked.elapsed() >= self.options.poll_interval {
+        let look = self.files_checked.elapsed() >= self.options.poll_interval;
+        if look {
             self.files_checked = Instant::now();
             link.check_files()?;
         }
@@ -221,6 +272,10 @@ impl Watcher {
         }
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
+        if look {
+            // What was committed to the database of before is archived by now.
+            self.paths.check_name()?;
+        }
         caught.add(&link.tend(archivist, &self.options)?);
         let trouble = link.trouble.clone();
         if trouble != self.trouble {
@@ -242,7 +297,9 @@ impl Watcher {
         let begun = Instant::now();
         let path = self.paths.database.display().to_string();
         let replay = &self.options.base.replay;
-        let subject = Subject { node: &self.node, space: &self.space, path: &path, replay };
+        let space = archivist.name.clone();
+        let database = link.identity()?;
+        let mut subject = Subject { node: &self.node, space: &space, path: &path, record: None, replay };
         // A first copy may have been cut short, between its commit and its base.
         let mark = archivist.writer.host_mark().filter(|_| archivist.space.is_some());
         if mark.is_none() || self.node.layers()?.is_empty() {
@@ -250,16 +307,33 @@ impl Watcher {
             let bytes = link.live()?.len();
             emit(&mut self.on_event, &Event::CopyStarted { bytes });
             self.handle.publish(&self.status, None);
+            subject.record = Some(Record::new(&database, &space, None));
             let lsn = copy(link, archivist, &subject, &self.options.base)?;
             self.distrust = None;
             self.status.archived = lsn.into();
             emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
-        } else if self.distrust.is_none() && resume(link, archivist, mark.as_deref())? {
+            return self.following();
+        }
+        let doubt = match self.distrust.clone() {
+            None => archivist.doubt(&database, link.generation()?),
+            distrust => distrust,
+        };
+        if doubt.is_none() && resume(link, archivist, mark.as_deref())? {
+            if archivist.kin == Kin::Moved {
+                archivist.news = Some(Record::new(&database, &space, None));
+            }
             let position = archivist.writer.newest();
             emit(&mut self.on_event, &Event::Continued { position });
         } else {
-            let reason =
-                self.distrust.clone().or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
+            subject.record = match archivist.kin {
+                Kin::Same => None,
+                // The log of the file that was there before may have stayed, and knows the mark.
+                Kin::Replaced if resume(link, archivist, mark.as_deref()).unwrap_or(false) => {
+                    Some(Record::new(&database, &space, Some(link.generation()?)))
+                }
+                _ => Some(Record::new(&database, &space, None)),
+            };
+            let reason = doubt.or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
             self.status.state = State::Resyncing;
             emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
             self.handle.publish(&self.status, None);
@@ -271,8 +345,24 @@ impl Watcher {
             self.status.archived_at = Some(commit.timestamp);
             emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
         }
+        self.following()
+    }
+
+    fn following(&mut self) -> Result<()> {
         self.suspicion = None;
         self.status.state = State::Following;
+        Ok(())
+    }
+
+    /// Attaches again, to what the name that was given stands for now.
+    fn attach(&mut self) -> Result<()> {
+        let paths = self.paths.again()?;
+        if !is_same(&self.lock, &paths.lock) {
+            self.lock = paths.lock()?;
+        }
+        let link = Link::open(&paths, &self.options)?;
+        self.paths = paths;
+        self.attached(link);
         Ok(())
     }
 
@@ -449,23 +539,5 @@ pub fn backup(
 ) -> Result<Status> {
     let mut watcher = Watcher::open(node, database, options)?;
     watcher.on_event(callback);
-    let begun = Instant::now();
-    loop {
-        match watcher.poll_once() {
-            // A moment at which the log starts over, say.
-            Err(Error::Inconsistent { .. } | Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(RETRY);
-            }
-            done => {
-                done?;
-                break;
-            }
-        }
-    }
-    // An application without checkpoints of its own may have nobody else who does them.
-    if let (Some(link), Some(archivist)) = (&mut watcher.link, &mut watcher.archivist) {
-        let caught = link.wait_for_copy(archivist)?;
-        watcher.count(&caught);
-    }
-    watcher.close()
+    watcher.backup()
 }
