@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
+use rewound::adapters::sqlite::{self, Attached, Event, WatchOptions, Watcher};
 use rewound::options::Cancel;
 use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
 
+use crate::args::DatabaseArgs;
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
 use crate::output::{self, DIM, GOOD, NOTE};
@@ -23,40 +24,47 @@ const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// How often after that, at least.
 const SWEEP: Duration = Duration::from_secs(86_400);
 
-/// The node of a database: made where it is not there yet.
-fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
-    // Before anything is created for it.
+/// Attaches to a database, then takes its node: made where it is not there yet, but only for what can be watched.
+fn attach(session: &Session, args: &DatabaseArgs) -> Result<(Archive, Node, Watcher)> {
+    let database = &args.database;
+    // Before anybody is asked for a passphrase.
     if !database.is_file() {
-        return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
+        return Err(sqlite::Error::NoDatabase { path: database.clone() }.into());
     }
     let archive = session.archive()?;
     let name = match &session.global.node {
         Some(name) => name.clone(),
-        None => database.file_name().and_then(|n| n.to_str()).map(str::to_owned).ok_or_else(|| {
-            Failure::Usage("the database's name is not text: give the node a name with --node".into())
-        })?,
+        None => own_name(database)?,
     };
-    match archive.node(&name) {
-        Err(Error::NoSuchNode { .. }) => {
-            let node = archive.create_node(&name, Origin::Existing)?;
-            Ok((archive, node))
-        }
-        found => Ok((archive, found?)),
-    }
-}
-
-fn options(session: &Session, enable_wal: bool) -> WatchOptions {
     let mut options = WatchOptions::default();
     options.base.replay.cancel = session.cancel();
-    options.enable_wal = enable_wal;
-    options
+    options.enable_wal = args.enable_wal;
+    options.adopt = args.adopt;
+    let attached = Attached::open(database, options)?;
+    let node = match archive.node(&name) {
+        Err(Error::NoSuchNode { .. }) => archive.create_node(&name, Origin::Existing)?,
+        found => found?,
+    };
+    let watcher = attached.watch(&node)?;
+    Ok((archive, node, watcher))
+}
+
+/// The name of a database's file, for its node.
+fn own_name(database: &Path) -> Result<String> {
+    let usable = sqlite::name_of(database);
+    if database.file_name().and_then(|n| n.to_str()) == Some(&usable) {
+        return Ok(usable);
+    }
+    Err(Failure::Usage(format!(
+        "the name of {} cannot be that of a node: give one with --node, such as --node {usable:?}",
+        database.display()
+    )))
 }
 
 /// Follows a database until it is interrupted.
-pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
-    let (archive, node) = node(session, database)?;
+pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool) -> Result {
+    let (archive, node, mut watcher) = attach(session, args)?;
     let admin = archive.administrator(session.actor.clone());
-    let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
@@ -65,7 +73,7 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         let kept = kept
             .as_ref()
             .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
-        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
         anstream::eprintln!("keeps {kept}");
     }
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
@@ -165,12 +173,11 @@ struct BackedUp {
 }
 
 /// Brings the archive up to now, once.
-pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let (_, node) = node(session, database)?;
+pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
+    let (_, node, mut watcher) = attach(session, args)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
-    let status =
-        sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
-    let status = status.map_err(interrupted)?;
+    watcher.on_event(move |event| tell_backup(event, &zone, quiet));
+    let status = watcher.backup().map_err(interrupted)?;
     let done = BackedUp {
         node: node.name().to_owned(),
         lsn: status.archived.get(),
@@ -183,7 +190,7 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
+        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
     }
     Ok(())
 }
