@@ -9,7 +9,7 @@ use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::retention::Deletion;
-use crate::format::state::{NodeState, SpaceState};
+use crate::format::state::{ConfigValue, EXCLUSION, NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve, window};
@@ -132,13 +132,24 @@ impl Node {
 
     /// The spaces that a state has, without their pages. Reads a segment at most.
     pub fn spaces(&self, target: &Target) -> Result<BTreeMap<SpaceId, SpaceState>> {
+        Ok(self.state(target)?.spaces)
+    }
+
+    /// The configuration that a state has, without what only says which spaces are excluded. Reads a segment at most.
+    pub fn config(&self, target: &Target) -> Result<BTreeMap<String, ConfigValue>> {
+        let mut config = self.state(target)?.config;
+        config.retain(|key, _| !key.starts_with(EXCLUSION));
+        Ok(config)
+    }
+
+    fn state(&self, target: &Target) -> Result<NodeState> {
         let mut context = self.context()?;
         let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
         match state_at(&context.log, at) {
-            Ok(Some(state)) => Ok(state.spaces),
+            Ok(Some(state)) => Ok(state),
             Err(e) if !e.is_damage() => Err(e),
             // That part of the log is gone, or damaged: the layers know it too.
-            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
+            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state),
         }
     }
 

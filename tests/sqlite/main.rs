@@ -10,6 +10,7 @@
 )]
 
 mod follow;
+mod identity;
 mod inside;
 mod log;
 mod odd;

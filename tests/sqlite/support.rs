@@ -123,6 +123,11 @@ impl Watching {
         }
     }
 
+    /// Waits for it to end by itself.
+    pub fn failed(self) -> Error {
+        self.thread.join().unwrap().unwrap_err()
+    }
+
     pub fn stop(self) -> Status {
         self.handle.stop();
         self.thread.join().unwrap().unwrap()

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::archivist::{Archivist, Progress};
 use super::error::{Error, Result};
+use super::identity::Record;
 use super::link::Link;
 use super::live::{Live, Source};
 use crate::archive::Node;
@@ -28,6 +29,8 @@ pub(super) struct Subject<'a> {
     pub space: &'a str,
     /// For the annotation.
     pub path: &'a str,
+    /// What the commit is to put on record of which database it is.
+    pub record: Option<Record>,
     /// How pages are read and rebuilt.
     pub replay: &'a ReplayOptions,
 }
@@ -49,6 +52,9 @@ pub(super) fn copy(
     let space = batch.create_space(subject.space, page_size)?;
     batch.set_length(space, live.len())?;
     batch.annotate("sqlite", &format!("first copy of {}", subject.path))?;
+    if let Some(record) = &subject.record {
+        record.note(&mut batch)?;
+    }
     let mark = archivist.mark(&mut batch, live.end)?;
     let commit = batch.commit(Durability::Synced)?;
     archivist.space = Some(space);
@@ -72,6 +78,9 @@ pub(super) fn resync(
     let live = link.live()?;
     let mut batch = archivist.writer.batch();
     batch.annotate("resync", reason)?;
+    if let Some(record) = &subject.record {
+        record.note(&mut batch)?;
+    }
     let end = live.end;
     let mut compare = Compare { live, batch, space: SpaceId::default(), archived: 0, differing: 0, failure: None };
     match archivist.space {

@@ -53,8 +53,10 @@ pub enum Error {
     WrongNode {
         /// The node.
         node: String,
-        /// Why not.
+        /// Why not, and what to do.
         reason: String,
+        /// The database that it belongs to, where that is on record.
+        database: Option<PathBuf>,
     },
     /// The database's files contradict each other, or what was known of them: they were replaced, or written by
     /// something else than SQLite. The watcher attaches again and compares.

@@ -52,6 +52,9 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
 /// Where the files of a database are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
+    /// As it was given, made absolute: links in it may come to stand for something else.
+    given: PathBuf,
+    /// With all links followed.
     pub database: PathBuf,
     pub wal: PathBuf,
     pub index: PathBuf,
@@ -70,7 +73,31 @@ impl Paths {
             name.push(suffix);
             PathBuf::from(name)
         };
-        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), database })
+        let given = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
+        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), given, database })
+    }
+
+    /// What the name that was given stands for now.
+    pub fn again(&self) -> Result<Paths> {
+        Paths::of(&self.given)
+    }
+
+    /// An error where the name that was given does not stand for this place any more.
+    pub fn check_name(&self) -> Result<()> {
+        match std::fs::canonicalize(&self.given) {
+            Ok(now) if now == self.database => Ok(()),
+            Ok(now) => Err(Error::Inconsistent {
+                reason: format!(
+                    "{} stands for {} now, no longer for {}",
+                    self.given.display(),
+                    now.display(),
+                    self.database.display()
+                ),
+            }),
+            Err(e) => Err(Error::Inconsistent {
+                reason: format!("{} does not lead to {} any more: {e}", self.given.display(), self.database.display()),
+            }),
+        }
     }
 
     /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others.

@@ -12,6 +12,7 @@ use super::checkpointer::Syncer;
 use super::error::{Error, Result};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
+use super::identity::Identity;
 use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
@@ -134,6 +135,16 @@ impl Link {
             lock_after: now,
             trouble: None,
         })
+    }
+
+    /// Which database it is.
+    pub fn identity(&self) -> Result<Identity> {
+        Identity::of(self.file.file(), &self.paths.database)
+    }
+
+    /// The generation of the log that there is.
+    pub fn generation(&self) -> Result<Salts> {
+        Ok(self.pins.index()?.salts)
     }
 
     /// The database as of now.
@@ -274,6 +285,7 @@ impl Link {
     /// Begins to copy back while the application goes on, but for the moment in which that begins: it checkpoints after each of its transactions as long as there is
     /// anything to copy, and would nearly always be first, and copy everything itself.
     fn copy_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
         let locked = self.pins.lock(KNOCK)?;
         self.pins.hand_over_and_copy(next, TRY_AGAIN)?;
@@ -327,6 +339,8 @@ impl Link {
 
     /// Moves the pin to now, and begins to copy back the log up to there.
     fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
+        // The log of a file that was replaced serves the new one: copied back into the old one, all of it would be lost.
+        self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
         self.pins.hand_over_and_copy(next, patience)?;
         Ok(caught)

@@ -27,6 +27,7 @@ mod compare;
 mod error;
 mod files;
 mod format;
+mod identity;
 mod link;
 mod live;
 mod log;
@@ -38,6 +39,7 @@ mod wake;
 mod watcher;
 
 pub use error::{Error, Result};
+pub use identity::name_of;
 pub use options::WatchOptions;
 pub use status::{Event, Handle, State, Status};
-pub use watcher::{Watcher, backup};
+pub use watcher::{Attached, Watcher, backup};

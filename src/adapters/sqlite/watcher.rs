@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use super::archivist::Archivist;
 use super::compare::{Subject, copy, resync};
 use super::error::{Error, Result, Stage};
-use super::files::{DatabaseFile, Paths};
+use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
+use super::identity::{Kin, Record};
 use super::link::{Caught, Link, SETTLED, check};
 use super::options::WatchOptions;
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
+use crate::types::check_name;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
@@ -32,12 +34,67 @@ const ALERT: Duration = Duration::from_secs(1);
 
 type OnEvent = Box<dyn FnMut(&Event) + Send>;
 
+/// A database that is attached to and belongs to no node yet: it is one, in WAL mode, may be written to, is watched by nobody else, and its log is pinned.
+///
+/// For programs that make a node only for what can be watched; [`Watcher::open`] does both steps at once.
+#[derive(Debug)]
+pub struct Attached {
+    paths: Paths,
+    options: WatchOptions,
+    link: Link,
+    lock: Option<File>,
+}
+
+impl Attached {
+    /// Attaches to a database. Copies and compares nothing. For a watcher that is just ending it waits a second.
+    pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
+        if let Some(space) = &options.space {
+            check_name("space", space)?;
+        }
+        let paths = Paths::of(database.as_ref())?;
+        let (begun, mut lock) = (Instant::now(), None);
+        loop {
+            match connect(&paths, &options, &mut lock) {
+                Err(e @ Error::AlreadyWatched { .. }) if begun.elapsed() < e.patience(Stage::Starting) => {
+                    std::thread::sleep(RETRY);
+                }
+                link => return Ok(Attached { link: link?, paths, options, lock }),
+            }
+        }
+    }
+
+    /// Takes the node's writer, as [`Watcher::open`] does. A node that belongs to another database is refused, unless [`WatchOptions::adopt`] says otherwise.
+    pub fn watch(self, node: &Node) -> Result<Watcher> {
+        let Attached { paths, options, link, lock } = self;
+        let mut watcher = Watcher::new(node, paths, options)?;
+        watcher.lock = lock;
+        watcher.attached(link)?;
+        watcher.start()
+    }
+}
+
+/// Connects to a database and pins its log, with the watcher's lock taken first where it is not held.
+fn connect(paths: &Paths, options: &WatchOptions, lock: &mut Option<File>) -> Result<Link> {
+    // What is no database gets no lock beside it.
+    let file = DatabaseFile::open(paths)?;
+    let wal = match check(&file, paths) {
+        Err(Error::NotWal { .. }) if options.enable_wal => false,
+        other => other?.wal,
+    };
+    if !lock.as_ref().is_some_and(|lock| is_same(lock, &paths.lock)) {
+        *lock = Some(paths.lock()?);
+    }
+    if !wal {
+        enable_wal(&paths.database, options.busy_timeout)?;
+    }
+    Link::open(paths, options)
+}
+
 /// Protects one SQLite database. Runs on one thread of your choice; others reach it through its [`Handle`].
 ///
 /// Dropping it is closing it, but for the error.
 pub struct Watcher {
     node: Node,
-    space: String,
     paths: Paths,
     options: WatchOptions,
     handle: Handle,
@@ -79,16 +136,19 @@ impl Watcher {
     /// What waiting can mend, such as a full archive, is no error here, as it is none of [`run`](Self::run): the status is [`State::Retrying`] then, and the next
     /// round tries again. The log is pinned meanwhile. For a watcher that is just ending it waits a second.
     ///
-    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else.
+    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else: which database it belongs to is on
+    /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
+        if let Some(space) = &options.space {
+            check_name("space", space)?;
+        }
         let paths = Paths::of(database.as_ref())?;
-        let space = options.space.clone().unwrap_or_else(|| {
-            let name = paths.database.file_name().unwrap_or_default().to_string_lossy();
-            name.into_owned()
-        });
-        let mut watcher = Watcher {
+        Watcher::new(node, paths, options)?.start()
+    }
+
+    fn new(node: &Node, paths: Paths, options: WatchOptions) -> Result<Watcher> {
+        Ok(Watcher {
             node: node.clone(),
-            space,
             paths,
             options,
             handle: Handle::new()?,
@@ -105,20 +165,24 @@ impl Watcher {
             asked: 0,
             files_checked: None,
             lock: None,
-        };
+        })
+    }
+
+    /// Takes what it needs for the first time.
+    fn start(mut self) -> Result<Watcher> {
         let begun = Instant::now();
-        while let Err(e) = watcher.attach() {
+        while let Err(e) = self.attach() {
             let patience = e.patience(Stage::Starting);
             if begun.elapsed() >= patience {
                 return Err(e);
             } else if patience == Duration::MAX {
-                watcher.failed(&e);
+                self.failed(&e);
                 break;
             }
             std::thread::sleep(RETRY);
         }
-        watcher.publish();
-        Ok(watcher)
+        self.publish();
+        Ok(self)
     }
 
     /// For other threads: status, stop, wake.
@@ -185,6 +249,26 @@ impl Watcher {
         done
     }
 
+    /// Brings the archive up to now and closes: as [`backup`] does.
+    pub fn backup(mut self) -> Result<Status> {
+        let (begun, mut delay) = (Instant::now(), RETRY);
+        while let Err(e) = self.poll_once() {
+            // A moment at which the log starts over, say.
+            if begun.elapsed() >= e.patience(Stage::Starting).min(PATIENCE) {
+                return Err(e);
+            }
+            self.event(&Event::Retrying { failure: e.to_string(), after: delay });
+            std::thread::sleep(delay);
+            delay *= 2;
+        }
+        // An application without checkpoints of its own may have nobody else who does them.
+        if let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) {
+            let caught = link.wait_for_copy(archivist)?;
+            self.count(&caught);
+        }
+        self.finish()
+    }
+
     /// Ends: everything archived is durable, the node's writer is free, the database is unpinned.
     pub fn close(mut self) -> Result<Status> {
         self.finish()
@@ -208,9 +292,9 @@ impl Watcher {
             self.begin()?;
         }
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
-        if self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval) {
+        let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
+        if look {
             link.check_files()?;
-            self.files_checked = Some(Instant::now());
         }
         if self.behind_since.is_none() && link.is_behind()? {
             self.behind_since = Some(Instant::now());
@@ -218,6 +302,11 @@ impl Watcher {
         }
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
+        if look {
+            // What was committed to the database of before is archived by now.
+            self.paths.check_name()?;
+            self.files_checked = Some(Instant::now());
+        }
         caught.add(&link.tend(archivist, &self.options)?);
         let trouble = link.trouble.clone();
         if trouble != self.trouble {
@@ -240,7 +329,9 @@ impl Watcher {
         let begun = Instant::now();
         let path = self.paths.database.display().to_string();
         let replay = &self.options.base.replay;
-        let subject = Subject { node: &self.node, space: &self.space, path: &path, replay };
+        let space = archivist.name.clone();
+        let database = link.identity()?;
+        let mut subject = Subject { node: &self.node, space: &space, path: &path, record: None, replay };
         // A first copy may have been cut short, between its commit and its base.
         let mark = archivist.writer.host_mark().filter(|_| archivist.space.is_some());
         if mark.is_none() || self.node.layers()?.is_empty() {
@@ -248,16 +339,33 @@ impl Watcher {
             let bytes = link.live()?.len();
             emit(&mut self.on_event, &Event::CopyStarted { bytes });
             self.handle.publish(&self.status, None);
+            subject.record = Some(Record::new(&database, &space, None));
             let lsn = copy(link, archivist, &subject, &self.options.base)?;
             self.distrust = None;
             self.status.archived = lsn.into();
             emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
-        } else if self.distrust.is_none() && resume(link, archivist, mark.as_deref())? {
+            return self.following();
+        }
+        let doubt = match self.distrust.clone() {
+            None => archivist.doubt(&database, link.generation()?),
+            distrust => distrust,
+        };
+        if doubt.is_none() && resume(link, archivist, mark.as_deref())? {
+            if archivist.kin == Kin::Moved {
+                archivist.news = Some(Record::new(&database, &space, None));
+            }
             let position = archivist.writer.newest();
             emit(&mut self.on_event, &Event::Continued { position });
         } else {
-            let reason =
-                self.distrust.clone().or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
+            subject.record = match archivist.kin {
+                Kin::Same => None,
+                // The log of the file that was there before may have stayed, and knows the mark.
+                Kin::Replaced if resume(link, archivist, mark.as_deref()).unwrap_or(false) => {
+                    Some(Record::new(&database, &space, Some(link.generation()?)))
+                }
+                _ => Some(Record::new(&database, &space, None)),
+            };
+            let reason = doubt.or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
             self.status.state = State::Resyncing;
             emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
             self.handle.publish(&self.status, None);
@@ -269,39 +377,37 @@ impl Watcher {
             self.status.archived_at = Some(commit.timestamp);
             emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
         }
+        self.following()
+    }
+
+    fn following(&mut self) -> Result<()> {
         self.suspicion = None;
         self.status.state = State::Following;
         Ok(())
     }
 
-    /// Takes what is not held: the watcher's lock, the database, and then, its log pinned, the archive.
+    /// Takes what is not held: the database, by what the name that was given stands for now, and then, its log pinned, the archive.
     fn attach(&mut self) -> Result<()> {
-        if self.lock.is_none() {
-            // What is no database gets no lock beside it.
-            let file = DatabaseFile::open(&self.paths)?;
-            match check(&file, &self.paths) {
-                Err(Error::NotWal { .. }) if self.options.enable_wal => {}
-                other => drop(other?),
-            }
-            self.lock = Some(self.paths.lock()?);
-        }
         if self.link.is_none() {
-            let paths = Paths::of(&self.paths.database)?;
-            if self.options.enable_wal && !DatabaseFile::open(&paths)?.header()?.wal {
-                enable_wal(&paths.database, self.options.busy_timeout)?;
-            }
-            let link = Link::open(&paths, &self.options)?;
-            self.note_header(&link.header()?);
-            self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
-            self.link = Some(link);
-            self.status.state = State::Starting;
+            let paths = self.paths.again()?;
+            let link = connect(&paths, &self.options, &mut self.lock)?;
+            self.paths = paths;
+            self.attached(link)?;
         }
-        if self.archivist.is_none() {
-            let archivist = Archivist::open(&self.node, &self.space, &self.options.writer)?;
+        if let (None, Some(link)) = (&self.archivist, &self.link) {
+            let archivist = Archivist::open(&self.node, &link.identity()?, &self.options)?;
             self.status.archived = archivist.writer.durable();
             self.archivist = Some(archivist);
             self.status.state = State::Starting;
         }
+        Ok(())
+    }
+
+    fn attached(&mut self, link: Link) -> Result<()> {
+        self.note_header(&link.header()?);
+        self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
+        self.link = Some(link);
+        self.status.state = State::Starting;
         Ok(())
     }
 
@@ -462,20 +568,5 @@ pub fn backup(
 ) -> Result<Status> {
     let mut watcher = Watcher::open(node, database, options)?;
     watcher.on_event(callback);
-    let (begun, mut delay) = (Instant::now(), RETRY);
-    while let Err(e) = watcher.poll_once() {
-        // A moment at which the log starts over, say.
-        if begun.elapsed() >= e.patience(Stage::Starting).min(PATIENCE) {
-            return Err(e);
-        }
-        watcher.event(&Event::Retrying { failure: e.to_string(), after: delay });
-        std::thread::sleep(delay);
-        delay *= 2;
-    }
-    // An application without checkpoints of its own may have nobody else who does them.
-    if let (Some(link), Some(archivist)) = (&mut watcher.link, &mut watcher.archivist) {
-        let caught = link.wait_for_copy(archivist)?;
-        watcher.count(&caught);
-    }
-    watcher.close()
+    watcher.backup()
 }

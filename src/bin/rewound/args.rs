@@ -77,11 +77,8 @@ pub enum Command {
     Key(KeyCommand),
     /// Protect a live SQLite database: archive every transaction, until interrupted
     Watch {
-        /// The database
-        database: PathBuf,
-        /// Switch the database to WAL mode where it is not
-        #[arg(long)]
-        enable_wal: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
         /// How often layers and snapshots that keep restores fast are looked after, in seconds; 0: never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         maintain: u64,
@@ -91,11 +88,8 @@ pub enum Command {
     },
     /// Bring the archive of a SQLite database up to now, once
     Backup {
-        /// The database
-        database: PathBuf,
-        /// Switch the database to WAL mode where it is not
-        #[arg(long)]
-        enable_wal: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
     /// Bring a state back, exactly
     Restore {
@@ -328,6 +322,19 @@ pub struct AuditArgs {
     /// Prove that the archive continues what such a line said: it was neither put back to an older state nor rewritten
     #[arg(long, value_name = "FILE or LINE", group = "proof")]
     pub since: Option<String>,
+}
+
+/// Which database, and what may be done to take it.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// The database
+    pub database: PathBuf,
+    /// Switch the database to WAL mode where it is not
+    #[arg(long)]
+    pub enable_wal: bool,
+    /// Go on with this database in a node that belongs to another one: compare it, and log what differs as one commit
+    #[arg(long)]
+    pub adopt: bool,
 }
 
 /// Which state; the latest where nothing is said.

@@ -73,6 +73,9 @@ impl Failure {
                 );
             }
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
+            Failure::Sqlite(sqlite::Error::WrongNode { database: Some(_), .. }) => {
+                return Some("--node NAME gives it a node of its own; --adopt lets it take the other's place");
+            }
             _ => return None,
         };
         Some(match e {

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
-use rewound::{Actor, Administrator, Archive, ArchiveOptions, Keyring, Node, ReplayOptions, Resolved, Scope, Target};
+use rewound::{
+    Actor, Administrator, Archive, ArchiveOptions, Deletion, Keyring, Node, ReplayOptions, Resolved, Scope, Target,
+};
 
 use crate::args::{Global, TargetArgs};
 use crate::failure::{Failure, Result};
@@ -95,14 +97,22 @@ impl Session {
         if let Some(name) = &self.global.node {
             return Ok(archive.node(name)?);
         }
-        let names = archive.nodes()?;
-        match names.as_slice() {
-            [only] => Ok(archive.node(only)?),
+        let nodes: Vec<Node> =
+            archive.nodes()?.iter().map(|name| archive.node(name)).collect::<rewound::Result<_>>()?;
+        let live: Vec<&Node> = nodes.iter().filter(|n| n.deletion().is_ok_and(|d| d == Deletion::Live)).collect();
+        let holding: Vec<&Node> = live.iter().copied().filter(|n| holds_something(n)).collect();
+        // What is deleted, or holds nothing, is meant only where there is nothing else.
+        let meant = [holding, live, nodes.iter().collect()].into_iter().find(|some| !some.is_empty());
+        match meant.unwrap_or_default().as_slice() {
+            [only] => Ok((*only).clone()),
             [] => Err(Failure::Other(
                 "the archive holds nothing yet: `rewound watch DB` or `rewound backup DB` begins to protect a database"
                     .into(),
             )),
-            several => Err(Failure::Usage(format!("which node? give --node with one of: {}", several.join(", ")))),
+            several => {
+                let names: Vec<&str> = several.iter().map(|n| n.name()).collect();
+                Err(Failure::Usage(format!("which node? give --node with one of: {}", names.join(", "))))
+            }
         }
     }
 
@@ -133,6 +143,12 @@ impl Session {
     pub fn describe(&self, at: &Resolved) -> String {
         format!("LSN {} of {}", at.lsn, self.zone.show(at.timestamp))
     }
+}
+
+/// Whether anything of a node can be restored, damage left aside.
+fn holds_something(node: &Node) -> bool {
+    use rewound::Error::{AfterDurableEnd, BeforeWindow};
+    !matches!(node.window(), Err(AfterDurableEnd { .. } | BeforeWindow { .. }))
 }
 
 fn storage(path: &Path) -> Arc<FsStorage> {

@@ -33,10 +33,8 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
             init::init(&session, &archive, recovery_key_file.as_deref(), keep.as_deref())
         }
         Command::Key(KeyCommand::Generate { file }) => init::generate(&session, &file),
-        Command::Watch { database, enable_wal, maintain, no_sweep } => {
-            watch::watch(&session, &database, enable_wal, maintain, !no_sweep)
-        }
-        Command::Backup { database, enable_wal } => watch::backup(&session, &database, enable_wal),
+        Command::Watch { database, maintain, no_sweep } => watch::watch(&session, &database, maintain, !no_sweep),
+        Command::Backup { database } => watch::backup(&session, &database),
         Command::Restore { target, output, delta, unaudited } => {
             restore::restore(&session, &target, &output, delta, unaudited)
         }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rewound::adapters::sqlite::{self, Event, Status, WatchOptions, Watcher};
+use rewound::adapters::sqlite::{self, Attached, Event, Status, WatchOptions, Watcher};
 use rewound::options::Cancel;
 use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
 
+use crate::args::DatabaseArgs;
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
 use crate::output::{self, DIM, GOOD, NOTE};
@@ -25,41 +26,47 @@ const SWEEP: Duration = Duration::from_secs(86_400);
 
 /// The pause before something is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a backup tries to make its node, as long as it tries everything else.
+/// How long a backup tries to begin, as long as it tries everything else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The node of a database: made where it is not there yet. An archive that is full, say, is tried again for `patience`, as the watcher itself does.
-fn node(session: &Session, database: &Path, patience: Duration) -> Result<(Archive, Node)> {
-    // Before anything is created for it.
+/// Attaches to a database, then takes its node: made where it is not there yet, but only for what can be watched. What waiting can mend, such as a locked
+/// database or a full archive, is tried again for `patience`, as the watcher itself does.
+fn attach(session: &Session, args: &DatabaseArgs, patience: Duration) -> Result<(Archive, Node, Watcher)> {
+    let database = &args.database;
+    // Before anybody is asked for a passphrase.
     if !database.is_file() {
-        return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
+        return Err(sqlite::Error::NoDatabase { path: database.clone() }.into());
     }
     let archive = session.archive()?;
     let name = match &session.global.node {
         Some(name) => name.clone(),
-        None => database.file_name().and_then(|n| n.to_str()).map(str::to_owned).ok_or_else(|| {
-            Failure::Usage("the database's name is not text: give the node a name with --node".into())
-        })?,
+        None => own_name(database)?,
     };
-    match archive.node(&name) {
-        Err(Error::NoSuchNode { .. }) => {
-            let begun = Instant::now();
-            loop {
-                match archive.create_node(&name, Origin::Existing).map_err(sqlite::Error::from) {
-                    Ok(node) => return Ok((archive, node)),
-                    Err(e) if e.may_pass() && begun.elapsed() < patience && !session.cancel().is_cancelled() => {
-                        tell(
-                            &Event::Retrying { failure: e.to_string(), after: RETRY },
-                            &session.zone,
-                            session.global.quiet,
-                        );
-                        pause(RETRY, &session.cancel());
-                    }
-                    Err(e) => return Err(e.into()),
-                }
+    let mut options = WatchOptions::default();
+    options.base.replay.cancel = session.cancel();
+    options.enable_wal = args.enable_wal;
+    options.adopt = args.adopt;
+    let attached = try_again(session, patience, || Attached::open(database, options.clone()))?;
+    let node = try_again(session, patience, || match archive.node(&name) {
+        Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
+        found => Ok(found?),
+    })?;
+    let watcher = attached.watch(&node)?;
+    Ok((archive, node, watcher))
+}
+
+/// Does something that waiting may help with, and tells why it waits. An interruption ends it with the failure.
+fn try_again<T>(session: &Session, patience: Duration, mut what: impl FnMut() -> sqlite::Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match what() {
+            Err(e) if e.may_pass() && begun.elapsed() < patience && !session.cancel().is_cancelled() => {
+                let event = Event::Retrying { failure: e.to_string(), after: RETRY };
+                tell(&event, &session.zone, session.global.quiet);
+                pause(RETRY, &session.cancel());
             }
+            done => return Ok(done?),
         }
-        found => Ok((archive, found?)),
     }
 }
 
@@ -71,18 +78,22 @@ fn pause(time: Duration, cancel: &Cancel) {
     }
 }
 
-fn options(session: &Session, enable_wal: bool) -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.base.replay.cancel = session.cancel();
-    options.enable_wal = enable_wal;
-    options
+/// The name of a database's file, for its node.
+fn own_name(database: &Path) -> Result<String> {
+    let usable = sqlite::name_of(database);
+    if database.file_name().and_then(|n| n.to_str()) == Some(&usable) {
+        return Ok(usable);
+    }
+    Err(Failure::Usage(format!(
+        "the name of {} cannot be that of a node: give one with --node, such as --node {usable:?}",
+        database.display()
+    )))
 }
 
 /// Follows a database until it is interrupted.
-pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
-    let (archive, node) = node(session, database, Duration::MAX)?;
+pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool) -> Result {
+    let (archive, node, mut watcher) = attach(session, args, Duration::MAX)?;
     let admin = archive.administrator(session.actor.clone());
-    let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
@@ -91,7 +102,7 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         let kept = kept
             .as_ref()
             .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
-        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
         anstream::eprintln!("keeps {kept}");
     }
     let told = handle.clone();
@@ -204,12 +215,11 @@ struct BackedUp {
 }
 
 /// Brings the archive up to now, once.
-pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let (_, node) = node(session, database, PATIENCE)?;
+pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
+    let (_, node, mut watcher) = attach(session, args, PATIENCE)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
-    let status =
-        sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
-    let status = status.map_err(interrupted)?;
+    watcher.on_event(move |event| tell_backup(event, &zone, quiet));
+    let status = watcher.backup().map_err(interrupted)?;
     let done = BackedUp {
         node: node.name().to_owned(),
         lsn: status.archived.get(),
@@ -222,7 +232,7 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
+        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
     }
     Ok(())
 }

@@ -1,0 +1,298 @@
+//! Which database it is: replaced, moved, taken for another, behind a link.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rewound::adapters::sqlite::{Error, Event, State, Status, WatchOptions, Watcher, backup};
+use rewound::{Node, Target};
+use rusqlite::Connection;
+
+use super::oracle;
+use super::support::{Place, Watching, connect, watch};
+
+/// A database of a table whose rows say whose it is.
+fn make(path: &Path, whose: &str, rows: usize) -> Connection {
+    let db = connect(path);
+    db.execute_batch("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, whose TEXT)").unwrap();
+    add(&db, whose, rows);
+    db
+}
+
+fn add(db: &Connection, whose: &str, rows: usize) {
+    for _ in 0..rows {
+        db.execute("INSERT INTO t (whose) VALUES (?1)", [whose]).unwrap();
+    }
+}
+
+/// How many rows there are of whom.
+fn rows(db: &Connection) -> Vec<(String, i64)> {
+    let mut counts = db.prepare("SELECT whose, count(*) FROM t GROUP BY whose ORDER BY whose").unwrap();
+    counts.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+/// The same of the archive's newest state.
+fn archived(node: &Node) -> Vec<(String, i64)> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let db = oracle::open(dir.path(), &oracle::restore(node, Target::Latest));
+    let whole: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    rows(&db)
+}
+
+fn count(whose: &str, n: i64) -> (String, i64) {
+    (whose.to_owned(), n)
+}
+
+fn once(node: &Node, db: &Path) -> Result<Status, Error> {
+    backup(node, db, WatchOptions::default(), |_| {})
+}
+
+/// Ends the application's side of a database and leaves its log: as SQLite does while a watcher is attached.
+fn with_log_left(db: Connection) {
+    use rusqlite::config::DbConfig;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    drop(db);
+}
+
+fn files_of(db: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|ending| PathBuf::from(format!("{}{ending}", db.display())))
+}
+
+fn remarks(node: &Node) -> Vec<String> {
+    oracle::remarked(node).into_values().filter(|(key, _)| key == "resync").map(|(_, text)| text).collect()
+}
+
+/// Waits for the archive to be as the database is.
+fn caught_up(watching: &Watching) {
+    watching.until("the archive", |s| s.state == State::Following);
+    watching.handle.catch_up(Duration::from_secs(30)).expect("all archived");
+}
+
+/// `mv new.db app.db` with the log left in place. The log goes on, and continues nothing.
+#[test]
+fn a_database_replaced_by_a_rename_is_compared() {
+    for stopped in [false, true] {
+        let place = Place::new();
+        let db = make(&place.db(), "old", 30);
+        let node = place.node();
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        // In the log when the file is replaced.
+        add(&db, "old", 1);
+        caught_up(&watching);
+        drop(db);
+        drop(make(&place.path("new.db"), "new", 40));
+        let mut running = Some(watching);
+        if stopped {
+            running.take().unwrap().stop();
+        }
+        std::fs::rename(place.path("new.db"), place.db()).unwrap();
+        let db = place.connect();
+        add(&db, "late", 1);
+        let watching = running.unwrap_or_else(|| watch(&place.reopened(), &place.db(), WatchOptions::default()));
+        watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
+        add(&db, "late", 1);
+        caught_up(&watching);
+        assert_eq!(archived(&node), rows(&db), "stopped: {stopped}");
+        watching.stop();
+        let said = remarks(&node);
+        assert!(said.len() == 1 && said[0].contains("another file"), "{said:?}");
+        // As long as that log lasts it belongs to the file of before: opened anew, SQLite could take more of it than it did.
+        assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
+        assert!(remarks(&node)[1].contains("that of another file"));
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        add(&db, "late", 1);
+        assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
+        // And from then on none is needed.
+        add(&db, "late", 1);
+        let status = once(&place.reopened(), &place.db()).unwrap();
+        assert_eq!((status.resyncs, status.commits), (0, 1));
+        assert_eq!(archived(&node), rows(&db));
+    }
+}
+
+/// Moved with its log, under another name: the same file, and nothing to compare.
+#[test]
+fn a_database_that_was_moved_goes_on() {
+    let place = Place::new();
+    let db = make(&place.db(), "a", 3);
+    let node = place.node();
+    once(&node, &place.db()).unwrap();
+    with_log_left(db);
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    let moved = place.path("elsewhere/other.db");
+    for (from, to) in files_of(&place.db()).iter().zip(files_of(&moved)) {
+        std::fs::rename(from, to).unwrap();
+    }
+    let db = connect(&moved);
+    add(&db, "a", 1);
+    for moved_on in [true, false] {
+        let status = once(&place.reopened(), &moved).unwrap();
+        assert_eq!((status.resyncs, status.commits), (0, u64::from(moved_on)), "{:?}", status.last_resync);
+    }
+    assert_eq!(archived(&node), [count("a", 4)]);
+    // What takes its old place is another database now.
+    drop(make(&place.db(), "b", 1));
+    let refused = once(&place.reopened(), &place.db()).unwrap_err();
+    assert!(matches!(&refused, Error::WrongNode { database: Some(of), .. } if *of == moved), "{refused}");
+}
+
+/// What was archived before identities were on record is compared once.
+#[test]
+fn an_archive_without_an_identity_is_compared_once() {
+    let place = Place::new();
+    let db = make(&place.db(), "a", 3);
+    let node = place.node();
+    once(&node, &place.db()).unwrap();
+    let writer = node.open_writer().unwrap();
+    let mut batch = writer.batch();
+    batch.remove_config("sqlite.database").unwrap();
+    batch.commit(rewound::Durability::Synced).unwrap();
+    writer.close().unwrap();
+    add(&db, "a", 1);
+    for resyncs in [1, 0] {
+        assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, resyncs);
+        assert_eq!(archived(&node), rows(&db));
+    }
+    assert!(remarks(&node)[0].contains("earlier version"), "{:?}", remarks(&node));
+    let value = &node.config(&Target::Latest).unwrap()["sqlite.database"];
+    assert!(value.environment_bound);
+}
+
+/// Another database takes the place of the one that the node belongs to, as somebody said so.
+#[test]
+fn another_database_is_adopted_when_told_so() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    let node = place.node();
+    once(&node, &place.db()).unwrap();
+    drop(db);
+    let other = place.path("other.db");
+    let db = make(&other, "new", 5);
+    let mut options = WatchOptions::default();
+    options.adopt = true;
+    assert_eq!(backup(&node, &other, options, |_| {}).unwrap().resyncs, 1);
+    assert!(remarks(&node)[0].contains("takes the place of"), "{:?}", remarks(&node));
+    add(&db, "new", 1);
+    let status = once(&place.reopened(), &other).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 1));
+    assert_eq!(archived(&node), rows(&db));
+    assert!(once(&node, &place.db()).is_err());
+}
+
+/// A link is re-pointed under the watcher: what it leads to now is another database, and no word of it goes into the node of the first.
+#[test]
+fn a_link_that_is_pointed_elsewhere_is_noticed() {
+    for (adopt, to_file) in [(false, false), (false, true), (true, false), (true, true)] {
+        let place = Place::new();
+        let [v1, v2] = ["v1", "v2"].map(|v| {
+            std::fs::create_dir(place.path(v)).unwrap();
+            make(&place.path(&format!("{v}/app.db")), v, 3)
+        });
+        let name = |v: &str| if to_file { format!("{v}/app.db") } else { v.to_owned() };
+        let point = |v: &str| {
+            symlink(name(v), place.path("next")).unwrap();
+            std::fs::rename(place.path("next"), place.path("current")).unwrap();
+        };
+        point("v1");
+        let node = place.node();
+        let mut options = WatchOptions::default();
+        options.adopt = adopt;
+        let path = place.path(if to_file { "current" } else { "current/app.db" });
+        let watching = watch(&node, &path, options);
+        add(&v1, "v1", 1);
+        point("v2");
+        add(&v1, "v1", 1);
+        add(&v2, "v2", 1);
+        if adopt {
+            watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
+            add(&v2, "v2", 1);
+            caught_up(&watching);
+            assert_eq!(archived(&node), rows(&v2));
+            watching.stop();
+            assert!(remarks(&node)[0].contains("takes the place of"), "{:?}", remarks(&node));
+        } else {
+            let failed = watching.failed();
+            assert!(matches!(failed, Error::WrongNode { .. }), "{failed}");
+            // Everything that was committed before it was noticed.
+            assert_eq!(archived(&node), rows(&v1));
+            // Back where it was it goes on.
+            point("v1");
+            add(&v1, "v1", 1);
+            assert_eq!(once(&node, &path).unwrap().resyncs, 0);
+            assert_eq!(archived(&node), rows(&v1));
+        }
+    }
+}
+
+/// The directory is renamed and another put in its place, with all of a database's files in it.
+#[test]
+fn a_directory_that_takes_the_place_of_another_is_compared() {
+    let place = Place::new();
+    let [own, other] = ["data", "other"].map(|dir| {
+        std::fs::create_dir(place.path(dir)).unwrap();
+        make(&place.path(&format!("{dir}/app.db")), dir, 3)
+    });
+    let node = place.node();
+    let path = place.path("data/app.db");
+    let watching = watch(&node, &path, WatchOptions::default());
+    add(&own, "data", 1);
+    caught_up(&watching);
+    std::fs::rename(place.path("data"), place.path("old")).unwrap();
+    std::fs::rename(place.path("other"), place.path("data")).unwrap();
+    watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
+    add(&other, "other", 1);
+    caught_up(&watching);
+    assert_eq!(archived(&node), rows(&other));
+    // The lock is on the directory that is there now.
+    let second = Watcher::open(&node, &path, WatchOptions::default()).unwrap_err();
+    assert!(matches!(second, Error::AlreadyWatched { .. }), "{second}");
+    let events = watching.events.lock().clone();
+    assert!(events.iter().any(|e| matches!(e, Event::ResyncStarted { reason } if reason.contains("another file"))));
+    watching.stop();
+}
+
+/// The database's number on its device may be given to the file that takes its place: the time of its birth is not.
+#[test]
+fn a_database_made_anew_is_another_file() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    let node = place.node();
+    once(&node, &place.db()).unwrap();
+    with_log_left(db);
+    let log = std::fs::read(place.path("app.db-wal")).unwrap();
+    for file in files_of(&place.db()) {
+        std::fs::remove_file(file).unwrap();
+    }
+    let db = make(&place.db(), "new", 5);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(db);
+    // The old log, as somebody may have kept it.
+    std::fs::write(place.path("app.db-wal"), log).unwrap();
+    let status = once(&place.reopened(), &place.db()).unwrap();
+    assert_eq!(status.resyncs, 1);
+    assert!(remarks(&node)[0].contains("another file"));
+    assert_eq!(archived(&node), rows(&place.connect()));
+}
+
+/// The same name, another place: another database.
+#[test]
+fn two_databases_of_one_name_are_told_apart() {
+    let place = Place::new();
+    let [a, b] = ["a", "b"].map(|tenant| {
+        std::fs::create_dir_all(place.path(&format!("tenants/{tenant}"))).unwrap();
+        place.path(&format!("tenants/{tenant}/app.db"))
+    });
+    let (in_a, in_b) = (make(&a, "a", 3), make(&b, "b", 4));
+    let node = place.node();
+    once(&node, &a).unwrap();
+    for _ in 0..2 {
+        let refused = once(&node, &b).unwrap_err();
+        assert!(matches!(refused, Error::WrongNode { .. }), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("tenants/a/app.db") && said.contains("\"b-app.db\""), "{said}");
+    }
+    assert_eq!(archived(&node), [count("a", 3)]);
+    assert!(remarks(&node).is_empty());
+    drop((in_a, in_b));
+}
