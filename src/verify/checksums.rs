@@ -39,8 +39,9 @@ pub fn verify_checksums(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut files = Vec::new();
+    let mut report = VerifyReport::default();
     for dir in ["catalog", "nodes"] {
-        walk(storage, dir, &mut files)?;
+        walk(storage, dir, &mut files, &mut report)?;
     }
     if !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
         return Err(Error::NoArchive { path: storage.location().into() });
@@ -48,7 +49,6 @@ pub fn verify_checksums(
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
-    let mut report = VerifyReport::default();
     for (path, _) in &files {
         match ending(path) {
             Some("seg") => report.segments += 1,
@@ -74,12 +74,17 @@ fn ending(path: &str) -> Option<&str> {
     path.rsplit_once('.').map(|(_, ending)| ending)
 }
 
-/// Every file below a directory.
-fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+/// Every file below a directory. A directory that is none is a finding.
+fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+    let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
+        Err(e) if e.is_damage() => return report.found(Err(e)),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = format!("{dir}/{}", entry.name);
-        if entry.is_dir {
-            walk(storage, &path, files)?;
+        // A directory with the name of a file is looked at as what its name says.
+        if entry.is_dir && ending(&entry.name).is_none() {
+            walk(storage, &path, files, report)?;
         } else {
             files.push((path, entry.len));
         }

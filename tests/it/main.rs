@@ -21,6 +21,7 @@ mod hostile;
 mod ledger;
 mod logical;
 mod model;
+mod place;
 mod restore_targets;
 mod retention;
 mod snapshots;
