@@ -43,7 +43,7 @@ pub fn verify_checksums(
     for dir in ["catalog", "nodes"] {
         walk(storage, dir, &mut files, &mut report)?;
     }
-    if !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
+    if report.is_intact() && !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
         return Err(Error::NoArchive { path: storage.location().into() });
     }
     files.sort();
@@ -56,17 +56,28 @@ pub fn verify_checksums(
             Some("part") => report.parts += 1,
             Some("entry") => report.catalog_entries += 1,
             Some("checkpoint") => {}
-            // Locks, and whatever later releases put there.
-            _ => continue,
+            // Locks, and whatever later releases put there: no more than that it is a file.
+            _ => {
+                if let Err(e) = storage.open(path).map_err(|e| Error::io("open", path, e))
+                    && e.is_damage()
+                {
+                    report.note(e);
+                }
+                continue;
+            }
         }
         let checked = check_file(storage, path, &mut report, &mut |bytes| meter.add(bytes));
-        match checked {
-            // It has expired since it was listed. Nothing here can tell that from a loss.
-            Err(Error::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            other => report.found(other)?,
-        }
+        report.found(checked.or_else(gone))?;
     }
     Ok(report)
+}
+
+/// Not to be found since it was listed: it has expired. Nothing here can tell that from a loss.
+fn gone(e: Error) -> Result<()> {
+    match &e {
+        Error::Storage { source, .. } if source.kind() == ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
+    }
 }
 
 /// What kind of file a name is for.

@@ -20,6 +20,7 @@ mod history;
 mod hostile;
 mod ledger;
 mod logical;
+mod misplaced;
 mod model;
 mod place;
 mod restore_targets;
