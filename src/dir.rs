@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::storage::FileIdentity;
+
 #[cfg(test)]
 mod tests;
 
@@ -50,8 +52,7 @@ pub(crate) struct Stat {
     pub len: u64,
     pub uid: u32,
     pub mode: u32,
-    /// Device and inode.
-    pub identity: (u64, u64),
+    pub identity: FileIdentity,
 }
 
 /// A name stands for something else than what belongs there.
@@ -383,7 +384,7 @@ impl Stat {
             len: stat.st_size as u64,
             uid: stat.st_uid,
             mode: stat.st_mode as u32,
-            identity: (stat.st_dev as u64, stat.st_ino as u64),
+            identity: FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
         }
     }
 }
@@ -393,13 +394,13 @@ fn shared(dir: &Metadata) -> u32 {
     if dir.mode() & 0o007 == 0 { dir.mode() & 0o070 } else { 0 }
 }
 
-/// Device and inode of an open file or directory.
-pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+/// The identity of an open file or directory.
+pub(crate) fn identity(metadata: &Metadata) -> FileIdentity {
+    FileIdentity { device: metadata.dev(), inode: metadata.ino() }
 }
 
-/// Device and inode of what a path that an operator typed leads to.
-pub(crate) fn identity_at(path: &Path) -> io::Result<(u64, u64)> {
+/// The identity of what a path that an operator typed leads to.
+pub(crate) fn identity_at(path: &Path) -> io::Result<FileIdentity> {
     Ok(identity(&std::fs::metadata(path)?))
 }
 
