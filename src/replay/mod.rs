@@ -23,7 +23,7 @@ pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
 pub(crate) use redo::replay_records;
 pub use redo::{Redo, RedoRecord};
+pub(crate) use resolve::{LogEnd, commit_time, log_end, newest_commit, position_by, readable_end, resolve, window};
 pub use resolve::{Resolved, Window};
-pub(crate) use resolve::{log_end, newest_commit, position_by, readable_end, resolve, window};
 pub use sink::{Memory, PageSink, Progress, RestoreReport};
 pub(crate) use tail::{Tail, collect};

@@ -220,6 +220,14 @@ fn snapshot_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Option<Timestamp> 
     record.layers.iter().find(fits).map(|l| l.timestamp)
 }
 
+/// Time of a commit that did not expire: a snapshot of it may be all that is left.
+pub(crate) fn commit_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Result<Timestamp> {
+    match snapshot_time(log, record, lsn) {
+        Some(time) => Ok(time),
+        None => Ok(locate(log, lsn)?.0),
+    }
+}
+
 /// The last commit at or before a time.
 fn at_time(log: &Log, record: &NodeRecord, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
     if time >= window.latest.timestamp {

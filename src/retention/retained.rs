@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::plan::ExpiryInput;
 use super::policy::Promise;
+use crate::error::Result;
 use crate::format::event::LayerRecord;
 use crate::format::retention::{HoldScope, Mode, Span};
 use crate::types::{FileId, Position, TimelineId, Timestamp};
@@ -106,6 +107,54 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
             wants.push(Want::point(point.position, Reason::RestorePoint(name.clone())));
         }
     }
+}
+
+/// What is left to tell the times of commits from.
+pub(crate) trait Times {
+    /// The time of a commit that a stretch begins or ends with. A snapshot tells it too: of a single commit nothing else may be left.
+    fn of(&self, commit: Position) -> Result<Timestamp>;
+    /// The last commit at or before a time, by the log; `None` where that begins later. Asked only for times that lie within a stretch.
+    fn by_log(&self, time: Timestamp) -> Result<Option<Position>>;
+    /// Nothing after this was archived by a time, whatever times the commits say. A host may give commits times of its own, and nothing is to expire because
+    /// those lie in the past.
+    fn archived_by(&self, time: Timestamp) -> Result<Position>;
+}
+
+/// The last commit at or before a time that did not expire; `None` where all that is left is later. `kept`: what is left, where anything has expired.
+fn last_by(times: &dyn Times, kept: Option<&[Span]>, time: Timestamp) -> Result<Option<Position>> {
+    let Some(spans) = kept else { return times.by_log(time) };
+    let (mut low, mut high) = (0, spans.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let begins = spans.get(middle).map_or(Ok(Timestamp::ZERO), |s| times.of(s.from))?;
+        if begins <= time { low = middle + 1 } else { high = middle }
+    }
+    let Some(span) = low.checked_sub(1).and_then(|i| spans.get(i)) else { return Ok(None) };
+    match span.to {
+        // Beyond its end nothing is left that the time could name.
+        Some(to) if to == span.from || times.of(to)? <= time => Ok(Some(to)),
+        _ => Ok(Some(times.by_log(time)?.unwrap_or_default().max(span.from))),
+    }
+}
+
+/// The commits of times that are promised ([`windows`](super::policy::windows)), as far as they did not expire. The last ones are those of the policy in force.
+///
+/// A promise is of the commits that are left of it, be it one: each is kept until its date, however little else there is to tell that date from.
+pub(crate) fn commits_of(
+    promised: &[(Timestamp, Option<Timestamp>)],
+    kept: Option<&[Span]>,
+    times: &dyn Times,
+) -> Result<Vec<(Position, Option<Position>)>> {
+    let mut commits = Vec::new();
+    for (from, until) in promised {
+        let first = last_by(times, kept, *from)?.unwrap_or_default().min(times.archived_by(*from)?);
+        match until {
+            None => commits.push((first, None)),
+            // Of what was archived by then there may be nothing.
+            Some(until) => commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last)))),
+        }
+    }
+    Ok(commits)
 }
 
 /// The windows of a timeline: from where on all of it is kept. Empty: it was left before they began.

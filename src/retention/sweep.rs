@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 
 use super::plan::{ExpiryInput, ExpiryPlan, SegmentInfo, TimelineLog, plan_expiry};
 use super::policy::promises;
+use super::retained::{Times, commits_of};
 use super::{clock, policy};
-use crate::catalog::CatalogState;
+use crate::catalog::{CatalogState, NodeRecord};
 use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snapshot};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
@@ -14,7 +15,7 @@ use crate::format::retention::{Deletion, ExpiredFiles, Policy};
 use crate::format::state::NodeState;
 use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::options::{Cancel, CompactOptions};
-use crate::replay::{log_end, newest_commit, position_by};
+use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by};
 use crate::sealed::read_header;
 use crate::types::{FileId, Position, TimelineId, Timestamp};
 use crate::wal::Log;
@@ -149,9 +150,43 @@ fn redo_at(log: &Log, position: Position) -> Result<Position> {
     })
 }
 
+/// The times of a timeline's commits, from its log and snapshots.
+struct LogTimes<'a> {
+    log: &'a Log,
+    record: &'a NodeRecord,
+    end: LogEnd,
+}
+
+impl Times for LogTimes<'_> {
+    fn of(&self, commit: Position) -> Result<Timestamp> {
+        // The window may begin with a commit that is yet to come.
+        let Some(lsn) = commit.lsn().filter(|_| commit <= self.end.position) else {
+            return Ok(Timestamp::from_nanos(u64::MAX));
+        };
+        commit_time(self.log, self.record, lsn)
+    }
+
+    fn by_log(&self, time: Timestamp) -> Result<Option<Position>> {
+        position_by(self.log, time, self.end)
+    }
+
+    /// A segment that was begun later holds nothing from before.
+    fn archived_by(&self, time: Timestamp) -> Result<Position> {
+        let next = match self.log.last_where(|s| Ok(self.log.open(s)?.created() <= time))? {
+            Some(segment) => match self.log.after(&segment) {
+                // What lay between has expired, or its loss is found when the plan is made.
+                Err(Error::Gap { found, .. }) => return Ok(found),
+                next => next?,
+            },
+            None => self.log.oldest()?,
+        };
+        Ok(next.map_or(Position::new(u64::MAX), |s| s.from))
+    }
+}
+
 fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result<Gathered> {
     let archived = newest_archived(context)?.min(now);
-    let times = policy::windows(&promises(state, context.node), archived);
+    let promised = policy::windows(&promises(state, context.node), archived);
     let mut logs = BTreeMap::new();
     for timeline in timelines(context) {
         let log = log_of(context, timeline);
@@ -159,22 +194,8 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
         let segments = log.all()?;
         let segments =
             segments.into_iter().map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes }).collect();
-        let kept = context.record.retention.kept(timeline);
-        // Where a time leads to log that has expired, the stretches that are left say the rest.
-        let at = |time, expired: Position| match position_by(&log, time, end) {
-            Err(Error::Gap { .. }) if kept.is_some() => Ok(Some(expired)),
-            found => found,
-        };
-        let newest = kept.and_then(|spans| spans.last()).map_or(Position::ORIGIN, |s| s.from);
-        let mut windows = Vec::new();
-        for (from, until) in &times {
-            let from = at(*from, Position::ORIGIN)?.unwrap_or_default().min(archived_by(&log, *from)?);
-            match until {
-                None => windows.push((from, None)),
-                // Of what was archived by then there may be nothing.
-                Some(until) => windows.extend(at(*until, newest)?.filter(|to| from <= *to).map(|to| (from, Some(to)))),
-            }
-        }
+        let times = LogTimes { log: &log, record: &context.record, end };
+        let windows = commits_of(&promised, context.record.retention.kept(timeline), &times)?;
         logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
     }
     Ok(Gathered { archived, logs, redo: redo_of_snapshots(context)?, redo_at: BTreeMap::new() })
@@ -198,20 +219,6 @@ fn plan_of(
         redo_at: &gathered.redo_at,
         rebuild_percent: percent,
     }))
-}
-
-/// The state that was archived by a time, whatever times its commits say: a segment that was begun later holds nothing from before. A host may give commits times of
-/// its own, and nothing is to expire because those lie in the past.
-fn archived_by(log: &Log, time: Timestamp) -> Result<Position> {
-    let next = match log.last_where(|s| Ok(log.open(s)?.created() <= time))? {
-        Some(segment) => match log.after(&segment) {
-            // It is the end of a stretch that is kept by itself.
-            Err(Error::Gap { .. }) => return Ok(Position::ORIGIN),
-            next => next?,
-        },
-        None => log.oldest()?,
-    };
-    Ok(next.map_or(Position::new(u64::MAX), |s| s.from))
 }
 
 /// The plan, with snapshots to be built only where that lets log go.

@@ -4,6 +4,7 @@ mod attacks;
 mod audit;
 mod cuts;
 mod looking;
+mod promises;
 mod ransomware;
 mod rules;
 mod seams;
