@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
-use crate::output::{self, DIM, GOOD, NOTE};
+use crate::output::{self, DIM, GOOD, NOTE, message};
 use crate::policy;
 use crate::session::Session;
 use crate::units;
@@ -65,8 +65,8 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         let kept = kept
             .as_ref()
             .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
-        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
-        anstream::eprintln!("keeps {kept}");
+        message!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
+        message!("keeps {kept}");
     }
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
@@ -96,7 +96,7 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
     let status = done.map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
-        anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
+        message!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     match node.maintain(&options) {
         Ok(_) | Err(Error::Cancelled | Error::MaintenanceActive { .. }) => {}
         // Restores become slower, not wrong.
-        Err(e) if !quiet => anstream::eprintln!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
+        Err(e) if !quiet => message!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
         Err(_) => {}
     }
 }
@@ -145,12 +145,12 @@ fn let_expire(admin: &Administrator, cancel: &Cancel) {
         match e {
             // Somebody else sees to it.
             Error::Cancelled | Error::MaintenanceActive { .. } => {}
-            Error::ClockImplausible { .. } => anstream::eprintln!(
+            Error::ClockImplausible { .. } => message!(
                 "{NOTE}nothing expires:{NOTE:#} {}; `rewound sweep --confirm-clock`, once the clock was looked at",
                 Failure::from(e)
             ),
             // The archive grows, and is no worse for it.
-            e => anstream::eprintln!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
+            e => message!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
         }
     }
 }
@@ -183,7 +183,7 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
+        message!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
 fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
     if let Event::ResyncStarted { .. } = event {
         if !quiet {
-            anstream::eprintln!(
+            message!(
                 "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
                 zone.now()
             );
@@ -238,5 +238,5 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
         // One line a commit is what `log` is for.
         _ => return,
     };
-    anstream::eprintln!("{DIM}{now}{DIM:#} {text}");
+    message!("{DIM}{now}{DIM:#} {text}");
 }
