@@ -15,7 +15,7 @@ pub fn database(estate: &Estate) -> Connection {
     connection
 }
 
-fn insert(connection: &Connection, n: i64) {
+pub fn insert(connection: &Connection, n: i64) {
     connection.execute("INSERT INTO t VALUES (?1)", [n]).unwrap();
 }
 

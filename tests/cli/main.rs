@@ -10,6 +10,7 @@ mod commands;
 mod errors;
 mod estate;
 mod live;
+mod messages;
 mod pictures;
 mod retention;
 mod terminal;

@@ -7,6 +7,8 @@ use anstyle::{AnsiColor, Style};
 use rewound::Error;
 use rewound::adapters::sqlite;
 
+use crate::output::message;
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub enum Failure {
@@ -16,6 +18,8 @@ pub enum Failure {
     Sqlite(sqlite::Error),
     /// A restore cannot be recorded in the audit trail, as the archive cannot be written to.
     Unrecorded(Error),
+    /// The arguments make no sense.
+    Arguments(Box<clap::Error>),
     /// Something typed makes no sense.
     Usage(String),
     /// No key was given.
@@ -41,7 +45,7 @@ impl Failure {
             }
             Failure::Sqlite(sqlite::Error::AlreadyWatched { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
-            Failure::Usage(_) => 2,
+            Failure::Arguments(_) | Failure::Usage(_) => 2,
             Failure::Damage(_) => 4,
             Failure::NoKey(_) => 5,
             Failure::Interrupted(_) => 130,
@@ -110,11 +114,14 @@ impl Failure {
 
     /// Says so on standard error.
     pub fn report(&self) {
+        if let Failure::Arguments(e) = self {
+            return message!("{}", e.render().ansi().to_string().trim_end());
+        }
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        anstream::eprintln!("{red}error:{red:#} {self}");
+        message!("{red}error:{red:#} {self}");
         if let Some(advice) = self.advice() {
             let bold = Style::new().bold();
-            anstream::eprintln!("{bold}hint:{bold:#} {advice}");
+            message!("{bold}hint:{bold:#} {advice}");
         }
     }
 }
@@ -146,6 +153,7 @@ impl fmt::Display for Failure {
             Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),
             Failure::Unrecorded(e) => write!(f, "the restore cannot be recorded in the archive: {e}"),
             Failure::Archive(e) => e.fmt(f),
+            Failure::Arguments(e) => e.fmt(f),
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),
             Failure::Damage(n) => write!(f, "damage found in {n} places, listed above"),

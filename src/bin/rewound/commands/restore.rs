@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::TargetArgs;
 use crate::failure::{Failure, Result};
-use crate::output::{GOOD, NOTE, json, stdout};
+use crate::output::{GOOD, NOTE, json, words};
 use crate::progress;
 use crate::session::{Session, sqlite_leftovers};
 use crate::units;
@@ -120,7 +120,7 @@ fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
             seconds: report.elapsed.as_secs_f64(),
         });
     }
-    let mut out = stdout();
+    let mut out = words();
     let at = session.zone.show(report.timestamp);
     writeln!(out, "{GOOD}restored{GOOD:#} {} as of LSN {} of {at} to {}", report.node, report.lsn, output.display())?;
     let (written, proven) = (units::bytes(report.bytes_written), units::plural(report.pages_proven, "page"));

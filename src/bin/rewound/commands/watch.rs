@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::DatabaseArgs;
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
-use crate::output::{self, DIM, GOOD, NOTE};
+use crate::output::{self, DIM, GOOD, NOTE, message};
 use crate::policy;
 use crate::session::Session;
 use crate::units;
@@ -102,8 +102,8 @@ pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool)
         let kept = kept
             .as_ref()
             .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
-        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
-        anstream::eprintln!("keeps {kept}");
+        message!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
+        message!("keeps {kept}");
     }
     let told = handle.clone();
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
@@ -134,7 +134,7 @@ pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool)
     let status = done.inspect_err(|_| tell_of_the_rest(&told.status())).map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
-        anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
+        message!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ fn tell_of_the_rest(status: &Status) {
         0 => "what was committed".to_owned(),
         n => format!("{} of the database's log, committed", units::bytes(n)),
     };
-    anstream::eprintln!(
+    message!(
         "{NOTE}not archived:{NOTE:#} {rest} after LSN {}; mend what is below and start it again soon: it goes on there, unless the log was checkpointed by then",
         status.archived
     );
@@ -169,7 +169,7 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     match node.maintain(&options) {
         Ok(_) | Err(Error::Cancelled | Error::MaintenanceActive { .. }) => {}
         // Restores become slower, not wrong.
-        Err(e) if !quiet => anstream::eprintln!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
+        Err(e) if !quiet => message!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
         Err(_) => {}
     }
 }
@@ -195,12 +195,12 @@ fn let_expire(admin: &Administrator, cancel: &Cancel) {
         match e {
             // Somebody else sees to it.
             Error::Cancelled | Error::MaintenanceActive { .. } => {}
-            Error::ClockImplausible { .. } => anstream::eprintln!(
+            Error::ClockImplausible { .. } => message!(
                 "{NOTE}nothing expires:{NOTE:#} {}; `rewound sweep --confirm-clock`, once the clock was looked at",
                 Failure::from(e)
             ),
             // The archive grows, and is no worse for it.
-            e => anstream::eprintln!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
+            e => message!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
         }
     }
 }
@@ -232,7 +232,7 @@ pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
+        message!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
     }
     Ok(())
 }
@@ -241,7 +241,7 @@ pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
 fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
     if let Event::ResyncStarted { .. } = event {
         if !quiet {
-            anstream::eprintln!(
+            message!(
                 "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
                 zone.now()
             );
@@ -287,5 +287,5 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
         // One line a commit is what `log` is for.
         _ => return,
     };
-    anstream::eprintln!("{DIM}{now}{DIM:#} {text}");
+    message!("{DIM}{now}{DIM:#} {text}");
 }
