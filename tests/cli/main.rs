@@ -13,4 +13,5 @@ mod live;
 mod messages;
 mod pictures;
 mod retention;
+mod signals;
 mod terminal;
