@@ -23,8 +23,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+mod staged;
 #[cfg(test)]
 mod tests;
+
+pub use staged::write_file;
+pub(crate) use staged::{Staged, refuse_links_of_others};
 
 /// Flags of every call that opens something by name.
 const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -85,7 +89,7 @@ impl WrongKind {
     }
 }
 
-fn describe(kind: FileType) -> &'static str {
+pub(crate) fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a regular file",
         FileType::Directory => "a directory",

@@ -125,7 +125,8 @@ impl<'a> Restore<'a> {
             restore.check_space(begun, &|space| Some(path.join(space)))?;
             let sink = NewDir::new(&path, &id)?;
             let report = restore.run(begun, &sink)?;
-            let records = restore.replay(begun, Some(sink.staging()))?;
+            let dir = restore.redo.is_some().then(|| sink.name_files()).transpose()?;
+            let records = restore.replay(begun, dir.as_deref())?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })
@@ -185,7 +186,7 @@ impl<'a> Restore<'a> {
             let sink = DeltaDir::new(&path)?;
             let mut report = restore.run(begun, &sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
-            let records = restore.replay(begun, Some(sink.dir()))?;
+            let records = restore.replay(begun, Some(sink.path()))?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })

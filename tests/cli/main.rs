@@ -15,3 +15,4 @@ mod pictures;
 mod retention;
 mod signals;
 mod terminal;
+mod users;
