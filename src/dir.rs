@@ -25,8 +25,12 @@ use rustix::io::Errno;
 
 use crate::storage::FileIdentity;
 
+mod staged;
 #[cfg(test)]
 mod tests;
+
+pub use staged::write_file;
+pub(crate) use staged::{Staged, refuse_links_of_others};
 
 /// Flags of every call that opens something by name.
 const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -86,7 +90,7 @@ impl WrongKind {
     }
 }
 
-fn describe(kind: FileType) -> &'static str {
+pub(crate) fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a regular file",
         FileType::Directory => "a directory",

@@ -83,6 +83,8 @@ pub enum KeyFileProblem {
     NotFound,
     /// The file was to be made and is there already.
     Exists,
+    /// It is no regular file, but this.
+    NotAFile(&'static str),
     /// Group or others may read, write or execute it.
     Permissions {
         /// Its permission bits.
@@ -103,6 +105,9 @@ impl fmt::Display for KeyFileProblem {
             KeyFileProblem::Exists => f.write_str(
                 "exists already and is not overwritten, as all that was encrypted under it would be lost: choose another path",
             ),
+            KeyFileProblem::NotAFile(found) => {
+                write!(f, "{found}, not a regular file: give the path of the key file itself, or its text")
+            }
             KeyFileProblem::Permissions { mode } => write!(
                 f,
                 "open to group or others (mode {mode:04o}): run chmod 600 on it, and consider who may have read the key"
@@ -376,6 +381,14 @@ pub enum Error {
     TargetNotEmpty {
         /// The place.
         path: PathBuf,
+    },
+    /// What is there cannot be written to without harm to something else.
+    #[error("{path} is {found}, which is not followed or written to: move it away, or choose another place")]
+    UnsafeFile {
+        /// The place.
+        path: PathBuf,
+        /// What it is: a symbolic link, a FIFO, a device, a file that has other names as well.
+        found: &'static str,
     },
     /// A restore needs more space than there is.
     #[error("restore to {path} needs {needed} bytes, {available} are free")]

@@ -114,7 +114,10 @@ impl<'a> Restore<'a> {
     }
 
     /// Restores into a new directory, one file for each space, named like it. The directory must not exist or be empty. It
-    /// appears under its name when it is complete and synced, or not at all.
+    /// appears under its name when it is complete and synced, or not at all. What a killed restore to it has left is removed.
+    ///
+    /// Files have mode 0600, directories 0700; made by root, they belong to the owner of the directory that they are made in, which is so for every way to
+    /// restore into files.
     pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
@@ -125,7 +128,8 @@ impl<'a> Restore<'a> {
             restore.check_space(begun, &|space| Some(path.join(space)))?;
             let sink = NewDir::new(&path, &id)?;
             let report = restore.run(begun, &sink)?;
-            let records = restore.replay(begun, Some(sink.staging()))?;
+            let dir = restore.redo.is_some().then(|| sink.name_files()).transpose()?;
+            let records = restore.replay(begun, dir.as_deref())?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })
@@ -177,6 +181,9 @@ impl<'a> Restore<'a> {
     ///
     /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
+    ///
+    /// A file that is there keeps its owner and mode. [`Error::UnsafeFile`], before anything is written, if a space's name or the marker's stands for a
+    /// symbolic link, anything else than a regular file, or a file with other names.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
@@ -185,7 +192,7 @@ impl<'a> Restore<'a> {
             let sink = DeltaDir::new(&path)?;
             let mut report = restore.run(begun, &sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
-            let records = restore.replay(begun, Some(sink.dir()))?;
+            let records = restore.replay(begun, Some(sink.path()))?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })

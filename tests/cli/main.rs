@@ -13,4 +13,6 @@ mod live;
 mod messages;
 mod pictures;
 mod retention;
+mod signals;
 mod terminal;
+mod users;

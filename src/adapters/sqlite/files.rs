@@ -6,8 +6,9 @@
 //! The log (`-wal`) carries no locks and is not concerned.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{File, Metadata, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
+use crate::dir::{Access, Dir};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
@@ -100,15 +102,37 @@ impl Paths {
         }
     }
 
-    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others.
+    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others. Whoever can
+    /// write to the database can lock it.
     pub fn lock(&self) -> Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&self.lock).map_err(|e| Error::io("open", &self.lock, e))?;
+        let file = self.open_lock().map_err(|e| Error::io("open", &self.lock, e))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(Error::AlreadyWatched { path: self.database.clone() }),
             Err(TryLockError::Error(e)) => Err(Error::io("lock", &self.lock, e)),
+        }
+    }
+}
+
+impl Paths {
+    /// The file of the lock; created where it is not there, with owner and group of the database, for all who can write to that.
+    fn open_lock(&self) -> std::io::Result<File> {
+        let (Some(parent), Some(name)) = (self.lock.parent(), self.lock.file_name()) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let (dir, database) = (Dir::open(parent)?, std::fs::metadata(&self.database)?);
+        loop {
+            match dir.open_file_to_write(name) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                found => return found,
+            }
+            let of = Access::of(&database);
+            let writers = of.mode & 0o022;
+            match dir.create(name, Access { mode: 0o600 | writers | writers << 1, ..of }) {
+                // By somebody else, since.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
         }
     }
 }

@@ -13,7 +13,9 @@ mod moment;
 mod output;
 mod policy;
 mod progress;
+mod scratch;
 mod session;
+mod signals;
 mod svg;
 mod units;
 

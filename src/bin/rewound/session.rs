@@ -14,6 +14,7 @@ use crate::args::{Global, TargetArgs};
 use crate::failure::{Failure, Result};
 use crate::keys;
 use crate::moment::{Moment, Zone};
+use crate::{scratch, signals};
 
 /// One run of the command line.
 pub struct Session {
@@ -21,7 +22,7 @@ pub struct Session {
     pub zone: Zone,
     /// Who acts, and why, for the audit trail.
     pub actor: Actor,
-    /// Set by SIGINT and SIGTERM; a second one ends the process at once.
+    /// Set by a signal.
     interrupted: Arc<AtomicBool>,
 }
 
@@ -29,12 +30,8 @@ impl Session {
     /// `command`: what the audit trail is told where no reason is given.
     pub fn new(global: Global, command: &str) -> Result<Session> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it, the second finds it set.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-                .map_err(|e| Failure::Other(format!("cannot handle signals: {e}")))?;
-        }
+        signals::handle(Arc::clone(&interrupted))?;
+        scratch::sweep();
         let zone = Zone::new(global.utc);
         let actor =
             Actor { name: user(), reason: global.reason.clone().unwrap_or_else(|| format!("rewound {command}")) };

@@ -117,7 +117,7 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
             [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
             _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
         };
-        std::fs::write(path, svg::draw(one, &session.zone))
+        rewound::write_file(path, svg::draw(one, &session.zone).as_bytes())
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;
     }
     if session.global.json {
