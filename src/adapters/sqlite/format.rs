@@ -9,8 +9,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, and how far the log was copied back.
-pub(super) const INDEX_HEADER: usize = 100;
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back, and how far that was tried.
+pub(super) const INDEX_HEADER: usize = 132;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
 
@@ -109,6 +109,8 @@ pub(super) struct IndexHeader {
     pub salts: Salts,
     /// Frames, from the first, that were copied back to the database file.
     pub backfilled: u32,
+    /// How many of them a checkpoint has begun to copy, which may have ended before it was done. Versions before 3.8.11 leave it as it is.
+    pub attempted: u32,
 }
 
 impl IndexHeader {
@@ -130,6 +132,7 @@ impl IndexHeader {
             checksum: Checksum(native32(first, 24)?, native32(first, 28)?),
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
+            attempted: native32(rest, 32)?,
         })
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Pin {
     /// What the log's index said just after it had begun.
     pub at: IndexHeader,
     /// The database file after that.
-    file: Stamp,
+    pub file: Stamp,
 }
 
 impl Pin {
