@@ -4,12 +4,14 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rewound::adapters::sqlite::{Error, Event, State, Status, WatchOptions, Watcher, backup};
+use rewound::adapters::sqlite::{Attached, Error, Event, State, Status, WatchOptions, Watcher, backup};
 use rewound::{Node, Target};
 use rusqlite::Connection;
 
 use super::oracle;
+use super::process::Process;
 use super::support::{Place, Watching, connect, watch};
+use super::workload::{Shape, counter, prepare, transaction};
 
 /// A database of a table whose rows say whose it is.
 fn make(path: &Path, whose: &str, rows: usize) -> Connection {
@@ -72,7 +74,8 @@ fn caught_up(watching: &Watching) {
 /// `mv new.db app.db` with the log left in place. The log goes on, and continues nothing.
 #[test]
 fn a_database_replaced_by_a_rename_is_compared() {
-    for stopped in [false, true] {
+    // The watcher goes on; or it is stopped, and the application is first to see the new file; or the watcher is.
+    for (stopped, first) in [(false, false), (true, false), (true, true)] {
         let place = Place::new();
         let db = make(&place.db(), "old", 30);
         let node = place.node();
@@ -87,13 +90,16 @@ fn a_database_replaced_by_a_rename_is_compared() {
             running.take().unwrap().stop();
         }
         std::fs::rename(place.path("new.db"), place.db()).unwrap();
+        if first {
+            running = Some(watch(&place.reopened(), &place.db(), WatchOptions::default()));
+        }
         let db = place.connect();
         add(&db, "late", 1);
         let watching = running.unwrap_or_else(|| watch(&place.reopened(), &place.db(), WatchOptions::default()));
         watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
         add(&db, "late", 1);
         caught_up(&watching);
-        assert_eq!(archived(&node), rows(&db), "stopped: {stopped}");
+        assert_eq!(archived(&node), rows(&db), "{stopped} {first}");
         watching.stop();
         let said = remarks(&node);
         assert!(said.len() == 1 && said[0].contains("another file"), "{said:?}");
@@ -285,14 +291,195 @@ fn two_databases_of_one_name_are_told_apart() {
     });
     let (in_a, in_b) = (make(&a, "a", 3), make(&b, "b", 4));
     let node = place.node();
-    once(&node, &a).unwrap();
+    // The node's own watcher at work is no reason to say something else.
+    let mut watching = Some(watch(&node, &a, WatchOptions::default()));
     for _ in 0..2 {
-        let refused = once(&node, &b).unwrap_err();
+        let refused = once(&place.reopened(), &b).unwrap_err();
         assert!(matches!(refused, Error::WrongNode { .. }), "{refused}");
         let said = refused.to_string();
         assert!(said.contains("tenants/a/app.db") && said.contains("\"b-app.db\""), "{said}");
+        watching.take().map(Watching::stop);
     }
     assert_eq!(archived(&node), [count("a", 3)]);
     assert!(remarks(&node).is_empty());
     drop((in_a, in_b));
+}
+
+/// Overwritten in place, by something that knows nothing of SQLite's locks: the file is the same, and so is the log.
+#[test]
+fn a_database_that_is_overwritten_in_place_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    drop(make(&place.path("older.db"), "older", 2));
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    add(&db, "old", 1);
+    caught_up(&watching);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(db);
+    // It has looked at the file since.
+    std::thread::sleep(WatchOptions::default().poll_interval * 2);
+    assert_eq!(watching.handle.status().resyncs, 0);
+    // By another process: closing the file in this one would give up SQLite's locks on it.
+    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    assert!(copied.unwrap().success());
+    watching.until("a comparison", |s| s.resyncs > 0 && s.state == State::Following);
+    let db = place.connect();
+    add(&db, "late", 1);
+    caught_up(&watching);
+    assert_eq!(archived(&node), rows(&db));
+    assert_eq!(rows(&db), [count("late", 1), count("older", 2)]);
+    watching.stop();
+    assert!(remarks(&node)[0].contains("something else than SQLite"), "{:?}", remarks(&node));
+}
+
+/// The log's file, or its index, is removed behind the watcher's back once the application has ended.
+#[test]
+fn a_log_or_an_index_that_is_removed_is_made_anew() {
+    for ending in ["-wal", "-shm"] {
+        let place = Place::new();
+        let db = make(&place.db(), "a", 3);
+        let node = place.node();
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        add(&db, "a", 1);
+        caught_up(&watching);
+        with_log_left(db);
+        std::fs::remove_file(place.path(&format!("app.db{ending}"))).unwrap();
+        watching.until("the failure", |s| s.failures > 0);
+        watching.until("the end of it", |s| s.state == State::Following);
+        let db = place.connect();
+        add(&db, "late", 1);
+        caught_up(&watching);
+        assert_eq!(archived(&node), rows(&db), "{ending}");
+        watching.stop();
+    }
+}
+
+/// The same while another process goes on with the index that has lost its name: nobody sees what it commits, and that is said until it ends.
+#[test]
+fn an_index_removed_under_the_application_is_told() {
+    let (place, random) = (Place::new(), super::support::seed());
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let mut writer = Process::writer(&place.db(), 1, random, &Shape { rollback: 0, ..Shape::default() }, 2_000);
+    writer.until(&["ready"]);
+    watching.until("some transactions", |s| s.commits > 20);
+    with_log_left(db);
+    std::fs::remove_file(place.path("app.db-shm")).unwrap();
+    let told = format!("while process {} uses it", writer.0.id());
+    watching.until("the failure", |s| s.failure.as_ref().is_some_and(|f| f.contains(&told)));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(watching.handle.status().state, State::Retrying);
+    writer.kill();
+    watching.until("the end of it", |s| s.state == State::Following);
+    let db = place.connect();
+    transaction(&db, 2, &mut super::support::Random(random), &Shape { rollback: 0, ..Shape::default() }).unwrap();
+    caught_up(&watching);
+    watching.stop();
+    assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
+}
+
+/// Another process still has the file open that was there before: whoever operates it has to know.
+#[test]
+fn a_file_replaced_under_the_application_is_told() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let mut writer = Process::writer(&place.db(), 1, 1, &Shape { rollback: 0, ..Shape::default() }, 2_000);
+    writer.until(&["ready"]);
+    watching.until("some transactions", |s| s.commits > 20);
+    writer.signal("STOP");
+    drop(make(&place.path("new.db"), "new", 2));
+    std::fs::rename(place.path("new.db"), place.db()).unwrap();
+    watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
+    let told = format!("process {} still has the file open", writer.0.id());
+    let events = watching.events.lock().clone();
+    assert!(events.iter().any(|e| matches!(e, Event::Warning(text) if text.contains(&told))), "{events:?}");
+    writer.kill();
+    watching.stop();
+}
+
+/// What is refused is refused before a node is asked for.
+#[test]
+fn attaching_needs_no_node() {
+    let place = Place::new();
+    std::fs::write(place.path("text.db"), vec![b'x'; 8192]).unwrap();
+    let refused = Attached::open(place.path("text.db"), WatchOptions::default()).unwrap_err();
+    assert!(matches!(refused, Error::NotADatabase { .. }), "{refused}");
+    // A name that no space can have is made one.
+    let odd = place.path(".app\n.db");
+    let db = make(&odd, "a", 1);
+    let attached = Attached::open(&odd, WatchOptions::default()).unwrap();
+    assert!(matches!(Attached::open(&odd, WatchOptions::default()), Err(Error::AlreadyWatched { .. })));
+    let node = place.node();
+    attached.watch(&node).unwrap().backup().unwrap();
+    assert_eq!(archived(&node), rows(&db));
+    assert_eq!(node.spaces(&Target::Latest).unwrap().into_values().next().unwrap().name, "app_.db");
+    let mut options = WatchOptions::default();
+    options.space = Some(".app".into());
+    let refused = Attached::open(&odd, options).unwrap_err();
+    assert!(matches!(refused, Error::Archive(rewound::Error::InvalidName { .. })), "{refused}");
+}
+
+/// The same while nobody watches, after a watcher that ended by itself.
+#[test]
+fn a_database_that_was_overwritten_in_place_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "a", 3);
+    drop(make(&place.path("older.db"), "b", 3));
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    add(&db, "a", 1);
+    caught_up(&watching);
+    // The log is copied back, and stays.
+    watching.until("a pin that lets it", |_| {
+        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| Ok(r.get::<_, i64>(1)? == r.get::<_, i64>(2)?)).unwrap()
+    });
+    watching.stop();
+    with_log_left(db);
+    assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 0);
+    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    assert!(copied.unwrap().success());
+    let status = once(&place.reopened(), &place.db()).unwrap();
+    assert_eq!(status.resyncs, 1);
+    assert!(remarks(&node)[0].contains("something else than SQLite while nobody watched"), "{:?}", remarks(&node));
+    assert_eq!(archived(&node), rows(&place.connect()));
+}
+
+/// What is in a log that started over while nobody watched is archived transaction by transaction where nothing of it can be missing: the file is as it was.
+#[test]
+fn a_log_that_started_over_once_is_continued() {
+    let place = Place::new();
+    let db = make(&place.db(), "a", 3);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    add(&db, "a", 1);
+    caught_up(&watching);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    watching.stop();
+    with_log_left(db);
+    let db = place.connect();
+    add(&db, "b", 3);
+    let status = once(&place.reopened(), &place.db()).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 3), "{:?}", status.last_resync);
+    assert_eq!(archived(&node), rows(&db));
+    // Copied back, and over again: something is missing.
+    add(&db, "b", 1);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    add(&db, "b", 1);
+    assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
+    assert_eq!(archived(&node), rows(&db));
+    // A watcher that is killed leaves nothing to go by.
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(once(&place.reopened(), &place.db()).unwrap());
+    let mut watcher = Process::watcher(&place.db(), &place.path("archive"), 1 << 20);
+    add(&db, "b", 1);
+    watcher.until(&["Archived"]);
+    watcher.kill();
+    assert_eq!(std::fs::metadata(place.path("app.db-rewound")).unwrap().len(), 0);
 }

@@ -12,6 +12,7 @@ use super::identity::{Identity, Kin, Record, name_of};
 use super::log::{Log, Place, Transaction};
 use super::mark::mark;
 use super::options::WatchOptions;
+use super::parting::Since;
 use crate::archive::Node;
 use crate::ingest::{Batch, Writer};
 use crate::types::{Commit, Durability, PageId, PageSize, SpaceId};
@@ -79,7 +80,7 @@ impl Archivist {
     }
 
     /// Why a log that goes on where the archive ends would prove nothing of this database; `None` where it would.
-    pub fn doubt(&self, database: &Identity, log: Salts) -> Option<String> {
+    pub fn doubt(&self, database: &Identity, log: Salts, since: Since) -> Option<String> {
         let path = database.path().display();
         match (self.kin, &self.record) {
             (Kin::Unknown, _) | (_, None) => {
@@ -87,9 +88,13 @@ impl Archivist {
             }
             (Kin::Replaced, _) => Some(format!("{path} was replaced by another file")),
             (Kin::Other, Some(record)) => Some(format!("{path} takes the place of {}", record.path().display())),
-            (Kin::Same | Kin::Moved, Some(record)) => record
-                .disowns(log)
-                .then(|| format!("the log of {path} is that of another file, which was there before")),
+            (_, Some(record)) if record.disowns(log) => {
+                Some(format!("the log of {path} is that of another file, which was there before"))
+            }
+            _ if since == Since::Overwritten => {
+                Some(format!("{path} was written to by something else than SQLite while nobody watched"))
+            }
+            (Kin::Same | Kin::Moved, _) => None,
         }
     }
 

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
-use rustix::process::{Flock, FlockType, fcntl_getlk};
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
@@ -22,6 +23,11 @@ use crate::dir::{Access, Dir};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
+
+/// The bytes of a database file of which every connection in WAL mode keeps a lock: first, and how many.
+const CONNECTED: (u64, u64) = (0x4000_0002, 510);
+/// The byte of an index of which every process keeps a lock that uses it.
+const IN_USE: (u64, u64) = (128, 1);
 
 static KEPT: Mutex<Option<HashMap<FileKey, Arc<File>>>> = Mutex::new(None);
 
@@ -49,6 +55,16 @@ fn open_kept(path: &Path) -> Result<Arc<File>> {
 pub(super) fn is_same(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else { return false };
     (open.dev(), open.ino()) == (there.dev(), there.ino())
+}
+
+/// Another process that is connected through a file whose name stands for something else by now, or for nothing.
+fn left_behind(file: &File, path: &Path, (start, length): (u64, u64)) -> Option<Pid> {
+    if is_same(file, path) {
+        return None;
+    }
+    // What would keep a lock from being had; it is not taken.
+    let lock = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
+    fcntl_getlk(file, &lock).ok().flatten()?.pid
 }
 
 /// Where the files of a database are.
@@ -138,8 +154,15 @@ impl Paths {
 }
 
 /// When a file was last written to, and its length then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(i64, i64, u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Stamp(#[n(0)] i64, #[n(1)] i64, #[n(2)] u64);
+
+impl Stamp {
+    /// Since the Unix epoch.
+    pub fn written(&self) -> Duration {
+        Duration::new(self.0.try_into().unwrap_or(0), self.1.try_into().unwrap_or(0))
+    }
+}
 
 /// The database file, read only.
 #[derive(Clone, Debug)]
@@ -155,6 +178,11 @@ impl DatabaseFile {
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Another process that has this file open as a database, although its name stands for another one.
+    pub fn left_behind(&self) -> Option<Pid> {
+        left_behind(&self.file, &self.path, CONNECTED)
     }
 
     pub fn len(&self) -> Result<u64> {
@@ -228,6 +256,11 @@ impl IndexFile {
         let lock = Flock { start: SLOT_0, length: 1, ..Flock::from(FlockType::ReadLock) };
         let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
         Ok(other.is_some())
+    }
+
+    /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
+    pub fn left_behind(&self) -> Option<Pid> {
+        left_behind(&self.file, &self.path, IN_USE)
     }
 
     /// The header as of one moment; `None` while it is being changed.

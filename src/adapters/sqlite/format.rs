@@ -9,8 +9,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back, and the readers' marks.
-pub(super) const INDEX_HEADER: usize = 120;
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back and that was tried, and the readers' marks.
+pub(super) const INDEX_HEADER: usize = 132;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
 
@@ -111,6 +111,8 @@ pub(super) struct IndexHeader {
     pub backfilled: u32,
     /// How many frames the readers in slots 1 to 4 use, each; means nothing where there are none.
     pub marks: [u32; 4],
+    /// How many of them a checkpoint has begun to copy, which may have ended before it was done. Versions before 3.8.11 leave it as it is.
+    pub attempted: u32,
 }
 
 impl IndexHeader {
@@ -133,6 +135,7 @@ impl IndexHeader {
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
             marks: [native32(rest, 8)?, native32(rest, 12)?, native32(rest, 16)?, native32(rest, 20)?],
+            attempted: native32(rest, 32)?,
         })
     }
 

@@ -37,13 +37,14 @@ pub(super) struct FileId {
 }
 
 impl FileId {
-    fn of(metadata: &Metadata) -> FileId {
+    pub fn of(metadata: &Metadata) -> FileId {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let born = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
         FileId { number: metadata.ino(), device: metadata.dev(), born }
     }
 
-    fn is(&self, other: &FileId) -> bool {
+    /// Whether both are of one file.
+    pub fn is(&self, other: &FileId) -> bool {
         let told = if self.born.is_some() { self.born == other.born } else { self.device == other.device };
         told && self.number == other.number && self.born.is_some() == other.born.is_some()
     }
@@ -54,7 +55,7 @@ impl FileId {
 pub(super) struct Identity {
     /// With all links followed.
     path: PathBuf,
-    file: FileId,
+    pub file: FileId,
 }
 
 impl Identity {
@@ -170,6 +171,11 @@ impl Record {
             database: Some(self.path().to_owned()),
         }
     }
+}
+
+/// The path of the database that a node belongs to, where that is on record.
+pub fn database_of(node: &Node) -> Option<PathBuf> {
+    Some(Record::of_node(node)?.path().to_owned())
 }
 
 /// A name for the node or the space of a database: that of its file, as far as the rules for names allow.

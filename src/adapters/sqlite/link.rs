@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, Paths, is_same};
+use super::files::{DatabaseFile, IndexFile, Paths, Stamp, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
 use super::identity::Identity;
 use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
+use super::parting::{Parting, Since, settle};
 use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
@@ -61,6 +62,45 @@ pub(super) struct Link {
     lock_after: Instant,
     /// Why the log was not copied back when that was tried last.
     pub trouble: Option<String>,
+    /// The file as it was when it was last looked at while no checkpoint was under way.
+    quiet: Option<Quiet>,
+}
+
+/// A database file with so much of the log in it, and no checkpoint under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quiet {
+    salts: Salts,
+    backfilled: u32,
+    file: Stamp,
+}
+
+/// What was attached to before.
+#[derive(Debug)]
+pub(super) struct Former {
+    file: DatabaseFile,
+    index: IndexFile,
+}
+
+impl Former {
+    /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
+    pub fn check(&self, paths: &Paths) -> Result<()> {
+        let Some(process) = self.index.left_behind() else { return Ok(()) };
+        Err(Error::Inconsistent {
+            reason: format!(
+                "{} was removed or replaced while process {process} uses it: end that process, as nobody sees what it commits",
+                paths.index.display()
+            ),
+        })
+    }
+
+    /// What to tell where another process still has the file open that was there before.
+    pub fn warning(&self, paths: &Paths) -> Option<String> {
+        let process = self.file.left_behind()?;
+        Some(format!(
+            "process {process} still has the file open that {} was before, and shares the log of the one that is there now: restart it, then check the database (PRAGMA integrity_check)",
+            paths.database.display()
+        ))
+    }
 }
 
 /// A pass of copying back, while others may follow.
@@ -118,7 +158,7 @@ impl Link {
         let log = Log::open(paths.wal.clone(), header.page_size)?;
         let now = Instant::now();
         let seen = pins.pin().at;
-        Ok(Link {
+        let mut link = Link {
             paths: paths.clone(),
             file,
             log,
@@ -134,7 +174,11 @@ impl Link {
             locked: Salts::default(),
             lock_after: now,
             trouble: None,
-        })
+            quiet: None,
+        };
+        // Before anything of the file is read that is to hold.
+        link.check_content()?;
+        Ok(link)
     }
 
     /// Which database it is.
@@ -159,10 +203,28 @@ impl Link {
         self.progress = progress;
     }
 
-    /// Takes up where the archive ends, if that can be proven: by the log itself, or by the pin that was held since. `false` where not.
-    pub fn resume(&mut self, mark: &[u8], length: u64) -> Result<bool> {
-        let place = match self.durable {
-            Some((durable, place)) if durable == mark => Some(place),
+    /// What has happened to the database since a watcher of before ended.
+    pub fn since(&self, parting: &Parting, mark: &[u8]) -> Result<Since> {
+        let Pin { at, file, .. } = self.pins.pin();
+        Ok(parting.since(mark, &self.identity()?.file, file, at))
+    }
+
+    /// What the next watcher may go by.
+    pub fn parting(&self) -> Option<Parting> {
+        settle(self.file.stamp().ok()?);
+        let before = self.pins.index().ok()?;
+        let stamp = self.file.stamp().ok()?;
+        let at = self.pins.index().ok()?;
+        let (mark, _) = self.durable.filter(|_| before == at)?;
+        Parting::new(&mark, self.progress.place, &self.file, stamp, at)
+    }
+
+    /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a place that is known to be the same, or the log itself.
+    /// `false` where not.
+    pub fn resume(&mut self, mark: &[u8], known: Option<Place>, length: u64) -> Result<bool> {
+        let place = match (self.durable, known) {
+            (Some((durable, place)), _) if durable == mark => Some(place),
+            (_, Some(known)) => Some(known),
             _ => find(mark, &mut self.log, self.pins.index()?)?,
         };
         let length = u32::try_from(length / u64::from(self.page_size.get()));
@@ -389,6 +451,27 @@ impl Link {
             && is_same(self.log.file(), &self.paths.wal)
             && is_same(self.pins.index_file().file(), &self.paths.index);
         if same { Ok(()) } else { Err(self.inconsistent("the database was replaced by another file")) }
+    }
+
+    /// An error where the file was written to since this was asked last, and by no checkpoint: a checkpoint says in the index that it begins before it writes, and how
+    /// far it came after that. Nothing is said where checkpoints leave room for doubt.
+    pub fn check_content(&mut self) -> Result<()> {
+        let before = self.pins.index()?;
+        let file = self.file.stamp()?;
+        let at = self.pins.index()?;
+        let done = (at.salts, at.backfilled, at.backfilled);
+        if (before.salts, before.backfilled, before.attempted) != done || at.attempted != at.backfilled {
+            return Ok(());
+        }
+        let now = Quiet { salts: at.salts, backfilled: at.backfilled, file };
+        let last = self.quiet.replace(now).unwrap_or(now);
+        let foreign = (last.salts, last.backfilled) == (now.salts, now.backfilled) && last.file != now.file;
+        if foreign { Err(self.inconsistent("written to by something else than SQLite")) } else { Ok(()) }
+    }
+
+    /// The files that others may go on using once they have lost their names.
+    pub fn former(&self) -> Former {
+        Former { file: self.file.clone(), index: self.pins.index_file().clone() }
     }
 
     /// Whether there is something in the log that is not archived yet; looks only.

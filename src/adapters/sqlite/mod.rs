@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! [`backup`] is the same for once: it brings the archive up to now and leaves.
+//! [`backup`] is the same for once: it brings the archive up to now and leaves. [`Attached`] is for programs that make a node only for what can be watched.
 
 mod archivist;
 mod checkpointer;
@@ -33,13 +33,14 @@ mod live;
 mod log;
 mod mark;
 mod options;
+mod parting;
 mod pin;
 mod status;
 mod wake;
 mod watcher;
 
 pub use error::{Error, Result};
-pub use identity::name_of;
+pub use identity::{database_of, name_of};
 pub use options::WatchOptions;
 pub use status::{Event, Handle, State, Status};
 pub use watcher::{Attached, Watcher, backup};

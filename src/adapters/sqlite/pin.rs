@@ -64,7 +64,7 @@ pub(super) struct Pin {
     pub at: IndexHeader,
     pub hold: Hold,
     /// The database file after that.
-    file: Stamp,
+    pub file: Stamp,
 }
 
 impl Pin {

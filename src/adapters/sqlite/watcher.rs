@@ -13,8 +13,9 @@ use super::error::{Error, Result, Stage};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
 use super::identity::{Kin, Record};
-use super::link::{Caught, Link, SETTLED, check};
+use super::link::{Caught, Former, Link, SETTLED, check};
 use super::options::WatchOptions;
+use super::parting::{Parting, Since};
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
@@ -103,6 +104,8 @@ pub struct Watcher {
     behind_since: Option<Instant>,
     archivist: Option<Archivist>,
     link: Option<Link>,
+    /// What was last attached to.
+    former: Option<Former>,
     notifier: Option<Notifier>,
     /// Why the archive's newest state is not taken for what the mark says, where that is so.
     distrust: Option<String>,
@@ -116,8 +119,9 @@ pub struct Watcher {
     asked: u64,
     /// When the names of the database's files were last looked at, and found to stand for them.
     files_checked: Option<Instant>,
-    /// Keeps a second watcher out.
+    /// Keeps a second watcher out, and holds what the last one left.
     lock: Option<File>,
+    parting: Option<Parting>,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -157,6 +161,7 @@ impl Watcher {
             behind_since: None,
             archivist: None,
             link: None,
+            former: None,
             notifier: None,
             distrust: None,
             suspicion: None,
@@ -165,6 +170,7 @@ impl Watcher {
             asked: 0,
             files_checked: None,
             lock: None,
+            parting: None,
         })
     }
 
@@ -277,7 +283,13 @@ impl Watcher {
     fn finish(&mut self) -> Result<Status> {
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
-        self.link = None;
+        let link = self.link.take();
+        if self.status.state == State::Following && closed.is_ok() {
+            if let (Some(parting), Some(lock)) = (link.as_ref().and_then(Link::parting), &self.lock) {
+                parting.leave(lock);
+            }
+        }
+        drop(link);
         self.notifier = None;
         self.status.state = State::Stopped;
         self.publish();
@@ -295,6 +307,11 @@ impl Watcher {
         let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
         if look {
             link.check_files()?;
+            if let Err(e) = link.check_content() {
+                // The log may continue all the same.
+                self.distrust = Some(e.to_string());
+                return Err(e);
+            }
         }
         if self.behind_since.is_none() && link.is_behind()? {
             self.behind_since = Some(Instant::now());
@@ -346,11 +363,16 @@ impl Watcher {
             emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
             return self.following();
         }
+        let mark = mark.unwrap_or_default();
+        let since = match &self.parting {
+            Some(parting) => link.since(parting, &mark)?,
+            None => Since::Unknown,
+        };
         let doubt = match self.distrust.clone() {
-            None => archivist.doubt(&database, link.generation()?),
+            None => archivist.doubt(&database, link.generation()?, since),
             distrust => distrust,
         };
-        if doubt.is_none() && resume(link, archivist, mark.as_deref())? {
+        if doubt.is_none() && resume(link, archivist, &mark, since)? {
             if archivist.kin == Kin::Moved {
                 archivist.news = Some(Record::new(&database, &space, None));
             }
@@ -360,7 +382,7 @@ impl Watcher {
             subject.record = match archivist.kin {
                 Kin::Same => None,
                 // The log of the file that was there before may have stayed, and knows the mark.
-                Kin::Replaced if resume(link, archivist, mark.as_deref()).unwrap_or(false) => {
+                Kin::Replaced if resume(link, archivist, &mark, Since::Unknown).unwrap_or(false) => {
                     Some(Record::new(&database, &space, Some(link.generation()?)))
                 }
                 _ => Some(Record::new(&database, &space, None)),
@@ -381,6 +403,10 @@ impl Watcher {
     }
 
     fn following(&mut self) -> Result<()> {
+        self.parting = None;
+        if let Some(lock) = &self.lock {
+            Parting::forget(lock);
+        }
         self.suspicion = None;
         self.status.state = State::Following;
         Ok(())
@@ -390,7 +416,13 @@ impl Watcher {
     fn attach(&mut self) -> Result<()> {
         if self.link.is_none() {
             let paths = self.paths.again()?;
+            if let Some(former) = &self.former {
+                former.check(&paths)?;
+            }
             let link = connect(&paths, &self.options, &mut self.lock)?;
+            if let Some(warning) = self.former.as_ref().and_then(|former| former.warning(&paths)) {
+                self.event(&Event::Warning(warning));
+            }
             self.paths = paths;
             self.attached(link)?;
         }
@@ -406,6 +438,9 @@ impl Watcher {
     fn attached(&mut self, link: Link) -> Result<()> {
         self.note_header(&link.header()?);
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
+        if self.former.replace(link.former()).is_none() {
+            self.parting = self.lock.as_ref().and_then(Parting::read);
+        }
         self.link = Some(link);
         self.status.state = State::Starting;
         Ok(())
@@ -532,10 +567,11 @@ impl Watcher {
 /// Why continuity is not proven where nothing more is known.
 const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over while nobody watched, or the database was replaced or restored";
 
-fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>) -> Result<bool> {
-    let (Some(mark), Some(space)) = (mark, archivist.space) else { return Ok(false) };
+fn resume(link: &mut Link, archivist: &Archivist, mark: &[u8], since: Since) -> Result<bool> {
+    let Some(space) = archivist.space else { return Ok(false) };
     let same_pages = archivist.writer.page_size(space) == Some(link.page_size);
-    Ok(same_pages && link.resume(mark, archivist.writer.space_length(space).unwrap_or(0))?)
+    let known = if let Since::Untouched(place) = since { place } else { None };
+    Ok(same_pages && link.resume(mark, known, archivist.writer.space_length(space).unwrap_or(0))?)
 }
 
 /// How a running watcher waits.
