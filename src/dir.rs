@@ -207,7 +207,7 @@ impl Dir {
         let fd = rustix::fs::openat(&self.file, name, BY_NAME | access, Mode::empty())
             .map_err(|e| self.explain(name, FileType::RegularFile, e))?;
         let file = File::from(fd);
-        let found = FileType::from_raw_mode(file.metadata()?.mode());
+        let found = kind(&file.metadata()?);
         if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
     }
 
@@ -392,6 +392,11 @@ impl Stat {
 /// What a directory's mode lets its group do, if it is shared with the group and with nobody else.
 fn shared(dir: &Metadata) -> u32 {
     if dir.mode() & 0o007 == 0 { dir.mode() & 0o070 } else { 0 }
+}
+
+#[expect(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+fn kind(metadata: &Metadata) -> FileType {
+    FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode)
 }
 
 /// The identity of an open file or directory.
