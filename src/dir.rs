@@ -409,6 +409,19 @@ pub(crate) fn identity_at(path: &Path) -> io::Result<FileIdentity> {
     Ok(identity(&std::fs::metadata(path)?))
 }
 
+/// Opens a regular file by a path that an operator typed, for reading.
+#[cfg(feature = "sqlite")]
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+    let flags = BY_NAME.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
+    let file =
+        File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match (e, std::fs::metadata(path)) {
+            (Errno::NXIO, Ok(found)) => WrongKind::error(FileType::RegularFile, kind(&found)),
+            _ => e.into(),
+        })?);
+    let found = kind(&file.metadata()?);
+    if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
+}
+
 /// Whether this process may do what only root may, which others could turn to their ends.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
