@@ -187,7 +187,9 @@ fn a_part_that_is_gone_is_noticed() {
         let dir = root.join("nodes/00000001/wal/00000001/00000000");
         fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
     };
-    let harms: [(Harm, bool); 6] = [
+    let harms: [(Harm, bool); 8] = [
+        (|root| fs::remove_dir_all(root.join("catalog")).unwrap(), false),
+        (|root| fs::rename(root.join("catalog"), root.join("elsewhere")).unwrap(), false),
         (|root| fs::rename(root.join("nodes"), root.join("elsewhere")).unwrap(), false),
         (|root| fs::remove_dir_all(root.join("nodes")).unwrap(), true),
         (|root| fs::remove_file(root.join("nodes/00000001/writer.lock")).unwrap(), false),
