@@ -490,7 +490,7 @@ impl Error {
     pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
         if let Some(Misplaced { path, wrong }) = source.get_ref().and_then(|e| e.downcast_ref()) {
-            let found = format_args!("{}, which is none of the archive's: move it away", wrong.found);
+            let found = format_args!("{}, which does not belong to the archive: move it away", wrong.found);
             return Error::damage(DamageKind::Structure, path, 0, "kind of file", wrong.expected, found);
         }
         match source.kind() {
