@@ -211,7 +211,7 @@ impl Dir {
         let fd = rustix::fs::openat(&self.file, name, BY_NAME | access, Mode::empty())
             .map_err(|e| self.explain(name, FileType::RegularFile, e))?;
         let file = File::from(fd);
-        let found = FileType::from_raw_mode(file.metadata()?.mode());
+        let found = kind(&file.metadata()?);
         if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
     }
 
@@ -398,6 +398,11 @@ fn shared(dir: &Metadata) -> u32 {
     if dir.mode() & 0o007 == 0 { dir.mode() & 0o070 } else { 0 }
 }
 
+#[expect(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+fn kind(metadata: &Metadata) -> FileType {
+    FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode)
+}
+
 /// The identity of an open file or directory.
 pub(crate) fn identity(metadata: &Metadata) -> FileIdentity {
     FileIdentity { device: metadata.dev(), inode: metadata.ino() }
@@ -406,6 +411,19 @@ pub(crate) fn identity(metadata: &Metadata) -> FileIdentity {
 /// The identity of what a path that an operator typed leads to.
 pub(crate) fn identity_at(path: &Path) -> io::Result<FileIdentity> {
     Ok(identity(&std::fs::metadata(path)?))
+}
+
+/// Opens a regular file by a path that an operator typed, for reading.
+#[cfg(feature = "sqlite")]
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+    let flags = BY_NAME.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
+    let file =
+        File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match (e, std::fs::metadata(path)) {
+            (Errno::NXIO, Ok(found)) => WrongKind::error(FileType::RegularFile, kind(&found)),
+            _ => e.into(),
+        })?);
+    let found = kind(&file.metadata()?);
+    if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
 }
 
 /// Whether this process may do what only root may, which others could turn to their ends.

@@ -516,7 +516,7 @@ impl Error {
             return own.clone();
         }
         if let Some(Misplaced { path, wrong }) = source.get_ref().and_then(|e| e.downcast_ref()) {
-            let found = format_args!("{}, which is none of the archive's: move it away", wrong.found);
+            let found = format_args!("{}, which does not belong to the archive: move it away", wrong.found);
             return Error::damage(DamageKind::Structure, path, 0, "kind of file", wrong.expected, found);
         }
         match source.kind() {

@@ -401,7 +401,7 @@ impl Shared {
         Ok(until)
     }
 
-    /// Proves that the archive, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
+    /// Proves that the archive, its catalog, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
     pub fn check(&self) -> Result<()> {
         let mut log = self.log.lock();
         Self::accepting(&log)?;
@@ -409,6 +409,7 @@ impl Shared {
         let storage = self.storage.as_ref();
         let in_place = || {
             check_place(storage)?;
+            self.catalog.check_newest()?;
             if let Some(lock) = self.lock.lock().as_ref() {
                 check_name(storage, &lock_path(self.node), lock.identity())?;
             }

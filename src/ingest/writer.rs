@@ -123,7 +123,7 @@ impl Writer {
         self.shared.flush()
     }
 
-    /// Proves that the archive, this writer's lock and the segment being written are still where they were opened: a directory can be deleted or moved
+    /// Proves that the archive, its catalog, this writer's lock and the segment being written are still where they were opened: a directory can be deleted or moved
     /// while files in it are written, and no write fails. Costs some calls to the system and writes nothing; the writer's thread asks by itself, and every synced commit
     /// asks for the archive's directory and its segment.
     ///

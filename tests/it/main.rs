@@ -27,4 +27,5 @@ mod restore_targets;
 mod retention;
 mod snapshots;
 mod support;
+mod users;
 mod verify;
