@@ -45,6 +45,8 @@ pub(super) struct Progress {
     pub length: u32,
     /// Which frame of the log's generation holds each page, from 1.
     pub frames: HashMap<u32, u32>,
+    /// Whether the database file may hold pages from after `place`.
+    pub file_is_newer: bool,
 }
 
 /// What was learned from a transaction beside its pages.
@@ -125,9 +127,11 @@ impl Archivist {
         let mut header = None;
         // Pages beyond the end were written and cut off within the transaction.
         for (&page, &frame) in transaction.pages.range(..=transaction.length) {
-            let has_previous = page <= progress.length;
+            let before = progress.frames.get(&page);
+            // What the database file must not be asked for is logged in full.
+            let has_previous = page <= progress.length && (before.is_some() || !progress.file_is_newer);
             if has_previous {
-                if let Some(frame) = progress.frames.get(&page) {
+                if let Some(frame) = before {
                     log.previous(*frame, page, &mut self.previous)?;
                 } else {
                     self.previous.resize(page_size.bytes(), 0);

@@ -123,7 +123,7 @@ pub(super) fn resync(
 fn progress(live: Live<'_>) -> Result<Progress> {
     let place = live.end;
     let length = u32::try_from(live.pages()).map_err(|_| too_long(live.pages()))?;
-    Ok(Progress { place, length, frames: live.into_frames() })
+    Ok(Progress { place, length, frames: live.into_frames(), file_is_newer: false })
 }
 
 fn too_long(pages: u64) -> Error {

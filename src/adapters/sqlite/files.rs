@@ -232,8 +232,16 @@ impl DatabaseFile {
     }
 }
 
-/// The byte of the index that SQLite locks for slot 0.
-const SLOT_0: u64 = 123;
+/// The byte of the index that SQLite locks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum IndexLock {
+    /// By whoever writes, and by a checkpoint that waits.
+    Writer = 120,
+    /// By whoever is at a checkpoint.
+    Checkpoint = 121,
+    /// By a checkpoint while it copies, and by readers that need nothing of the log.
+    Slot0 = 123,
+}
 
 /// The log's index (`-shm`), read only.
 #[derive(Clone, Debug)]
@@ -253,10 +261,10 @@ impl IndexFile {
         &self.file
     }
 
-    /// Whether another process is copying back at this very moment, and so keeps readers out of slot 0.
-    pub fn is_slot_0_taken(&self) -> Result<bool> {
-        // A reader's lock, which only that process's would keep from being had. It is asked for and not taken.
-        let lock = Flock { start: SLOT_0, length: 1, ..Flock::from(FlockType::ReadLock) };
+    /// Whether another process has one of SQLite's locks for itself. It is asked for and not taken. What this process has is not seen.
+    pub fn is_locked_elsewhere(&self, lock: IndexLock) -> Result<bool> {
+        // A reader's lock, which only that process's would keep from being had.
+        let lock = Flock { start: lock as u64, length: 1, ..Flock::from(FlockType::ReadLock) };
         let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
         Ok(other.is_some())
     }
@@ -264,6 +272,29 @@ impl IndexFile {
     /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
     pub fn left_behind(&self) -> Option<Pid> {
         left_behind(&self.file, &self.path, IN_USE)
+    }
+
+    /// Whether somebody is at a checkpoint that waits: it has the write lock as well.
+    pub fn is_waiting_checkpoint(&self) -> Result<bool> {
+        let elsewhere =
+            self.is_locked_elsewhere(IndexLock::Checkpoint)? && self.is_locked_elsewhere(IndexLock::Writer)?;
+        Ok(elsewhere || self.are_locked_here(IndexLock::Writer, IndexLock::Checkpoint)?)
+    }
+
+    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of. The kernel lists them; no call asks for one's own.
+    fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
+        let number = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.ino().to_string();
+        let process = std::process::id().to_string();
+        let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        let is_one = |line: &str| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, "POSIX", _, "WRITE", pid, file, from, to] = fields.as_slice() else { return false };
+            let from_to = (from.parse::<u64>(), to.parse::<u64>());
+            *pid == process
+                && file.rsplit(':').next() == Some(number.as_str())
+                && matches!(from_to, (Ok(from), Ok(to)) if from <= first as u64 && last as u64 <= to)
+        };
+        Ok(listed.lines().any(is_one))
     }
 
     /// The header as of one moment; `None` while it is being changed.

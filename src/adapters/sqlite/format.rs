@@ -99,6 +99,8 @@ impl FrameHeader {
 /// committed, or was rolled back, or its process died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexHeader {
+    /// Counts transactions, also when the log starts over.
+    pub changes: u32,
     /// Frames in the log; the last one ends a transaction.
     pub frames: u32,
     /// Length of the database in pages; zero where only the file tells.
@@ -128,6 +130,7 @@ impl IndexHeader {
         }
         let page_size = u32::from(u16::from_ne_bytes([*first.get(14)?, *first.get(15)?]));
         Some(IndexHeader {
+            changes: native32(first, 8)?,
             frames: native32(first, 16)?,
             pages: native32(first, 20)?,
             page_size: if page_size == 1 { 65_536 } else { page_size },

@@ -23,6 +23,10 @@ use crate::types::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
 pub(super) const SETTLED: Duration = Duration::from_millis(3);
+/// After so long it is looked whether somebody waits for the pin all the same.
+const QUIET: Duration = Duration::from_millis(20);
+/// How long the pin is given up then: SQLite's `busy_timeout` looks every 100 ms at least.
+const ASIDE: Duration = Duration::from_millis(120);
 /// How often the log is tried to be copied back where that did not get it to start over.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
@@ -53,6 +57,8 @@ pub(super) struct Link {
     seen: IndexHeader,
     /// When it last changed.
     changed: Instant,
+    /// Whether it was found that nobody waits for the pin.
+    pin_is_clear: bool,
     checkpoint_after: Instant,
     /// The last pass of copying back since the write lock was taken or the log started over.
     pass: Option<Pass>,
@@ -168,6 +174,7 @@ impl Link {
             durable: None,
             seen,
             changed: now,
+            pin_is_clear: false,
             checkpoint_after: now,
             pass: None,
             syncer: Syncer::default(),
@@ -252,9 +259,7 @@ impl Link {
             if !self.pins.allow(self.progress.place)? {
                 return Err(self.inconsistent("the log started over without having been archived to its end"));
             }
-            self.progress.place = Place { salts: at.salts, ..Place::default() };
-            self.progress.frames.clear();
-            self.pass = None;
+            self.start_over(at.salts);
             caught.resets += 1;
         }
         if at.frames > self.progress.place.frame {
@@ -298,6 +303,11 @@ impl Link {
         }
         if self.pin_is_in_the_way(settled) {
             caught.add(&self.repin(archivist)?);
+        } else if self.may_be_waited_for() && settled && self.changed.elapsed() >= QUIET {
+            self.pin_is_clear = !self.pins.is_waited_for()?;
+            if !self.pin_is_clear {
+                caught.add(&self.step_aside(archivist)?);
+            }
         }
         let now = Instant::now();
         if self.trouble.is_some() && now < self.checkpoint_after {
@@ -350,6 +360,7 @@ impl Link {
         self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
         let locked = self.pins.lock(KNOCK)?;
+        self.pin_is_clear = false;
         self.pins.hand_over_and_copy(next, TRY_AGAIN)?;
         if locked {
             self.pins.copy().wait_for_begin();
@@ -381,9 +392,43 @@ impl Link {
         }
     }
 
+    /// Whether it was not looked yet if somebody waits for the pin, as can be.
+    fn may_be_waited_for(&self) -> bool {
+        !self.pin_is_clear && self.pins.pin().hold == Hold::Frames
+    }
+
+    /// Gives up the pin for a moment, so that a checkpoint that waits for it passes. What is committed meanwhile is found in the log, all of it, or else the pin counts as lost.
+    fn step_aside(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let mut caught = self.catch_up(archivist)?;
+        let before = self.seen;
+        let at = self.pins.step_aside(before, ASIDE)?.at;
+        self.progress.file_is_newer = at.changes != before.changes;
+        if at.salts != before.salts {
+            if self.log.transactions(at)? != at.changes.wrapping_sub(before.changes) {
+                return Err(self.inconsistent("the log started over while the pin was given up for a checkpoint"));
+            }
+            self.start_over(at.salts);
+            caught.resets += 1;
+        }
+        caught.add(&self.catch_up(archivist)?);
+        self.progress.file_is_newer = false;
+        Ok(caught)
+    }
+
+    /// The log has started over, and everything before is archived.
+    fn start_over(&mut self, salts: Salts) {
+        self.progress.place = Place { salts, ..Place::default() };
+        if let Some((_, place)) = &mut self.durable {
+            *place = self.progress.place;
+        }
+        self.progress.frames.clear();
+        self.pass = None;
+    }
+
     /// Moves the pin to now.
     fn repin(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         let (next, caught) = self.next_pin(archivist)?;
+        self.pin_is_clear = false;
         self.pins.hand_over(next)?;
         Ok(caught)
     }
@@ -404,6 +449,7 @@ impl Link {
         // The log of a file that was replaced serves the new one: copied back into the old one, all of it would be lost.
         self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
+        self.pin_is_clear = false;
         self.pins.hand_over_and_copy(next, patience)?;
         Ok(caught)
     }
@@ -442,7 +488,10 @@ impl Link {
 
     /// Whether nothing needs to be done until something happens.
     pub fn is_at_rest(&self) -> bool {
-        self.changed.elapsed() >= SETTLED && !self.pin_is_in_the_way(true) && !self.pins.is_copying()
+        self.changed.elapsed() >= SETTLED
+            && !self.pin_is_in_the_way(true)
+            && !self.may_be_waited_for()
+            && !self.pins.is_copying()
     }
 
     /// Whether the names still stand for the files that are attached to.

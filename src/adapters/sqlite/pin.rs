@@ -18,9 +18,14 @@
 //! to be moved then, and where to depends on its slot, which SQLite does not tell. So the slot is proven, from what the index says
 //! before and after the beginning ([`Hold`]); a pin whose slot is not proven is moved again until it is.
 //!
+//! A checkpoint waits for a slot, and not for a mark: one that finds a slot in use while the pin's mark is just being set, or that waits for a reader after which
+//! the pin gets the slot, waits for the pin however far that reaches, and another pin would share the slot. [`Pins::is_waited_for`] finds that, and
+//! [`Pins::step_aside`] ends the pin before the next one begins. What happens in between is proven by the index, which counts transactions.
+//!
 //! # Invariants
 //!
-//! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably.
+//! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably; or to let a checkpoint pass, when everything is
+//!   archived, and what came since has to be found in the log.
 //! - [`Pins::allow`] says whether the log may have started over under the pin. A log that has and may not have means that the pin was lost (another part of
 //!   the process closed a descriptor of the index, say), and is never taken for continuous. Under slot 0 the log may start over, but nothing may be copied
 //!   back: there a database file that was written to since the pin began betrays a second time.
@@ -36,7 +41,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::checkpointer::Checkpointer;
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, IndexFile, Paths, Stamp};
+use super::files::{DatabaseFile, IndexFile, IndexLock, Paths, Stamp};
 use super::format::IndexHeader;
 use super::log::Place;
 use super::options::WatchOptions;
@@ -196,6 +201,22 @@ impl Pins {
         self.free.start(patience)
     }
 
+    /// Whether a checkpoint waits, and so perhaps for the pin, if it began before that. Those that begin later do not wait for a pin that reaches the log's end.
+    pub fn is_waited_for(&self) -> Result<bool> {
+        self.index.is_waiting_checkpoint()
+    }
+
+    /// Ends the pin, and begins another once something has happened since `at`, or nothing for so long. Everything up to `at` has to be archived, durably.
+    pub fn step_aside(&mut self, at: IndexHeader, patience: Duration) -> Result<Pin> {
+        end(&self.pinned, &self.path)?;
+        let begun = Instant::now();
+        while begun.elapsed() < patience && at.still_is(&self.index()?) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        self.pin = begin_pin(&self.pinned, &self.file, &self.index, &self.keeper, &self.path)?;
+        Ok(self.pin)
+    }
+
     /// The checkpoint that is under way, or has ended.
     pub fn copy(&mut self) -> &mut Checkpointer {
         &mut self.free
@@ -257,7 +278,7 @@ fn begin_pin(
         end(connection, path)?;
         let before = read_index(index, spare, path)?;
         // Who has just copied back the last frame may hold slot 0 for a moment more, so that a reader takes another one.
-        let is_free = !before.is_copied_back() || !index.is_slot_0_taken()?;
+        let is_free = !before.is_copied_back() || !index.is_locked_elsewhere(IndexLock::Slot0)?;
         begin(connection, path)?;
         let at = read_index(index, spare, path)?;
         let hold = match before.still_is(&at) && is_free {
