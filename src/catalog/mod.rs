@@ -35,9 +35,10 @@ use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::sealed::{
-    ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
+    ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
+    read_single,
 };
-use crate::storage::{ReadFile, Storage, create_dir_durable, read_range};
+use crate::storage::{Storage, create_dir_durable};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
 
 /// Entries per directory.
@@ -87,23 +88,18 @@ pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
 
 /// SHA-256 of an entry's file, as the next entry holds it.
 pub(crate) fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
-    let path = entry_path(sequence);
-    let file = storage.open(&path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => {
-            Error::damage(DamageKind::Missing, &path, 0, "catalog entry", "to be there", "no such file")
-        }
-        _ => Error::io("open", &path, e),
-    })?;
-    digest(file.as_ref(), &path)
+    Ok(sha256(&[&read_bytes(storage, &entry_path(sequence), MAX_EVENT)?]))
 }
 
-fn digest(file: &dyn ReadFile, path: &str) -> Result<[u8; 32]> {
-    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
-    let limit = (MAX_EVENT + (64 << 10)) as u64;
-    if len > limit {
-        return Err(Error::damage(DamageKind::Structure, path, limit, "length of a catalog entry", limit, len));
+/// Reads an entry's file, once.
+pub(crate) fn read_sealed(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
+    let path = entry_path(sequence);
+    let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
+    if file.header.sequence != sequence {
+        let (what, found) = ("number of a catalog entry", file.header.sequence);
+        return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, found));
     }
-    Ok(sha256(&[&read_range(file, path, 0, usize::try_from(len).unwrap_or(usize::MAX))?]))
+    Ok(file)
 }
 
 impl Catalog {
@@ -308,34 +304,18 @@ impl Catalog {
 
     /// Reads an entry; gives it with its link to the one before and its own digest.
     fn read_entry(&self, sequence: u64, path: &str) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
-        let file = SealedFile::open(self.storage.as_ref(), &self.keys, path, FileKind::Catalog)?;
-        let header = file.header();
-        if header.sequence != sequence {
-            let what = "number of a catalog entry";
-            return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, header.sequence));
-        }
-        let link = header.link;
-        file.complete()?;
-        let mut buffer = Vec::new();
-        let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
+        let file = read_sealed(self.storage.as_ref(), &self.keys, sequence)?;
+        let body = file.plaintext.as_slice();
         if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
             let (path, what) = (path.to_owned(), "an event of the catalog");
             return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
         }
-        let entry: CatalogEntry = decode_cbor(path, file.header_len(), "catalog entry", body)?;
-        if frame.kind != FrameKind::Body || entry.sequence != sequence {
-            let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);
-            return Err(Error::damage(
-                DamageKind::Structure,
-                path,
-                file.header_len(),
-                "catalog entry",
-                sequence,
-                found,
-            ));
+        let entry: CatalogEntry = decode_cbor(path, file.offset, "catalog entry", body)?;
+        if file.kind != FrameKind::Body || entry.sequence != sequence {
+            let found = format_args!("{:?} of entry {}", file.kind, entry.sequence);
+            return Err(Error::damage(DamageKind::Structure, path, file.offset, "catalog entry", sequence, found));
         }
-        let digest = digest(file.file().as_ref(), path)?;
-        Ok((entry, link, digest))
+        Ok((entry, file.header.link, file.digest))
     }
 }
 

@@ -238,7 +238,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     // read has to be what is durable.
     let reader = log.open_settled(&newest)?;
     let next_sequence = newest.sequence + 1;
-    if let Some((state, facts, link)) = reader.sealed_end()? {
+    if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
         return Ok(Recovered { at, restore_points: Vec::new() });
     }

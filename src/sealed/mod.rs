@@ -8,6 +8,7 @@
 
 mod body;
 mod reader;
+mod single;
 mod stream;
 mod writer;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use body::{read_body, write_body};
 pub(crate) use reader::{SealedFile, decode_cbor, encode_cbor, read_header};
+pub(crate) use single::{SingleFrame, read_bytes, read_single};
 pub(crate) use stream::{FrameStream, Step};
 pub(crate) use writer::{SealedSummary, SealedWriter, temporary_name};
 
