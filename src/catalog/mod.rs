@@ -5,11 +5,12 @@
 //! of its own that holds the SHA-256 of the entry before it and is
 //! created under the next number, never replacing: of two writers with the same
 //! idea one wins and the other looks again. A crash leaves an entry whole or not
-//! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
+//! at all, and its temporary file, which is removed once its number is taken ([`leftovers`]). Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
 pub(crate) mod checkpoint;
 mod entries;
 mod lease;
+mod leftovers;
 mod retention;
 mod state;
 #[cfg(test)]
@@ -241,7 +242,8 @@ impl Catalog {
             created: time,
             link: state.head,
         };
-        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, "catalog", info)?;
+        let scope = leftovers::entry_scope(sequence);
+        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, &scope, info)?;
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
         let path = entry_path(sequence);
         if writer.publish(&path, &[])?.is_none() {
@@ -251,7 +253,7 @@ impl Catalog {
         // Read back: what is published has been proven readable, and the digest is of what is there.
         self.read_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)
-            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, "catalog", state)
+            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, state)
         {
             // The entry stands; whoever opens the archive folds a few more.
             tracing::warn!(%error, "no checkpoint of the catalog could be written");
