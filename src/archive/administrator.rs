@@ -368,6 +368,10 @@ impl Administrator {
                 }
             }
         }
+        if let Err(error) = self.archive.inner.catalog.remove_all_leftovers() {
+            // They are in nobody's way.
+            tracing::warn!(%error, "files that a crash left could not be removed");
+        }
         Ok(report)
     }
 }

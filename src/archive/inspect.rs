@@ -71,9 +71,14 @@ impl Archive {
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
-        let mut report = self.verify_catalog(options, progress)?;
+        let mut report = VerifyReport::default();
+        report.take(self.verify_catalog(options, progress))?;
         for name in self.nodes()? {
-            report.merge(self.node(&name)?.verify(options, progress)?);
+            match self.node(&name).and_then(|node| node.verify(options, progress)) {
+                // It was deleted meanwhile.
+                Err(Error::NoSuchNode { .. }) => {}
+                verified => report.take(verified)?,
+            }
         }
         Ok(report)
     }

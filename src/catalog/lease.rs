@@ -60,25 +60,30 @@ impl Catalog {
 
     /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
     pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
-        let mut oldest = None;
+        Ok(self.held_leases(prefix(node).as_str())?.into_iter().min())
+    }
+
+    /// Removes leases that crashes left, of whatever node.
+    pub(super) fn remove_stale_leases(&self) -> Result<()> {
+        self.held_leases("").map(drop)
+    }
+
+    /// The entries that holders of leases may still go by, of names that begin like this. Removes leases that nobody holds.
+    fn held_leases(&self, prefix: &str) -> Result<Vec<u64>> {
+        let mut held = Vec::new();
         for entry in self.storage.list(DIR).map_err(|e| Error::io("list", DIR, e))? {
             let path = format!("{DIR}/{}", entry.name);
-            let rest = entry.name.strip_prefix(prefix(node).as_str());
-            let Some(sequence) = rest.and_then(|r| super::number(r.get(..16)?, 16)) else { continue };
+            let sequence = entry.name.split_once('-').and_then(|(_, rest)| super::number(rest.get(..16)?, 16));
+            let Some(sequence) = sequence.filter(|_| entry.name.starts_with(prefix)) else { continue };
             match self.storage.open(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 _ => {}
             }
-            let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
-            if guard.is_some() {
-                match self.storage.remove(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
-                    _ => {}
-                }
-            } else {
-                oldest = Some(oldest.map_or(sequence, |o: u64| o.min(sequence)));
+            match self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))? {
+                Some(_guard) => self.remove_leftover(&path)?,
+                None => held.push(sequence),
             }
         }
-        Ok(oldest)
+        Ok(held)
     }
 }

@@ -5,11 +5,12 @@
 //! of its own that holds the SHA-256 of the entry before it and is
 //! created under the next number, never replacing: of two writers with the same
 //! idea one wins and the other looks again. A crash leaves an entry whole or not
-//! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
+//! at all, and its temporary file, which is removed once its number is taken ([`leftovers`]). Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
 pub(crate) mod checkpoint;
 mod entries;
 mod lease;
+mod leftovers;
 mod retention;
 mod state;
 #[cfg(test)]
@@ -35,9 +36,10 @@ use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::sealed::{
-    ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
+    ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
+    read_single,
 };
-use crate::storage::{ReadFile, Storage, check_place, create_dir_durable, displaced, read_range};
+use crate::storage::{Storage, check_place, create_dir_durable, displaced};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
 
 /// Entries per directory.
@@ -87,23 +89,18 @@ pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
 
 /// SHA-256 of an entry's file, as the next entry holds it.
 pub(crate) fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
-    let path = entry_path(sequence);
-    let file = storage.open(&path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => {
-            Error::damage(DamageKind::Missing, &path, 0, "catalog entry", "to be there", "no such file")
-        }
-        _ => Error::io("open", &path, e),
-    })?;
-    digest(file.as_ref(), &path)
+    Ok(sha256(&[&read_bytes(storage, &entry_path(sequence), MAX_EVENT)?]))
 }
 
-fn digest(file: &dyn ReadFile, path: &str) -> Result<[u8; 32]> {
-    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
-    let limit = (MAX_EVENT + (64 << 10)) as u64;
-    if len > limit {
-        return Err(Error::damage(DamageKind::Structure, path, limit, "length of a catalog entry", limit, len));
+/// Reads an entry's file, once.
+pub(crate) fn read_sealed(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
+    let path = entry_path(sequence);
+    let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
+    if file.header.sequence != sequence {
+        let (what, found) = ("number of a catalog entry", file.header.sequence);
+        return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, found));
     }
-    Ok(sha256(&[&read_range(file, path, 0, usize::try_from(len).unwrap_or(usize::MAX))?]))
+    Ok(file)
 }
 
 impl Catalog {
@@ -245,7 +242,8 @@ impl Catalog {
             created: time,
             link: state.head,
         };
-        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, "catalog", info)?;
+        let scope = leftovers::entry_scope(sequence);
+        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, &scope, info)?;
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
         let path = entry_path(sequence);
         if writer.publish(&path, &[])?.is_none() {
@@ -255,7 +253,7 @@ impl Catalog {
         // Read back: what is published has been proven readable, and the digest is of what is there.
         self.read_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)
-            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, "catalog", state)
+            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, state)
         {
             // The entry stands; whoever opens the archive folds a few more.
             tracing::warn!(%error, "no checkpoint of the catalog could be written");
@@ -315,34 +313,18 @@ impl Catalog {
 
     /// Reads an entry; gives it with its link to the one before and its own digest.
     fn read_entry(&self, sequence: u64, path: &str) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
-        let file = SealedFile::open(self.storage.as_ref(), &self.keys, path, FileKind::Catalog)?;
-        let header = file.header();
-        if header.sequence != sequence {
-            let what = "number of a catalog entry";
-            return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, header.sequence));
-        }
-        let link = header.link;
-        file.complete()?;
-        let mut buffer = Vec::new();
-        let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
+        let file = read_sealed(self.storage.as_ref(), &self.keys, sequence)?;
+        let body = file.plaintext.as_slice();
         if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
             let (path, what) = (path.to_owned(), "an event of the catalog");
             return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
         }
-        let entry: CatalogEntry = decode_cbor(path, file.header_len(), "catalog entry", body)?;
-        if frame.kind != FrameKind::Body || entry.sequence != sequence {
-            let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);
-            return Err(Error::damage(
-                DamageKind::Structure,
-                path,
-                file.header_len(),
-                "catalog entry",
-                sequence,
-                found,
-            ));
+        let entry: CatalogEntry = decode_cbor(path, file.offset, "catalog entry", body)?;
+        if file.kind != FrameKind::Body || entry.sequence != sequence {
+            let found = format_args!("{:?} of entry {}", file.kind, entry.sequence);
+            return Err(Error::damage(DamageKind::Structure, path, file.offset, "catalog entry", sequence, found));
         }
-        let digest = digest(file.file().as_ref(), path)?;
-        Ok((entry, link, digest))
+        Ok((entry, file.header.link, file.digest))
     }
 }
 

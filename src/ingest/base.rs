@@ -88,12 +88,10 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     });
     shared.flush()?;
     let consistency = source.begin(state.position)?;
-    let scope = format!("b{:08x}", shared.node.get());
-    super::writer::remove_leftovers(shared.storage.as_ref(), &scope)?;
     let layer = LayerWriter {
         storage: shared.storage.as_ref(),
         keys: &shared.keys,
-        scope: &scope,
+        scope: &shared.scope,
         node: shared.node,
         timeline: shared.timeline,
         from: None,

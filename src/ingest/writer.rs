@@ -15,6 +15,7 @@ use crate::format::event::{Actor, Event};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::options::{CompactOptions, WriterOptions};
+use crate::sealed::remove_leftovers;
 use crate::storage::{Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
@@ -68,6 +69,10 @@ impl Writer {
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
         })?;
         tracing::info!(node = %name, %epoch, %position, "writer opened");
+        if let Err(error) = catalog.remove_own_leftovers() {
+            // They are in nobody's way.
+            tracing::warn!(%error, "temporary files that a crash left could not be removed");
+        }
         let interval = options.flush_interval;
         let shared = Arc::new(Shared::new(
             SharedParts {
@@ -222,18 +227,6 @@ impl Drop for Writer {
     }
 }
 
-/// Removes temporary files of an earlier owner of the scope.
-pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
-    let prefix = format!("{scope}-");
-    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
-        if entry.name.starts_with(&prefix) {
-            let path = format!("tmp/{}", entry.name);
-            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
-        }
-    }
-    Ok(())
-}
-
 struct Recovered {
     at: Continuation,
     restore_points: Vec<(String, Position, Timestamp)>,
@@ -249,7 +242,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     // read has to be what is durable.
     let reader = log.open_settled(&newest)?;
     let next_sequence = newest.sequence + 1;
-    if let Some((state, facts, link)) = reader.sealed_end()? {
+    if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
         return Ok(Recovered { at, restore_points: Vec::new() });
     }

@@ -115,7 +115,19 @@ impl Drop for SealedWriter<'_> {
     }
 }
 
-/// A name under `tmp/` that nobody else uses. Whoever owns the scope removes what a crash left of it.
+/// Removes temporary files of an earlier owner of the scope.
+pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
+    let prefix = format!("{scope}-");
+    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
+        if entry.name.starts_with(&prefix) {
+            let path = format!("tmp/{}", entry.name);
+            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name under `tmp/` that nobody else uses. Its scope says who removes what a crash left of it (`catalog::leftovers`).
 pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: &str) -> Result<String> {
     let id = FileId::from_bytes(random(keys.rng().as_ref())?);
     Ok(format!("tmp/{scope}-{id}"))

@@ -138,7 +138,7 @@ pub trait AppendFile: Debug + Send {
 /// A file being read.
 #[expect(clippy::len_without_is_empty, reason = "its length is a question to the system, not a count")]
 pub trait ReadFile: Debug + Send + Sync {
-    /// Fills the buffer from `offset`; returns how much there was before the end of the file.
+    /// Fills the buffer from `offset`; returns how much there was before the end of the file. If it returns less, it is asked again for the rest.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Its length now, with any zeroed space at its end.
@@ -178,6 +178,9 @@ pub struct Entry {
     /// Whether it is a directory.
     pub is_dir: bool,
 }
+
+/// After so many reads that return nothing before the end of a file, the storage is at fault.
+const EMPTY_READS: u32 = 3;
 
 /// What a file says whose earlier write or sync failed.
 fn failed_before() -> io::Error {
@@ -228,6 +231,8 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
     match storage.publish(from, to) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        // Whoever finds the name taken may remove a temporary file that was meant for it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && storage.open(to).is_ok() => return Ok(false),
         Err(e) => return Err(Error::io("publish", to, e)),
     }
     let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -245,7 +250,25 @@ pub(crate) fn protect(storage: &dyn Storage, path: &str) {
 /// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.
 pub(crate) fn read_range(file: &dyn ReadFile, path: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut buf = vec![0; len];
-    let got = file.read_at(offset, &mut buf).map_err(|e| Error::io("read", path, e))?;
+    let got = read_full(file, path, offset, &mut buf)?;
     buf.truncate(got);
     Ok(buf)
+}
+
+/// Fills `buf` from `offset`; returns how much there was before the end of the file. What a read leaves out is asked for again: taken for the end of the
+/// file, it would pass for a torn tail, and commits would be cut off.
+pub(crate) fn read_full(file: &dyn ReadFile, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    // Reads in a row that returned nothing though the file goes on. It may have grown or been cut in between, but not again and again.
+    let mut empty = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(filled as u64);
+        match file.read_at(at, rest).map_err(|e| Error::io("read", path, e))? {
+            0 if file.len().map_err(|e| Error::io("stat", path, e))? <= at => break,
+            0 if empty == EMPTY_READS => return Err(Error::io("read", path, io::ErrorKind::UnexpectedEof.into())),
+            0 => empty += 1,
+            got => (filled, empty) = (filled + got.min(rest.len()), 0),
+        }
+    }
+    Ok(filled)
 }

@@ -8,7 +8,7 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TR
 use crate::options::Cancel;
 use crate::sealed::read_header;
 use crate::storage::{ReadFile, Storage, read_range};
-use crate::wal::durable_frame_beyond;
+use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
@@ -32,14 +32,13 @@ const SECTOR: u64 = 512;
 ///
 /// # Errors
 ///
-/// [`Error::NoArchive`], [`Error::Cancelled`]; an error of listing directories. Damage is in the report.
+/// [`Error::NoArchive`], [`Error::Cancelled`]. Damage, and what cannot be read, is in the report.
 pub fn verify_checksums(
     storage: &dyn Storage,
     cancel: &Cancel,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
-    let mut files = Vec::new();
-    let mut report = VerifyReport::default();
+    let (mut files, mut report) = (Vec::new(), VerifyReport::default());
     for dir in ["catalog", "nodes"] {
         walk(storage, dir, &mut files, &mut report)?;
     }
@@ -85,11 +84,11 @@ fn ending(path: &str) -> Option<&str> {
     path.rsplit_once('.').map(|(_, ending)| ending)
 }
 
-/// Every file below a directory. A directory that is none is a finding.
+/// Every file below a directory. A directory that cannot be listed is a finding.
 fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
     let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
-        Err(e) if e.is_damage() => return report.found(Err(e)),
-        entries => entries?,
+        Ok(entries) => entries,
+        Err(e) => return report.found(Err(e)),
     };
     for entry in entries {
         let path = format!("{dir}/{}", entry.name);
@@ -209,48 +208,23 @@ fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u
 
 /// The next frame at or after an offset that its CRC-32 vouches for, and its index.
 fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Option<(u64, u32)>> {
-    const STEP: usize = 1 << 20;
-    let mut at = from;
-    while at < len {
-        let window = read_range(file, path, at, STEP)?;
-        for i in crate::wal::markers(&window) {
-            let start = at + i as u64;
-            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
-            if frame(file, path, start, header.index).is_ok() {
-                return Ok(Some((start, header.index)));
-            }
-        }
-        // A marker may lie across two windows.
-        at += (window.len().saturating_sub(3)).max(1) as u64;
-    }
-    Ok(None)
+    let found = find_frame(file, path, from, len, &mut |start, header| {
+        Ok(frame(file, path, start, header.index).is_ok().then_some((start, header.index)))
+    })?;
+    Ok(if let Search::Found(found) = found { Some(found) } else { None })
 }
 
-/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it.
+/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it, and may have come before the
+/// zeros were cut off that were reserved behind it.
 fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
-    let found = read_range(file, path, at, TRAILER_LEN + 1)?;
-    let torn = segment
-        && found.len() <= TRAILER_LEN
-        && found.iter().zip(&expected).all(|(found, expected)| found == expected || *found == 0);
-    if found == expected || torn || (segment && is_zero(file, path, at, len)?) {
+    let found = read_range(file, path, at, TRAILER_LEN)?;
+    let end = at + found.len() as u64;
+    let torn = segment && found.iter().zip(&expected).all(|(found, expected)| found == expected || *found == 0);
+    let is_end = if segment { is_zero(file, path, end, len)? } else { end == len };
+    if (found == expected || torn) && is_end {
         return Ok(());
     }
-    let found = format_args!("{} other bytes", found.len());
+    let found = format_args!("{} other bytes", len - at);
     Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
-}
-
-/// Whether the rest of a file is zero: space reserved for what was never written.
-fn is_zero(file: &dyn ReadFile, path: &str, mut at: u64, len: u64) -> Result<bool> {
-    while at < len {
-        let bytes = read_range(file, path, at, 1 << 20)?;
-        if bytes.is_empty() {
-            break;
-        }
-        if bytes.iter().any(|b| *b != 0) {
-            return Ok(false);
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(true)
 }

@@ -72,10 +72,14 @@ impl ActiveSegment {
         let temporary = temporary_name(keys, scope)?;
         let path = segment_path(start.node, start.timeline, start.sequence, position);
         let mut file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
-        file.append(&buffer).map_err(|e| Error::io("write", &temporary, e))?;
-        file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
-        if !publish_durable(storage, &temporary, &path)? {
+        let written = file.append(&buffer).map_err(|e| Error::io("write", &temporary, e));
+        let synced = written.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)));
+        let published = synced.and_then(|()| publish_durable(storage, &temporary, &path));
+        if !matches!(published, Ok(true)) {
+            // Best effort: the next writer removes what stays.
             let _ = storage.remove(&temporary);
+        }
+        if !published? {
             return Err(Error::Fenced { node: start.node.to_string() });
         }
         buffer.clear();

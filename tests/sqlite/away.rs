@@ -89,7 +89,13 @@ impl Scene {
         let node = self.place.reopened();
         assert_eq!(oracle::check_from(&node, 0, 5).last().unwrap().counter, counter(&self.db));
         drop(self.node);
-        assert!(Archive::open(self.place.path("archive"), key()).unwrap().verify(&VerifyOptions::default(), &mut |_| {}).unwrap().is_intact());
+        assert!(
+            Archive::open(self.place.path("archive"), key())
+                .unwrap()
+                .verify(&VerifyOptions::default(), &mut |_| {})
+                .unwrap()
+                .is_intact()
+        );
     }
 
     /// Stopped as it is: a failure.
@@ -186,7 +192,12 @@ fn a_file_in_use_that_is_deleted() {
         let node = scene.place.path("archive").join("nodes/00000001");
         let file = match name {
             "lock" => node.join("writer.lock"),
-            _ => files(&node).into_iter().filter(|(f, _)| f.contains("/wal/")).map(|(f, _)| f.into()).next_back().unwrap(),
+            _ => files(&node)
+                .into_iter()
+                .filter(|(f, _)| f.contains("/wal/"))
+                .map(|(f, _)| f.into())
+                .next_back()
+                .unwrap(),
         };
         std::fs::remove_file(&file).unwrap();
         scene.fill(39);
