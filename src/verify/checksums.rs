@@ -214,17 +214,22 @@ fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Op
     Ok(if let Search::Found(found) = found { Some(found) } else { None })
 }
 
-/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it, and may have come before the
-/// zeros were cut off that were reserved behind it.
+/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have come before the trailer was durable, or before the zeros were cut off that were
+/// reserved behind it: then the segment ends at its seal, and nothing is lost.
 fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
     let found = read_range(file, path, at, TRAILER_LEN)?;
     let end = at + found.len() as u64;
-    let torn = segment && found.iter().zip(&expected).all(|(found, expected)| found == expected || *found == 0);
     let is_end = if segment { is_zero(file, path, end, len)? } else { end == len };
-    if (found == expected || torn) && is_end {
+    if is_end && (found == expected || (segment && (end < len || is_interrupted(&found, &expected)))) {
         return Ok(());
     }
     let found = format_args!("{} other bytes", len - at);
     Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
+}
+
+/// Whether a trailer is what a crash leaves of one that was not durable: cut short, zeros, or garbage. Rot alters a byte.
+fn is_interrupted(found: &[u8], expected: &[u8]) -> bool {
+    let altered: Vec<u8> = found.iter().zip(expected).filter(|(f, e)| f != e).map(|(f, _)| *f).collect();
+    altered.len() > 1 || altered.iter().all(|byte| *byte == 0)
 }

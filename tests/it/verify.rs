@@ -318,6 +318,15 @@ fn zeros_behind_the_end_of_a_sealed_segment_are_no_damage() {
             assert_eq!(report.commits, 30);
         }
     }
+    // Or a power failure made garbage of the trailer.
+    for (garbage, zeros) in [(1, 3_000), (2, 0), (17, 0), (32, 0), (32, 700)] {
+        let mut bytes = whole.clone();
+        bytes.iter_mut().rev().take(garbage).for_each(|b| *b ^= 0x5a);
+        bytes.resize(bytes.len() + zeros, 0);
+        let copy = storage.fork();
+        copy.set_file(&sealed, bytes);
+        assert!(checksums(&copy).is_intact() && verify(&copy).unwrap().is_intact(), "{garbage} bytes, {zeros} zeros");
+    }
     // Zeros with something behind them are none, and of other files nothing may follow the trailer.
     let mut bytes = whole.clone();
     bytes.extend([0; 40]);
