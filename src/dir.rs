@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::storage::FileIdentity;
+
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -54,8 +56,7 @@ pub(crate) struct Stat {
     pub len: u64,
     pub uid: u32,
     pub mode: u32,
-    /// Device and inode.
-    pub identity: (u64, u64),
+    pub identity: FileIdentity,
 }
 
 /// A name stands for something else than what belongs there.
@@ -89,7 +90,7 @@ impl WrongKind {
     }
 }
 
-pub(crate) fn describe(kind: FileType) -> &'static str {
+fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a regular file",
         FileType::Directory => "a directory",
@@ -210,7 +211,7 @@ impl Dir {
         let fd = rustix::fs::openat(&self.file, name, BY_NAME | access, Mode::empty())
             .map_err(|e| self.explain(name, FileType::RegularFile, e))?;
         let file = File::from(fd);
-        let found = FileType::from_raw_mode(file.metadata()?.mode());
+        let found = kind(&file.metadata()?);
         if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
     }
 
@@ -387,7 +388,7 @@ impl Stat {
             len: stat.st_size as u64,
             uid: stat.st_uid,
             mode: stat.st_mode as u32,
-            identity: (stat.st_dev as u64, stat.st_ino as u64),
+            identity: FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
         }
     }
 }
@@ -397,14 +398,31 @@ fn shared(dir: &Metadata) -> u32 {
     if dir.mode() & 0o007 == 0 { dir.mode() & 0o070 } else { 0 }
 }
 
-/// Device and inode of an open file or directory.
-pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+#[expect(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+fn kind(metadata: &Metadata) -> FileType {
+    FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode)
 }
 
-/// Device and inode of what a path that an operator typed leads to.
-pub(crate) fn identity_at(path: &Path) -> io::Result<(u64, u64)> {
+/// The identity of an open file or directory.
+pub(crate) fn identity(metadata: &Metadata) -> FileIdentity {
+    FileIdentity { device: metadata.dev(), inode: metadata.ino() }
+}
+
+/// The identity of what a path that an operator typed leads to.
+pub(crate) fn identity_at(path: &Path) -> io::Result<FileIdentity> {
     Ok(identity(&std::fs::metadata(path)?))
+}
+
+/// Opens a regular file by a path that an operator typed, for reading.
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+    let flags = BY_NAME.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
+    let file =
+        File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match (e, std::fs::metadata(path)) {
+            (Errno::NXIO, Ok(found)) => WrongKind::error(FileType::RegularFile, kind(&found)),
+            _ => e.into(),
+        })?);
+    let found = kind(&file.metadata()?);
+    if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
 }
 
 /// Whether this process may do what only root may, which others could turn to their ends.

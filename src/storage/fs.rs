@@ -24,6 +24,7 @@
 //! characters of our paths (`lost+found`, say) are not ours, and are not listed.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -34,8 +35,8 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 
 use super::path::{check, check_dir, is_name, parent};
-use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
-use crate::dir::{Access, Dir, refuse_others};
+use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
+use crate::dir::{Access, Dir, WrongKind, identity, identity_at, refuse_others};
 use crate::error::Error;
 
 #[cfg(test)]
@@ -67,6 +68,29 @@ pub struct FsStorage {
     durable: Arc<Mutex<HashSet<String>>>,
     /// Whether complete files get the file system's immutable flag.
     immutable: bool,
+}
+
+/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a file.
+#[derive(Debug)]
+pub(crate) struct Misplaced {
+    pub path: String,
+    pub wrong: WrongKind,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.wrong)
+    }
+}
+
+impl std::error::Error for Misplaced {}
+
+/// Tells what is misplaced in the archive from every other failure, for [`Error::io`].
+fn misplaced(path: &str, e: io::Error) -> io::Error {
+    match WrongKind::of(&e) {
+        Some(wrong) => io::Error::new(e.kind(), Misplaced { path: path.to_owned(), wrong }),
+        None => e,
+    }
 }
 
 /// Where a path of the archive leads.
@@ -136,8 +160,9 @@ impl FsStorage {
         let ends = path.match_indices('/').map(|(i, _)| i).chain((!path.is_empty()).then_some(path.len()));
         let mut start = 0;
         for end in ends {
-            dir = Arc::new(dir.subdir(path.get(start..end).unwrap_or_default())?);
-            look(&dir, path.get(..end).unwrap_or_default())?;
+            let (name, upto) = (path.get(start..end).unwrap_or_default(), path.get(..end).unwrap_or_default());
+            dir = Arc::new(dir.subdir(name).map_err(|e| misplaced(upto, e))?);
+            look(&dir, upto)?;
             start = end + 1;
         }
         Ok(dir)
@@ -151,13 +176,13 @@ impl FsStorage {
 
     fn open_file(&self, path: &str) -> io::Result<File> {
         let Place { dir, name } = self.place(path, false)?;
-        dir.open_file(name)
+        dir.open_file(name).map_err(|e| misplaced(path, e))
     }
 
     /// Creates one directory; tells whether it had to be created.
     fn create_one_dir(&self, path: &str) -> io::Result<bool> {
         let Place { dir, name } = self.place(path, true)?;
-        dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?))
+        dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?)).map_err(|e| misplaced(path, e))
     }
 
     /// Sets or clears the immutable flag of a file of ours: as root, another's file must not get it through a hard link.
@@ -177,6 +202,7 @@ impl Storage for FsStorage {
         let Place { dir, name } = self.place(path, true)?;
         let file = dir.create(name, Access::file_in(&self.base()?.metadata()?))?;
         Ok(Box::new(FsAppendFile {
+            links_counted: file.metadata()?.nlink() > 0,
             file,
             len: 0,
             zeroed_to: 0,
@@ -220,7 +246,7 @@ impl Storage for FsStorage {
             let dir = Dir::create_all(&self.root)?;
             self.opened.get_or_init(|| Arc::new(dir));
         }
-        Ok(())
+        self.check()
     }
 
     fn create_dir_durable(&self, path: &str) -> io::Result<()> {
@@ -271,7 +297,7 @@ impl Storage for FsStorage {
         if self.immutable {
             self.set_immutable(path, false)?;
         }
-        dir.remove(name)
+        dir.remove(name).map_err(|e| misplaced(path, e))
     }
 
     fn protect(&self, path: &str) -> io::Result<()> {
@@ -286,7 +312,7 @@ impl Storage for FsStorage {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 // A lock needs no right to write, but on some network file systems.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break dir.open_file(name).map_err(|_| e)?,
-                other => break other?,
+                other => break other.map_err(|e| misplaced(path, e))?,
             }
             match dir.create(name, Access::file_in(&self.base()?.metadata()?)) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -298,6 +324,19 @@ impl Storage for FsStorage {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
         }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let Some(opened) = self.opened.get() else { return Ok(()) };
+        if identity_at(&self.root)? == identity(&opened.metadata()?) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "another directory"))
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
+        let Place { dir, name } = self.place(path, false)?;
+        Ok(Some(dir.stat(name)?.identity))
     }
 
     /// What an unprivileged process can still write, in bytes.
@@ -326,6 +365,8 @@ struct FsAppendFile {
     reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
+    /// Whether the file system counts names. Few do not.
+    links_counted: bool,
 }
 
 impl FsAppendFile {
@@ -337,6 +378,14 @@ impl FsAppendFile {
         let result = step(self);
         self.failed = result.is_err();
         result
+    }
+
+    /// Writing to a file succeeds after its last name was removed: nobody will ever read it.
+    fn check_named(&self) -> io::Result<()> {
+        if self.links_counted && self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was written"));
+        }
+        Ok(())
     }
 
     /// Writes zeros from the end up to the next step. Real writes: syncing over blocks
@@ -378,7 +427,7 @@ impl AppendFile for FsAppendFile {
         self.step(|this| {
             this.file.sync_data()?;
             this.unsynced = 0;
-            Ok(())
+            this.check_named()
         })
     }
 
@@ -398,8 +447,13 @@ impl AppendFile for FsAppendFile {
             // Before the sync, so that one journal commit carries size and mode.
             let mode = this.file.metadata()?.mode() & 0o440;
             this.file.set_permissions(PermissionsExt::from_mode(0o400 | mode))?;
-            this.file.sync_all()
+            this.file.sync_all()?;
+            this.check_named()
         })
+    }
+
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(Some(identity(&self.file.metadata()?)))
     }
 }
 
@@ -432,7 +486,11 @@ struct FsLock {
     file: File,
 }
 
-impl LockGuard for FsLock {}
+impl LockGuard for FsLock {
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(Some(identity(&self.file.metadata()?)))
+    }
+}
 
 impl Drop for FsLock {
     fn drop(&mut self) {
