@@ -8,20 +8,20 @@
 //! - after a failed write or sync the file accepts nothing more. A kernel drops
 //!   dirty pages that it could not write, and a second `fsync` would then report
 //!   success for bytes that are gone (Rebello et al., "Can Applications Recover
-//!   from fsync Failures?", USENIX ATC 2020).
+//!   from fsync Failures?", USENIX ATC 2020);
+//! - the root is opened once; everything else is found from it, name by name, and never
+//!   through a link (`dir` has the rules). So a storage stays with the directory that it
+//!   opened: where that was moved to, or nowhere if it was deleted.
 //!
 //! A crash leaves what was synced, any part of what was not, and possibly zeros
 //! behind the end of a file that had space reserved. Where the file system cannot
 //! rename without replacing, a crash inside `publish` can leave both names of one
 //! file: the temporary one is then swept like any other.
 //!
-//! - the root is opened once; everything else is found from it, name by name, and never
-//!   through a link (`dir` has the rules). So a storage stays with the directory that it
-//!   opened: where that was moved to, or nowhere if it was deleted.
-//!
 //! What is created belongs to the owner and group of the root directory, whoever creates it.
-//! Its group may use it as far as it may the root, if the root is closed to others; others never. Names that are not made of the
-//! characters of our paths (`lost+found`, say) are not ours, and are not listed.
+//! If the root is closed to others, its group may use a file as far as it may use the root; others
+//! never may. Names that are not made of the characters of our paths (`lost+found`, say) are not
+//! ours, and are not listed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -36,7 +36,7 @@ use rustix::fs::FileType;
 
 use super::path::{check, check_dir, is_name, parent};
 use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
-use crate::dir::{Access, Dir, WrongKind, identity, identity_at, refuse_others};
+use crate::dir::{Access, Dir, WrongKind, identity, identity_at, is_root, refuse_others};
 use crate::error::Error;
 
 #[cfg(test)]
@@ -137,13 +137,11 @@ impl FsStorage {
 
     /// The root directory. `NotFound` until there is one.
     fn base(&self) -> io::Result<Arc<Dir>> {
-        match self.opened.get() {
-            Some(dir) => Ok(Arc::clone(dir)),
-            None => {
-                let dir = Dir::open(&self.root)?;
-                Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(dir))))
-            }
+        if let Some(dir) = self.opened.get() {
+            return Ok(Arc::clone(dir));
         }
+        let dir = Dir::open(&self.root)?;
+        Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(dir))))
     }
 
     /// A directory, opened name by name. `change` says that something is about to be changed in it.
@@ -185,11 +183,12 @@ impl FsStorage {
         dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?)).map_err(|e| misplaced(path, e))
     }
 
-    /// Sets or clears the immutable flag of a file of ours: as root, another's file must not get it through a hard link.
+    /// Sets or clears the immutable flag of a file. Root does not set it for a file of anybody else, which may have a name here as a hard link; what is
+    /// immutable can get no further link.
     fn set_immutable(&self, path: &str, immutable: bool) -> io::Result<()> {
         let file = self.open_file(path)?;
         let (owner, root) = (file.metadata()?.uid(), self.base()?.metadata()?.uid());
-        if crate::dir::is_root() && owner != root {
+        if immutable && is_root() && owner != root {
             let text = format!("it belongs to user {owner}, the archive to user {root}");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
@@ -202,7 +201,7 @@ impl Storage for FsStorage {
         let Place { dir, name } = self.place(path, true)?;
         let file = dir.create(name, Access::file_in(&self.base()?.metadata()?))?;
         Ok(Box::new(FsAppendFile {
-            links_counted: file.metadata()?.nlink() > 0,
+            names: file.metadata()?.nlink(),
             file,
             len: 0,
             zeroed_to: 0,
@@ -365,8 +364,8 @@ struct FsAppendFile {
     reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
-    /// Whether the file system counts names. Few do not.
-    links_counted: bool,
+    /// How many names it was created with: none where the file system does not count them, as few do.
+    names: u64,
 }
 
 impl FsAppendFile {
@@ -382,7 +381,7 @@ impl FsAppendFile {
 
     /// Writing to a file succeeds after its last name was removed: nobody will ever read it.
     fn check_named(&self) -> io::Result<()> {
-        if self.links_counted && self.file.metadata()?.nlink() == 0 {
+        if self.names > 0 && self.file.metadata()?.nlink() == 0 {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was written"));
         }
         Ok(())

@@ -198,10 +198,11 @@ pub(crate) fn check_name(storage: &dyn Storage, path: &str, held: io::Result<Opt
     }
 }
 
-/// The failure of a call on something that was open: not to be found, or known no longer to a file server, means that it is gone from its place.
+/// The failure of a call on something that was open: not to be found, no longer known to a file server, or behind what is no directory means
+/// that it is gone from its place.
 pub(crate) fn displaced(operation: &'static str, path: &str, e: io::Error) -> Error {
     match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle => {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle => {
             Error::Displaced { path: path.to_owned(), found: e.to_string() }
         }
         _ => Error::io(operation, path, e),

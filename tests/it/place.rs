@@ -163,6 +163,18 @@ fn a_link_to_an_archive_that_is_pointed_elsewhere_is_another_archive() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_directory_above_is_noticed() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("above/archive");
+    let node = Archive::create(&path, key()).unwrap().create_node("n", Origin::Empty).unwrap();
+    let writer = node.open_writer_with(quiet()).unwrap();
+    commit(&writer, 1, Durability::Synced).unwrap();
+    fs::rename(temp.path().join("above"), temp.path().join("aside")).unwrap();
+    fs::write(temp.path().join("above"), b"").unwrap();
+    displaced(commit(&writer, 2, Durability::Synced), &path);
+}
+
+#[test]
 fn what_was_not_synced_is_not_acknowledged_later() {
     let estate = Estate::new();
     let writer = estate.node.open_writer_with(quiet()).unwrap();
@@ -187,7 +199,21 @@ fn a_part_that_is_gone_is_noticed() {
         let dir = root.join("nodes/00000001/wal/00000001/00000000");
         fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
     };
-    let harms: [(Harm, bool); 8] = [
+    let harms: [(Harm, bool); 10] = [
+        (
+            |root| {
+                fs::rename(root.join("nodes"), root.join("elsewhere")).unwrap();
+                fs::write(root.join("nodes"), b"").unwrap();
+            },
+            false,
+        ),
+        (
+            |root| {
+                fs::rename(root.join("nodes"), root.join("elsewhere")).unwrap();
+                symlink("elsewhere", root.join("nodes")).unwrap();
+            },
+            false,
+        ),
         (|root| fs::remove_dir_all(root.join("catalog")).unwrap(), false),
         (|root| fs::rename(root.join("catalog"), root.join("elsewhere")).unwrap(), false),
         (|root| fs::rename(root.join("nodes"), root.join("elsewhere")).unwrap(), false),
