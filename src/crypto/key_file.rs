@@ -16,12 +16,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
 use zeroize::Zeroizing;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::{KeyProvider, SecretKey, kdf};
-use crate::dir::{self, Access, Dir};
+use crate::dir::{self, Access, Dir, WrongKind};
 use crate::env::{self, Rng, SystemRng};
 use crate::error::{Error, KeyFileProblem, Result};
 use crate::types::RecipientId;
@@ -94,15 +93,14 @@ impl KeyFile {
     pub fn open(path: impl AsRef<Path>) -> Result<KeyFile> {
         let path = path.as_ref();
         let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
-        // Links are followed: secret stores hand out links. Whatever is opened, nothing is waited for.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from);
-        let file = file.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
-            _ => failed("open key file")(e),
+        // Links are followed, as secret stores hand out links; nothing is waited for.
+        let file = dir::open_path(path).map_err(|e| match WrongKind::of(&e) {
+            Some(wrong) => problem(path.display(), KeyFileProblem::NotAFile(wrong.found)),
+            None if e.kind() == io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
+            None => failed("open key file")(e),
         })?;
         // Of the open file, not of the path, which may lead elsewhere a moment later.
-        check(&file)
+        check_private(&file)
             .map_err(failed("read permissions of key file"))?
             .map_err(|found| problem(path.display(), found))?;
         // Room for all of it at once: a vector that grows leaves copies of the key behind.
@@ -275,13 +273,9 @@ fn create_private(path: &Path) -> io::Result<(Dir, File)> {
     Ok((dir, file))
 }
 
-/// Whether it is a file, and only its owner has access.
-fn check(file: &File) -> io::Result<Result<(), KeyFileProblem>> {
+/// Whether only the owner has access.
+fn check_private(file: &File) -> io::Result<Result<(), KeyFileProblem>> {
     let mode = file.metadata()?.mode();
-    let kind = FileType::from_raw_mode(mode);
-    if kind != FileType::RegularFile {
-        return Ok(Err(KeyFileProblem::NotAFile(dir::describe(kind))));
-    }
     if mode & 0o077 != 0 {
         return Ok(Err(KeyFileProblem::Permissions { mode: mode & 0o7777 }));
     }

@@ -95,12 +95,12 @@ fn link(_: &File, _: &Dir, _: &OsStr) -> io::Result<()> {
 }
 
 /// Locks what was just created under a hidden name; `false` if somebody who swept was faster.
-fn claim(dir: &Dir, hidden: &OsStr, made: &File) -> io::Result<bool> {
+fn claim(dir: &Dir, hidden: &OsStr, made: &File) -> bool {
     if made.lock().is_err() {
         // A file system without locks: nobody can sweep there either.
-        return Ok(true);
+        return true;
     }
-    Ok(dir.stat(hidden).is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity)))
+    dir.stat(hidden).is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity))
 }
 
 /// As root: refuses a directory that was reached through a symbolic link of somebody who is neither root nor the directory's owner. Who has
@@ -196,7 +196,7 @@ impl Dir {
         let hidden = hidden(name, id);
         loop {
             let file = self.create(&hidden, access)?;
-            if claim(self, &hidden, &file)? {
+            if claim(self, &hidden, &file) {
                 return Ok(Staged { owner: Owner::here(), file: Arc::new(file), hidden: Some(hidden) });
             }
         }
@@ -213,7 +213,7 @@ impl Dir {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 dir => dir?,
             };
-            if claim(self, &hidden, &dir.file)? {
+            if claim(self, &hidden, &dir.file) {
                 return Ok((hidden, dir));
             }
         }

@@ -74,6 +74,11 @@ fn stage(dir: &Dir, name: &OsStr, id: &str, length: u64, path: &Path) -> Result<
     Ok(staged)
 }
 
+/// Whether a name in a directory is that of an open file.
+fn is_named(dir: &Dir, name: &OsStr, file: &File) -> bool {
+    matches!((dir.stat(name), file.metadata()), (Ok(there), Ok(open)) if there.identity == identity(&open))
+}
+
 /// Whether what was published is where it was to be: somebody may have moved the directory meanwhile.
 fn prove_place(file: &File, path: &Path) -> Result<()> {
     let published = file.metadata().map_err(failed("look at", path))?;
@@ -266,8 +271,13 @@ impl NewDir {
             _ => failed("rename to", &self.target)(e),
         })?;
         published.store(true, Ordering::Relaxed);
-        above.sync().map_err(failed("sync directory", parent(&self.target)))?;
-        prove_place(dir.file(), &self.target)
+        let synced = above.sync().map_err(failed("sync directory", parent(&self.target)));
+        // Wherever it is now, it is not what was asked for.
+        synced.and_then(|()| prove_place(dir.file(), &self.target)).inspect_err(|_| {
+            if is_named(above, name, dir.file()) {
+                above.remove_staged(name);
+            }
+        })
     }
 }
 
@@ -343,6 +353,13 @@ impl MadeFile {
         })
     }
 
+    /// Removes what was published; the error that led to it is the one to act on.
+    fn take_back(&self) {
+        if is_named(&self.dir, &self.name, &self.staged.file) {
+            let _ = self.dir.remove(&self.name);
+        }
+    }
+
     /// Makes its name durable, and proves that it leads there.
     fn settle(&self) -> Result<()> {
         self.dir.sync().map_err(failed("sync directory", parent(&self.target)))?;
@@ -373,14 +390,12 @@ impl NewFiles {
         made.files.sync_all()?;
         for (count, file) in made.each.iter().enumerate() {
             if let Err(e) = file.publish() {
-                for file in made.each.iter().take(count) {
-                    // The error that stopped the others is the one to act on.
-                    let _ = file.dir.remove(&file.name);
-                }
+                made.each.iter().take(count).for_each(MadeFile::take_back);
                 return Err(e);
             }
         }
-        made.each.iter().try_for_each(MadeFile::settle)
+        let settled = made.each.iter().try_for_each(MadeFile::settle);
+        settled.inspect_err(|_| made.each.iter().for_each(MadeFile::take_back))
     }
 }
 

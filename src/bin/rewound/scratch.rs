@@ -54,16 +54,16 @@ fn create(place: &Path) -> io::Result<Scratch> {
     loop {
         let mode = Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix(PREFIX).permissions(mode.clone()).tempdir_in(place)?;
-        // Whatever the umask takes away.
-        fs::set_permissions(dir.path(), mode)?;
         *IN_USE.lock() = Some(dir.path().to_owned());
-        let lock = match open(dir.path()) {
+        // Whatever the umask takes away.
+        let lock = match fs::set_permissions(dir.path(), mode).and_then(|()| open(dir.path())) {
+            // Somebody who sweeps was faster.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             lock => lock?,
         };
         // Where there are no locks, nobody sweeps.
         let _ = lock.lock();
-        // Somebody who sweeps may have seen it before it was locked.
+        // Removed before it was locked?
         if is_at(&lock, dir.path()) {
             return Ok(Scratch { dir, _lock: lock });
         }

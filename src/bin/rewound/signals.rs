@@ -22,13 +22,16 @@ use crate::scratch;
 const REQUESTS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
 const OTHERS: [i32; 8] = [SIGHUP, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU, SIGIO];
 
-/// Somebody is asked for a passphrase, in this terminal, which was in this mode before.
-static PROMPT: Mutex<Option<Option<(File, Termios)>>> = Mutex::new(None);
+/// Somebody who is asked for a passphrase, and the terminal with the mode that it was in before.
+struct Prompt(Option<(File, Termios)>);
+
+static PROMPT: Mutex<Option<Prompt>> = Mutex::new(None);
 
 /// Asks somebody for a passphrase: meanwhile the first signal ends the process, with the terminal as it was.
 pub fn at_prompt<T>(ask: impl FnOnce() -> T) -> T {
     let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
-    *PROMPT.lock() = Some(terminal.and_then(|terminal| tcgetattr(&terminal).ok().map(|mode| (terminal, mode))));
+    let terminal = terminal.and_then(|terminal| tcgetattr(&terminal).ok().map(|mode| (terminal, mode)));
+    *PROMPT.lock() = Some(Prompt(terminal));
     let typed = ask();
     *PROMPT.lock() = None;
     typed
@@ -58,7 +61,7 @@ pub fn handle(interrupted: Arc<AtomicBool>) -> Result {
         let mut requests = 0;
         for signal in &mut signals {
             interrupted.store(true, Ordering::SeqCst);
-            if let Some(terminal) = PROMPT.lock().take() {
+            if let Some(Prompt(terminal)) = PROMPT.lock().take() {
                 if let Some((terminal, mode)) = terminal {
                     let _ = tcsetattr(terminal, OptionalActions::Flush, &mode);
                 }

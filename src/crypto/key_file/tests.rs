@@ -248,7 +248,7 @@ fn files_that_are_no_key_are_refused() {
 
 #[test]
 fn what_is_no_file_is_refused_and_never_waited_for() {
-    use rustix::fs::{CWD, Mode, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");

@@ -105,7 +105,7 @@ fn a_failed_write_is_for_good() {
         reserve_failed: false,
         failed: false,
         owner: crate::env::Owner::here(),
-        links_counted: true,
+        names: 1,
     });
     assert!(file.append(b"x").is_err());
     assert_eq!(file.len(), 0);
