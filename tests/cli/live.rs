@@ -225,5 +225,11 @@ fn two_databases_of_one_name_do_not_share_a_node() {
     assert_eq!(rows(&estate, &["--node", "b-app.db"], "b.db"), 5);
     let adopted = estate.json(&["backup", "tenants/b/app.db", "--node", "app.db", "--adopt"]);
     assert_eq!(adopted["resyncs"], 1);
+    // A file that takes the place of another, with all that belongs to it, is compared, and why is said.
+    drop((a, b));
+    std::fs::rename(estate.path("tenants/a/app.db"), estate.path("tenants/b/app.db")).unwrap();
+    let compared = estate.run(&["backup", "tenants/b/app.db", "--node", "b-app.db"]);
+    assert!(compared.code == 0 && compared.err.contains("was replaced by another file"), "{compared:?}");
+    assert_eq!(rows(&estate, &["--node", "b-app.db"], "replaced.db"), 1);
     assert_eq!(rows(&estate, &["--node", "app.db"], "adopted.db"), 5);
 }

@@ -356,7 +356,27 @@ fn a_log_or_an_index_that_is_removed_is_made_anew() {
     }
 }
 
-/// The same while another process goes on with the index that has lost its name: nobody sees what it commits, and that is said until it ends.
+/// Without the file of its lock a second watcher would be let in.
+#[test]
+fn a_lock_that_is_removed_is_taken_again() {
+    let place = Place::new();
+    let db = make(&place.db(), "a", 1);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let lock = place.path("app.db-rewound");
+    std::fs::remove_file(&lock).unwrap();
+    watching.until("the lock", |_| lock.exists());
+    let second = Attached::open(place.db(), WatchOptions::default()).unwrap_err();
+    assert!(matches!(second, Error::AlreadyWatched { .. }), "{second}");
+    // What else somebody put there stays.
+    add(&db, "a", 1);
+    watching.stop();
+    std::fs::write(&lock, b"a note").unwrap();
+    assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 0);
+    assert_eq!(std::fs::read(&lock).unwrap(), b"a note");
+}
+
+/// An index is removed while another process goes on with it: nobody sees what that process commits, and this is said until it ends.
 #[test]
 fn an_index_removed_under_the_application_is_told() {
     let (place, random) = (Place::new(), super::support::seed());
@@ -449,6 +469,25 @@ fn a_database_that_was_overwritten_in_place_is_compared() {
     assert_eq!(status.resyncs, 1);
     assert!(remarks(&node)[0].contains("something else than SQLite while nobody watched"), "{:?}", remarks(&node));
     assert_eq!(archived(&node), rows(&place.connect()));
+}
+
+/// Nothing has happened, and there is no log that could tell: the file does.
+#[test]
+fn an_unused_database_is_not_compared() {
+    let place = Place::new();
+    drop(make(&place.db(), "a", 3));
+    let node = place.node();
+    for _ in 0..3 {
+        assert_eq!(once(&node, &place.db()).unwrap().resyncs, 0);
+        // Whoever closes it last removes the log.
+        assert_eq!(rows(&place.connect()), [count("a", 3)]);
+        assert!(!place.path("app.db-wal").exists());
+    }
+    let db = place.connect();
+    add(&db, "b", 2);
+    let status = once(&place.reopened(), &place.db()).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 2), "{:?}", status.last_resync);
+    assert_eq!(archived(&node), rows(&db));
 }
 
 /// What is in a log that started over while nobody watched is archived transaction by transaction where nothing of it can be missing: the file is as it was.

@@ -15,6 +15,7 @@ use minicbor::{Decode, Encode};
 use super::files::{DatabaseFile, Stamp};
 use super::format::IndexHeader;
 use super::identity::FileId;
+use super::live::telling;
 use super::log::Place;
 
 /// Longer than any of these.
@@ -77,9 +78,10 @@ impl Parting {
         })
     }
 
-    /// Leaves it. That it gets there is not vital.
+    /// Leaves it where nothing is yet: what else a file of that name may hold is not ours. That it gets there is not vital.
     pub fn leave(&self, lock: &File) {
-        if let Ok(bytes) = minicbor::to_vec(self) {
+        let empty = lock.metadata().is_ok_and(|m| m.is_file() && m.len() == 0);
+        if let (true, Ok(bytes)) = (empty, minicbor::to_vec(self)) {
             let _ = lock.write_all_at(&bytes, 0);
         }
     }
@@ -93,7 +95,9 @@ impl Parting {
 
     /// Removes what was left.
     pub fn forget(lock: &File) {
-        let _ = lock.set_len(0);
+        if Parting::read(lock).is_some() {
+            let _ = lock.set_len(0);
+        }
     }
 
     /// What has happened since, where this is of the archive's end and of that file. `at` and `stamp` are of one moment in which the log was pinned.
@@ -101,7 +105,7 @@ impl Parting {
         if self.mark != mark || !self.file.is(file) || Some(&self.boot) != boot().as_ref() {
             return Since::Unknown;
         }
-        let same_log = self.salts == at.salts.0;
+        let same_log = self.salts == at.salts.0 && telling(at.salts);
         if self.stamp == stamp {
             let beginning = Place { salts: at.salts, ..Place::default() };
             return Since::Untouched((self.complete && !same_log).then_some(beginning));

@@ -82,13 +82,19 @@ fn connect(paths: &Paths, options: &WatchOptions, lock: &mut Option<File>) -> Re
         Err(Error::NotWal { .. }) if options.enable_wal => false,
         other => other?.wal,
     };
-    if !lock.as_ref().is_some_and(|lock| is_same(lock, &paths.lock)) {
-        *lock = Some(paths.lock()?);
-    }
+    hold(paths, lock)?;
     if !wal {
         enable_wal(&paths.database, options.busy_timeout)?;
     }
     Link::open(paths, options)
+}
+
+/// Takes the watcher's lock, unless it is held and still has its name.
+fn hold(paths: &Paths, lock: &mut Option<File>) -> Result<()> {
+    if !lock.as_ref().is_some_and(|lock| is_same(lock, &paths.lock)) {
+        *lock = Some(paths.lock()?);
+    }
+    Ok(())
 }
 
 /// Protects one SQLite database. Runs on one thread of your choice; others reach it through its [`Handle`].
@@ -284,10 +290,10 @@ impl Watcher {
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
         let link = self.link.take();
-        if self.status.state == State::Following && closed.is_ok() {
-            if let (Some(parting), Some(lock)) = (link.as_ref().and_then(Link::parting), &self.lock) {
-                parting.leave(lock);
-            }
+        let whole = self.status.state == State::Following && closed.is_ok();
+        let parting = link.as_ref().filter(|_| whole).and_then(Link::parting);
+        if let (Some(parting), Some(lock)) = (parting, &self.lock) {
+            parting.leave(lock);
         }
         drop(link);
         self.notifier = None;
@@ -307,6 +313,7 @@ impl Watcher {
         let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
         if look {
             link.check_files()?;
+            hold(&self.paths, &mut self.lock)?;
             if let Err(e) = link.check_content() {
                 // The log may continue all the same.
                 self.distrust = Some(e.to_string());
@@ -342,73 +349,70 @@ impl Watcher {
 
     /// Begins to follow: where the archive ends, or after a copy, or after a comparison.
     fn begin(&mut self) -> Result<()> {
-        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
-        let begun = Instant::now();
-        let path = self.paths.database.display().to_string();
-        let replay = &self.options.base.replay;
-        let space = archivist.name.clone();
-        let database = link.identity()?;
-        let mut subject = Subject { node: &self.node, space: &space, path: &path, record: None, replay };
+        let Some(archivist) = &self.archivist else { return Ok(()) };
         // A first copy may have been cut short, between its commit and its base.
-        let mark = archivist.writer.host_mark().filter(|_| archivist.space.is_some());
-        if mark.is_none() || self.node.layers()?.is_empty() {
-            self.status.state = State::Copying;
-            let bytes = link.live()?.len();
-            emit(&mut self.on_event, &Event::CopyStarted { bytes });
-            self.handle.publish(&self.status, None);
-            subject.record = Some(Record::new(&database, &space, None));
-            let lsn = copy(link, archivist, &subject, &self.options.base)?;
-            self.distrust = None;
-            self.status.archived = lsn.into();
-            emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
-            return self.following();
+        match archivist.writer.host_mark().filter(|_| archivist.space.is_some()) {
+            Some(mark) if !self.node.layers()?.is_empty() => self.go_on(&mark)?,
+            _ => self.copy()?,
         }
-        let mark = mark.unwrap_or_default();
-        let since = match &self.parting {
-            Some(parting) => link.since(parting, &mark)?,
-            None => Since::Unknown,
-        };
-        let doubt = match self.distrust.clone() {
-            None => archivist.doubt(&database, link.generation()?, since),
-            distrust => distrust,
-        };
-        if doubt.is_none() && resume(link, archivist, &mark, since)? {
-            if archivist.kin == Kin::Moved {
-                archivist.news = Some(Record::new(&database, &space, None));
-            }
-            let position = archivist.writer.newest();
-            emit(&mut self.on_event, &Event::Continued { position });
-        } else {
-            subject.record = match archivist.kin {
-                Kin::Same => None,
-                // The log of the file that was there before may have stayed, and knows the mark.
-                Kin::Replaced if resume(link, archivist, &mark, Since::Unknown).unwrap_or(false) => {
-                    Some(Record::new(&database, &space, Some(link.generation()?)))
-                }
-                _ => Some(Record::new(&database, &space, None)),
-            };
-            let reason = doubt.or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
-            self.status.state = State::Resyncing;
-            emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
-            self.handle.publish(&self.status, None);
-            let (commit, pages) = resync(link, archivist, &subject, &reason)?;
-            self.distrust = None;
-            self.status.resyncs += 1;
-            self.status.last_resync = Some(reason);
-            self.status.archived = commit.lsn.into();
-            self.status.archived_at = Some(commit.timestamp);
-            emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
-        }
-        self.following()
-    }
-
-    fn following(&mut self) -> Result<()> {
         self.parting = None;
         if let Some(lock) = &self.lock {
             Parting::forget(lock);
         }
-        self.suspicion = None;
+        (self.distrust, self.suspicion) = (None, None);
         self.status.state = State::Following;
+        Ok(())
+    }
+
+    /// Copies the database for the first time.
+    fn copy(&mut self) -> Result<()> {
+        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
+        let (begun, database) = (Instant::now(), link.identity()?);
+        self.status.state = State::Copying;
+        let bytes = link.live()?.len();
+        emit(&mut self.on_event, &Event::CopyStarted { bytes });
+        self.handle.publish(&self.status, None);
+        let record = Some(Record::new(&database, &archivist.name, None));
+        let subject = Subject { node: &self.node, database: &database, record, replay: &self.options.base.replay };
+        let lsn = copy(link, archivist, &subject, &self.options.base)?;
+        self.status.archived = lsn.into();
+        emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
+        Ok(())
+    }
+
+    /// Goes on where the archive ends, if that is proven, or compares.
+    fn go_on(&mut self, mark: &[u8]) -> Result<()> {
+        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
+        let (begun, database, log) = (Instant::now(), link.identity()?, link.generation()?);
+        let since = match &self.parting {
+            Some(parting) => link.since(parting, mark)?,
+            None => Since::Unknown,
+        };
+        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, log, since));
+        if doubt.is_none() && resume(link, archivist, mark, since)? {
+            if archivist.kin == Kin::Moved {
+                archivist.news = Some(Record::new(&database, &archivist.name, None));
+            }
+            let position = archivist.writer.newest();
+            emit(&mut self.on_event, &Event::Continued { position });
+            return Ok(());
+        }
+        // The log of a file that was there before may have stayed, and knows the mark.
+        let foreign = archivist.record.as_ref().is_some_and(|record| record.disowns(log))
+            || archivist.kin == Kin::Replaced && resume(link, archivist, mark, since).unwrap_or(false);
+        let record = Record::new(&database, &archivist.name, foreign.then_some(log));
+        let record = (archivist.kin != Kin::Same).then_some(record);
+        let subject = Subject { node: &self.node, database: &database, record, replay: &self.options.base.replay };
+        let reason = doubt.or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
+        self.status.state = State::Resyncing;
+        emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
+        self.handle.publish(&self.status, None);
+        let (commit, pages) = resync(link, archivist, &subject, &reason)?;
+        self.status.resyncs += 1;
+        self.status.last_resync = Some(reason);
+        self.status.archived = commit.lsn.into();
+        self.status.archived_at = Some(commit.timestamp);
+        emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
         Ok(())
     }
 

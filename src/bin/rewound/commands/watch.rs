@@ -239,12 +239,9 @@ pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
 
 /// The same of a single backup, which has to compare where the database's log has started over since the last one: that is its way, and no warning.
 fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
-    if let Event::ResyncStarted { .. } = event {
+    if let Event::ResyncStarted { reason } = event {
         if !quiet {
-            message!(
-                "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
-                zone.now()
-            );
+            message!("{DIM}{}{DIM:#} compares all pages: {reason}", zone.now());
         }
     } else {
         tell(event, zone, quiet);
