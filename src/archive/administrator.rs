@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::{Archive, Restore};
 use crate::catalog::{Hold, NodeRecord};
 use crate::compact::NodeContext;
-use crate::error::{Error, Result};
+use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy};
 use crate::replay::{Resolved, Window, resolve};
 use crate::retention::{
-    ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node, promises,
-    sweep_node,
+    Blocked, ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node,
+    promises, sweep_node,
 };
 use crate::types::{NodeId, Position, Target, Timestamp, check_name};
 
@@ -360,7 +360,18 @@ impl Administrator {
             match sweep_node(&mut context, now, options) {
                 // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
                 Ok(done) if is_gone(&context.record) && done.removed_files == 0 && done.waiting == 0 => {}
-                Ok(done) => report.nodes.push(done),
+                Ok(done) => {
+                    // Nothing of it expires until what is missing is there again: whoever calls has to hear of it.
+                    if let Some(blocked @ Blocked::Incomplete(timeline)) = &done.plan.blocked {
+                        tracing::error!(node = %context.record.name, %blocked, "nothing expires");
+                        let path = format!("nodes/{:08x}/wal/{:08x}", context.node.get(), timeline.get());
+                        let (what, expected) = ("what is to be kept", "log and snapshots to restore it from");
+                        let found = "not all of them: nothing of the node expires, see verify";
+                        let error = Error::damage(DamageKind::Missing, path, 0, what, expected, found);
+                        report.failed.push((context.record.name.clone(), error));
+                    }
+                    report.nodes.push(done);
+                }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(e) => {
                     tracing::error!(node = %context.record.name, error = %e, "nothing expires");

@@ -21,7 +21,7 @@ use crate::format::event::{Actor, LayerRecord, Origin};
 use crate::format::part::LayerBody;
 use crate::layer::{LayerReader, layer_path, part_path};
 use crate::options::ReplayOptions;
-use crate::replay::{Parts, Plan, PlanInput, Sources, collect, plan};
+use crate::replay::{Parts, Plan, PlanInput, Sources, collect, lost_beginning, plan};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::types::{Lsn, NodeId, Position, Target, TimelineId};
@@ -77,8 +77,11 @@ impl NodeContext {
         let empty_origin =
             complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
         let input = PlanInput { timeline: self.timeline(), empty_origin, ground, layers: &self.record.layers };
-        plan(&input, to)
-            .ok_or_else(|| Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from")))
+        if let Some(plan) = plan(&input, to) {
+            return Ok(plan);
+        }
+        let nothing = || Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from"));
+        Err(lost_beginning(&self.log, &self.record)?.unwrap_or_else(nothing))
     }
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.

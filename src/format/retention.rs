@@ -108,7 +108,7 @@ pub struct Span {
     /// The snapshot that replay begins with; the origin: the empty state; of a fork: the fork.
     #[n(2)]
     pub base: Position,
-    /// Where the log begins that belongs to it, where that is before the base: with logical records that the pages of the base do not contain.
+    /// Where the log begins that belongs to it, where that is before the base: with the first logical record that the pages of the base do not contain.
     #[n(3)]
     pub log: Option<Position>,
 }

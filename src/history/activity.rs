@@ -8,6 +8,7 @@ use crate::catalog::NodeRecord;
 use crate::error::{Error, Result};
 use crate::format::retention::Span;
 use crate::options::Cancel;
+use crate::replay::beginning;
 use crate::types::{Commit, Position, Timestamp};
 use crate::wal::{Log, SegmentRef, Visit};
 
@@ -97,10 +98,19 @@ pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&Seg
     pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| b.sequence != a.sequence + 1)
 }
 
+/// The time of the commit that a segment begins after; zero where it cannot be read.
+fn begins(log: &Log, segment: &SegmentRef) -> Timestamp {
+    log.open(segment).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp)
+}
+
 impl Gap {
     fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
-        let time = |s| log.open(s).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp);
-        Gap { after: before.from, until: behind.from, from: time(before), to: time(behind) }
+        Gap { after: before.from, until: behind.from, from: begins(log, before), to: begins(log, behind) }
+    }
+
+    /// The beginning of the log is missing.
+    fn before(log: &Log, after: Position, first: &SegmentRef) -> Gap {
+        Gap { after, until: first.from, from: Timestamp::ZERO, to: begins(log, first) }
     }
 }
 
@@ -148,8 +158,10 @@ pub(crate) fn activity(
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let gaps =
-        runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind)).collect();
+    let lost = segments.first().filter(|(first, _)| kept.is_none() && first.from > beginning(log, record));
+    let lost = lost.map(|(first, _)| Gap::before(log, beginning(log, record), first));
+    let between = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind));
+    let gaps = lost.into_iter().chain(between).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
 }
 

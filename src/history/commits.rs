@@ -7,7 +7,7 @@ use crate::catalog::NodeRecord;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
-use crate::replay::readable_end;
+use crate::replay::{beginning, readable_end};
 use crate::types::{Lsn, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit};
 
@@ -121,7 +121,8 @@ impl Commits {
             Some(kept) => {
                 kept.iter().filter(|s| !s.is_point()).map(|s| (before(s.from), s.to.unwrap_or(end.position))).collect()
             }
-            None => vec![(log.oldest()?.map_or(end.position, |s| s.from), end.position)],
+            // What its beginning has lost is damage in the listing.
+            None => vec![(beginning(&log, record), end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
         let stretches = common.filter(|(from, to)| from < to).collect();

@@ -21,9 +21,11 @@ pub(crate) use files::{DeltaDir, NewDir, NewFiles};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
-pub(crate) use redo::replay_records;
 pub use redo::{Redo, RedoRecord};
-pub(crate) use resolve::{LogEnd, commit_time, log_end, newest_commit, position_by, readable_end, resolve, window};
+pub(crate) use redo::{records_from, replay_records};
+pub(crate) use resolve::{
+    LogEnd, beginning, commit_time, log_end, lost_beginning, newest_commit, position_by, readable_end, resolve, window,
+};
 pub use resolve::{Resolved, Window};
 pub use sink::{Memory, PageSink, Progress, RestoreReport};
 pub(crate) use tail::{Tail, collect};

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::NodeState;
-use crate::types::Lsn;
-use crate::wal::{Log, Visit, plain};
+use crate::types::{Lsn, Position};
+use crate::wal::{Log, SegmentRef, Visit, plain};
 
 /// One logical record.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +40,37 @@ pub trait Redo {
     }
 }
 
+/// Where the log begins that the records need which lead up to a state: what replay reads, and what retention keeps. The state's own position where its pages
+/// contain all records.
+///
+/// Between the redo point and the first record after it there may be log that expired long ago, as no state needed it. So this is the beginning of the segment with
+/// that record, whose preface says that there is none before it; the redo point itself where no segment is left that says so.
+pub(crate) fn records_from(log: &Log, state: &NodeState) -> Result<Position> {
+    if state.last_logical <= state.redo {
+        return Ok(state.position);
+    }
+    let without_record = |s: &SegmentRef| {
+        if s.from <= state.redo || s.from > state.position {
+            return Ok(s.from <= state.redo);
+        }
+        match log.open(s) {
+            Ok(reader) => Ok(reader.preface().state.last_logical <= state.redo),
+            // Whoever reads the log from before it comes upon the damage.
+            Err(e) if e.is_damage() => Ok(false),
+            Err(e) => Err(e),
+        }
+    };
+    let segment = log.last_where(without_record)?;
+    Ok(segment.map_or(state.redo, |s| s.from.max(state.redo)))
+}
+
 /// Gives the records that lead from the redo point of `state` to its position to `apply`; counts them.
 pub(crate) fn replay_records(
     log: &Log,
     state: &NodeState,
     apply: &mut dyn FnMut(RedoRecord<'_>) -> Result<()>,
 ) -> Result<u64> {
-    let (from, to) = (state.redo, state.position);
-    if state.last_logical <= from {
-        return Ok(0);
-    }
+    let (from, to) = (records_from(log, state)?, state.position);
     let mut count = 0;
     let mut decoder = Decoder::new()?;
     log.visit(from, to, &mut |path, visit| {

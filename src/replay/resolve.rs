@@ -111,6 +111,21 @@ fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
     Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots.map(|s| s.max(Lsn::FIRST.into())) })
 }
 
+/// Where a log begins of which nothing has expired: with the first commit, or with the commit that its branch began from.
+pub(crate) fn beginning(log: &Log, record: &NodeRecord) -> Position {
+    record.parents.get(&log.timeline).map_or(Position::ORIGIN, |(_, fork)| *fork)
+}
+
+/// What of the beginning of a log is lost: nothing of it has expired, and its first segment is not there.
+pub(crate) fn lost_beginning(log: &Log, record: &NodeRecord) -> Result<Option<Error>> {
+    if record.retention.kept(log.timeline).is_some() {
+        return Ok(None);
+    }
+    let start = beginning(log, record);
+    let lost = log.oldest()?.filter(|first| first.from > start);
+    Ok(lost.map(|first| Error::Gap { node: record.name.clone(), expected: start.next_lsn(), found: first.from }))
+}
+
 /// The restorable window; an error that says why where there is none.
 pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
     window_up_to(log, record, target, log_end(log, record)?, false)
@@ -125,6 +140,11 @@ fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, le
         });
     };
     let Some(earliest) = earliest(log, record)? else {
+        if record.origin == Origin::Empty
+            && let Some(lost) = lost_beginning(log, record)?
+        {
+            return Err(lost);
+        }
         return Err(before("the first base snapshot, which was not taken yet".into()));
     };
     let Some(lsn) = earliest.lsn().filter(|lsn| *lsn <= latest) else {
@@ -183,9 +203,13 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
         Target::Mark(mark) => match at_mark(log, mark, window.latest.lsn.into()) {
             // It leads to where log has expired.
             Err(Error::Gap { .. }) if record.retention.kept(log.timeline).is_some() => {
-                return Err(before_window(target, &window));
+                return Err(before_window(log, record, target, &window));
             }
-            found => found?.ok_or_else(unknown)?,
+            found => match found? {
+                Some(lsn) => lsn,
+                // It may have been in what is lost.
+                None => return Err(lost_beginning(log, record)?.unwrap_or_else(unknown)),
+            },
         },
     };
     if lsn > window.latest.lsn {
@@ -194,7 +218,7 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
     if lsn < window.earliest.lsn {
         // Single commits and stretches from before the window may be kept.
         if record.retention.kept(log.timeline).is_none() || !record.retention.keeps(log.timeline, lsn.into()) {
-            return Err(before_window(target, &window));
+            return Err(before_window(log, record, target, &window));
         }
         if let Some(timestamp) = snapshot_time(log, record, lsn) {
             return Ok(Resolved { timeline: log.timeline, lsn, timestamp, next: None });
@@ -207,7 +231,14 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
     Ok(Resolved { timeline: log.timeline, lsn, timestamp, next })
 }
 
-fn before_window(target: &Target, window: &Window) -> Error {
+/// Why a target from before the window cannot be restored: it has expired, or was never archived, or it is lost.
+fn before_window(log: &Log, record: &NodeRecord, target: &Target, window: &Window) -> Error {
+    // What came before the first base snapshot of a node with content could not be restored at any time.
+    if record.origin == Origin::Empty
+        && let Some(lost) = lost_beginning(log, record).unwrap_or_else(Some)
+    {
+        return lost;
+    }
     let earliest = describe(window.earliest.lsn.into(), window.earliest.timestamp);
     Error::BeforeWindow { target: target.clone(), earliest }
 }
@@ -233,7 +264,7 @@ fn at_time(log: &Log, record: &NodeRecord, time: Timestamp, window: &Window, tar
     if time >= window.latest.timestamp {
         return Ok(window.latest.lsn);
     }
-    let before = || before_window(target, window);
+    let before = || before_window(log, record, target, window);
     if time < window.earliest.timestamp
         && let Some(kept) = record.retention.kept(log.timeline)
     {

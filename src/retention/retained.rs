@@ -3,6 +3,7 @@
 //! Pure. It is a set of stretches and points, never one maximum: the window, restore points and snapshots
 //! that are kept, holds, and the commits that branches began from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -55,22 +56,22 @@ impl Want {
     }
 }
 
-/// Snapshots that are usable as they are.
+/// Snapshots that are usable as they are, in order of publication.
 fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Iterator<Item = &'a LayerRecord> {
     input.layers(timeline).filter(|l| l.from.is_none() && l.consistent_from == l.to)
 }
 
-/// The snapshots that count as those of an interval: each at least so long after the one before, from the oldest on.
+/// The snapshots that count as those of an interval, oldest first: of each stretch of time the one that was published first. So one that counts goes on to count,
+/// whatever snapshot is built near it later, and whichever expires before it.
 fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
-    let mut all: Vec<&LayerRecord> = snapshots(input, timeline).collect();
-    all.sort_by_key(|l| l.to);
-    let mut spaced: Vec<&LayerRecord> = Vec::new();
-    for layer in all {
-        // Sweeps do not come on the second: a tenth early is in time.
-        if spaced.last().is_none_or(|last| layer.timestamp >= last.timestamp.saturating_add(every / 10 * 9)) {
-            spaced.push(layer);
-        }
+    // Sweeps do not come on the second: a tenth early is in time.
+    let stretch = (every / 10 * 9).as_nanos().max(1);
+    let mut first: BTreeMap<u128, &LayerRecord> = BTreeMap::new();
+    for layer in snapshots(input, timeline) {
+        first.entry(u128::from(layer.timestamp.as_nanos()) / stretch).or_insert(layer);
     }
+    let mut spaced: Vec<&LayerRecord> = first.into_values().collect();
+    spaced.sort_by_key(|l| l.to);
     spaced
 }
 

@@ -12,10 +12,9 @@ use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snaps
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy};
-use crate::format::state::NodeState;
 use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::options::{Cancel, CompactOptions};
-use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by};
+use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
 use crate::types::{FileId, Position, TimelineId, Timestamp};
 use crate::wal::Log;
@@ -68,7 +67,8 @@ pub struct NodeSweep {
 pub struct SweepReport {
     /// By node.
     pub nodes: Vec<NodeSweep>,
-    /// Nodes that nothing was done to, and why.
+    /// Nodes of which nothing expires because of an error or of damage, and why. Those whose files do not suffice for what is to be kept
+    /// ([`Blocked::Incomplete`](crate::Blocked::Incomplete)) are among them.
     pub failed: Vec<(String, Error)>,
 }
 
@@ -121,17 +121,15 @@ impl Gathered {
     }
 }
 
-/// Where the log begins that a state needs: with the first logical record that its pages do not contain.
-fn redo_from(state: &NodeState) -> Position {
-    if state.last_logical > state.redo { state.redo } else { state.position }
-}
-
 /// What each snapshot needs of the log before it. One that cannot be read is of no use without all of the log.
 fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>> {
     let mut redo = BTreeMap::new();
     for layer in context.record.layers.iter().filter(|l| l.from.is_none()) {
         match LayerReader::open(context.storage.as_ref(), &context.keys, layer) {
-            Ok(body) => drop(redo.insert(layer.file, redo_from(&body.state))),
+            Ok(body) => {
+                let log = log_of(context, layer.timeline);
+                redo.insert(layer.file, records_from(&log, &body.state)?);
+            }
             Err(error) if error.is_damage() => {
                 tracing::warn!(%error, "history is not to stand on a damaged snapshot");
                 redo.insert(layer.file, Position::ORIGIN);
@@ -145,7 +143,7 @@ fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>
 /// What a snapshot at a position would need of the log before it, at most: redo points only move on.
 fn redo_at(log: &Log, position: Position) -> Result<Position> {
     Ok(match log.last_where(|s| Ok(s.from <= position))? {
-        Some(segment) => redo_from(&log.open(&segment)?.preface().state),
+        Some(segment) => records_from(log, &log.open(&segment)?.preface().state)?,
         None => Position::ORIGIN,
     })
 }

@@ -4,7 +4,7 @@ use super::{Meter, VerifyReport};
 use crate::compact::NodeContext;
 use crate::error::{DamageKind, Error, Result};
 use crate::history::{Stretches, gaps};
-use crate::replay::{log_end, window};
+use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};
 
@@ -23,6 +23,9 @@ pub(super) fn verify_log(
             let found = segments().next().unwrap_or(start);
             report.note(Error::Gap { node: node(), expected: start.next_lsn(), found });
         }
+    }
+    if let Some(lost) = lost_beginning(&context.log, &context.record)? {
+        report.note(lost);
     }
     for segments in stretches {
         for (before, behind) in gaps(segments) {

@@ -1,4 +1,4 @@
-//! States: the latest one rebuilt, and each snapshot compared with what is rebuilt without it.
+//! States: the latest one rebuilt, and each snapshot compared with what is rebuilt without it; the logical records read that lead up to them.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
 use crate::layer::layer_path;
-use crate::replay::{PageSink, Progress, RestoreRun, RunStats, resolve};
+use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
 use crate::types::{Position, SpaceId, Target};
 
-/// Rebuilds the latest state, and the state at each snapshot twice: from the snapshot, and from what lies before it.
+/// Rebuilds the latest state, that at the end of each stretch, and the state at each snapshot twice: from the snapshot, and from what lies before it.
 pub(super) fn verify_states(
     context: &NodeContext,
     options: &VerifyOptions,
@@ -42,6 +42,15 @@ pub(super) fn verify_states(
             let expected = format_args!("the state at LSN {to} as the log before it gives it");
             report.note(Error::damage(DamageKind::PageImage, path, 0, "snapshot", expected, "another state"));
         }
+    }
+    // The ends of stretches that are kept apart from the window: a state that has no snapshot of its own is looked at nowhere else.
+    let spans = context.record.retention.kept(context.timeline()).unwrap_or_default();
+    let is_snapshot = |at: Position| {
+        let mut layers = context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
+        layers.any(|l| l.consistent_from == at)
+    };
+    for to in spans.iter().filter_map(|s| s.to).filter(|to| !is_snapshot(*to)) {
+        rebuild(context.copy(), to, options, report, meter)?;
     }
     match resolve(&context.log, &context.record, &Target::Latest) {
         Ok(latest) => rebuild(context.copy(), latest.lsn.into(), options, report, meter).map(drop),
@@ -102,7 +111,12 @@ fn run(
                 (plan, sources) = context.prepare(to, &options.replay)?;
                 *digest.sum.lock() = 0;
             }
-            done => return done,
+            done => {
+                let stats = done?;
+                // An engine that logs records of its own needs those as well.
+                replay_records(&context.log, &sources.tail.state, &mut |_| options.replay.cancel.check())?;
+                return Ok(stats);
+            }
         }
     }
 }

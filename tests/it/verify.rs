@@ -154,6 +154,126 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
     assert!(!verify(&copy).unwrap().is_intact());
 }
 
+/// What an archive says of itself without some of its files.
+fn without(storage: &MemStorage, gone: &[String]) -> (MemStorage, VerifyReport, rewound::Node) {
+    let copy = storage.fork();
+    gone.iter().for_each(|path| rewound::storage::Storage::remove(&copy, path).unwrap());
+    let archive = Archive::open_in(Arc::new(copy.clone()), key(), archive_options(&TestClock::new(), 9)).unwrap();
+    let report = archive.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
+    (copy, report, archive.node("n").unwrap())
+}
+
+/// Nothing has expired, so the log begins with the first commit. Where it does not, that is a loss: in `verify`, and to whoever asks for what is lost.
+#[test]
+fn a_lost_beginning_is_no_window_that_begins_later() {
+    let lost = |result: rewound::Result<()>, what: &str| match result {
+        Err(Error::Gap { expected, .. }) => assert_eq!(expected.get(), 1, "{what}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    let first = Target::Lsn(Lsn::FIRST);
+    // Without layers nothing is left to begin with.
+    let clock = TestClock::new();
+    let (storage, archive) = memory_archive(&clock);
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+    for _ in 0..4 {
+        let writer = node.open_writer_with(quiet()).unwrap();
+        clock.advance(1_000_000);
+        let mut batch = writer.batch();
+        batch.mark(&clock_mark(&clock)).unwrap();
+        batch.commit(Durability::Synced).unwrap();
+        writer.close().unwrap();
+    }
+    let segments = paths(&storage, "seg");
+    let time = node.window().unwrap().earliest.timestamp;
+    for gone in [&segments[..1], &segments[..3]] {
+        let (_, report, node) = without(&storage, gone);
+        assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+        lost(node.window().map(drop), "window");
+        for target in [Target::Latest, first.clone(), Target::Time(time)] {
+            lost(node.resolve(&target).map(drop), "resolve");
+            lost(node.restore(target.clone()).into_memory().map(drop), "restore");
+        }
+        lost(node.commits(..).unwrap().find_map(Result::err).map_or(Ok(()), Err), "commits");
+        let gaps = node.activity(&rewound::ActivityOptions::default()).unwrap().gaps;
+        assert_eq!(gaps.first().map(|g| (g.after.get(), g.until.get())), Some((0, gone.len() as u64)));
+        lost(node.build_snapshot(&Target::Latest, &CompactOptions::default()).map(drop), "build a snapshot");
+        lost(node.maintain(&CompactOptions::default()).map(drop), "maintain");
+    }
+    // All of it gone, or the directory too: the catalog knows how far it went.
+    let (_, report, node) = without(&storage, &segments);
+    assert!(report.findings.iter().any(Error::is_damage), "{:?}", report.findings);
+    assert!(node.window().is_err_and(|e| e.is_damage()) && node.restore(Target::Latest).into_memory().is_err());
+
+    // With layers everything after the first snapshot is left, and what came before is lost.
+    let storage = estate();
+    let segments = paths(&storage, "seg");
+    for gone in [&segments[..1], &segments[..2]] {
+        let (_, report, node) = without(&storage, gone);
+        assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+        // As far back as that is known.
+        match node.window() {
+            Ok(window) => assert_eq!((window.earliest.lsn.get(), window.latest.lsn.get()), (5, 30)),
+            Err(e) => assert!(gone.len() == 2 && matches!(e, Error::Gap { .. }), "{e}"),
+        }
+        node.restore(Target::Latest).into_memory().unwrap();
+        lost(node.resolve(&first).map(drop), "resolve");
+        lost(node.resolve(&Target::Time(time)).map(drop), "by time");
+        lost(node.resolve(&Target::Mark(vec![1])).map(drop), "by mark");
+        lost(node.add_restore_point("p", &first).map(drop), "add a restore point");
+    }
+    let (_, report, node) = without(&storage, &segments);
+    assert!(report.findings.iter().any(Error::is_damage), "{:?}", report.findings);
+    assert!(node.window().is_err_and(|e| e.is_damage()));
+}
+
+fn clock_mark(clock: &TestClock) -> Vec<u8> {
+    rewound::env::Clock::now(clock).as_nanos().to_be_bytes().to_vec()
+}
+
+/// Reads nothing: all pages are zero.
+struct Blank;
+
+impl rewound::PageSource for Blank {
+    fn begin(&mut self, _: rewound::Position) -> rewound::Result<rewound::Consistency> {
+        Ok(rewound::Consistency::Frozen)
+    }
+
+    fn read_pages(&mut self, _: rewound::BaseSpace<'_>, _: u64, _: &mut [u8]) -> rewound::Result<()> {
+        Ok(())
+    }
+}
+
+/// A node with content from before its first commit: its first base snapshot is yet to come, or was there and is lost.
+#[test]
+fn a_lost_base_snapshot_is_told_from_one_that_is_yet_to_come() {
+    let (storage, archive) = memory_archive(&TestClock::new());
+    let node = archive.create_node("n", Origin::Existing).unwrap();
+    let writer = node.open_writer_with(quiet()).unwrap();
+    let mut batch = writer.batch();
+    batch.create_space("main", PageSize::MIN).unwrap();
+    batch.commit(Durability::Synced).unwrap();
+    writer.cut_segment().unwrap();
+    writer.batch().commit(Durability::Synced).unwrap();
+    let (_, report, node) = without(&storage, &[]);
+    assert!(report.is_intact(), "{:?}", report.findings);
+    let window = node.window();
+    assert!(
+        matches!(&window, Err(Error::BeforeWindow { earliest, .. }) if earliest.contains("base snapshot")),
+        "{window:?}"
+    );
+    // Its log is missed even so.
+    let (_, report, _) = without(&storage, &paths(&storage, "seg")[..1]);
+    assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+
+    writer.base_snapshot(&mut Blank, &CompactOptions::default()).unwrap();
+    let (_, report, node) = without(&storage, &[]);
+    assert!(report.is_intact() && node.restore(Target::Latest).into_memory().is_ok(), "{:?}", report.findings);
+    let (_, report, node) = without(&storage, &paths(&storage, "layer"));
+    assert!(report.findings.iter().any(Error::is_damage), "{:?}", report.findings);
+    let restored = node.restore(Target::Latest).into_memory().map(drop);
+    assert!(restored.as_ref().is_err_and(Error::is_damage), "{restored:?}");
+}
+
 #[test]
 fn a_torn_tail_is_no_damage() {
     let storage = estate();

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::policy;
+use super::super::retained::{Times, commits_of};
 use super::*;
 use crate::catalog::{Hold, PolicyChange, RestorePointRecord};
+use crate::error::{Error, Result};
 use crate::format::retention::Policy;
 use crate::replay::{PlanInput, plan as replay_plan};
 use crate::types::Epoch;
@@ -65,8 +68,12 @@ struct World {
     state: CatalogState,
     logs: BTreeMap<TimelineId, TimelineLog>,
     redo: BTreeMap<FileId, Position>,
-    /// Every commit holds a logical record, and every eighth says that those up to so many before it are in the pages.
+    /// Commits hold a logical record from `records_begin` on, and every eighth says that those up to so many before it are in the pages.
     lag: Option<u64>,
+    records_begin: u64,
+    /// When the node's time is not that of each commit's number: that of each commit, and how far it is archived.
+    times: Vec<Timestamp>,
+    now: Option<Timestamp>,
     made: usize,
 }
 
@@ -76,7 +83,16 @@ impl World {
         state.nodes.insert(NODE, record(origin));
         let policy = Policy::continuous(SECOND);
         state.retention.policies.push(PolicyChange { entry: 1, covers: Timestamp::ZERO, policy });
-        let mut world = World { state, logs: BTreeMap::new(), redo: BTreeMap::new(), lag: None, made: 0 };
+        let mut world = World {
+            state,
+            logs: BTreeMap::new(),
+            redo: BTreeMap::new(),
+            lag: None,
+            records_begin: 0,
+            times: Vec::new(),
+            now: None,
+            made: 0,
+        };
         world.log(FIRST, 0, cuts, end);
         world
     }
@@ -95,20 +111,31 @@ impl World {
 
     fn add(&mut self, timeline: TimelineId, from: Option<u64>, to: u64, consistent: u64) {
         self.made += 1;
-        let layer = layer(self.made, timeline, from, to, consistent);
+        let layer = LayerRecord { timestamp: self.time(to), ..layer(self.made, timeline, from, to, consistent) };
         if from.is_none() {
             self.redo.insert(layer.file, at(self.redo_of(to)));
         }
         self.node().layers.push(layer);
     }
 
-    /// From where on records are replayed for a commit.
+    /// From where on records are replayed for a commit: from just before the first one that its pages do not contain.
     fn redo_of(&self, position: u64) -> u64 {
-        self.lag.map_or(position, |lag| (position / 8 * 8).saturating_sub(lag))
+        let Some(lag) = self.lag else { return position };
+        let redo = (position / 8 * 8).saturating_sub(lag);
+        let first = self.records_begin.max(redo + 1);
+        if first <= position { first - 1 } else { position }
+    }
+
+    fn time(&self, position: u64) -> Timestamp {
+        self.times.get(position as usize).copied().unwrap_or_else(|| time(position))
+    }
+
+    fn end(&self) -> u64 {
+        self.logs[&FIRST].end.get()
     }
 
     fn point(&mut self, name: String, position: u64) {
-        let point = RestorePointRecord { timeline: FIRST, position: at(position), timestamp: time(position) };
+        let point = RestorePointRecord { timeline: FIRST, position: at(position), timestamp: self.time(position) };
         self.node().restore_points.insert(name, point);
     }
 
@@ -124,13 +151,13 @@ impl World {
 
     fn plan(&self, percent: u64) -> ExpiryPlan {
         let redo_at = (0..=70).map(|p| (at(p), at(self.redo_of(p)))).collect();
-        let end = self.logs[&FIRST].end.get();
+        let now = self.now.unwrap_or_else(|| self.time(self.end()));
         plan_expiry(&ExpiryInput {
             state: &self.state,
             node: NODE,
             record: &self.state.nodes[&NODE],
-            now: time(end),
-            archived: time(end),
+            now,
+            archived: now,
             logs: &self.logs,
             redo: &self.redo,
             redo_at: &redo_at,
@@ -240,13 +267,14 @@ proptest! {
         points_for in 0..80u32,
         base in (0..20u64, 0..6u64),
         lag in prop::option::of(0..12u64),
+        records_begin in prop_oneof![Just(0), 0..60u64],
         steps in prop::collection::vec(step(), 1..6),
     ) {
         let end = 60;
         let cuts: Vec<u64> = cuts.into_iter().collect();
         let origin = if empty { Origin::Empty } else { Origin::Existing };
         let mut world = World::new(origin, &cuts, end);
-        world.lag = lag;
+        (world.lag, world.records_begin) = (lag, records_begin);
         world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for;
         if !empty {
             world.add(FIRST, None, base.0, base.0 + base.1);
@@ -336,6 +364,234 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// The times of a world's commits, from the files that are left of it and from nothing else.
+struct Left<'w>(&'w World);
+
+impl Times for Left<'_> {
+    fn of(&self, commit: Position) -> Result<Timestamp> {
+        let end = self.0.logs[&FIRST].end;
+        assert!(commit > end || self.0.has_time(commit.get()), "nothing is left that tells the time of {commit}");
+        Ok(if commit > end { Timestamp::from_nanos(u64::MAX) } else { self.0.time(commit.get()) })
+    }
+
+    fn by_log(&self, time: Timestamp) -> Result<Option<Position>> {
+        let log = &self.0.logs[&FIRST];
+        let begins = |s: &SegmentInfo| s.from == Position::ORIGIN || self.0.time(s.from.get()) <= time;
+        let Some(last) = log.segments.iter().rposition(begins) else { return Ok(None) };
+        let next = log.segments.get(last + 1);
+        if let Some(gap) = next.filter(|n| n.sequence != log.segments[last].sequence + 1) {
+            return Err(Error::Gap { node: "n".into(), expected: gap.from.next_lsn(), found: gap.from });
+        }
+        let ends = next.map_or(log.end, |n| n.from).get();
+        let found = (log.segments[last].from.get()..=ends).rev().find(|p| *p == 0 || self.0.time(*p) <= time);
+        Ok(found.filter(|p| *p > 0).map(at))
+    }
+
+    fn archived_by(&self, _: Timestamp) -> Result<Position> {
+        Ok(at(u64::MAX))
+    }
+}
+
+/// Half a day: what was archived before there was a policy is promised for seventy of them.
+const UNIT: Duration = Duration::from_secs(43_200);
+
+/// What happens between two sweeps.
+#[derive(Clone, Debug)]
+struct Turn {
+    /// Commits, by the time that each comes after the one before, and whether a segment is begun before it.
+    commits: Vec<(u64, bool)>,
+    /// A policy is set, of a window so long.
+    policy: Option<u32>,
+    /// A snapshot of so many commits ago.
+    snapshot: Option<u64>,
+    /// So many commits are held, from so many ago; 0 of them: what is held is released.
+    hold: Option<(u64, u64)>,
+    /// Time that goes by after that.
+    pause: u64,
+    remove: bool,
+    percent: u64,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let gap = prop_oneof![4 => 1..4u64, 1 => 5..30u64];
+    (
+        prop::collection::vec((gap, any::<bool>()), 0..6),
+        prop::option::weighted(0.3, 0..50u32),
+        prop::option::of(0..12u64),
+        prop::option::weighted(0.3, (0..25u64, 0..4u64)),
+        0..20u64,
+        any::<bool>(),
+        prop_oneof![Just(0), Just(100), Just(u64::MAX)],
+    )
+        .prop_map(|(commits, policy, snapshot, hold, pause, remove, percent)| Turn {
+            commits,
+            policy,
+            snapshot,
+            hold,
+            pause,
+            remove,
+            percent,
+        })
+}
+
+impl World {
+    fn go_on(&mut self, units: u64) {
+        self.now = self.now.map(|now| now.saturating_add(UNIT * u32::try_from(units).unwrap()));
+    }
+
+    fn commit(&mut self, after: u64, cut: bool) {
+        self.go_on(after);
+        self.times.push(self.now.unwrap());
+        let log = self.logs.get_mut(&FIRST).unwrap();
+        let sequence = log.segments.last().unwrap().sequence + 1;
+        if cut && log.end > log.segments.last().unwrap().from {
+            log.segments.push(SegmentInfo { sequence, from: log.end, bytes: 10 });
+        }
+        log.end = log.end.next_lsn().into();
+    }
+
+    /// Sweeps, as the sweeper does; gives the plan that was carried out.
+    fn sweep(&mut self, percent: u64, remove: bool) -> ExpiryPlan {
+        for _ in 0..12 {
+            self.find_windows();
+            let plan = self.plan(percent);
+            assert_eq!(plan.blocked, None, "{self:?}");
+            if plan.build.is_empty() {
+                self.expire(&plan);
+                if remove {
+                    self.remove(&plan);
+                }
+                return plan;
+            }
+            for build in &plan.build {
+                assert!(self.visible(FIRST, build.position.get()), "{build:?} cannot be built");
+                self.add(FIRST, None, build.position.get(), build.position.get());
+            }
+        }
+        panic!("builds without end");
+    }
+
+    fn find_windows(&mut self) {
+        let promised = policy::windows(&promises(&self.state, NODE), self.now.unwrap());
+        let windows = commits_of(&promised, self.state.nodes[&NODE].retention.kept(FIRST), &Left(self)).unwrap();
+        self.logs.get_mut(&FIRST).unwrap().windows = windows;
+    }
+
+    /// Whether a promise of one of the policies is on a commit: it was archived under it, and it is the state at a time that the window reaches back to.
+    fn is_promised(&self, position: u64) -> bool {
+        let now = self.now.unwrap();
+        let next = if position < self.end() { self.time(position + 1) } else { Timestamp::from_nanos(u64::MAX) };
+        let changes = &self.state.retention.policies;
+        let ends = changes.iter().map(|c| Some(c.covers)).chain([None]);
+        let windows = std::iter::once(Policy::UNSET).chain(changes.iter().map(|c| match c.policy.mode {
+            crate::format::retention::Mode::Continuous { window } => window,
+            crate::format::retention::Mode::Periodic { .. } => unreachable!("none is set here"),
+        }));
+        let mut promises = windows.zip(ends);
+        promises.any(|(window, until)| {
+            let start = now.saturating_sub(window);
+            let speaks = until.is_none_or(|until| self.time(position) <= until && start <= until);
+            speaks && next > start
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(2_000), ..ProptestConfig::default() })]
+
+    /// Policies that follow on each other, holds that come and go, snapshots anywhere: a commit that is promised stays until its date, be it the last that is left
+    /// of its promise and a snapshot all that is left of it; and what a sweep has left, another at the same time leaves too.
+    #[test]
+    fn a_promise_is_kept_to_its_date(
+        first in prop::collection::vec((1..6u64, any::<bool>()), 1..8),
+        snapshot in prop::option::of(0..8u64),
+        window in 0..50u32,
+        turns in prop::collection::vec(turn(), 1..14),
+    ) {
+        let mut world = World::new(Origin::Empty, &[], 0);
+        world.state.retention.policies.clear();
+        world.times.push(Timestamp::ZERO);
+        world.now = Some(Timestamp::from_nanos(1_000 * 86_400_000_000_000));
+        for (after, cut) in first {
+            world.commit(after, cut);
+        }
+        if let Some(back) = snapshot {
+            let to = world.end().saturating_sub(back).max(1);
+            world.add(FIRST, None, to, to);
+        }
+        let mut entry = 1;
+        for (number, turn) in turns.iter().enumerate() {
+            for (after, cut) in &turn.commits {
+                world.commit(*after, *cut);
+            }
+            // There is one from the first sweep on.
+            if let Some(units) = turn.policy.or((number == 0).then_some(window)) {
+                entry += 1;
+                let policy = Policy::continuous(UNIT * units);
+                let covers = world.now.unwrap();
+                world.state.retention.policies.push(PolicyChange { entry, covers, policy });
+            }
+            if let Some(to) = turn.snapshot.and_then(|back| world.end().checked_sub(back))
+                && to > 0 && world.visible(FIRST, to)
+            {
+                world.add(FIRST, None, to, to);
+            }
+            if let Some((back, count)) = turn.hold {
+                world.state.retention.holds.clear();
+                if let Some(from) = world.end().checked_sub(back)
+                    && count > 0 && from > 0 && world.visible(FIRST, from)
+                {
+                    world.hold("h", from, Some(from + count - 1));
+                }
+            }
+            world.go_on(turn.pause);
+            let held = |p: u64| world.state.retention.holds.values().any(|h| match h.scope {
+                HoldScope::Commits { from, to, .. } => from <= at(p) && to.is_none_or(|to| at(p) <= to),
+                _ => false,
+            });
+            let available: Vec<u64> = (1..=world.end()).filter(|p| world.visible(FIRST, *p)).collect();
+            let wanted: Vec<u64> = available.iter().copied().filter(|p| world.is_promised(*p) || held(*p)).collect();
+            let plan = world.sweep(turn.percent, turn.remove);
+            for p in &wanted {
+                prop_assert!(world.visible(FIRST, *p), "turn {number}: {p} is promised and gone: {plan:?}");
+                prop_assert!(world.has_time(*p), "turn {number}: the time of {p} is gone");
+            }
+            for again in 0..2 {
+                let plan = world.sweep(turn.percent, again == 1);
+                prop_assert!(plan.is_empty(), "turn {number}: a sweep at the same time takes more: {plan:?}");
+            }
+            world.find_windows();
+        }
+    }
+}
+
+/// Snapshots off the interval, held, must not move those of the interval: as the oldest of them expires, each of the others keeps its date.
+#[test]
+fn periodic_snapshots_keep_their_date_beside_others() {
+    let mut world = World::new(Origin::Empty, &[10, 60, 110, 155, 210, 310, 410], 420);
+    let policy = Policy::periodic(SECOND * 100, SECOND * 300, 1);
+    world.state.retention.policies = vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
+    for position in [10, 110, 210, 310, 410] {
+        world.add(FIRST, None, position, position);
+    }
+    for position in [60, 155] {
+        world.add(FIRST, None, position, position);
+        world.hold(&format!("h{position}"), position, Some(position));
+    }
+    for now in 420..700 {
+        world.now = Some(time(now));
+        world.window(FIRST, 410);
+        let plan = ExpiryPlan { build: Vec::new(), ..world.plan(u64::MAX) };
+        assert_eq!(plan.blocked, None);
+        world.expire(&plan);
+        for snapshot in [110, 210, 310, 410] {
+            let young = snapshot + 300 > now;
+            assert!(!young || world.visible(FIRST, snapshot), "at {now}: the snapshot of {snapshot} is gone: {plan:?}");
+        }
+        assert!(now < 510 || !world.visible(FIRST, 110), "at {now}: the snapshot of 110 is of no use any more");
     }
 }
 

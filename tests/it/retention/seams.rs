@@ -1,6 +1,6 @@
 //! Everything else that reads an archive, once parts of its history have expired: right answers or errors that say so, never damage where there is none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rewound::options::Cancel;
@@ -286,6 +286,101 @@ fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
         assert!(largest < 30, "{largest} segments");
         assert!(matches!(fixture.restore(at(2)), Err(Error::BeforeWindow { .. })));
     }
+}
+
+/// An engine whose records are few: none at first, or none for long after a redo point. What lies between that point and the next record has expired by then.
+#[test]
+fn records_that_come_late_need_no_log_from_before_them() {
+    // Which commits hold a record, and which say that all before them are in the pages. Four commits a day.
+    let late: (&[u64], &[u64]) = (&[41, 42, 60, 61], &[]);
+    let after_redo: (&[u64], &[u64]) = (&[2, 3, 45, 46, 70], &[5]);
+    let with_redo: (&[u64], &[u64]) = (&[2, 40, 41, 66], &[6, 50, 51]);
+    for (round, (records, redo_at)) in [late, after_redo, with_redo].into_iter().enumerate() {
+        let mut fixture = Fixture::seeded(300 + round as u64);
+        let policy = Policy::days(3).restore_points_for(days(9));
+        fixture.admin().set_retention(Scope::Archive, &policy).unwrap();
+        let (mut redo, mut earliest) = (BTreeMap::from([(0, 0)]), 1);
+        for day in 0..24 {
+            for n in 0..4 {
+                fixture.clock.advance(6 * HOUR);
+                let lsn = fixture.commits.last_key_value().map_or(0, |(lsn, _)| *lsn) + 1;
+                let writer = fixture.writer();
+                let mut batch = writer.batch();
+                let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
+                batch.write_page(PageId::new(space, lsn % PAGES), &image(lsn), None).unwrap();
+                if records.contains(&lsn) {
+                    batch.log_record(&lsn.to_le_bytes()).unwrap();
+                }
+                if redo_at.contains(&lsn) {
+                    batch.redo_point(Position::new(lsn - 1)).unwrap();
+                    redo.insert(lsn, lsn - 1);
+                }
+                // A single commit with records that lead up to it, and one that has none.
+                if [42, 62].contains(&lsn) {
+                    batch.restore_point(&format!("p{lsn}")).unwrap();
+                }
+                let commit = batch.commit(Durability::Synced).unwrap();
+                fixture.commits.insert(lsn, (commit.timestamp, lsn));
+                if n % 2 == 1 {
+                    fixture.writer().cut_segment().unwrap();
+                }
+            }
+            fixture.writer().tick().unwrap();
+            if day % 3 == 0 {
+                fixture.node.maintain(&compact()).unwrap();
+            }
+            if day % 5 == 4 {
+                fixture.node.build_snapshot(&Target::Latest, &compact()).unwrap();
+            }
+            let report = fixture.sweep();
+            assert!(report.nodes[0].plan.blocked.is_none(), "{report:?}");
+            let what = format!("round {round}, day {day}");
+            let begins = fixture.node.window().unwrap().earliest.lsn.get();
+            // It goes on to expire, up to the first record that is not in the pages where the window begins.
+            let newest = *fixture.commits.last_key_value().unwrap().0;
+            let covered = *redo.range(..=newest.saturating_sub(12)).next_back().unwrap().1;
+            let bound = records.iter().copied().find(|r| *r > covered && *r <= newest).unwrap_or(newest);
+            assert!(day < 8 || begins + 20 > bound, "{what}: the window begins at {begins}, not near {bound}");
+            earliest = begins.max(earliest);
+            for lsn in restorable(&fixture) {
+                let from = *redo.range(..=lsn).next_back().unwrap().1;
+                let expected: Vec<u64> = records.iter().copied().filter(|r| (from + 1..=lsn).contains(r)).collect();
+                let dir = tempfile::tempdir().unwrap();
+                let mut replayed = Records::default();
+                let restore = fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut replayed);
+                let into = restore.into_dir(dir.path().join("r")).unwrap_or_else(|e| panic!("{what}: LSN {lsn}: {e}"));
+                assert_eq!(
+                    (replayed.0, into.records_replayed),
+                    (expected.clone(), expected.len() as u64),
+                    "{what}: LSN {lsn}"
+                );
+                assert!(std::fs::read(dir.path().join("r/s")).unwrap() == fixture.model(lsn), "{what}: LSN {lsn}");
+                let plain = fixture.node.restore(at(lsn)).options(single()).unaudited();
+                match plain.into_memory() {
+                    Ok(_) => assert!(expected.is_empty(), "{what}: LSN {lsn}"),
+                    Err(Error::RedoRequired { count }) => assert_eq!(count, expected.len() as u64, "{what}: LSN {lsn}"),
+                    Err(e) => panic!("{what}: LSN {lsn}: {e}"),
+                }
+                let pages = fixture.node.restore(at(lsn)).options(single()).unaudited().without_records();
+                assert!(pages.into_memory().unwrap().1["s"] == fixture.model(lsn), "{what}: LSN {lsn}");
+            }
+            let report = verify(&fixture.archive);
+            assert!(report.is_intact(), "{what}: {:?}", report.findings);
+        }
+        assert!(earliest > 40, "round {round}: {earliest}");
+    }
+}
+
+/// A segment is gone that a stretch needs: the sweep fails for that node, and says so to whoever reads no plans.
+#[test]
+fn a_node_of_which_nothing_expires_for_a_loss_is_told() {
+    let fixture = gappy();
+    let window = fixture.node.window().unwrap().earliest.lsn.get();
+    let newest = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).nth_back(1).unwrap();
+    rewound::storage::Storage::remove(&fixture.storage, &newest).unwrap();
+    let report = fixture.admin().sweep(&options()).unwrap();
+    assert!(report.failed.iter().any(|(node, e)| node == "n" && e.is_damage()), "{report:?}");
+    assert_eq!(fixture.node.window().map_or(window, |w| w.earliest.lsn.get()), window, "nothing has expired");
 }
 
 #[test]

@@ -80,8 +80,16 @@ fn a_thousand_days() {
         holds: Vec::new(),
         dropped: BTreeSet::default(),
     };
+    // A few commits from before the first policy, which count as promised for 35 days. In the end a snapshot is all that is left of them.
+    for _ in 0..=dice.roll(3) {
+        fixture.clock.advance(HOUR);
+        fixture.commit();
+    }
+    let last = *fixture.commits.last_key_value().unwrap().0;
+    fixture.node.build_snapshot(&at(last), &compact()).unwrap();
+    fixture.clock.advance(HOUR * dice.roll(30));
     fixture.admin().set_retention(Scope::Archive, &Policy::days(7).restore_points_for(days(30))).unwrap();
-    promises.windows.push((7, None));
+    promises.windows.extend([(35, Some(fixture.now())), (7, None)]);
     let (mut largest, mut held, mut crashes, mut refusals, mut checked, mut confirmed) = (0, 0, 0, 0, 0, 0);
     for day in 0..length {
         let what = format!("day {day} of seed {seed}");
@@ -108,6 +116,12 @@ fn a_thousand_days() {
         // Policies and holds come and go.
         if dice.one_in(40) {
             let window = [3, 7, 10, 20][dice.roll(4) as usize];
+            if dice.one_in(2) {
+                // The last commit that the policy until now speaks of will stand alone one day.
+                let last = *fixture.commits.last_key_value().unwrap().0;
+                fixture.node.build_snapshot(&at(last), &compact()).unwrap();
+                fixture.clock.advance(HOUR);
+            }
             fixture
                 .admin()
                 .set_retention(Scope::Archive, &Policy::days(window as u32).restore_points_for(days(30)))
@@ -173,6 +187,12 @@ fn a_thousand_days() {
                     confirmed += 1;
                 }
                 fixture.sweep();
+                // Again and again: each finds less to tell times from.
+                for _ in 0..dice.roll(3) {
+                    fixture.clock.advance(HOUR / 3);
+                    fixture.writer().tick().unwrap();
+                    fixture.sweep();
+                }
             }
         }
 

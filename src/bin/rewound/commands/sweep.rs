@@ -152,6 +152,13 @@ fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &Nod
         let since = time(archive, &sweep.node, kept.span.from.max(Position::new(1)));
         let since = since.map(|t| format!("  {DIM}{}{DIM:#}", session.zone.show(t))).unwrap_or_default();
         writeln!(out, "  stays     {range:<22}{since}  {}", reasons.join(", "))?;
+        if let Some(log) = kept.span.log {
+            let (log, base) = (log.next_lsn(), kept.span.base);
+            writeln!(
+                out,
+                "            {DIM}with the log from LSN {log} on: logical records that are not in the pages at LSN {base}{DIM:#}"
+            )?;
+        }
     }
     for build in &plan.build {
         let why =
