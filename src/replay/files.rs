@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, fcntl_lock, renameat_with};
 
 use super::sink::PageSink;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
     move |e| Error::io(operation, path, e)
 }
 
-fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
 }
@@ -80,6 +80,18 @@ fn create(path: &Path, length: u64) -> Result<File> {
     let file = file.map_err(failed("create", path))?;
     file.set_len(length).map_err(failed("set the length of", path))?;
     Ok(file)
+}
+
+/// Keeps every other process from using a file by the locks that SQLite and many engines take on it (POSIX, `fcntl`), or refuses where one
+/// does. Such locks belong to the process and end as soon as it closes *any* descriptor of the file: open it once, and keep that.
+pub(crate) fn lock_alone(file: &File, path: &Path) -> Result<()> {
+    use rustix::io::Errno;
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks has nobody who relies on them.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(Error::InUse { path: path.to_owned() }),
+        Err(e) => Err(failed("lock", path)(e.into())),
+    }
 }
 
 /// Where the next bytes that are no hole begin, at or after `from`; `None` where there are none.
@@ -335,7 +347,8 @@ impl Drop for NewFiles {
     }
 }
 
-/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so.
+/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so, and every file that is
+/// rewritten is locked. Where the restore begins once more, without a damaged layer, it is the same `DeltaDir`: the locks are never let go of.
 #[derive(Debug)]
 pub(crate) struct DeltaDir {
     dir: PathBuf,
@@ -399,6 +412,22 @@ impl DeltaDir {
 
 impl PageSink for DeltaDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        if self.files.get().is_some() {
+            return Ok(());
+        }
+        // All of them, before anything is written.
+        let mut existing = BTreeMap::new();
+        for (id, space) in spaces {
+            let path = self.dir.join(&space.name);
+            match OpenOptions::new().read(true).write(true).open(&path) {
+                Ok(file) => {
+                    lock_alone(&file, &path)?;
+                    existing.insert(*id, file);
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("open", &path)(e)),
+            }
+        }
         let marker = self.dir.join(INCOMPLETE);
         let mut file = File::create(&marker).map_err(failed("create", &marker))?;
         file.write_all(
@@ -411,8 +440,14 @@ impl PageSink for DeltaDir {
         let mut sizes = BTreeMap::new();
         for (id, space) in spaces {
             let path = self.dir.join(&space.name);
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-            let file = file.map_err(failed("open", &path))?;
+            let file = if let Some(file) = existing.remove(id) {
+                file
+            } else {
+                let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+                let file = file.map_err(failed("create", &path))?;
+                lock_alone(&file, &path)?;
+                file
+            };
             file.set_len(space.length).map_err(failed("set the length of", &path))?;
             files.insert(*id, (path, file));
             sizes.insert(*id, space.page_size.bytes());

@@ -15,6 +15,7 @@ mod log;
 mod odd;
 mod oracle;
 mod process;
+mod replace;
 mod shapes;
 mod storm;
 mod support;

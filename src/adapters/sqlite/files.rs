@@ -47,6 +47,13 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
+/// The file beside a database whose name ends so.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Where the files of a database are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
@@ -63,11 +70,7 @@ impl Paths {
             std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => Error::io("resolve", path, e),
         })?;
-        let with = |suffix: &str| {
-            let mut name = database.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
+        let with = |suffix| beside(&database, suffix);
         Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), database })
     }
 

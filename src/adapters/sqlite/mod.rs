@@ -19,8 +19,9 @@
 //! # }
 //! ```
 //!
-//! [`backup`] is the same for once: it brings the archive up to now and leaves.
+//! [`backup`] is the same for once: it brings the archive up to now and leaves. [`replace`] puts a restored state in the place of the database.
 
+mod alone;
 mod archivist;
 mod checkpointer;
 mod compare;
@@ -33,11 +34,14 @@ mod log;
 mod mark;
 mod options;
 mod pin;
+mod replace;
 mod status;
 mod wake;
 mod watcher;
 
+pub use alone::Alone;
 pub use error::{Error, Result};
 pub use options::WatchOptions;
+pub use replace::{database_of, replace};
 pub use status::{Event, Handle, State, Status};
 pub use watcher::{Watcher, backup};

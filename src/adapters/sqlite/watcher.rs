@@ -421,7 +421,13 @@ fn may_pass(e: &Error, since: Duration) -> bool {
                 | crate::Error::PreviousImageMismatch { .. }
         ),
         Error::NoDatabase { .. } | Error::NotADatabase { .. } | Error::NotWal { .. } => since < MISSING,
-        Error::AlreadyWatched { .. } | Error::WrongNode { .. } => false,
+        // From the third on, what a restore in place meets, not a watcher.
+        Error::AlreadyWatched { .. }
+        | Error::WrongNode { .. }
+        | Error::InUse { .. }
+        | Error::Leftover { .. }
+        | Error::Refused { .. }
+        | Error::HalfReplaced { .. } => false,
         Error::Locked { .. } | Error::Inconsistent { .. } | Error::Sqlite { .. } | Error::Io { .. } => true,
     }
 }
