@@ -11,5 +11,6 @@ mod errors;
 mod estate;
 mod live;
 mod pictures;
+mod replace;
 mod retention;
 mod terminal;
