@@ -5,7 +5,8 @@
 //! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
 //! [`Pins::allow`] it. A crash leaves nothing here: the mark in the archive tells where to go on.
 
-use std::time::{Duration, Instant};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
@@ -21,6 +22,11 @@ use crate::types::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
 pub(super) const SETTLED: Duration = Duration::from_millis(3);
+/// After so long the log is copied back, however short it is, and its file emptied: longer than an application pauses that is at work, whose next
+/// transaction would have to make the file longer again; and shorter than it takes to stop it and to copy or replace the file.
+const IDLE: Duration = Duration::from_secs(3);
+/// Two writes within one tick of the kernel's clock leave a file the same times: longer than the longest.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
 /// How often the log is tried to be copied back where that did not get it to start over.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
@@ -52,6 +58,9 @@ pub(super) struct Link {
     /// When it last changed.
     changed: Instant,
     checkpoint_after: Instant,
+    empty_after: Instant,
+    /// Whether the log was emptied since that was asked last.
+    emptied: bool,
     /// The last pass of copying back since the write lock was taken or the log started over.
     pass: Option<Pass>,
     syncer: Syncer,
@@ -128,6 +137,8 @@ impl Link {
             seen,
             changed: now,
             checkpoint_after: now,
+            empty_after: now,
+            emptied: false,
             pass: None,
             syncer: Syncer::default(),
             locked: Salts::default(),
@@ -148,11 +159,16 @@ impl Link {
         self.progress = progress;
     }
 
-    /// Takes up where the archive ends, if that can be proven: by the log itself, or by the pin that was held since. `false` where not.
-    pub fn resume(&mut self, mark: &[u8], length: u64) -> Result<bool> {
+    /// Takes up where the archive ends, if that can be proven: by the log itself, by the pin that was held since, or by the file, which is as the archive
+    /// has it as long as it fits what was [left](Self::witness) when the log was emptied. `false` where not.
+    pub fn resume(&mut self, mark: &[u8], length: u64, left: &str) -> Result<bool> {
+        let at = self.pins.index()?;
         let place = match self.durable {
             Some((durable, place)) if durable == mark => Some(place),
-            _ => find(mark, &mut self.log, self.pins.index()?)?,
+            _ => find(mark, &mut self.log, at)?.or_else(|| {
+                // Nothing was copied back since, so everything since is in the log.
+                (self.witness(mark).is_some_and(|w| w == left)).then_some(Place { salts: at.salts, ..Place::default() })
+            }),
         };
         let length = u32::try_from(length / u64::from(self.page_size.get()));
         let (Some(place), Ok(length), Ok(mark)) = (place, length, mark.try_into()) else { return Ok(false) };
@@ -230,15 +246,92 @@ impl Link {
             return Ok(caught);
         }
         let bytes = self.wal_bytes();
+        let idle = settled && self.changed.elapsed() >= IDLE;
         if self.is_copied_back() {
             (self.pass, self.trouble) = (None, None);
+            if idle && now >= self.empty_after {
+                self.empty_after = now + LOCK_AGAIN;
+                caught.add(&self.empty(archivist)?);
+            }
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             caught.add(&self.make_a_pause(archivist, options.wal_bytes_max.max(1))?);
-        } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
-            self.checkpoint_after = now + TRY_AGAIN;
+        } else if settled && (bytes >= options.wal_bytes || idle) && now >= self.checkpoint_after {
+            self.checkpoint_after = now + if idle { LOCK_AGAIN } else { TRY_AGAIN };
+            self.check_files()?;
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         }
         Ok(caught)
+    }
+
+    /// Leaves the database complete, where nobody is at it: its log is copied back and emptied.
+    pub fn part(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.check_files()?;
+        let mut caught = self.wait_for_copy(archivist)?;
+        caught.add(&self.catch_up(archivist)?);
+        if !self.is_copied_back() {
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
+            caught.add(&self.wait_for_copy(archivist)?);
+        } else if self.pin_is_in_the_way(true) {
+            caught.add(&self.repin(archivist)?);
+        }
+        if self.is_copied_back() {
+            caught.add(&self.empty(archivist)?);
+        }
+        Ok(caught)
+    }
+
+    /// Empties the file of a log that was copied back. As long as it is there, a copy of the database alone lacks what is in it, and SQLite plays it into whatever takes
+    /// the database's place. The pin keeps everything that is not archived, as from any checkpoint.
+    fn empty(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
+        // Where another database has taken this one's name it may have taken its log as well.
+        self.check_files()?;
+        if there.len() == 0 || !self.pins.empty_log()? {
+            return Ok(Caught::default());
+        }
+        self.emptied = true;
+        // It has started over.
+        self.catch_up(archivist)
+    }
+
+    /// Whether the log was emptied since this was asked last.
+    pub fn was_emptied(&mut self) -> bool {
+        std::mem::take(&mut self.emptied)
+    }
+
+    /// What the next watcher may go by: the archive's newest mark, and the database file while all that the archive has, and nothing else, is in it. `None`
+    /// where that is not so.
+    pub fn complete(&self) -> Option<String> {
+        let (mark, _) = self.durable?;
+        let there = self.file.file().metadata().ok()?;
+        // While the pin holds the file nobody writes to it. What comes after that has to give it another time.
+        let written = UNIX_EPOCH + Duration::new(there.ctime().try_into().ok()?, there.ctime_nsec().try_into().ok()?);
+        if written.elapsed().is_ok_and(|age| age < CLOCK_TICK) {
+            std::thread::sleep(CLOCK_TICK);
+        }
+        let witness = self.witness(&mark)?;
+        let at = self.pins.index().ok()?;
+        let place = self.progress.place;
+        (at.frames == 0 && place.frame == 0 && at.salts == place.salts && self.pins.allow(place).ok()?)
+            .then_some(witness)
+    }
+
+    /// A mark and the file as it is: which one, when it was written and changed last, and the start of the machine, as a crash may lose those times.
+    fn witness(&self, mark: &[u8]) -> Option<String> {
+        let there = self.file.file().metadata().ok()?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let mark = mark.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        Some(format!(
+            "{mark} {}:{} {} {}.{:09} {}.{:09} {}\n",
+            there.dev(),
+            there.ino(),
+            there.len(),
+            there.mtime(),
+            there.mtime_nsec(),
+            there.ctime(),
+            there.ctime_nsec(),
+            boot.trim()
+        ))
     }
 
     /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came

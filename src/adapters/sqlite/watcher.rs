@@ -4,6 +4,7 @@
 //! log is kept; when the database's fails both begin again, and the mark in the archive tells whether anything can have been missed.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,12 @@ pub struct Watcher {
     asked: u64,
     /// When the names of the database's files were last looked at.
     files_checked: Instant,
-    /// Keeps a second watcher out.
-    _lock: File,
+    /// Which process has opened it.
+    process: u32,
+    /// Keeps a second watcher out, and holds what is left for the next one.
+    lock: File,
+    /// That.
+    left: String,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -108,7 +113,9 @@ impl Watcher {
             trouble: None,
             asked: 0,
             files_checked: Instant::now(),
-            _lock: lock,
+            process: std::process::id(),
+            left: read_left(&lock),
+            lock,
         };
         watcher.note_header(&link.header()?);
         watcher.attached(link);
@@ -187,6 +194,16 @@ impl Watcher {
     }
 
     fn finish(&mut self) -> Result<Status> {
+        // A process that was forked off only has copies of all this, and none of the locks.
+        // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its place in it.
+        if self.status.state == State::Following
+            && self.process == std::process::id()
+            && let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist)
+            && let Ok(caught) = link.part(archivist)
+        {
+            self.count(&caught);
+            self.leave();
+        }
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
         self.link = None;
@@ -222,6 +239,10 @@ impl Watcher {
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
         caught.add(&link.tend(archivist, &self.options)?);
+        if link.was_emptied() {
+            self.leave();
+        }
+        let Some(link) = &self.link else { return Ok(0) };
         let trouble = link.trouble.clone();
         if trouble != self.trouble {
             self.trouble.clone_from(&trouble);
@@ -254,7 +275,7 @@ impl Watcher {
             self.distrust = None;
             self.status.archived = lsn.into();
             emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
-        } else if self.distrust.is_none() && resume(link, archivist, mark.as_deref())? {
+        } else if self.distrust.is_none() && resume(link, archivist, mark.as_deref(), &self.left)? {
             let position = archivist.writer.newest();
             emit(&mut self.on_event, &Event::Continued { position });
         } else {
@@ -280,6 +301,15 @@ impl Watcher {
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
         self.link = Some(link);
         self.status.state = State::Starting;
+    }
+
+    /// Leaves for the next watcher that the database file is complete, where it is. That it gets there is not vital.
+    fn leave(&mut self) {
+        let Some(complete) = self.link.as_ref().and_then(Link::complete) else { return };
+        if complete != self.left {
+            let written = self.lock.set_len(0).and_then(|()| self.lock.write_all_at(complete.as_bytes(), 0));
+            self.left = if written.is_ok() { complete } else { String::new() };
+        }
     }
 
     /// A round is complete: tells everybody, and then whoever waits for it.
@@ -393,13 +423,29 @@ impl Watcher {
     }
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if self.link.is_some() && self.process == std::process::id() {
+            // Who wants to know closes it.
+            let _ = self.finish();
+        }
+    }
+}
+
 /// Why continuity is not proven where nothing more is known.
 const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over while nobody watched, or the database was replaced or restored";
 
-fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>) -> Result<bool> {
+/// What the last watcher has left in its lock file.
+fn read_left(lock: &File) -> String {
+    let mut bytes = [0; 512];
+    let len = lock.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(bytes.get(..len).unwrap_or_default()).into_owned()
+}
+
+fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>, left: &str) -> Result<bool> {
     let (Some(mark), Some(space)) = (mark, archivist.space) else { return Ok(false) };
     let same_pages = archivist.writer.page_size(space) == Some(link.page_size);
-    Ok(same_pages && link.resume(mark, archivist.writer.space_length(space).unwrap_or(0))?)
+    Ok(same_pages && link.resume(mark, archivist.writer.space_length(space).unwrap_or(0), left)?)
 }
 
 /// How a running watcher waits.
