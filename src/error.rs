@@ -390,6 +390,12 @@ pub enum Error {
         /// What it is: a symbolic link, a FIFO, a device, a file that has other names as well.
         found: &'static str,
     },
+    /// What is to be rewritten in place is in use.
+    #[error("{path} is in use by another process: end whatever has it open, then restore again (nothing was written)")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A restore needs more space than there is.
     #[error("restore to {path} needs {needed} bytes, {available} are free")]
     NotEnoughSpace {

@@ -179,7 +179,8 @@ impl<'a> Restore<'a> {
 
     /// Brings a directory to the target by rewriting only what differs: much faster where most is the same. Files that are no space of the node stay.
     ///
-    /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
+    /// Nothing may use the directory meanwhile: a file that another process holds a POSIX lock on, as SQLite does, is refused before
+    /// anything is written ([`Error::InUse`]), and each is locked to the end. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
     ///
     /// A file that is there keeps its owner and mode. [`Error::UnsafeFile`], before anything is written, if a space's name or the marker's stands for a
@@ -187,10 +188,14 @@ impl<'a> Restore<'a> {
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
+        let mut sink = None;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
             restore.check_space(begun, &|space| Some(path.join(space)))?;
-            let sink = DeltaDir::new(&path)?;
-            let mut report = restore.run(begun, &sink)?;
+            let sink = match &mut sink {
+                Some(sink) => &*sink,
+                none => none.insert(DeltaDir::new(&path)?),
+            };
+            let mut report = restore.run(begun, sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
             let records = restore.replay(begun, Some(sink.path()))?;
             sink.publish()?;
@@ -207,6 +212,16 @@ impl<'a> Restore<'a> {
             Ok(done(report, records, &begun))
         });
         self.ended(&begun, result)
+    }
+
+    /// Restores into a sink that may be begun more than once: each time, all of the target is given to it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
+        self.attempt(destination, &mut |restore, begun| {
+            let report = restore.run(begun, sink)?;
+            let records = restore.replay(begun, None)?;
+            Ok(done(report, records, begun))
+        })
     }
 
     /// Restores into memory; gives the spaces by name. For tests and small states.

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::sink::PageSink;
 use crate::dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
@@ -33,6 +34,11 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
         Some(WrongKind { found, .. }) => Error::UnsafeFile { path, found },
         None => Error::io(operation, path.display().to_string(), e),
     }
+}
+
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Dir::open(dir).and_then(|d| d.sync()).map_err(failed("sync directory", dir))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -88,6 +94,18 @@ fn prove_place(file: &File, path: &Path) -> Result<()> {
             let text = "its directory was moved or removed meanwhile";
             Err(failed("restore to", path)(io::Error::new(io::ErrorKind::NotFound, text)))
         }
+    }
+}
+
+/// Keeps every other process from using a file by the locks that SQLite and many engines take on it (POSIX, `fcntl`), or refuses where one
+/// does. Such locks belong to the process and end as soon as it closes *any* descriptor of the file: open it once, and keep that.
+pub(crate) fn lock_alone(file: &File, path: &Path) -> Result<()> {
+    use rustix::io::Errno;
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks has nobody who relies on them.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(Error::InUse { path: path.to_owned() }),
+        Err(e) => Err(failed("lock", path)(e.into())),
     }
 }
 
@@ -429,7 +447,8 @@ impl PageSink for NewFiles {
     }
 }
 
-/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so.
+/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so, and every file that is
+/// rewritten is locked. Where the restore begins once more, without a damaged layer, it is the same `DeltaDir`: the locks are never let go of.
 #[derive(Debug)]
 pub(crate) struct DeltaDir {
     path: PathBuf,
@@ -511,9 +530,15 @@ impl DeltaDir {
 
 impl PageSink for DeltaDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+        if self.made.get().is_some() {
+            return Ok(());
+        }
         // All that can be refused is refused before anything is written.
         let marker = self.open(INCOMPLETE)?;
         let there = spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
+        for (space, file) in spaces.values().zip(&there) {
+            file.as_ref().map_or(Ok(()), |file| lock_alone(file, &self.path.join(&space.name)))?;
+        }
         let mut marker = self.ensure(INCOMPLETE, marker)?;
         marker
             .set_len(0)
@@ -529,7 +554,11 @@ impl PageSink for DeltaDir {
         for ((id, space), there) in spaces.iter().zip(there) {
             self.dir.sweep_staged(space.name.as_ref());
             let path = self.path.join(&space.name);
+            let is_new = there.is_none();
             let file = self.ensure(&space.name, there)?;
+            if is_new {
+                lock_alone(&file, &path)?;
+            }
             file.set_len(space.length).map_err(failed("set the length of", &path))?;
             opened.insert(*id, (path, Arc::new(file)));
             sizes.insert(*id, space.page_size.bytes());

@@ -17,7 +17,7 @@ mod sink;
 mod tail;
 
 pub(crate) use execute::{RestoreRun, RunStats, content_units, pages_per_unit, run_units};
-pub(crate) use files::{DeltaDir, NewDir, NewFiles};
+pub(crate) use files::{DeltaDir, NewDir, NewFiles, lock_alone, sync_dir};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};

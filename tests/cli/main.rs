@@ -12,6 +12,7 @@ mod estate;
 mod live;
 mod messages;
 mod pictures;
+mod replace;
 mod retention;
 mod signals;
 mod terminal;

@@ -17,6 +17,7 @@ mod log;
 mod odd;
 mod oracle;
 mod process;
+mod replace;
 mod shapes;
 mod storm;
 mod support;

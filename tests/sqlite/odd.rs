@@ -480,3 +480,126 @@ fn killed_writers() {
     assert_eq!(watching.stop().resyncs, 0);
     newest_matches(&node, &db);
 }
+
+/// How many rows a copy of the database file alone has, without its log.
+fn rows_of_a_copy(place: &Place) -> i64 {
+    let copy = place.path("copy.db");
+    // By another process: this one would lose its connections' locks.
+    assert!(std::process::Command::new("cp").arg(place.db()).arg(&copy).status().unwrap().success());
+    let db = Connection::open(copy).unwrap();
+    let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    db.query_row("SELECT count(*) FROM ledger", [], |row| row.get(0)).unwrap()
+}
+
+fn log_bytes(place: &Place) -> u64 {
+    std::fs::metadata(place.path("app.db-wal")).map_or(0, |log| log.len())
+}
+
+/// What is left when everybody has ended is the whole database, in one file, whoever ended last; and the next watcher knows it.
+#[test]
+fn a_database_that_everybody_has_left_is_complete_without_its_log() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    prepare(&place.connect());
+    let node = place.node();
+    let rows = |db: &Connection| db.query_row("SELECT count(*) FROM ledger", [], |row| row.get::<_, i64>(0)).unwrap();
+    let mut resyncs = 0;
+    for round in 0..6 {
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        let db = place.connect();
+        fill(&db, &mut random, 7);
+        let all = rows(&db);
+        let status = if round % 3 == 0 {
+            drop(db);
+            watching.stop()
+        } else {
+            let status = watching.stop();
+            // The log is free for the application; and as it is.
+            assert_eq!(log_bytes(&place), 0, "{round}");
+            if round % 3 == 1 {
+                fill(&db, &mut random, 3);
+            }
+            drop(db);
+            status
+        };
+        resyncs += status.resyncs;
+        assert_eq!(log_bytes(&place), 0, "{round}");
+        assert_eq!(rows_of_a_copy(&place), all + if round % 3 == 1 { 3 } else { 0 });
+        // A database that is left alone continues; one that was checkpointed since is compared.
+        if round % 3 == 1 {
+            let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+            assert_eq!(status.resyncs, 1);
+            assert_eq!(log_bytes(&place), 0);
+        }
+    }
+    assert_eq!(resyncs, 0);
+    let db = place.connect();
+    fill(&db, &mut random, 4);
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    // From the beginning of the log that the application has begun.
+    assert_eq!((status.resyncs, status.commits), (0, 4), "{:?}", status.last_resync);
+    newest_matches(&node, &db);
+}
+
+/// Where nothing happens for a while the log is emptied under the watcher, and a watcher that is killed then is continued.
+#[test]
+fn an_idle_database_is_complete_without_its_log() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let empty = || {
+        let begun = std::time::Instant::now();
+        while log_bytes(&place) > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", log_bytes(&place));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    for _ in 0..3 {
+        let mut watcher = Process::watcher(&place.db(), &place.path("archive"), 32 << 20);
+        watcher.until(&["CopyFinished", "Continued"]);
+        fill(&db, &mut random, 5);
+        // A reader keeps what it reads.
+        db.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+        let other = place.connect();
+        fill(&other, &mut random, 2);
+        std::thread::sleep(Duration::from_millis(4500));
+        assert!(log_bytes(&place) > 0);
+        db.execute_batch("COMMIT").unwrap();
+        empty();
+        assert_eq!(rows_of_a_copy(&place), other.query_row("SELECT count(*) FROM ledger", [], |r| r.get(0)).unwrap());
+        // It leaves word of that just after.
+        std::thread::sleep(Duration::from_millis(500));
+        watcher.kill();
+        fill(&other, &mut random, 3);
+    }
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 3), "{:?}", status.last_resync);
+    newest_matches(&node, &db);
+}
+
+/// A file of another content is never taken for the one that was left, whatever it is called.
+#[test]
+fn a_complete_database_that_was_changed_is_compared() {
+    for how in ["mv", "cp", "rewritten", "touch"] {
+        let (place, mut random) = (Place::new(), Random(seed()));
+        let db = place.connect();
+        prepare(&db);
+        let node = place.node();
+        backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        fill(&db, &mut random, 5);
+        backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        drop(db);
+        let older = place.path("older.db");
+        node.restore(rewound::Target::Lsn(rewound::Lsn::new(2).unwrap())).into_file(&older).unwrap();
+        match how {
+            "mv" => std::fs::rename(&older, place.db()).unwrap(),
+            "cp" => _ = std::fs::copy(&older, place.db()).unwrap(),
+            "rewritten" => std::fs::write(place.db(), std::fs::read(place.db()).unwrap()).unwrap(),
+            _ => std::fs::File::open(place.db()).unwrap().set_modified(std::time::SystemTime::now()).unwrap(),
+        }
+        let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        assert_eq!(status.resyncs, 1, "{how}");
+        newest_matches(&node, &place.connect());
+    }
+}

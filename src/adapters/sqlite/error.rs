@@ -40,6 +40,40 @@ pub enum Error {
         /// The database.
         path: PathBuf,
     },
+    /// Somebody has the database open, where a restore needs it alone.
+    #[error(
+        "{path} is in use: stop the application, the watcher and whatever else has it open, then restore again (nothing was written)"
+    )]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The log of another database lies beside the place of a restore.
+    #[error(
+        "{log} lies where SQLite would play it into what is restored: close whatever uses it, move it away, and restore again"
+    )]
+    Leftover {
+        /// The log.
+        log: PathBuf,
+    },
+    /// A file cannot be written to in place.
+    #[error("{path} cannot be replaced: {reason}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A replacement failed, and what the database was is not back yet.
+    #[error(
+        "{failure}; {path} is half replaced until SQLite opens it the next time: then {path}-journal brings back what it was (do not remove that file)"
+    )]
+    HalfReplaced {
+        /// The database.
+        path: PathBuf,
+        /// What failed.
+        failure: Box<Error>,
+    },
     /// Somebody holds the database for themselves.
     #[error("{path} is locked: {reason}")]
     Locked {
@@ -131,6 +165,10 @@ impl Error {
             Error::Sqlite { .. } | Error::Io { .. } => worked_before(Duration::MAX),
             Error::Locked { .. } | Error::Inconsistent { .. } => Duration::MAX,
             Error::WrongNode { .. } => Duration::ZERO,
+            // What a restore in place meets, not a watcher.
+            Error::InUse { .. } | Error::Leftover { .. } | Error::Refused { .. } | Error::HalfReplaced { .. } => {
+                Duration::ZERO
+            }
         }
     }
 

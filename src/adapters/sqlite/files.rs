@@ -70,6 +70,13 @@ fn left_behind(file: &File, path: &Path, (start, length): (u64, u64)) -> Option<
     fcntl_getlk(file, &lock).ok().flatten()?.pid
 }
 
+/// The file beside a database whose name ends so.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Where the files of a database are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
@@ -89,11 +96,7 @@ impl Paths {
             std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => Error::io("resolve", path, e),
         })?;
-        let with = |suffix: &str| {
-            let mut name = database.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
+        let with = |suffix| beside(&database, suffix);
         let given = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
         Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), given, database })
     }

@@ -22,7 +22,7 @@ use crate::ingest::{Batch, ConfigScope, Writer};
 use crate::types::{MAX_NAME, Target, check_name};
 
 /// The configuration value of a node that holds its [`Record`], bound to the environment.
-const KEY: &str = "sqlite.database";
+pub(super) const KEY: &str = "sqlite.database";
 
 /// A file, told from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -101,14 +101,18 @@ pub(super) enum Kin {
 }
 
 impl Record {
+    pub fn decode(value: &[u8]) -> Option<Record> {
+        minicbor::decode(value).ok()
+    }
+
     /// What the node of a writer has on record. What does not decode was written by somebody else, and is none.
     pub fn of(writer: &Writer) -> Option<Record> {
-        minicbor::decode(&writer.config(KEY)?.value).ok()
+        Record::decode(&writer.config(KEY)?.value)
     }
 
     /// The same of a node that may have a writer already, as far as it can be read.
     pub fn of_node(node: &Node) -> Option<Record> {
-        minicbor::decode(&node.config(&Target::Latest).ok()?.get(KEY)?.value).ok()
+        Record::decode(&node.config(&Target::Latest).ok()?.get(KEY)?.value)
     }
 
     /// What a database is to a node. Another one is refused, unless the node is to go on with it.

@@ -27,6 +27,9 @@ pub(super) const SETTLED: Duration = Duration::from_millis(3);
 const QUIET: Duration = Duration::from_millis(20);
 /// How long the pin is given up then: SQLite's `busy_timeout` looks every 100 ms at least.
 const ASIDE: Duration = Duration::from_millis(120);
+/// After so long the log is copied back, however short it is, and its file emptied: longer than an application pauses that is at work, whose next
+/// transaction would have to make the file longer again; and shorter than it takes to stop it and to copy or replace the file.
+const IDLE: Duration = Duration::from_secs(3);
 /// How often the log is tried to be copied back where that did not get it to start over.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
@@ -60,6 +63,9 @@ pub(super) struct Link {
     /// Whether it was found that nobody waits for the pin.
     pin_is_clear: bool,
     checkpoint_after: Instant,
+    empty_after: Instant,
+    /// Whether the log was emptied since that was asked last.
+    emptied: bool,
     /// The last pass of copying back since the write lock was taken or the log started over.
     pass: Option<Pass>,
     syncer: Syncer,
@@ -176,6 +182,8 @@ impl Link {
             changed: now,
             pin_is_clear: false,
             checkpoint_after: now,
+            empty_after: now,
+            emptied: false,
             pass: None,
             syncer: Syncer::default(),
             locked: Salts::default(),
@@ -314,15 +322,57 @@ impl Link {
             return Ok(caught);
         }
         let bytes = self.wal_bytes();
+        let idle = settled && self.changed.elapsed() >= IDLE;
         if self.is_copied_back() {
             (self.pass, self.trouble) = (None, None);
+            if idle && now >= self.empty_after {
+                self.empty_after = now + LOCK_AGAIN;
+                caught.add(&self.empty(archivist)?);
+            }
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             caught.add(&self.make_a_pause(archivist, options.wal_bytes_max.max(1))?);
-        } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
-            self.checkpoint_after = now + TRY_AGAIN;
+        } else if settled && (bytes >= options.wal_bytes || idle) && now >= self.checkpoint_after {
+            self.checkpoint_after = now + if idle { LOCK_AGAIN } else { TRY_AGAIN };
+            self.check_files()?;
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         }
         Ok(caught)
+    }
+
+    /// Leaves the database complete, where nobody is at it: its log is copied back and emptied.
+    pub fn part(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.check_files()?;
+        let mut caught = self.wait_for_copy(archivist)?;
+        caught.add(&self.catch_up(archivist)?);
+        if !self.is_copied_back() {
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
+            caught.add(&self.wait_for_copy(archivist)?);
+        } else if self.pin_is_in_the_way(true) {
+            caught.add(&self.repin(archivist)?);
+        }
+        if self.is_copied_back() {
+            caught.add(&self.empty(archivist)?);
+        }
+        Ok(caught)
+    }
+
+    /// Empties the file of a log that was copied back. As long as it is there, a copy of the database alone lacks what is in it, and SQLite plays it into whatever takes
+    /// the database's place. The pin keeps everything that is not archived, as from any checkpoint.
+    fn empty(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
+        // Where another database has taken this one's name it may have taken its log as well.
+        self.check_files()?;
+        if there.len() == 0 || !self.pins.empty_log()? {
+            return Ok(Caught::default());
+        }
+        self.emptied = true;
+        // It has started over.
+        self.catch_up(archivist)
+    }
+
+    /// Whether the log was emptied since this was asked last.
+    pub fn was_emptied(&mut self) -> bool {
+        std::mem::take(&mut self.emptied)
     }
 
     /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came

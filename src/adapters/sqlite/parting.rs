@@ -43,6 +43,9 @@ pub(super) struct Parting {
     /// Whether that was all of the log, and all of it archived.
     #[n(6)]
     complete: bool,
+    /// Whether the log held nothing: it was emptied.
+    #[n(7)]
+    empty: bool,
 }
 
 /// What the database is now to what it was at a parting.
@@ -75,6 +78,7 @@ impl Parting {
             salts,
             backfilled: at.backfilled,
             complete,
+            empty: complete && at.frames == 0,
         })
     }
 
@@ -108,7 +112,8 @@ impl Parting {
         let same_log = self.salts == at.salts.0 && telling(at.salts);
         if self.stamp == stamp {
             let beginning = Place { salts: at.salts, ..Place::default() };
-            return Since::Untouched((self.complete && !same_log).then_some(beginning));
+            // A log that was emptied no longer holds the frame that the mark names.
+            return Since::Untouched((self.empty || self.complete && !same_log).then_some(beginning));
         }
         // Where the log is another one nothing goes on anyway.
         if same_log && at.backfilled <= self.backfilled { Since::Overwritten } else { Since::Unknown }

@@ -244,6 +244,19 @@ impl Pins {
         }
     }
 
+    /// Has SQLite cut the log's file to nothing where all of it was copied back; `false` where anybody reads from it or writes, who is not waited for.
+    pub fn empty_log(&self) -> Result<bool> {
+        let run = || {
+            let mut statement = self.keeper.prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            statement.query_row([], |row| row.get::<_, i64>(0))
+        };
+        match run() {
+            Ok(busy) => Ok(busy == 0),
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+            Err(e) => Err(failed("checkpoint", &self.path, &e)),
+        }
+    }
+
     /// Gives the write lock back. Nothing was written under it.
     pub fn unlock(&mut self) -> Result<()> {
         end(&self.keeper, &self.path)

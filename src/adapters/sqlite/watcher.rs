@@ -287,15 +287,19 @@ impl Watcher {
     }
 
     fn finish(&mut self) -> Result<Status> {
+        // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its place in it.
+        if self.status.state == State::Following
+            && let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist)
+            && let Ok(caught) = link.part(archivist)
+        {
+            self.count(&caught);
+        }
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
-        let link = self.link.take();
-        let whole = self.status.state == State::Following && closed.is_ok();
-        let parting = link.as_ref().filter(|_| whole).and_then(Link::parting);
-        if let (Some(parting), Some(lock)) = (parting, &self.lock) {
-            parting.leave(lock);
+        if self.status.state == State::Following && closed.is_ok() {
+            self.leave();
         }
-        drop(link);
+        self.link = None;
         self.notifier = None;
         self.status.state = State::Stopped;
         self.publish();
@@ -332,6 +336,10 @@ impl Watcher {
             self.files_checked = Some(Instant::now());
         }
         caught.add(&link.tend(archivist, &self.options)?);
+        if link.was_emptied() {
+            self.leave();
+        }
+        let Some(link) = &self.link else { return Ok(0) };
         let trouble = link.trouble.clone();
         if trouble != self.trouble {
             self.trouble.clone_from(&trouble);
@@ -448,6 +456,13 @@ impl Watcher {
         self.link = Some(link);
         self.status.state = State::Starting;
         Ok(())
+    }
+
+    /// Leaves for the next watcher what the database is like now. That it gets there is not vital.
+    fn leave(&self) {
+        if let (Some(parting), Some(lock)) = (self.link.as_ref().and_then(Link::parting), &self.lock) {
+            parting.leave(lock);
+        }
     }
 
     /// A round is complete: tells everybody, and then whoever waits for it.

@@ -96,11 +96,14 @@ pub enum Command {
         #[command(flatten)]
         target: TargetArgs,
         /// Where to: a new file where the node has one space (a SQLite database has), else a new directory
-        #[arg(short, long, value_name = "PATH")]
-        output: PathBuf,
+        #[arg(short, long, value_name = "PATH", required_unless_present = "replace")]
+        output: Option<PathBuf>,
         /// Rewrite only what differs in what is there already; nothing may use it meanwhile
         #[arg(long)]
         delta: bool,
+        /// Put the state in the place of this SQLite database, all or nothing; nothing may use it meanwhile
+        #[arg(long, value_name = "DB", conflicts_with_all = ["output", "delta"])]
+        replace: Option<PathBuf>,
         /// Leave no word in the audit trail: for archives that cannot be written to
         #[arg(long)]
         unaudited: bool,

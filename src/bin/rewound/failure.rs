@@ -43,7 +43,7 @@ impl Failure {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) | Failure::Unrecorded(e) => {
                 archive_code(e)
             }
-            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. }) => 6,
+            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. } | sqlite::Error::InUse { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
             Failure::Arguments(_) | Failure::Usage(_) => 2,
             Failure::Damage(_) => 4,
@@ -87,7 +87,7 @@ impl Failure {
             Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
             Error::TargetNotEmpty { .. } => {
-                "choose another --output; --delta rewrites what differs in a file of the database's own name, or in a directory"
+                "choose another --output; --replace puts the state in the place of a SQLite database, --delta rewrites what differs in a file of the database's own name, or in a directory"
             }
             Error::WrongKey { .. } => "give the key that the archive was created with, or its recovery key",
             Error::Damaged(_) | Error::Gap { .. } => {
@@ -131,7 +131,7 @@ fn archive_code(e: &Error) -> u8 {
         Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => 3,
         Error::Damaged(_) | Error::Gap { .. } | Error::NotAsAttested { .. } => 4,
         Error::WrongKey { .. } | Error::KeyFile { .. } | Error::KeyProvider { .. } => 5,
-        Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } => 6,
+        Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } | Error::InUse { .. } => 6,
         Error::InvalidName { .. } | Error::PolicyRefused { .. } => 2,
         Error::Cancelled => 130,
         _ => 1,

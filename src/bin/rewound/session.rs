@@ -1,6 +1,6 @@
 //! What a command works with: the archive, the node, the zone, the switch that Ctrl-C throws.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -171,14 +171,4 @@ fn user() -> String {
         Ok(caller) if uid == 0 => format!("{name} (sudo by {caller})"),
         _ => name,
     }
-}
-
-/// The files that SQLite would take for the log of a database of this name: what is restored beside them would not stay what it is.
-pub fn sqlite_leftovers(database: &Path) -> Option<PathBuf> {
-    ["-wal", "-journal"].into_iter().find_map(|ending| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(ending);
-        let path = PathBuf::from(name);
-        path.metadata().is_ok_and(|m| m.len() > 0).then_some(path)
-    })
 }
