@@ -113,6 +113,7 @@ fn a_failed_write_is_for_good() {
     // A descriptor that cannot be written to stands for a failing disk.
     let file = File::open(dir.path().join("a")).unwrap();
     let mut file = Box::new(FsAppendFile {
+        owner: Owner::here(),
         file,
         len: 0,
         zeroed_to: 0,
