@@ -135,10 +135,10 @@ impl Node {
         let mut context = self.context()?;
         let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
         match state_at(&context.log, at) {
-            Ok(Some(state)) => Ok(state.spaces),
+            Ok(Some(state)) => Ok(state.spaces.into_map()),
             Err(e) if !e.is_damage() => Err(e),
             // That part of the log is gone, or damaged: the layers know it too.
-            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
+            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces.into_map()),
         }
     }
 

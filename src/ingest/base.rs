@@ -82,7 +82,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     wait_for(&shared.change_tenancy(false))?;
     // From this position on no version from before it is patched.
     let state = shared.at_standstill(|state| {
-        shared.table.clear(state.position);
+        shared.table.clear();
         drop(guard);
         state.clone()
     });

@@ -4,7 +4,7 @@
 //! pending. One of the waiting threads then writes and syncs for all (the leader),
 //! while the next ones gather. Nothing but the leader touches the segment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -81,7 +81,7 @@ struct LogState {
     failed: Option<Error>,
     closed: bool,
     /// Names given by commits that are pending, so that none is given twice.
-    naming: Vec<String>,
+    naming: BTreeSet<String>,
     pace: Pace,
 }
 
@@ -182,7 +182,7 @@ pub(crate) struct Assembled {
     pub timestamp: Option<Timestamp>,
     pub durability: Durability,
     pub effects: Vec<Effect>,
-    pub restore_points: Vec<String>,
+    pub restore_points: BTreeSet<String>,
 }
 
 /// What a writer is made of.
@@ -235,7 +235,7 @@ impl Shared {
                 pending: Pending::default(),
                 failed: None,
                 closed: false,
-                naming: Vec::new(),
+                naming: BTreeSet::new(),
                 pace: Pace::default(),
             }),
             wake: Condvar::new(),
@@ -309,22 +309,21 @@ impl Shared {
         batch.check(log.state.position)?;
         let timestamp = self.timestamp(&log.state, assembled.timestamp)?;
         let before = log.state.timestamp;
-        let state = Next::new(&log.state, &assembled.effects)?;
         for name in &assembled.restore_points {
-            let known = self.catalog.current()?.node(self.node)?.restore_points.contains_key(name);
-            let twice = assembled.restore_points.iter().filter(|n| *n == name).count() > 1;
-            if known || twice || log.naming.contains(name) {
+            if log.naming.contains(name) || self.is_in_catalog(name)? {
                 return Err(Error::RestorePointExists { name: name.clone() });
             }
         }
+        let cut = assembled.effects.iter().filter_map(|e| match e {
+            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
+            _ => None,
+        });
+        let old_lengths: HashMap<SpaceId, (u64, PageSize)> =
+            cut.filter_map(|id| log.state.spaces.get(&id).map(|s| (id, (s.length, s.page_size)))).collect();
+        log.state.apply_all(&assembled.effects).map_err(|e| self.refused(&e))?;
         // Everything that can be refused has been: from here on the commit has its place in the log.
         let lsn = log.state.position.next_lsn();
         let position = Position::from(lsn);
-        let old_lengths: HashMap<SpaceId, (u64, PageSize)> = state
-            .cuts()
-            .map(|id| (id, log.state.spaces.get(&id).map_or((0, PageSize::MIN), |s| (s.length, s.page_size))))
-            .collect();
-        state.install(&mut log.state);
         log.state.advance(timestamp);
         batch.publish(position, |space, first| {
             old_lengths.get(&space).is_some_and(|(length, size)| first < size.pages_in(*length))
@@ -549,7 +548,9 @@ impl Shared {
             catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
         });
         let names = &pending.restore_points;
-        log.naming.retain(|n| !names.iter().any(|p| p.name == *n));
+        for named in names {
+            log.naming.remove(&named.name);
+        }
         log.io = Some(io);
         let failed = match &done {
             Ok(Ok(_)) => None,
@@ -626,6 +627,29 @@ impl Shared {
         })
     }
 
+    /// Whether a restore point has this name, or gets it from a commit that is pending.
+    pub fn is_named(&self, name: &str) -> Result<bool> {
+        // In this order: what is pending is in the catalog before it is none any more.
+        Ok(self.log.lock().naming.contains(name) || self.is_in_catalog(name)?)
+    }
+
+    fn is_in_catalog(&self, name: &str) -> Result<bool> {
+        Ok(self.catalog.current()?.node(self.node)?.restore_points.contains_key(name))
+    }
+
+    /// Why a batch cannot be committed.
+    pub fn refused(&self, e: &StateError) -> Error {
+        match e {
+            StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
+            StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
+            StateError::NoSpace(space) => Error::NoSuchSpace { space: space.to_string(), node: self.name.clone() },
+            StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
+            StateError::Backwards(what, newest, given) => {
+                Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
+            }
+        }
+    }
+
     /// The segment to write to; begins one where there is none.
     fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
         if let Some(segment) = io.segment.take() {
@@ -677,69 +701,5 @@ impl Shared {
         })?;
         io.used = true;
         Ok(())
-    }
-}
-
-/// The state after a batch, without copying what the batch does not touch.
-struct Next<'a> {
-    effects: &'a [Effect],
-    /// The changed state, where the batch does more than extend spaces.
-    whole: Option<NodeState>,
-}
-
-impl<'a> Next<'a> {
-    /// Checks that every effect is possible.
-    fn new(state: &NodeState, effects: &'a [Effect]) -> Result<Next<'a>> {
-        let simple = effects.iter().all(|e| match e {
-            Effect::Extend(page) => state.spaces.contains_key(&page.space),
-            Effect::SetLength(space, _) => state.spaces.contains_key(space),
-            Effect::Logical => true,
-            _ => false,
-        });
-        // Extending and setting lengths of spaces that exist was checked when the batch was built and cannot fail.
-        let whole = if simple {
-            None
-        } else {
-            let mut next = state.clone();
-            for effect in effects {
-                next.apply(effect).map_err(|e| refused(&e))?;
-            }
-            Some(next)
-        };
-        Ok(Next { effects, whole })
-    }
-
-    /// Spaces that the batch may have cut.
-    fn cuts(&self) -> impl Iterator<Item = SpaceId> {
-        self.effects.iter().filter_map(|e| match e {
-            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
-            _ => None,
-        })
-    }
-
-    fn install(self, state: &mut NodeState) {
-        match self.whole {
-            Some(next) => *state = next,
-            None => {
-                for effect in self.effects {
-                    let applied = state.apply(effect);
-                    debug_assert!(applied.is_ok(), "{applied:?}");
-                }
-            }
-        }
-    }
-}
-
-fn refused(e: &StateError) -> Error {
-    match e {
-        StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
-        StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
-        StateError::NoSpace(space) => {
-            Error::Unsupported(format!("space {space} was dropped by another commit meanwhile"))
-        }
-        StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
-        StateError::Backwards(what) => {
-            Error::NotMonotonic { what, newest: "a later one".into(), given: "an earlier one".into() }
-        }
     }
 }

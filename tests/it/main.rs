@@ -24,5 +24,6 @@ mod model;
 mod restore_targets;
 mod retention;
 mod snapshots;
+mod spaces;
 mod support;
 mod verify;
