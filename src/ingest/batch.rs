@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::commit::{Assembled, Shared, Tenancy};
+use super::commit::{Assembled, Shared, Tenancy, WRITER};
 use super::pages::Version;
 use crate::crypto::SecretKey;
 use crate::crypto::aead::FrameCipher;
@@ -110,8 +110,12 @@ impl ConfigDraft {
 
 impl Batch {
     pub(super) fn new(shared: Arc<Shared>) -> Batch {
-        let token = shared.tenancy();
-        let began = shared.newest();
+        // In a forked child every call is refused; the locks may be held by threads that do not exist there.
+        let (token, began) = if shared.owner.is_here() {
+            (shared.tenancy(), shared.newest())
+        } else {
+            (Arc::new(Tenancy { patches: false }), Position::ORIGIN)
+        };
         Batch {
             ops: Ops::new(&shared.options),
             shared,
@@ -413,8 +417,9 @@ impl Batch {
         self.ops.put(op, &shared)
     }
 
-    /// Refuses to go on with a batch that is not what the host asked for. Asked first by every call.
+    /// Refuses to go on with a batch that is not what the host asked for, or another process's. Asked first by every call.
     fn usable(&self) -> Result<()> {
+        self.shared.owner.check(WRITER)?;
         if self.ops.broken {
             return Err(Error::Unsupported(
                 "an earlier change to this batch failed: drop it and build it again".into(),
@@ -531,6 +536,9 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        if !self.shared.owner.is_here() {
+            return;
+        }
         self.bases.keys().for_each(|page| self.shared.table.unwatch(*page));
         if let Some(encoder) = self.encoder.take() {
             self.shared.return_encoder(encoder);
@@ -672,7 +680,7 @@ impl Ops {
     }
 
     pub fn discard(&mut self, shared: &Shared) {
-        if let Some(spill) = self.spill.take() {
+        if let Some(spill) = self.spill.take().filter(|_| shared.owner.is_here()) {
             drop(spill.file);
             // Best effort: the next writer of the node removes what stays.
             let _ = shared.storage.remove(&spill.path);

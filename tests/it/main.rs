@@ -26,4 +26,5 @@ mod retention;
 mod snapshots;
 mod spaces;
 mod support;
+mod tenure;
 mod verify;
