@@ -15,6 +15,10 @@ mod ciphers;
 mod crash;
 mod damage;
 mod errors;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
+mod forking;
 mod golden;
 mod history;
 mod hostile;

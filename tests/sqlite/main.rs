@@ -10,6 +10,11 @@
 )]
 
 mod follow;
+#[cfg(target_os = "linux")]
+mod forked;
+#[cfg(target_os = "linux")]
+#[path = "../it/forking.rs"]
+mod forking;
 mod inside;
 mod log;
 mod odd;

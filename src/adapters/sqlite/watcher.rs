@@ -18,6 +18,7 @@ use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
+use crate::env::Owner;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
@@ -38,6 +39,7 @@ type OnEvent = Box<dyn FnMut(&Event) + Send>;
 ///
 /// Dropping it is closing it, but for the error.
 pub struct Watcher {
+    owner: Owner,
     node: Node,
     space: String,
     paths: Paths,
@@ -72,6 +74,15 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // In a forked child SQLite's locks are not held and its threads do not run, and it knows of neither: closing would copy the log back, and remove it.
+        if !self.owner.is_here() {
+            std::mem::forget((self.link.take(), self.notifier.take()));
+        }
+    }
+}
+
 impl Watcher {
     /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; takes the node's writer; pins the database's log.
     /// Copies and compares nothing yet.
@@ -92,6 +103,7 @@ impl Watcher {
         let archivist = Archivist::open(node, &space, &options.writer)?;
         let link = Link::open(&paths, &options)?;
         let mut watcher = Watcher {
+            owner: Owner::here(),
             node: node.clone(),
             space,
             paths,
@@ -187,6 +199,7 @@ impl Watcher {
     }
 
     fn finish(&mut self) -> Result<Status> {
+        self.check_process()?;
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
         self.link = None;
@@ -197,7 +210,13 @@ impl Watcher {
         closed.map(|()| self.status.clone()).map_err(Error::Archive)
     }
 
+    /// Refuses to go on in a process that was forked from the one that opened it.
+    fn check_process(&self) -> Result<()> {
+        self.owner.check("the watcher").map_err(Error::Archive)
+    }
+
     fn round(&mut self) -> Result<u64> {
+        self.check_process()?;
         self.asked = self.handle.asked();
         if self.link.is_none() {
             let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
@@ -416,6 +435,8 @@ fn may_pass(e: &Error, since: Duration) -> bool {
             e,
             crate::Error::Storage { .. }
                 | crate::Error::DiskFull { .. }
+                | crate::Error::NoArchive { .. }
+                | crate::Error::ClockImplausible { .. }
                 | crate::Error::Poisoned { .. }
                 | crate::Error::KeyProvider { .. }
                 | crate::Error::PreviousImageMismatch { .. }
