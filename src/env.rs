@@ -13,6 +13,16 @@ pub trait Clock: Debug + Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
+/// The time by a clock. Refuses one that reads beyond [`Timestamp::LATEST`]: what was once written with such a time could not be followed by anything.
+pub(crate) fn now(clock: &dyn Clock) -> Result<Timestamp> {
+    let now = clock.now();
+    if now > Timestamp::LATEST {
+        let what = "the latest time that can be archived";
+        return Err(Error::ClockImplausible { clock: now, what, expected: Timestamp::LATEST });
+    }
+    Ok(now)
+}
+
 /// The system's real-time clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
@@ -51,7 +61,8 @@ pub(crate) fn random<const N: usize>(rng: &dyn Rng) -> Result<[u8; N]> {
 /// The process that opened something. A fork copies what is in memory, and shares what is open in the kernel: what a child did with its copy of a writer, a
 /// lock or a file would be done to the parent's. So what was opened here acts here only.
 ///
-/// Asked before any lock of ours is taken: the threads that may have held it do not exist in the child.
+/// Asked before any lock of ours is taken: the threads that may have held it do not exist in the child. A child is told by its number, which
+/// it shares with its parent only where both are the first of a PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(u32);
 

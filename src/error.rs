@@ -454,7 +454,7 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// The clock is not believed: nothing expires until an operator says that it is right.
+    /// The clock is not believed: nothing expires until an operator says that it is right, and nothing is written by one that is out of range.
     #[error(
         "the clock says {clock}, {what} says {expected}: too far apart to let anything expire. Set the clock right, or confirm it (Administrator::confirm_clock)"
     )]

@@ -137,14 +137,14 @@ impl Node {
 
     /// The spaces that a state has, without their pages. Reads a segment at most.
     pub fn spaces(&self, target: &Target) -> Result<BTreeMap<SpaceId, SpaceState>> {
-        Ok(self.state(target)?.spaces)
+        Ok(self.state(target)?.spaces.into_map())
     }
 
     /// The configuration that a state has, without what only says which spaces are excluded. Reads a segment at most.
     pub fn config(&self, target: &Target) -> Result<BTreeMap<String, ConfigValue>> {
-        let mut config = self.state(target)?.config;
-        config.retain(|key, _| !key.starts_with(EXCLUSION));
-        Ok(config)
+        let state = self.state(target)?;
+        let own = state.config.iter().filter(|(key, _)| !key.starts_with(EXCLUSION));
+        Ok(own.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn state(&self, target: &Target) -> Result<NodeState> {

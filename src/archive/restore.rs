@@ -291,7 +291,7 @@ impl<'a> Restore<'a> {
         let state = &mut sources.tail.state;
         let mut excluded = Vec::new();
         state.spaces.retain(|id, space| {
-            let keep = !state.config.contains_key(&exclusion_key(*id));
+            let keep = !state.config.contains_key(&exclusion_key(id));
             if !keep {
                 excluded.push(space.name.clone());
             }
@@ -382,7 +382,7 @@ impl<'a> Restore<'a> {
             lsn: begun.resolved.lsn,
             timestamp: begun.resolved.timestamp,
             next: begun.resolved.next,
-            spaces: state.spaces.clone(),
+            spaces: state.spaces.clone().into_map(),
             config,
             environment,
             excluded: begun.excluded.clone(),

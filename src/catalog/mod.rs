@@ -30,7 +30,7 @@ pub use state::{NodeRecord, RestorePointRecord};
 
 use crate::crypto::kdf::sha256;
 use crate::crypto::{Backend, Keyring};
-use crate::env::{Clock, Rng};
+use crate::env::{self, Clock, Owner, Rng};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
@@ -40,7 +40,7 @@ use crate::sealed::{
     read_single,
 };
 use crate::storage::{Storage, check_place, create_dir_durable, displaced};
-use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
+use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
 /// Entries per directory.
 const GROUP: u64 = 1_024;
@@ -50,6 +50,7 @@ const DIR: &str = "catalog";
 /// The catalog of an open archive.
 #[derive(Debug)]
 pub(crate) struct Catalog {
+    owner: Owner,
     storage: Arc<dyn Storage>,
     keys: Arc<ArchiveKeys>,
     clock: Arc<dyn Clock>,
@@ -111,8 +112,14 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         actor: &Actor,
     ) -> Result<Catalog> {
-        let catalog =
-            Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default(), durable: AtomicU64::new(0) };
+        let catalog = Catalog {
+            owner: Owner::here(),
+            storage,
+            keys: Arc::new(keys),
+            clock,
+            state: Mutex::default(),
+            durable: AtomicU64::new(0),
+        };
         let mut state = catalog.state.lock();
         let keys = &catalog.keys;
         let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
@@ -139,7 +146,8 @@ impl Catalog {
         let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
         let (header, _) = read_header(file.as_ref(), &path)?;
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
-        let catalog = Catalog { storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
+        let catalog =
+            Catalog { owner: Owner::here(), storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
         let mut state = catalog.state.lock();
         *state = checkpoint::newest(catalog.storage.as_ref(), &catalog.keys)?;
         catalog.refresh(&mut state)?;
@@ -163,9 +171,25 @@ impl Catalog {
 
     /// The state as of now, entries of other processes included.
     pub fn current(&self) -> Result<MutexGuard<'_, CatalogState>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         self.refresh(&mut state)?;
         Ok(state)
+    }
+
+    /// The state as it was last looked at; refused in a process that was forked from the one that opened the archive.
+    fn lock(&self) -> Result<MutexGuard<'_, CatalogState>> {
+        self.owner.check("the archive")?;
+        Ok(self.state.lock())
+    }
+
+    /// Whether there is an entry of this number: a look that needs no lock.
+    pub fn has_entry(&self, sequence: u64) -> Result<bool> {
+        let path = entry_path(sequence);
+        match self.storage.open(&path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("open", &path, e)),
+        }
     }
 
     /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
@@ -189,7 +213,7 @@ impl Catalog {
     /// Appends the event that `decide` makes of the current state. `decide` is
     /// asked again where another writer was faster.
     pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         loop {
             self.refresh(&mut state)?;
             let (event, value) = decide(&state)?;
@@ -205,7 +229,7 @@ impl Catalog {
         actor: &Actor,
         mut decide: impl FnMut(&CatalogState) -> Result<Option<Event>>,
     ) -> Result<bool> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         loop {
             self.refresh(&mut state)?;
             let Some(event) = decide(&state)? else { return Ok(false) };
@@ -218,7 +242,9 @@ impl Catalog {
     /// Writes the next entry; `false` where its number is taken.
     fn try_append(&self, state: &mut CatalogState, actor: &Actor, event: Event) -> Result<bool> {
         let sequence = state.entries + 1;
-        let time = self.clock.now().max(state.time);
+        // One that is out of range is not taken along: it would be the last.
+        let before = if state.time > Timestamp::LATEST { Timestamp::ZERO } else { state.time };
+        let time = env::now(self.clock.as_ref())?.max(before);
         let entry = CatalogEntry { sequence, time, actor: actor.clone(), event };
         let body = encode_cbor(&entry)?;
         if body.len() > MAX_EVENT {
@@ -278,11 +304,7 @@ impl Catalog {
     fn read_next(&self, state: &mut CatalogState) -> Result<bool> {
         let sequence = state.entries + 1;
         let path = entry_path(sequence);
-        let there = || match self.storage.open(&path) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("open", &path, e)),
-        };
+        let there = || self.has_entry(sequence);
         if !there()? {
             // Only the end of the catalog may look like this; an entry may have come between two looks.
             match newest(self.storage.as_ref())? {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, lock_path};
+use super::commit::{Continuation, Shared, SharedParts, WRITER, lock_path};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
 use crate::env::Clock;
@@ -21,6 +21,12 @@ use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
 
 /// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
+///
+/// It learns with its next write, and within 100 ms of commits, that the node or archive was deleted ([`Error::Deleted`], [`Error::NoSuchNode`]), that a newer
+/// writer has come ([`Error::Fenced`]): then it accepts nothing more; or that the archive is not where it was ([`Error::NoArchive`]): until it is back.
+///
+/// A process that is forked from the one that opened it opens one of its own, once this one has ended: there every call is refused
+/// ([`Error::Forked`]), what is asked without an error is that of an empty node, and dropping it does nothing.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -103,8 +109,11 @@ impl Writer {
             let run = move || {
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                     if let Err(e) = shared.housekeeping() {
-                        tracing::error!(error = %e, "the writer's thread stops");
-                        break;
+                        // What stops the writer was told when it did; anything else, such as a clock that is not believed, may pass.
+                        if !shared.is_accepting() {
+                            break;
+                        }
+                        tracing::warn!(node = %shared.name, error = %e, "the writer's thread tries again");
                     }
                 }
             };
@@ -161,7 +170,7 @@ impl Writer {
 
     /// Time of the newest commit; zero before the first.
     pub fn newest_timestamp(&self) -> Timestamp {
-        self.shared.at_standstill(|state| state.timestamp)
+        self.shared.known(|state| state.timestamp)
     }
 
     /// This writer's tenure.
@@ -171,27 +180,27 @@ impl Writer {
 
     /// The space of this name, in the newest state.
     pub fn space(&self, name: &str) -> Option<SpaceId> {
-        self.shared.at_standstill(|state| state.space_named(name))
+        self.shared.known(|state| state.space_named(name))
     }
 
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
-        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.length))
+        self.shared.known(|state| state.spaces.get(&space).map(|s| s.length))
     }
 
     /// Size of the pages of a space, in the newest state.
     pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
-        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.page_size))
+        self.shared.known(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.
     pub fn config(&self, key: &str) -> Option<ConfigValue> {
-        self.shared.at_standstill(|state| state.config.get(key).cloned())
+        self.shared.known(|state| state.config.get(key).cloned())
     }
 
     /// The newest host mark: where an adapter takes up its work again.
     pub fn host_mark(&self) -> Option<Vec<u8>> {
-        self.shared.at_standstill(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+        self.shared.known(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
     /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
@@ -208,6 +217,13 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
+        if let Err(forked) = self.shared.owner.check(WRITER) {
+            // The thread is none of this process's, and may have held whatever lock. Only the copy of the descriptor is let go, so that the lock
+            // ends with the parent.
+            std::mem::forget(self.thread.take());
+            drop(self.shared.lock.try_lock().and_then(|mut lock| lock.take()));
+            return Err(forked);
+        }
         if let Some((stop, handle)) = self.thread.take() {
             drop(stop);
             // A panic of the thread has been reported where it happened.
@@ -220,7 +236,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Err(e) = self.end()
-            && !matches!(e, Error::Unsupported(_))
+            && !matches!(e, Error::Unsupported(_) | Error::Forked { .. })
         {
             tracing::error!(error = %e, "closing the writer failed; the log is recovered when it opens again");
         }

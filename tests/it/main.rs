@@ -16,6 +16,10 @@ mod crash;
 mod damage;
 mod errors;
 mod faulty;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
+mod forking;
 mod golden;
 mod history;
 mod hostile;
@@ -28,6 +32,8 @@ mod reads;
 mod restore_targets;
 mod retention;
 mod snapshots;
+mod spaces;
 mod support;
+mod tenure;
 mod users;
 mod verify;

@@ -11,6 +11,11 @@
 
 mod away;
 mod follow;
+#[cfg(target_os = "linux")]
+mod forked;
+#[cfg(target_os = "linux")]
+#[path = "../it/forking.rs"]
+mod forking;
 mod identity;
 mod inside;
 mod log;

@@ -156,6 +156,7 @@ impl Error {
                 | crate::Error::DiskFull { .. }
                 | crate::Error::Poisoned { .. }
                 | crate::Error::KeyProvider { .. }
+                | crate::Error::ClockImplausible { .. }
                 | crate::Error::PreviousImageMismatch { .. } => Duration::MAX,
                 crate::Error::WriterActive { .. } => HANDING_OVER,
                 _ => Duration::ZERO,

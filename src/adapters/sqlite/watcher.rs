@@ -20,6 +20,7 @@ use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
+use crate::env::Owner;
 use crate::types::check_name;
 
 /// The first pause after a failure.
@@ -101,6 +102,7 @@ fn hold(paths: &Paths, lock: &mut Option<File>) -> Result<()> {
 ///
 /// Dropping it is closing it, but for the error.
 pub struct Watcher {
+    owner: Owner,
     node: Node,
     paths: Paths,
     options: WatchOptions,
@@ -139,6 +141,18 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // In a forked child SQLite's locks are not held and its threads do not run, and it knows of neither: closing would copy the log back, and remove it.
+        if !self.owner.is_here() {
+            std::mem::forget((self.link.take(), self.notifier.take()));
+        } else if self.link.is_some() {
+            // Who wants to know closes it.
+            let _ = self.finish();
+        }
+    }
+}
+
 impl Watcher {
     /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; pins the database's log; takes the node's writer.
     /// Copies and compares nothing yet.
@@ -158,6 +172,7 @@ impl Watcher {
 
     fn new(node: &Node, paths: Paths, options: WatchOptions) -> Result<Watcher> {
         Ok(Watcher {
+            owner: Owner::here(),
             node: node.clone(),
             paths,
             options,
@@ -287,6 +302,7 @@ impl Watcher {
     }
 
     fn finish(&mut self) -> Result<Status> {
+        self.check_process()?;
         // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its place in it.
         if self.status.state == State::Following
             && let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist)
@@ -307,7 +323,13 @@ impl Watcher {
         closed.map(|()| self.status.clone()).map_err(Error::Archive)
     }
 
+    /// Refuses to go on in a process that was forked from the one that opened it.
+    fn check_process(&self) -> Result<()> {
+        self.owner.check("the watcher").map_err(Error::Archive)
+    }
+
     fn round(&mut self) -> Result<u64> {
+        self.check_process()?;
         self.asked = self.handle.asked();
         self.attach()?;
         if self.status.state != State::Following {
@@ -461,6 +483,7 @@ impl Watcher {
     /// Leaves for the next watcher what the database is like now. That it gets there is not vital.
     fn leave(&self) {
         if let (Some(parting), Some(lock)) = (self.link.as_ref().and_then(Link::parting), &self.lock) {
+            Parting::forget(lock);
             parting.leave(lock);
         }
     }
