@@ -53,13 +53,11 @@ pub(crate) fn read_bytes(storage: &dyn Storage, path: &str, limit: usize) -> Res
     let limit = MAX_LEN + limit + 2 * (HEADER_LEN + TAG_LEN) + TRAILER_LEN;
     let file = open_file(storage, path)?;
     let len = file.len().map_err(|e| Error::io("stat", path, e))?;
-    match usize::try_from(len).ok().filter(|len| *len <= limit) {
-        Some(len) => Ok(read_range(file.as_ref(), path, 0, len)?.into()),
-        None => {
-            let expected = format_args!("at most {limit} bytes");
-            Err(Error::damage(DamageKind::Structure, path, limit as u64, "length of the file", expected, len))
-        }
+    if len > limit as u64 {
+        let expected = format_args!("at most {limit} bytes");
+        return Err(Error::damage(DamageKind::Structure, path, limit as u64, "length of the file", expected, len));
     }
+    Ok(read_range(file.as_ref(), path, 0, usize::try_from(len).unwrap_or(limit))?.into())
 }
 
 /// Reads a file of one frame, whose plaintext has at most `limit` bytes. Every byte of it is covered by a tag or a CRC-32, so that one that was read wrongly does not

@@ -15,7 +15,8 @@ const SECTOR: u64 = 512;
 
 /// Reads every file of an archive and compares it with the CRC-32s in it: finds rot on a machine that has no key.
 ///
-/// What it cannot find: files that are missing or belong elsewhere, and edits by somebody who mends the checksums. For these, see [`Archive::verify`](crate::Archive::verify).
+/// What it cannot find: files that are missing or belong elsewhere, edits by somebody who mends the checksums, and the loss of a segment's trailer, which a power failure
+/// leaves as well and on which nothing depends. For the others, see [`Archive::verify`](crate::Archive::verify).
 ///
 /// ```
 /// use rewound::storage::FsStorage;

@@ -207,7 +207,7 @@ pub(crate) fn verify_node(
     let _lease = context.catalog.lease(context.node).ok();
     let context = &NodeContext { record: context.catalog.current()?.node(context.node)?.clone(), ..context.copy() };
     let (segments, doubles) = match context.log.all_and_doubles() {
-        Ok((all, doubles)) => (stretches_of(all, &context.record, context.timeline()), doubles),
+        Ok(all) => (stretches_of(all.segments, &context.record, context.timeline()), all.doubles),
         Err(e) => (Stretches::new(), vec![e]),
     };
     doubles.into_iter().try_for_each(|double| report.found(Err(double)))?;

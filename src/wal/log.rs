@@ -36,10 +36,11 @@ pub(crate) struct Log {
 
 /// Segments of which no two have the same number.
 #[derive(Debug, Default)]
-struct Unique {
-    segments: Vec<(SegmentRef, u64)>,
+pub(crate) struct Unique {
+    /// In order, with the lengths of their files.
+    pub segments: Vec<(SegmentRef, u64)>,
     /// What is wrong with those left out.
-    doubles: Vec<Error>,
+    pub doubles: Vec<Error>,
     /// Of one number there is not exactly one segment that opens: no telling which it is.
     ambiguous: Option<Error>,
 }
@@ -89,23 +90,24 @@ impl Log {
     }
 
     fn group_with_lengths(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
-        let Unique { segments, ambiguous, .. } = self.unique(self.listed(group)?)?;
+        let Unique { segments, ambiguous, .. } = self.unique(&self.listed(group)?)?;
         ambiguous.map_or(Ok(segments), Err)
     }
 
-    /// Every segment, as [`all`](Self::all); and what is wrong with those that have a number which another one has too.
-    pub fn all_and_doubles(&self) -> Result<(Vec<(SegmentRef, u64)>, Vec<Error>)> {
-        let (mut all, mut doubles) = (Vec::new(), Vec::new());
+    /// Every segment, as [`all`](Self::all), but also where no telling is which of two it is; and what is wrong with those left out.
+    pub fn all_and_doubles(&self) -> Result<Unique> {
+        let mut all = Unique::default();
         for group in self.groups()? {
-            let unique = self.unique(self.listed(group)?)?;
-            all.extend(unique.segments);
-            doubles.extend(unique.doubles);
+            let Unique { segments, doubles, ambiguous } = self.unique(&self.listed(group)?)?;
+            all.segments.extend(segments);
+            all.doubles.extend(doubles);
+            all.ambiguous = all.ambiguous.or(ambiguous);
         }
-        Ok((all, doubles))
+        Ok(all)
     }
 
     /// Leaves one segment of each number. A name is only a hint: where two claim a number, it is the one's whose header agrees and that opens.
-    fn unique(&self, listed: Vec<(SegmentRef, u64)>) -> Result<Unique> {
+    fn unique(&self, listed: &[(SegmentRef, u64)]) -> Result<Unique> {
         let mut unique = Unique::default();
         for same in listed.chunk_by(|(a, _), (b, _)| a.sequence == b.sequence) {
             let [one] = same else {

@@ -220,7 +220,7 @@ fn what_killed_processes_leave_is_removed() {
     let interesting = |at: &usize| match &operations[at - 1] {
         Operation::Create { path } | Operation::Append { path, .. } | Operation::Finish { path } => {
             let temporary = path.starts_with("tmp/") || path.starts_with("leases/");
-            temporary && (*at < 250 || at % 37 == 0 || path.contains("checkpoint"))
+            temporary && (*at < 250 || at.is_multiple_of(37) || path.contains("checkpoint"))
         }
         _ => false,
     };
@@ -267,7 +267,9 @@ fn what_a_killed_writer_of_a_deleted_node_leaves_is_removed_by_a_sweep() {
     let live = archive.node("node 3").unwrap().open_writer_with(quiet()).unwrap();
     // The first node is the one called 2.
     let left = ["tmp/w00000001-0", "tmp/c00000001-0", "tmp/w00000002-0"];
-    left.iter().for_each(|path| storage.set_file(path, b"left".as_slice()));
+    for path in left {
+        storage.set_file(path, b"left".as_slice());
+    }
     admin.sweep(&SweepOptions::default()).unwrap();
     assert_eq!(temporary(&storage), ["tmp/w00000002-0"], "that of a live node is its next writer's");
     live.close().unwrap();

@@ -27,8 +27,11 @@ pub struct LyingStorage {
     meanwhile: Meanwhile,
 }
 
+/// The name, and what happens.
+type Act = (String, Box<dyn FnOnce() + Send>);
+
 #[derive(Clone, Default)]
-struct Meanwhile(Arc<Mutex<Option<(String, Box<dyn FnOnce() + Send>)>>>);
+struct Meanwhile(Arc<Mutex<Option<Act>>>);
 
 impl std::fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

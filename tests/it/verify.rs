@@ -353,7 +353,7 @@ fn two_segments_of_one_number_are_a_finding_and_the_rest_is_looked_at() {
         writer.batch().commit(Durability::Synced).unwrap();
         writer.close().unwrap();
     }
-    let newest = paths(&other, "seg").into_iter().filter(|p| p.starts_with("nodes/00000001/")).next_back().unwrap();
+    let newest = paths(&other, "seg").into_iter().rfind(|p| p.starts_with("nodes/00000001/")).unwrap();
     assert!(!one.files().contains_key(&newest));
     one.set_file(&newest, other.files()[&newest].clone());
     let report = verify(&one).unwrap();
