@@ -163,6 +163,8 @@ pub enum Command {
         to: String,
     },
     /// Find the first commit at which a query's answer changes
+    ///
+    /// The states that are tried are decrypted into a directory for you alone in TMPDIR, which is removed at the end.
     Bisect {
         /// The query, over the SQLite database as it was at each commit that is tried
         #[arg(long, value_name = "QUERY")]

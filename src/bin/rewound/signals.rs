@@ -52,9 +52,13 @@ fn of_the_system() -> impl Iterator<Item = i32> {
 pub fn handle(interrupted: Arc<AtomicBool>) -> Result {
     let failed = |e: std::io::Error| Failure::Other(format!("cannot handle signals: {e}"));
     let ignored = ignored();
-    let kept = |signal: &i32| [SIGINT, SIGTERM].contains(signal) || ignored & (1 << (signal - 1)) == 0;
-    let all = REQUESTS.into_iter().chain(OTHERS).chain(of_the_system()).filter(kept);
-    let mut signals = Signals::new(all).map_err(failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    for signal in [SIGQUIT].into_iter().chain(OTHERS).chain(of_the_system()) {
+        if ignored & (1 << (signal - 1)) == 0 {
+            // Some C libraries keep one of the real-time signals to themselves.
+            let _ = signals.add_signal(signal);
+        }
+    }
     // A limit on the size of files becomes an error of the write that meets it.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     let run = move || {
