@@ -435,7 +435,6 @@ fn may_pass(e: &Error, since: Duration) -> bool {
             e,
             crate::Error::Storage { .. }
                 | crate::Error::DiskFull { .. }
-                | crate::Error::NoArchive { .. }
                 | crate::Error::ClockImplausible { .. }
                 | crate::Error::Poisoned { .. }
                 | crate::Error::KeyProvider { .. }
