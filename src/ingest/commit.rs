@@ -723,15 +723,9 @@ impl Shared {
         state.check_live(self.node)
     }
 
-    /// Looks from time to time whether there is anything to write for: a node that is this writer's, an archive where it was. Other failures than the
-    /// loss of the node refuse this call only.
+    /// [`check_tenure`](Self::check_tenure) for what is not written at once. A node that is lost stops the writer; other failures refuse this call only.
     fn look(&self, log: &mut LogState) -> Result<()> {
-        let looked = self.check_tenure().and_then(|()| {
-            if self.catalog.has_entry(self.entries.load(Ordering::Relaxed))? {
-                return Ok(());
-            }
-            Err(Error::NoArchive { path: self.storage.location().into() })
-        });
+        let looked = self.check_tenure();
         match &looked {
             Ok(()) => log.looked = Instant::now(),
             Err(e) if ends_tenure(e) => {

@@ -22,8 +22,8 @@ use crate::wal::{Log, Visit, fold_ops};
 
 /// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
 ///
-/// It learns with its next write, and within 100 ms of commits, that the node or archive was deleted ([`Error::Deleted`], [`Error::NoSuchNode`]), that a newer
-/// writer has come ([`Error::Fenced`]): then it accepts nothing more; or that the archive is not where it was ([`Error::NoArchive`]): until it is back.
+/// It learns with its next write, and within 100 ms of commits, that the node or archive was deleted ([`Error::Deleted`], [`Error::NoSuchNode`]) or a newer
+/// writer has come ([`Error::Fenced`]), and accepts nothing more.
 ///
 /// A process that is forked from the one that opened it opens one of its own, once this one has ended: there every call is refused
 /// ([`Error::Forked`]), what is asked without an error is that of an empty node, and dropping it does nothing.

@@ -153,26 +153,6 @@ fn a_writer_that_a_newer_one_has_replaced_is_told_in_the_midst_of_a_segment() {
     }
 }
 
-#[test]
-fn a_writer_whose_archive_was_moved_away_accepts_nothing_until_it_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, away) = (dir.path().join("archive"), dir.path().join("away"));
-    let archive = Archive::create(&path, key()).unwrap();
-    let node = archive.create_node("n", Origin::Empty).unwrap();
-    let writer = node.open_writer_with(quiet()).unwrap();
-    let space = first(&writer);
-    std::fs::rename(&path, &away).unwrap();
-    std::thread::sleep(A_WHILE);
-    for durability in [Durability::Synced, Durability::Buffered] {
-        let e = write(&writer, space, 2, durability).unwrap_err();
-        assert!(matches!(e, Error::NoArchive { .. }), "{e}");
-    }
-    std::fs::rename(&away, &path).unwrap();
-    assert_eq!(write(&writer, space, 3, Durability::Synced).unwrap().lsn.get(), 2);
-    let (_, spaces) = node.restore(Target::Latest).into_memory().unwrap();
-    assert_eq!(spaces["main"], [3; SIZE]);
-}
-
 const LATEST: u64 = Timestamp::LATEST.as_nanos();
 
 /// The clock reads beyond its range, once for each call; every call that needs the time is refused, writes nothing and can be made again.
