@@ -256,6 +256,36 @@ fn what_cannot_be_replaced_is_told_and_stays() {
     assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
 }
 
+/// What a crash in rollback mode has left is rolled back before the database is replaced, and refused by what rewrites it.
+#[test]
+fn a_journal_that_a_crash_has_left() {
+    let estate = Estate::new();
+    let (then, _) = history(&estate, 500_000);
+    let new = state(&estate, then);
+    let app = Connection::open(estate.path("live.db")).unwrap();
+    let mode: String = app.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete");
+    app.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE large SET b = randomblob(80000)").unwrap();
+    let crashed = [("live.db", "crashed"), ("live.db-journal", "crashed-journal")];
+    for (from, to) in crashed {
+        fs::write(estate.path(to), cat(&estate.path(from))).unwrap();
+    }
+    drop(app);
+    for (to, from) in crashed {
+        fs::rename(estate.path(from), estate.path(to)).unwrap();
+    }
+    let (before, journal) =
+        (fs::read(estate.path("live.db")).unwrap(), fs::read(estate.path("live.db-journal")).unwrap());
+    assert!(journal.len() > 4096 && journal[0] == 0xd9);
+    let delta = estate.run(&["restore", "--lsn", &then.to_string(), "--delta", "-o", "live.db"]);
+    assert!(delta.code == 1 && delta.err.contains("live.db-journal lies where"), "{delta:?}");
+    assert!(fs::read(estate.path("live.db")).unwrap() == before);
+    estate.ok(&["restore", "--lsn", &then.to_string(), "--replace", "live.db"]);
+    assert!(fs::read(estate.path("live.db")).unwrap() == new);
+    assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
+    assert_eq!(rows(&estate.path("live.db")), [1, 2, 3]);
+}
+
 /// SIGKILL at any moment leaves the old database or the new one, and the next restore works.
 #[test]
 fn a_killed_replacement_is_the_old_or_the_new_one() {
