@@ -256,6 +256,36 @@ fn what_cannot_be_replaced_is_told_and_stays() {
     assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
 }
 
+/// What a crash in rollback mode has left is rolled back before the database is replaced, and refused by what rewrites it.
+#[test]
+fn a_journal_that_a_crash_has_left() {
+    let estate = Estate::new();
+    let (then, _) = history(&estate, 500_000);
+    let new = state(&estate, then);
+    let app = Connection::open(estate.path("live.db")).unwrap();
+    let mode: String = app.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete");
+    app.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE large SET b = randomblob(80000)").unwrap();
+    let crashed = [("live.db", "crashed"), ("live.db-journal", "crashed-journal")];
+    for (from, to) in crashed {
+        fs::write(estate.path(to), cat(&estate.path(from))).unwrap();
+    }
+    drop(app);
+    for (to, from) in crashed {
+        fs::rename(estate.path(from), estate.path(to)).unwrap();
+    }
+    let (before, journal) =
+        (fs::read(estate.path("live.db")).unwrap(), fs::read(estate.path("live.db-journal")).unwrap());
+    assert!(journal.len() > 4096 && journal[0] == 0xd9);
+    let delta = estate.run(&["restore", "--lsn", &then.to_string(), "--delta", "-o", "live.db"]);
+    assert!(delta.code == 1 && delta.err.contains("live.db-journal lies where"), "{delta:?}");
+    assert!(fs::read(estate.path("live.db")).unwrap() == before);
+    estate.ok(&["restore", "--lsn", &then.to_string(), "--replace", "live.db"]);
+    assert!(fs::read(estate.path("live.db")).unwrap() == new);
+    assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
+    assert_eq!(rows(&estate.path("live.db")), [1, 2, 3]);
+}
+
 /// SIGKILL at any moment leaves the old database or the new one, and the next restore works.
 #[test]
 fn a_killed_replacement_is_the_old_or_the_new_one() {
@@ -353,13 +383,64 @@ fn the_lines_that_are_printed_put_a_file_in_place() {
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
     let restore = |name: &str| estate.json(&["restore", "--lsn", &then.to_string(), "-o", name]);
     let told = restore("it's restored.db");
-    let lines: Vec<&str> = told["put_in_place"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    let script = lines.join("\n").replace("/path/to/app.db", path.to_str().unwrap());
+    let lines = |told: &serde_json::Value| -> Vec<String> {
+        told["put_in_place"].as_array().unwrap().iter().map(|l| l.as_str().unwrap().to_owned()).collect()
+    };
+    // Where no watcher has put the database on record it is named in a line of its own.
+    let script = lines(&told).join("\n").replace("/path/to/app.db", path.to_str().unwrap());
     assert!(Command::new("bash").args(["-e", "-c", &script]).status().unwrap().success());
     assert_eq!(rows(&path), [1, 2, 3]);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
     let text = estate.ok(&["restore", "--lsn", &then.to_string(), "-o", "plain.db"]);
-    assert!(text.contains("rm -f \"$DB\"-wal") && text.contains("--replace DB"), "{text}");
-    assert!(text.contains(&format!("mv -f {} \"$DB\"", estate.path("plain.db").display())), "{text}");
+    let mv = format!("mv -f {} ", estate.path("plain.db").display());
+    assert!(text.contains("-wal ") && text.contains(&mv) && text.contains("--replace DB"), "{text}");
+    for there in ["dir", "plain.db"] {
+        fs::create_dir_all(estate.path("dir")).unwrap();
+        let args = ["restore", "--lsn", &then.to_string(), "--replace", "plain.db"];
+        let told = if there == "dir" { estate.json(&["restore", "-o", "dir"]) } else { estate.json(&args) };
+        assert!(lines(&told).is_empty(), "{told}");
+    }
+
+    // On record.
+    let (_, writer) = estate.writer("live.db");
+    let mut record = vec![0x84, 0x50];
+    record.extend(b"/srv/a b/it's.db");
+    record.extend([0x83, 0x01, 0x02, 0xf6, 0x61, b'x', 0xf6]);
+    let mut batch = writer.batch();
+    batch.set_config("sqlite.database", &record, rewound::ConfigScope::Environment).unwrap();
+    batch.commit(rewound::Durability::Synced).unwrap();
+    drop(writer);
+    let lines = lines(&estate.json(&["restore", "-o", "known.db"]));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].ends_with(r"known.db '/srv/a b/it'\''s.db'"), "{lines:?}");
+    assert!(lines[1].starts_with(r"rm -f '/srv/a b/it'\''s.db'-wal "), "{lines:?}");
+}
+
+/// What the journal needs is looked at before anything is written.
+#[test]
+fn a_replacement_that_does_not_fit_is_refused() {
+    let estate = Estate::new();
+    history(&estate, 1_200_000);
+    fs::create_dir(estate.path("disk")).unwrap();
+    let bytes = fs::metadata(estate.path("live.db")).unwrap().len();
+    let run = |size: u64| {
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs disk || exit 77; cp live.db disk/ || exit 78
+             '{}' restore --lsn 1 --replace disk/live.db; code=$?
+             [ $code = 0 ] || cmp live.db disk/live.db || exit 90
+             [ \"$(ls -A disk)\" = live.db ] || exit 91; exit $code",
+            env!("CARGO_BIN_EXE_rewound")
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", &script]).current_dir(estate.path("")).stdin(Stdio::null());
+        command.env("REWOUND_ARCHIVE", estate.path("archive")).env("REWOUND_KEY_FILE", estate.path("app.key"));
+        crate::estate::Run::of(command)
+    };
+    let small = run(bytes + bytes / 2);
+    if small.code == 77 {
+        eprintln!("no file system of its own to be had: {small:?}");
+        return;
+    }
+    assert!(small.code == 1 && small.err.contains("bytes, ") && small.err.contains("are free"), "{small:?}");
+    assert_eq!(run(2 * bytes + (256 << 10)).code, 0);
 }
