@@ -157,7 +157,9 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
 /// What an archive says of itself without some of its files.
 fn without(storage: &MemStorage, gone: &[String]) -> (MemStorage, VerifyReport, rewound::Node) {
     let copy = storage.fork();
-    gone.iter().for_each(|path| rewound::storage::Storage::remove(&copy, path).unwrap());
+    for path in gone {
+        rewound::storage::Storage::remove(&copy, path).unwrap();
+    }
     let archive = Archive::open_in(Arc::new(copy.clone()), key(), archive_options(&TestClock::new(), 9)).unwrap();
     let report = archive.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
     (copy, report, archive.node("n").unwrap())

@@ -127,7 +127,7 @@ impl World {
     }
 
     fn time(&self, position: u64) -> Timestamp {
-        self.times.get(position as usize).copied().unwrap_or_else(|| time(position))
+        usize::try_from(position).ok().and_then(|p| self.times.get(p).copied()).unwrap_or_else(|| time(position))
     }
 
     fn end(&self) -> u64 {
@@ -403,8 +403,10 @@ const UNIT: Duration = Duration::from_secs(43_200);
 struct Turn {
     /// Commits, by the time that each comes after the one before, and whether a segment is begun before it.
     commits: Vec<(u64, bool)>,
-    /// A policy is set, of a window so long.
-    policy: Option<u32>,
+    /// A policy is set, of a window so long, and restore points kept for so long.
+    policy: Option<(u32, u32)>,
+    /// A restore point on so many commits ago.
+    point: Option<u64>,
     /// A snapshot of so many commits ago.
     snapshot: Option<u64>,
     /// So many commits are held, from so many ago; 0 of them: what is held is released.
@@ -419,16 +421,17 @@ fn turn() -> impl Strategy<Value = Turn> {
     let gap = prop_oneof![4 => 1..4u64, 1 => 5..30u64];
     (
         prop::collection::vec((gap, any::<bool>()), 0..6),
-        prop::option::weighted(0.3, 0..50u32),
+        (prop::option::weighted(0.3, (0..50u32, 0..60u32)), prop::option::weighted(0.3, 0..12u64)),
         prop::option::of(0..12u64),
         prop::option::weighted(0.3, (0..25u64, 0..4u64)),
         0..20u64,
         any::<bool>(),
         prop_oneof![Just(0), Just(100), Just(u64::MAX)],
     )
-        .prop_map(|(commits, policy, snapshot, hold, pause, remove, percent)| Turn {
+        .prop_map(|(commits, (policy, point), snapshot, hold, pause, remove, percent)| Turn {
             commits,
             policy,
+            point,
             snapshot,
             hold,
             pause,
@@ -490,12 +493,23 @@ impl World {
             crate::format::retention::Mode::Continuous { window } => window,
             crate::format::retention::Mode::Periodic { .. } => unreachable!("none is set here"),
         }));
-        let mut promises = windows.zip(ends);
-        promises.any(|(window, until)| {
+        windows.zip(ends).any(|(window, until)| {
             let start = now.saturating_sub(window);
             let speaks = until.is_none_or(|until| self.time(position) <= until && start <= until);
             speaks && next > start
         })
+    }
+
+    /// Whether a restore point is on a commit that one of the policies promised to keep for the point's sake.
+    fn is_kept_point(&self, position: u64) -> bool {
+        let (now, time) = (self.now.unwrap(), self.time(position));
+        let changes = &self.state.retention.policies;
+        let ends = changes.iter().skip(1).map(|c| Some(c.covers)).chain([None]);
+        let is_point = self.state.nodes[&NODE].restore_points.values().any(|p| p.position == at(position));
+        is_point
+            && changes.iter().zip(ends).any(|(change, until)| {
+                until.is_none_or(|until| time <= until) && time.saturating_add(change.policy.restore_points_for) > now
+            })
     }
 }
 
@@ -528,9 +542,9 @@ proptest! {
                 world.commit(*after, *cut);
             }
             // There is one from the first sweep on.
-            if let Some(units) = turn.policy.or((number == 0).then_some(window)) {
+            if let Some((window, points)) = turn.policy.or((number == 0).then_some((window, 0))) {
                 entry += 1;
-                let policy = Policy::continuous(UNIT * units);
+                let policy = Policy::continuous(UNIT * window).restore_points_for(UNIT * points);
                 let covers = world.now.unwrap();
                 world.state.retention.policies.push(PolicyChange { entry, covers, policy });
             }
@@ -538,6 +552,11 @@ proptest! {
                 && to > 0 && world.visible(FIRST, to)
             {
                 world.add(FIRST, None, to, to);
+            }
+            if let Some(position) = turn.point.and_then(|back| world.end().checked_sub(back))
+                && position > 0 && world.visible(FIRST, position)
+            {
+                world.point(format!("p{number}"), position);
             }
             if let Some((back, count)) = turn.hold {
                 world.state.retention.holds.clear();
@@ -553,7 +572,8 @@ proptest! {
                 _ => false,
             });
             let available: Vec<u64> = (1..=world.end()).filter(|p| world.visible(FIRST, *p)).collect();
-            let wanted: Vec<u64> = available.iter().copied().filter(|p| world.is_promised(*p) || held(*p)).collect();
+            let wanted = |p: &u64| world.is_promised(*p) || world.is_kept_point(*p) || held(*p);
+            let wanted: Vec<u64> = available.iter().copied().filter(wanted).collect();
             let plan = world.sweep(turn.percent, turn.remove);
             for p in &wanted {
                 prop_assert!(world.visible(FIRST, *p), "turn {number}: {p} is promised and gone: {plan:?}");

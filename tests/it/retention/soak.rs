@@ -46,7 +46,9 @@ impl Promises {
         // The state as of the beginning of the window is that of the last commit before it.
         let lives_until = fixture.commits.get(&(lsn + 1)).map_or(Timestamp::from_nanos(u64::MAX), |(t, _)| *t);
         let window = self.windows.iter().any(|(window, until)| {
-            until.is_none_or(|until| time <= until) && lives_until > archived.saturating_sub(days(*window))
+            let begins = archived.saturating_sub(days(*window));
+            // A promise speaks of times up to when the next one took its place, and is over when all of them are.
+            until.is_none_or(|until| time <= until && begins <= until) && lives_until > begins
         });
         let point = self.points.iter().any(|(_, p)| *p == lsn) && time.saturating_add(days(self.points_for)) > archived;
         window || point || self.holds.iter().any(|(_, from, to)| (*from..=*to).contains(&lsn))
