@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::storage::Misplaced;
 use crate::types::{Lsn, PageId, Position, Target, Timestamp};
 
 /// The result of everything here that can fail.
@@ -258,6 +259,16 @@ pub enum Error {
         /// The first failure.
         cause: Box<Error>,
     },
+    /// What is open of the archive is no longer where it was opened: deleted, moved away, or replaced.
+    #[error(
+        "{path} is no longer what was opened there ({found}), and what was written to it since may be lost: put it back, then open the archive again"
+    )]
+    Displaced {
+        /// The archive, or the file in it.
+        path: String,
+        /// What is there now.
+        found: String,
+    },
     /// No node of this name.
     #[error("no node {node:?} in this archive")]
     NoSuchNode {
@@ -475,9 +486,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// An I/O failure, with "disk full" told apart.
+    /// An I/O failure, with "disk full" told apart, and what in an archive is damage.
     pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
+        if let Some(Misplaced { path, wrong }) = source.get_ref().and_then(|e| e.downcast_ref()) {
+            let found = format_args!("{}, which does not belong to the archive: move it away", wrong.found);
+            return Error::damage(DamageKind::Structure, path, 0, "kind of file", wrong.expected, found);
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { operation, path },
             _ => Error::Storage { operation, path, source: Arc::new(source) },

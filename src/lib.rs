@@ -85,6 +85,7 @@ mod compare;
 pub mod crypto;
 #[doc(hidden)]
 pub mod delta;
+mod dir;
 pub mod env;
 pub mod error;
 mod format;

@@ -25,7 +25,7 @@ use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
-use crate::storage::{FsStorage, Storage};
+use crate::storage::{FsStorage, Storage, check_place};
 use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
 use crate::wal::Log;
 
@@ -57,6 +57,7 @@ impl Archive {
 
     /// [`create`](Self::create) in any storage, with options.
     pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        check_place(storage.as_ref())?;
         storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
         let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
         if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
@@ -76,6 +77,7 @@ impl Archive {
 
     /// [`open`](Self::open) in any storage, with options.
     pub fn open_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        check_place(storage.as_ref())?;
         let catalog = Catalog::open(
             Arc::clone(&storage),
             &keys.into(),

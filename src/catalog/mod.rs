@@ -37,7 +37,7 @@ use crate::format::header::FileKind;
 use crate::sealed::{
     ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
 };
-use crate::storage::{ReadFile, Storage, create_dir_durable, read_range};
+use crate::storage::{ReadFile, Storage, check_place, create_dir_durable, displaced, read_range};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
 
 /// Entries per directory.
@@ -266,7 +266,14 @@ impl Catalog {
     /// Reads and folds the entries that came since.
     fn refresh(&self, state: &mut CatalogState) -> Result<()> {
         while self.read_next(state)? {}
-        Ok(())
+        // Where the archive was deleted nothing is found either; where it was moved away nobody would look for the next entry.
+        check_place(self.storage.as_ref())
+    }
+
+    /// Proves that the newest entry known here is still under its name.
+    pub fn check_newest(&self) -> Result<()> {
+        let path = entry_path(self.state.lock().entries);
+        self.storage.open(&path).map(drop).map_err(|e| displaced("open", &path, e))
     }
 
     /// Reads and folds the next entry; `false` where there is none.

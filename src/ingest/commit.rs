@@ -25,7 +25,7 @@ use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
 use crate::sealed::ArchiveKeys;
-use crate::storage::{LockGuard, Storage};
+use crate::storage::{LockGuard, Storage, check_name, check_place};
 use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
 
@@ -401,8 +401,32 @@ impl Shared {
         Ok(until)
     }
 
+    /// Proves that the archive, its catalog, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
+    pub fn check(&self) -> Result<()> {
+        let mut log = self.log.lock();
+        Self::accepting(&log)?;
+        self.wait_for_seat(&mut log)?;
+        let storage = self.storage.as_ref();
+        let in_place = || {
+            check_place(storage)?;
+            self.catalog.check_newest()?;
+            if let Some(lock) = self.lock.lock().as_ref() {
+                check_name(storage, &lock_path(self.node), lock.identity())?;
+            }
+            log.io.as_ref().and_then(|io| io.segment.as_ref()).map_or(Ok(()), |segment| segment.check(storage))
+        };
+        let found = in_place();
+        if let Err(e @ Error::Displaced { .. }) = &found {
+            tracing::error!(node = %self.name, error = %e, "the writer stops");
+            log.failed = Some(e.clone());
+            self.wake.notify_all();
+        }
+        found
+    }
+
     /// What the writer's thread does from time to time.
     pub fn housekeeping(&self) -> Result<()> {
+        self.check()?;
         let now = self.clock.now();
         let (idle, old) = {
             let log = self.log.lock();
@@ -598,8 +622,12 @@ impl Shared {
         }
         io.written = position;
         let durable = lead.sync || after.is_some();
-        if durable && let Some(segment) = &mut io.segment {
-            segment.sync()?;
+        if durable {
+            if let Some(segment) = &mut io.segment {
+                segment.sync()?;
+            }
+            // The segment of an archive that was moved away can be written and synced, but is not where it will be looked for.
+            check_place(self.storage.as_ref())?;
         }
         // Before the seal: recovery looks for names without an entry in unsealed segments only.
         for named in &pending.restore_points {
@@ -728,6 +756,11 @@ impl<'a> Next<'a> {
             }
         }
     }
+}
+
+/// The file whose lock keeps a second writer out.
+pub(super) fn lock_path(node: NodeId) -> String {
+    format!("nodes/{:08x}/writer.lock", node.get())
 }
 
 fn refused(e: &StateError) -> Error {

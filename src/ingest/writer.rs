@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts};
+use super::commit::{Continuation, Shared, SharedParts, lock_path};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
 use crate::env::Clock;
@@ -50,7 +50,7 @@ impl Writer {
         let dir = format!("nodes/{:08x}", node.get());
         create_dir_durable(storage.as_ref(), &dir)?;
         create_dir_durable(storage.as_ref(), "tmp")?;
-        let lock_path = format!("{dir}/writer.lock");
+        let lock_path = lock_path(node);
         let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
         let scope = format!("w{:08x}", node.get());
@@ -121,6 +121,17 @@ impl Writer {
     /// Makes every commit so far durable; gives the newest.
     pub fn flush(&self) -> Result<Position> {
         self.shared.flush()
+    }
+
+    /// Proves that the archive, its catalog, this writer's lock and the segment being written are still where they were opened: a directory can be deleted or moved
+    /// while files in it are written, and no write fails. Costs some calls to the system and writes nothing; the writer's thread asks by itself, and every synced commit
+    /// asks for the archive's directory and its segment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Displaced`], from when on the writer accepts nothing more. What was acknowledged before may be gone with what was there; opening again tells.
+    pub fn check(&self) -> Result<()> {
+        self.shared.check()
     }
 
     /// Logs that nothing was committed until now, so that the restorable window moves on. The writer's thread does this by itself.

@@ -7,7 +7,7 @@ use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAX_LEN, SealedHeader};
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::storage::{ReadFile, Storage, check_place, read_range};
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -23,12 +23,14 @@ pub(crate) struct SealedFile {
 impl SealedFile {
     /// Opens a file that has to be there and has to be of this kind.
     pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
-        let file = storage.open(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => {
-                Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file")
+        let file = match storage.open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Where the whole archive is gone, a file of it is not what is missing.
+                check_place(storage)?;
+                return Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"));
             }
-            _ => Error::io("open", path, e),
-        })?;
+            opened => opened.map_err(|e| Error::io("open", path, e))?,
+        };
         let (sealed, header_len) = read_header(file.as_ref(), path)?;
         if sealed.header.kind != kind {
             let (expected, found) = (format_args!("{kind:?}"), format_args!("{:?}", sealed.header.kind));

@@ -39,16 +39,16 @@ pub fn verify_checksums(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut files = Vec::new();
+    let mut report = VerifyReport::default();
     for dir in ["catalog", "nodes"] {
-        walk(storage, dir, &mut files)?;
+        walk(storage, dir, &mut files, &mut report)?;
     }
-    if !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
+    if report.is_intact() && !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
         return Err(Error::NoArchive { path: storage.location().into() });
     }
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
-    let mut report = VerifyReport::default();
     for (path, _) in &files {
         match ending(path) {
             Some("seg") => report.segments += 1,
@@ -56,17 +56,28 @@ pub fn verify_checksums(
             Some("part") => report.parts += 1,
             Some("entry") => report.catalog_entries += 1,
             Some("checkpoint") => {}
-            // Locks, and whatever later releases put there.
-            _ => continue,
+            // Locks, and whatever later releases put there: no more than that it is a file.
+            _ => {
+                if let Err(e) = storage.open(path).map_err(|e| Error::io("open", path, e))
+                    && e.is_damage()
+                {
+                    report.note(e);
+                }
+                continue;
+            }
         }
         let checked = check_file(storage, path, &mut report, &mut |bytes| meter.add(bytes));
-        match checked {
-            // It has expired since it was listed. Nothing here can tell that from a loss.
-            Err(Error::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            other => report.found(other)?,
-        }
+        report.found(checked.or_else(gone))?;
     }
     Ok(report)
+}
+
+/// Not to be found since it was listed: it has expired. Nothing here can tell that from a loss.
+fn gone(e: Error) -> Result<()> {
+    match &e {
+        Error::Storage { source, .. } if source.kind() == ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
+    }
 }
 
 /// What kind of file a name is for.
@@ -74,12 +85,17 @@ fn ending(path: &str) -> Option<&str> {
     path.rsplit_once('.').map(|(_, ending)| ending)
 }
 
-/// Every file below a directory.
-fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+/// Every file below a directory. A directory that is none is a finding.
+fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+    let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
+        Err(e) if e.is_damage() => return report.found(Err(e)),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = format!("{dir}/{}", entry.name);
-        if entry.is_dir {
-            walk(storage, &path, files)?;
+        // A directory with the name of a file is looked at as what its name says.
+        if entry.is_dir && ending(&entry.name).is_none() {
+            walk(storage, &path, files, report)?;
         } else {
             files.push((path, entry.len));
         }

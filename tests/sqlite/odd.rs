@@ -129,6 +129,39 @@ fn a_watcher_takes_over_from_one_that_ends() {
     ending.join().unwrap();
 }
 
+/// Opening a FIFO waits for somebody to write to it.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let place = Place::new();
+        let node = place.node();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let make = |path: &std::path::Path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        };
+        make(&place.path("fifo.db"));
+        let fifo = Watcher::open(&node, place.path("fifo.db"), WatchOptions::default()).map(drop);
+        let _socket = std::os::unix::net::UnixListener::bind(place.path("socket.db")).unwrap();
+        let socket = Watcher::open(&node, place.path("socket.db"), WatchOptions::default()).map(drop);
+        let device = Watcher::open(&node, "/dev/zero", WatchOptions::default()).map(drop);
+        let db = connect(&place.db());
+        db.execute_batch("CREATE TABLE t(a)").unwrap();
+        drop(db);
+        make(&place.path("app.db-wal"));
+        let log = Watcher::open(&node, place.db(), WatchOptions::default()).map(drop);
+        send.send((fifo, socket, device, log)).unwrap();
+    });
+    let (fifo, socket, device, log) = receive.recv_timeout(Duration::from_secs(60)).unwrap();
+    for (result, what) in [(fifo, "a FIFO"), (socket, "a socket"), (device, "a character device")] {
+        match result {
+            Err(Error::NotADatabase { reason, .. }) => assert!(reason.contains(what), "{reason}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(log.is_err());
+}
+
 /// A user who may read the database only cannot pin its log, and is told so.
 #[test]
 fn a_database_that_may_only_be_read_is_refused() {

@@ -17,6 +17,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
+use crate::dir::{WrongKind, open_path};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
@@ -32,7 +33,10 @@ fn open_kept(path: &Path) -> Result<Arc<File>> {
     if let Some(file) = kept.get(&(there.dev(), there.ino())) {
         return Ok(Arc::clone(file));
     }
-    let file = Arc::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
+    let file = Arc::new(open_path(path).map_err(|e| match WrongKind::of(&e) {
+        Some(wrong) => Error::NotADatabase { path: path.to_owned(), reason: wrong.to_string() },
+        None => Error::io("open", path, e),
+    })?);
     let opened = file.metadata().map_err(|e| Error::io("look at", path, e))?;
     let key = (opened.dev(), opened.ino());
     if let Some(file) = kept.get(&key) {
