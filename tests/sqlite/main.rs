@@ -9,6 +9,7 @@
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 
+mod away;
 mod follow;
 mod inside;
 mod log;

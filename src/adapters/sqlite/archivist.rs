@@ -49,8 +49,9 @@ pub(super) struct Archived {
 }
 
 impl Archivist {
-    /// Opens the node's writer and finds the space.
+    /// Opens the node's writer and finds the space. An archive that had gone away, and is back, is gone on with.
     pub fn open(node: &Node, space: &str, options: &WriterOptions) -> Result<Archivist> {
+        node.reopen_if_displaced()?;
         let writer = node.open_writer_with(options.clone())?;
         let found = writer.space(space);
         if found.is_none() && writer.newest().get() > 0 {

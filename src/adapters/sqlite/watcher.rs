@@ -57,7 +57,7 @@ pub struct Watcher {
     told_of_bug: bool,
     /// The newest request that this round began after.
     asked: u64,
-    /// When the names of the database's files were last looked at, and found to stand for them.
+    /// When the names of the database's and the archive's files were last looked at, and found to stand for them.
     files_checked: Option<Instant>,
     /// Keeps a second watcher out.
     lock: Option<File>,
@@ -210,6 +210,7 @@ impl Watcher {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
         if self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval) {
             link.check_files()?;
+            archivist.writer.check()?;
             self.files_checked = Some(Instant::now());
         }
         if self.behind_since.is_none() && link.is_behind()? {
