@@ -9,8 +9,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back, and the readers' marks.
-pub(super) const INDEX_HEADER: usize = 120;
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back and is being copied back, and the readers' marks.
+pub(super) const INDEX_HEADER: usize = 132;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
 
@@ -111,6 +111,8 @@ pub(super) struct IndexHeader {
     pub salts: Salts,
     /// Frames, from the first, that were copied back to the database file.
     pub backfilled: u32,
+    /// How far it was last begun to copy back.
+    pub attempted: u32,
     /// How many frames the readers in slots 1 to 4 use, each; means nothing where there are none.
     pub marks: [u32; 4],
 }
@@ -135,6 +137,7 @@ impl IndexHeader {
             checksum: Checksum(native32(first, 24)?, native32(first, 28)?),
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
+            attempted: native32(rest, 32)?,
             marks: [native32(rest, 8)?, native32(rest, 12)?, native32(rest, 16)?, native32(rest, 20)?],
         })
     }
@@ -146,7 +149,7 @@ impl IndexHeader {
 
     /// Whether nothing was committed and nothing copied back between this and `later`.
     pub fn still_is(&self, later: &IndexHeader) -> bool {
-        *later == IndexHeader { marks: later.marks, ..*self }
+        *later == IndexHeader { attempted: later.attempted, marks: later.marks, ..*self }
     }
 }
 
