@@ -254,6 +254,12 @@ impl Node {
         self.open_writer_with(WriterOptions::default())
     }
 
+    /// Goes on with the archive that is at its place now, where that is another directory than the one that was opened: this archive, mounted or copied anew.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn reopen_if_displaced(&self) -> Result<()> {
+        self.archive.inner.catalog.reopen_if_displaced()
+    }
+
     /// Opens its one writer.
     pub fn open_writer_with(&self, options: WriterOptions) -> Result<Writer> {
         let inner = &self.archive.inner;

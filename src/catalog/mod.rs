@@ -294,6 +294,29 @@ impl Catalog {
         check_place(self.storage.as_ref())
     }
 
+    /// Goes on with the archive that is at its place now, where that is not what was opened. It has to be this one, as far as it is known here, or further.
+    #[cfg(feature = "sqlite")]
+    pub fn reopen_if_displaced(&self) -> Result<()> {
+        let Err(displaced) = check_place(self.storage.as_ref()) else { return Ok(()) };
+        let (sequence, head) = {
+            let state = self.state.lock();
+            (state.entries, state.head)
+        };
+        self.storage.reopen(&|storage| {
+            let (storage, keys, clock) = (Arc::clone(storage), Arc::clone(&self.keys), Arc::clone(&self.clock));
+            let (state, durable) = (Mutex::default(), AtomicU64::new(0));
+            let there = Catalog { owner: self.owner, storage, keys, clock, state, durable };
+            match there.read_entry(sequence, &entry_path(sequence)) {
+                Ok((_, _, found)) if found == head => Ok(()),
+                Ok(_) | Err(Error::Damaged(_)) => Err(Error::Displaced {
+                    path: self.storage.location(),
+                    found: "another archive, or an older state of this one".into(),
+                }),
+                Err(_) => Err(displaced.clone()),
+            }
+        })
+    }
+
     /// Proves that the newest entry known here is still under its name.
     pub fn check_newest(&self) -> Result<()> {
         let path = entry_path(self.state.lock().entries);

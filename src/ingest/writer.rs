@@ -49,12 +49,18 @@ impl Writer {
     pub(crate) fn open(open: OpenWriter<'_>) -> Result<Writer> {
         let OpenWriter { storage, catalog, clock, actor, node, options } = open;
         let options = options.in_range();
-        let name = {
+        let (name, is_new) = {
             let state = catalog.current()?;
             state.check_live(node)?;
-            state.node(node)?.name.clone()
+            let record = state.node(node)?;
+            (record.name.clone(), record.epoch.get() == 0)
         };
+        // Neither catalog nor log are begun anew in the place of those that were there.
+        catalog.check_newest()?;
         let dir = format!("nodes/{:08x}", node.get());
+        if !is_new && storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?.is_empty() {
+            return Err(Error::Displaced { path: dir, found: "nothing".into() });
+        }
         create_dir_durable(storage.as_ref(), &dir)?;
         create_dir_durable(storage.as_ref(), "tmp")?;
         let lock_path = lock_path(node);

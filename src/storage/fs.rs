@@ -29,9 +29,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::FileType;
 
 use super::path::{check, check_dir, is_name, parent};
@@ -63,7 +63,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub struct FsStorage {
     root: PathBuf,
     /// The root directory, from its first use on.
-    opened: Arc<OnceLock<Arc<Dir>>>,
+    opened: Arc<RwLock<Option<Arc<Dir>>>>,
     /// Directories whose entries this process has made durable: the same few are asked for again and again, and syncing one
     /// waits for the disk even where there is nothing to write.
     durable: Arc<Mutex<HashSet<String>>>,
@@ -138,11 +138,20 @@ impl FsStorage {
 
     /// The root directory. `NotFound` until there is one.
     fn base(&self) -> io::Result<Arc<Dir>> {
-        if let Some(dir) = self.opened.get() {
-            return Ok(Arc::clone(dir));
+        if let Some(dir) = self.opened() {
+            return Ok(dir);
         }
         let dir = Dir::open(&self.root)?;
-        Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(dir))))
+        Ok(self.keep(dir))
+    }
+
+    fn opened(&self) -> Option<Arc<Dir>> {
+        self.opened.read().clone()
+    }
+
+    /// The root directory from now on, if another thread was not first.
+    fn keep(&self, dir: Dir) -> Arc<Dir> {
+        Arc::clone(self.opened.write().get_or_insert_with(|| Arc::new(dir)))
     }
 
     /// A directory, opened name by name. `change` says that something is about to be changed in it.
@@ -243,9 +252,8 @@ impl Storage for FsStorage {
         if !path.is_empty() {
             return self.create_one_dir(path).map(drop);
         }
-        if self.opened.get().is_none() {
-            let dir = Dir::create_all(&self.root)?;
-            self.opened.get_or_init(|| Arc::new(dir));
+        if self.opened().is_none() {
+            self.keep(Dir::create_all(&self.root)?);
         }
         self.check()
     }
@@ -328,11 +336,20 @@ impl Storage for FsStorage {
     }
 
     fn check(&self) -> io::Result<()> {
-        let Some(opened) = self.opened.get() else { return Ok(()) };
+        let Some(opened) = self.opened() else { return Ok(()) };
         if identity_at(&self.root)? == identity(&opened.metadata()?) {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "another directory"))
+    }
+
+    fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<(), Error>) -> Result<(), Error> {
+        let anew = FsStorage { opened: Arc::default(), durable: Arc::default(), ..self.clone() };
+        let there: Arc<dyn Storage> = Arc::new(anew.clone());
+        prove(&there)?;
+        *self.opened.write() = anew.opened();
+        self.durable.lock().clear();
+        Ok(())
     }
 
     fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {

@@ -91,6 +91,12 @@ pub trait Storage: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Goes on in what is at this place now, where that is no longer what was opened. Calls `prove` with it first, and leaves everything as it was if that fails.
+    fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<()>) -> Result<()> {
+        let _ = prove;
+        Ok(())
+    }
+
     /// What tells the file of this name from any other that may take its name while the file is open; `None` if this storage cannot tell.
     fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
         let _ = path;

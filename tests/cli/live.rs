@@ -80,6 +80,30 @@ fn every_transaction_of_a_watched_database_comes_back() {
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
 }
 
+/// The archive is moved away under a watcher, and back; then it is deleted: told, tried again, and no success.
+#[test]
+fn a_watcher_whose_archive_goes_away_fails() {
+    let estate = Estate::new();
+    let connection = database(&estate);
+    let child = watch(&estate, &[]);
+    wait("the first copy", || latest(&estate) >= 1);
+    std::fs::rename(estate.path("archive"), estate.path("away")).unwrap();
+    (0..39).for_each(|n| insert(&connection, n));
+    std::thread::sleep(Duration::from_secs(1));
+    std::fs::rename(estate.path("away"), estate.path("archive")).unwrap();
+    wait("it goes on", || latest(&estate) >= 40);
+    assert_eq!(rows(&estate, &[], "whole.db"), 39);
+    std::fs::remove_dir_all(estate.path("archive")).unwrap();
+    (39..78).for_each(|n| insert(&connection, n));
+    std::thread::sleep(Duration::from_secs(1));
+    let stopped = interrupt(child);
+    assert_eq!(stopped.code, 1, "{stopped:?}");
+    for word in ["tries again", "works again", "not archived", "no longer what was opened", "put it back"] {
+        assert!(stopped.err.contains(word), "{word}: {stopped:?}");
+    }
+    assert!(!estate.path("archive").exists());
+}
+
 #[test]
 fn a_backup_is_a_watch_of_one_moment() {
     let estate = Estate::new();

@@ -184,29 +184,30 @@ fn a_part_that_is_moved_away_and_back() {
     }
 }
 
-/// The segment that is written, or the lock, loses its name. What the archive had from the segment is in the database's log still, and archived again.
+/// The lock's file loses its name, and so its meaning.
 #[test]
-fn a_file_in_use_that_is_deleted() {
-    for name in ["segment", "lock"] {
-        let mut scene = Scene::new();
-        let node = scene.place.path("archive").join("nodes/00000001");
-        let file = match name {
-            "lock" => node.join("writer.lock"),
-            _ => files(&node)
-                .into_iter()
-                .filter(|(f, _)| f.contains("/wal/"))
-                .map(|(f, _)| f.into())
-                .next_back()
-                .unwrap(),
-        };
-        std::fs::remove_file(&file).unwrap();
-        scene.fill(39);
-        scene.watching.until(name, |s| s.failures > 0);
-        scene.watching.handle.catch_up(Duration::from_secs(30)).expect(name);
-        scene.watching.stop();
-        let node = scene.place.reopened();
-        assert_eq!(oracle::check_from(&node, 0, 5).last().unwrap().counter, counter(&scene.db), "{name}");
-    }
+fn a_lock_that_is_deleted() {
+    let mut scene = Scene::new();
+    std::fs::remove_file(scene.place.path("archive/nodes/00000001/writer.lock")).unwrap();
+    scene.watching.until("the lock", |s| s.failures > 0);
+    scene.fill(39);
+    // The database's own lock keeps a second one out meanwhile.
+    let other = Watcher::open(&scene.place.reopened(), scene.place.db(), options()).map(drop);
+    assert!(matches!(other, Err(Error::AlreadyWatched { .. })), "{other:?}");
+    scene.recovers();
+}
+
+/// The segment that is written loses its name, and the archive what it had acknowledged: that is no end in silence.
+#[test]
+fn a_segment_in_use_that_is_deleted() {
+    let mut scene = Scene::new();
+    let log = files(&scene.place.path("archive/nodes/00000001"));
+    let segment = log.iter().map(|(name, _)| name).rfind(|name| name.contains("/wal/")).unwrap();
+    std::fs::remove_file(segment).unwrap();
+    scene.fill(39);
+    scene.watching.until("the segment", |s| s.failures > 0);
+    let failed = scene.stops_in_vain();
+    assert!(matches!(failed, Error::Archive(_)), "{failed}");
 }
 
 /// Its file system is taken from under it, and mounted again.
@@ -230,8 +231,8 @@ fn on_a_disk_of_its_own() {
     let mut scene = Scene::new();
     scene.move_away();
     std::fs::create_dir(scene.place.path("archive")).unwrap();
+    let places = [scene.place.path("away"), scene.place.path("archive")];
     let mount = |args: &[&str]| {
-        let places = [scene.place.path("away"), scene.place.path("archive")];
         let places = places.iter().filter(|p| args[0] == "mount" || p.ends_with("archive"));
         assert!(Command::new(args[0]).args(&args[1..]).args(places).status().unwrap().success());
     };
@@ -247,18 +248,6 @@ fn on_a_disk_of_its_own() {
     std::fs::remove_dir(scene.place.path("archive")).unwrap();
     scene.move_back();
     scene.recovers();
-}
-
-/// A second watcher cannot take over beside the first, however the lock's file is treated.
-#[test]
-fn a_second_watcher_after_the_locks_were_deleted() {
-    let scene = Scene::new();
-    std::fs::remove_file(scene.place.path("archive/nodes/00000001/writer.lock")).unwrap();
-    scene.watching.until("the lock", |s| s.failures > 0);
-    scene.watching.until("another lock", |s| s.state == State::Following);
-    let other = Watcher::open(&scene.place.reopened(), scene.place.db(), options()).map(drop);
-    assert!(matches!(other, Err(Error::AlreadyWatched { .. })), "{other:?}");
-    scene.watching.stop();
 }
 
 /// All files below a directory, with their lengths, in order.

@@ -211,10 +211,15 @@ fn a_checkpoint_never_waits_for_a_pin() {
             longest = longest.max(begun.elapsed());
         }
         let status = watching.stop();
-        eprintln!("reads delayed by {delay:?}: longest {longest:?}, {refused} waited in vain");
+        eprintln!(
+            "reads delayed by {delay:?}: longest {longest:?}, {refused} waited in vain, {} comparisons",
+            status.resyncs
+        );
         assert_eq!(refused, 0, "reads delayed by {delay:?}: longest {longest:?}");
         assert!(longest < Duration::from_secs(2), "reads delayed by {delay:?}: longest {longest:?}");
-        assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
+        // So slow a watcher can come too late after it has let a checkpoint through, and then says so.
+        let excused = |reason: String| !delay.is_zero() && reason.contains("given up for a checkpoint");
+        assert!(status.last_resync.clone().is_none_or(excused), "{:?}", status.last_resync);
         assert_eq!(oracle::check_from(&node, 0, 20).last().unwrap().counter, counter(&db));
     }
 }

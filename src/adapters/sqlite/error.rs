@@ -154,6 +154,7 @@ impl Error {
                 crate::Error::Storage { source, .. } if is_a_mistake(source.kind()) => worked_before(Duration::MAX),
                 crate::Error::Storage { .. }
                 | crate::Error::DiskFull { .. }
+                | crate::Error::Displaced { .. }
                 | crate::Error::Poisoned { .. }
                 | crate::Error::KeyProvider { .. }
                 | crate::Error::ClockImplausible { .. }

@@ -149,7 +149,7 @@ impl IndexHeader {
 
     /// Whether nothing was committed and nothing copied back between this and `later`.
     pub fn still_is(&self, later: &IndexHeader) -> bool {
-        *later == IndexHeader { marks: later.marks, ..*self }
+        *later == IndexHeader { attempted: later.attempted, marks: later.marks, ..*self }
     }
 }
 

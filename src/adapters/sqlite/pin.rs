@@ -206,14 +206,21 @@ impl Pins {
         self.index.is_waiting_checkpoint()
     }
 
-    /// Ends the pin, and begins another once something has happened since `at`, or nothing for so long. Everything up to `at` has to be archived, durably.
+    /// Ends the pin, and begins another once a checkpoint copies back, or something else has happened since `at`, or nothing for so long. Everything up to `at` has to be
+    /// archived, durably. Most of the time nothing can be committed meanwhile, as the checkpoint has the write lock until it has copied.
     pub fn step_aside(&mut self, at: IndexHeader, patience: Duration) -> Result<Pin> {
         end(&self.pinned, &self.path)?;
         let begun = Instant::now();
-        while begun.elapsed() < patience && at.still_is(&self.index()?) {
+        loop {
+            let now = self.index()?;
+            if !at.still_is(&now) || now.attempted != at.attempted || begun.elapsed() >= patience {
+                break;
+            }
             std::thread::sleep(Duration::from_micros(100));
         }
-        self.pin = begin_pin(&self.pinned, &self.file, &self.index, &self.keeper, &self.path)?;
+        // At once: to prove its slot can wait.
+        begin(&self.pinned, &self.path)?;
+        self.pin = Pin { at: self.index()?, hold: Hold::Unproven, file: self.file.stamp()? };
         Ok(self.pin)
     }
 

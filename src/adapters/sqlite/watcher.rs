@@ -125,7 +125,7 @@ pub struct Watcher {
     told_of_bug: bool,
     /// The newest request that this round began after.
     asked: u64,
-    /// When the names of the database's files were last looked at, and found to stand for them.
+    /// When the names of the database's and the archive's files were last looked at, and found to stand for them.
     files_checked: Option<Instant>,
     /// Keeps a second watcher out, and holds what the last one left.
     lock: Option<File>,
@@ -345,6 +345,7 @@ impl Watcher {
                 self.distrust = Some(e.to_string());
                 return Err(e);
             }
+            archivist.writer.check()?;
         }
         if self.behind_since.is_none() && link.is_behind()? {
             self.behind_since = Some(Instant::now());
