@@ -299,7 +299,7 @@ impl Catalog {
     pub fn reopen_if_displaced(&self) -> Result<()> {
         let Err(displaced) = check_place(self.storage.as_ref()) else { return Ok(()) };
         let (sequence, head) = {
-            let state = self.state.lock();
+            let state = self.lock()?;
             (state.entries, state.head)
         };
         self.storage.reopen(&|storage| {
@@ -319,7 +319,7 @@ impl Catalog {
 
     /// Proves that the newest entry known here is still under its name.
     pub fn check_newest(&self) -> Result<()> {
-        let path = entry_path(self.state.lock().entries);
+        let path = entry_path(self.lock()?.entries);
         self.storage.open(&path).map(drop).map_err(|e| displaced("open", &path, e))
     }
 

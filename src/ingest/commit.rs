@@ -427,6 +427,7 @@ impl Shared {
 
     /// Proves that the archive, its catalog, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
     pub fn check(&self) -> Result<()> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         self.wait_for_seat(&mut log)?;
@@ -450,13 +451,13 @@ impl Shared {
 
     /// What the writer's thread does from time to time.
     pub fn housekeeping(&self) -> Result<()> {
-        self.check()?;
         // What has its time is written by whatever clock.
         self.flush()?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         self.look(&mut log)?;
         drop(log);
+        self.check()?;
         let now = env::now(self.clock.as_ref())?;
         let (idle, old) = {
             let log = self.log.lock();
