@@ -18,7 +18,7 @@ use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -391,10 +391,14 @@ impl Stat {
 
 /// What a directory's mode lets its group do, if it is shared with the group and with nobody else.
 fn shared(dir: &Metadata) -> u32 {
-    if dir.mode() & 0o007 == 0 { dir.mode() & 0o070 } else { 0 }
+    let (group, others) = (dir.mode() & 0o070, dir.mode() & 0o007);
+    if others == 0 { group } else { 0 }
 }
 
-#[expect(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(clippy::cast_possible_truncation, reason = "a narrower type on some systems")
+)]
 fn kind(metadata: &Metadata) -> FileType {
     FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode)
 }
@@ -454,7 +458,7 @@ pub(crate) fn refuse_others(dir: &Metadata, base: &Metadata, path: &Path) -> io:
 fn component(name: &OsStr) -> io::Result<&OsStr> {
     let bytes = name.as_bytes();
     if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
-        let text = format!("{:?} is not the name of a file in a directory", PathBuf::from(name));
+        let text = format!("{} is not the name of a file in a directory", name.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     Ok(name)

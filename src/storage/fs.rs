@@ -210,7 +210,7 @@ impl Storage for FsStorage {
         let Place { dir, name } = self.place(path, true)?;
         let file = dir.create(name, Access::file_in(&self.base()?.metadata()?))?;
         Ok(Box::new(FsAppendFile {
-            links_counted: file.metadata()?.nlink() > 0,
+            names: file.metadata()?.nlink(),
             file,
             len: 0,
             zeroed_to: 0,
@@ -381,8 +381,8 @@ struct FsAppendFile {
     reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
-    /// Whether the file system counts names. Few do not.
-    links_counted: bool,
+    /// How many names it was created with: none where the file system does not count them, as few do.
+    names: u64,
 }
 
 impl FsAppendFile {
@@ -398,7 +398,7 @@ impl FsAppendFile {
 
     /// Writing to a file succeeds after its last name was removed: nobody will ever read it.
     fn check_named(&self) -> io::Result<()> {
-        if self.links_counted && self.file.metadata()?.nlink() == 0 {
+        if self.names > 0 && self.file.metadata()?.nlink() == 0 {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was written"));
         }
         Ok(())

@@ -36,7 +36,10 @@ impl Stage {
         }
         let temp = tempfile::tempdir().unwrap();
         set(temp.path(), 0, 0, 0o755);
-        fs::copy(std::env::current_exe().unwrap(), temp.path().join("it")).unwrap();
+        // On Linux the very file that runs, though another build may have taken its name.
+        let running = PathBuf::from("/proc/self/exe");
+        let binary = if running.exists() { running } else { std::env::current_exe().unwrap() };
+        fs::copy(binary, temp.path().join("it")).unwrap();
         set(&temp.path().join("it"), 0, 0, 0o755);
         Some(Stage { temp })
     }

@@ -104,7 +104,7 @@ fn a_failed_write_is_for_good() {
         zero_ahead: false,
         reserve_failed: false,
         failed: false,
-        links_counted: true,
+        names: 1,
     });
     assert!(file.append(b"x").is_err());
     assert_eq!(file.len(), 0);
