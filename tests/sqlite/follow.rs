@@ -1,5 +1,6 @@
 //! The watcher on one thread, writers in other processes or beside it: every commit comes back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rewound::adapters::sqlite::{Event, WatchOptions};
@@ -257,6 +258,54 @@ fn a_pin_that_shares_a_readers_slot_is_moved_once_it_can_be() {
         assert!(busy == 0 && begun.elapsed() < Duration::from_secs(1), "{mode}: {busy}, {:?}", begun.elapsed());
     }
     assert_eq!(watching.stop().resyncs, 0);
+    assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
+}
+
+/// A checkpoint waits for a reader's slot. The reader ends, and before the checkpoint looks again the pin has moved there: SQLite would wait for the pin then, though
+/// that reaches the end of the log.
+#[test]
+fn a_checkpoint_does_not_wait_for_a_slot_that_the_pin_took_over() {
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    fn patient(tries: i32) -> bool {
+        WAITS.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(60));
+        tries < 50
+    }
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let sure = Shape { rollback: 0, ..Shape::default() };
+    let settle = || std::thread::sleep(Duration::from_millis(60));
+    for mode in ["FULL", "RESTART", "TRUNCATE"] {
+        WAITS.store(false, Ordering::SeqCst);
+        // The reader shares the pin's slot, and then has it for itself.
+        transaction(&db, 1, &mut random, &sure).unwrap();
+        settle();
+        let reader = place.connect();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+        transaction(&db, 1, &mut random, &sure).unwrap();
+        settle();
+        let (took, busy) = std::thread::scope(|scope| {
+            let checkpoint = scope.spawn(|| {
+                let mut app = place.connect();
+                app.busy_handler(Some(patient)).unwrap();
+                transaction(&app, 1, &mut Random(1), &sure).unwrap();
+                let begun = Instant::now();
+                let busy: i64 = app.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+                (begun.elapsed(), busy)
+            });
+            while !WAITS.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            reader.execute_batch("COMMIT").unwrap();
+            checkpoint.join().unwrap()
+        });
+        assert!(busy == 0 && took < Duration::from_secs(1), "{mode}: {busy}, {took:?}");
+    }
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
     assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
 }
 
