@@ -64,7 +64,7 @@ pub struct Watcher {
     process: u32,
     /// Keeps a second watcher out, and holds what is left for the next one.
     lock: File,
-    /// That.
+    /// What the last one has left there.
     left: String,
 }
 
@@ -114,7 +114,7 @@ impl Watcher {
             asked: 0,
             files_checked: Instant::now(),
             process: std::process::id(),
-            left: read_left(&lock),
+            left: read_left(&lock).unwrap_or_default(),
             lock,
         };
         watcher.note_header(&link.header()?);
@@ -305,10 +305,11 @@ impl Watcher {
 
     /// Leaves for the next watcher that the database file is complete, where it is. That it gets there is not vital.
     fn leave(&mut self) {
+        let there = read_left(&self.lock);
         let Some(complete) = self.link.as_ref().and_then(Link::complete) else { return };
-        if complete != self.left {
-            let written = self.lock.set_len(0).and_then(|()| self.lock.write_all_at(complete.as_bytes(), 0));
-            self.left = if written.is_ok() { complete } else { String::new() };
+        if there.as_ref().is_some_and(|left| *left != complete) {
+            // Cut short it fits nothing.
+            let _ = self.lock.set_len(0).and_then(|()| self.lock.write_all_at(complete.as_bytes(), 0));
         }
     }
 
@@ -435,11 +436,13 @@ impl Drop for Watcher {
 /// Why continuity is not proven where nothing more is known.
 const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over while nobody watched, or the database was replaced or restored";
 
-/// What the last watcher has left in its lock file.
-fn read_left(lock: &File) -> String {
+/// What the last watcher has left in its lock file; `None` where that holds anything else, which is not ours to overwrite.
+fn read_left(lock: &File) -> Option<String> {
     let mut bytes = [0; 512];
-    let len = lock.read_at(&mut bytes, 0).unwrap_or(0);
-    String::from_utf8_lossy(bytes.get(..len).unwrap_or_default()).into_owned()
+    let len = lock.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(bytes.get(..len)?).ok()?;
+    let is_hex = |mark: &str| mark.len() == 40 && mark.bytes().all(|b| b.is_ascii_hexdigit());
+    (text.is_empty() || text.split(' ').next().is_some_and(is_hex)).then(|| text.to_owned())
 }
 
 fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>, left: &str) -> Result<bool> {
