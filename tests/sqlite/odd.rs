@@ -546,6 +546,18 @@ fn a_database_that_everybody_has_left_is_complete_without_its_log() {
     newest_matches(&node, &db);
 }
 
+/// What lies under the name of the lock file and is not ours stays as it is.
+#[test]
+fn a_lock_file_that_holds_something_else_is_not_written_to() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    std::fs::write(place.path("app.db-rewound"), b"somebody's\n").unwrap();
+    backup(&place.node(), place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!(log_bytes(&place), 0);
+    assert_eq!(std::fs::read(place.path("app.db-rewound")).unwrap(), b"somebody's\n");
+}
+
 /// Where nothing happens for a while the log is emptied under the watcher, and a watcher that is killed then is continued.
 #[test]
 fn an_idle_database_is_complete_without_its_log() {
