@@ -3,8 +3,8 @@
 //! As long as the database file stays exactly as it was, nobody has overwritten it, and nothing of the log was copied back. So a log that was copied back completely can
 //! have started over once at most, and holds everything from there on; a log that was not is still the same.
 //!
-//! It holds until the machine starts anew: after a crash a file system may have kept what was written and lost the time of it. It is removed as soon as the next
-//! watcher follows; and what does not fit, as more was archived since, is as good as nothing.
+//! It holds until the machine starts anew: after a crash a file system may have kept what was written and lost the time of it. It stays until another one is left;
+//! what does not fit, as more was archived since, is as good as nothing.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -386,10 +386,6 @@ impl Watcher {
             Some(mark) if !self.node.layers()?.is_empty() => self.go_on(&mark)?,
             _ => self.copy()?,
         }
-        self.parting = None;
-        if let Some(lock) = &self.lock {
-            Parting::forget(lock);
-        }
         (self.distrust, self.suspicion) = (None, None);
         self.status.state = State::Following;
         Ok(())
