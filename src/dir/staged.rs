@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use super::{Access, BY_NAME, Dir, WrongKind, component, identity, is_root, is_unsupported, refuse_others};
+use super::{Access, BY_NAME, Dir, WrongKind, component, identity, is_root, refuse_others};
 use crate::env::{Owner, SystemRng, random};
 use crate::types::FileId;
 
@@ -243,16 +243,9 @@ impl Dir {
         self.remove_all(name, DEPTH)
     }
 
-    /// Gives a directory in the making its name. `AlreadyExists` if that is taken.
+    /// Gives a directory in the making its name, at once: a directory takes the place of an empty one, and of nothing else.
     pub fn publish_dir(&self, hidden: &OsStr, name: &OsStr) -> io::Result<()> {
-        let (hidden, name) = (component(hidden)?, component(name)?);
-        match self.rename_without_replacing(hidden, self, name) {
-            // Without that call a directory replaces an empty one at most.
-            Err(e) if is_unsupported(e) && self.stat(name).is_err() => {
-                Ok(rustix::fs::renameat(&self.file, hidden, &self.file, name)?)
-            }
-            renamed => Ok(renamed?),
-        }
+        Ok(rustix::fs::renameat(&self.file, component(hidden)?, &self.file, component(name)?)?)
     }
 
     /// Removes a directory in the making.
@@ -280,7 +273,7 @@ impl Dir {
     }
 
     /// Removes an empty directory.
-    pub fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+    fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.file, component(name)?, AtFlags::REMOVEDIR)?)
     }
 }

@@ -279,13 +279,10 @@ impl NewDir {
         self.name_files()?;
         made.files.sync_all()?;
         dir.sync().map_err(failed("sync directory", &self.target))?;
-        // An empty directory in its place was allowed.
-        match above.remove_dir(name) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &self.target)(e)),
-            _ => {}
-        }
         above.publish_dir(hidden, name).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::TargetNotEmpty { path: self.target.clone() },
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                Error::TargetNotEmpty { path: self.target.clone() }
+            }
             _ => failed("rename to", &self.target)(e),
         })?;
         published.store(true, Ordering::Relaxed);
