@@ -255,9 +255,17 @@ impl Node {
     }
 
     /// Goes on with the archive that is at its place now, where that is another directory than the one that was opened: this archive, mounted or copied anew.
+    /// [`Error::Displaced`] while it, or all that it has of this node, is away.
     #[cfg(feature = "sqlite")]
     pub(crate) fn reopen_if_displaced(&self) -> Result<()> {
-        self.archive.inner.catalog.reopen_if_displaced()
+        self.archive.inner.catalog.reopen_if_displaced()?;
+        let context = self.context()?;
+        let path = format!("nodes/{:08x}", self.id.get());
+        let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
+        if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
+            return Err(Error::Displaced { path, found: "nothing".into() });
+        }
+        Ok(())
     }
 
     /// Opens its one writer.

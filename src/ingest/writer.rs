@@ -49,18 +49,14 @@ impl Writer {
     pub(crate) fn open(open: OpenWriter<'_>) -> Result<Writer> {
         let OpenWriter { storage, catalog, clock, actor, node, options } = open;
         let options = options.in_range();
-        let (name, is_new) = {
+        let name = {
             let state = catalog.current()?;
             state.check_live(node)?;
-            let record = state.node(node)?;
-            (record.name.clone(), record.epoch.get() == 0)
+            state.node(node)?.name.clone()
         };
-        // Neither catalog nor log are begun anew in the place of those that were there.
+        // The catalog is not begun anew in the place of one that was there. A log is not either: the catalog says where it ended.
         catalog.check_newest()?;
         let dir = format!("nodes/{:08x}", node.get());
-        if !is_new && storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?.is_empty() {
-            return Err(Error::Displaced { path: dir, found: "nothing".into() });
-        }
         create_dir_durable(storage.as_ref(), &dir)?;
         create_dir_durable(storage.as_ref(), "tmp")?;
         let lock_path = lock_path(node);

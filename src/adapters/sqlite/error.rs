@@ -152,9 +152,9 @@ impl Error {
         match self {
             Error::Archive(e) => match e {
                 crate::Error::Storage { source, .. } if is_a_mistake(source.kind()) => worked_before(Duration::MAX),
+                crate::Error::Displaced { .. } => worked_before(Duration::MAX),
                 crate::Error::Storage { .. }
                 | crate::Error::DiskFull { .. }
-                | crate::Error::Displaced { .. }
                 | crate::Error::Poisoned { .. }
                 | crate::Error::KeyProvider { .. }
                 | crate::Error::ClockImplausible { .. }
