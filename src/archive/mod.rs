@@ -283,20 +283,17 @@ impl Node {
 
     /// The earliest and latest state that can be restored now.
     pub fn window(&self) -> Result<Window> {
-        let context = self.context()?;
-        window(&context.log, &context.record, &Target::Latest)
+        self.look(|context| window(&context.log, &context.record, &Target::Latest))
     }
 
     /// The commit that a target names.
     pub fn resolve(&self, target: &Target) -> Result<Resolved> {
-        let context = self.context()?;
-        resolve(&context.log, &context.record, target)
+        self.look(|context| resolve(&context.log, &context.record, target))
     }
 
     /// The files that a restore of a target would read.
     pub fn plan(&self, target: &Target) -> Result<Plan> {
-        let context = self.context()?;
-        context.plan(resolve(&context.log, &context.record, target)?.lsn.into())
+        self.look(|context| context.plan(resolve(&context.log, &context.record, target)?.lsn.into()))
     }
 
     /// Begins a restore.
@@ -324,6 +321,23 @@ impl Node {
     /// Restore points by name.
     pub fn restore_points(&self) -> Result<BTreeMap<String, RestorePointRecord>> {
         Ok(self.context()?.record.restore_points)
+    }
+
+    /// Looks at the node without a lease: what is missing may have expired, and gone, since the catalog was read. Then it is looked at as it is now.
+    pub(crate) fn look<T>(&self, mut look: impl FnMut(&mut NodeContext) -> Result<T>) -> Result<T> {
+        let mut context = self.context()?;
+        loop {
+            let known = context.record.clone();
+            match look(&mut context) {
+                Err(e) if e.is_damage() => {
+                    context = self.context()?;
+                    if context.record == known {
+                        return Err(e);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {

@@ -296,16 +296,16 @@ impl SegmentReader {
     /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, it can be read after all: a writer is
     /// at work and it came after it was looked for, or it was read wrongly; an error, it is damaged. `looked`: where this was asked last.
     fn came_meanwhile(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
+        let again = looked.replace(offset) == Some(offset);
+        // In this order: what lies behind it was written after it, so a frame that a writer has just added is there by the time that it is read again.
+        let proven = durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)?;
         // One wrong read must not cut commits off: nothing behind them may say that they were there.
         let readable = self.file.frame(offset, None, &mut Vec::new()).is_ok_and(|(frame, _)| frame.index == index);
-        let again = looked.replace(offset) == Some(offset);
-        if readable && !again {
-            return Ok(true);
+        match (readable, again) {
+            (true, false) => Ok(true),
+            (false, _) if !proven => Ok(false),
+            _ => Err(error),
         }
-        if readable || durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)? {
-            return Err(error);
-        }
-        Ok(false)
     }
 
     /// Decides whether the end that a scan found is the end of the segment.
