@@ -36,6 +36,7 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
     }
 }
 
+#[cfg(feature = "sqlite")]
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     Dir::open(dir).and_then(|d| d.sync()).map_err(failed("sync directory", dir))
