@@ -1,6 +1,7 @@
-//! Clock and randomness, injected so that any run can be replayed from a seed.
+//! Clock and randomness, injected so that any run can be replayed from a seed; and the process that something belongs to.
 
 use std::fmt::Debug;
+use std::io;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
@@ -10,6 +11,16 @@ use crate::types::Timestamp;
 pub trait Clock: Debug + Send + Sync {
     /// The time now. May step back; the log never does.
     fn now(&self) -> Timestamp;
+}
+
+/// The time by a clock. Refuses one that reads beyond [`Timestamp::LATEST`]: what was once written with such a time could not be followed by anything.
+pub(crate) fn now(clock: &dyn Clock) -> Result<Timestamp> {
+    let now = clock.now();
+    if now > Timestamp::LATEST {
+        let what = "the latest time that can be archived";
+        return Err(Error::ClockImplausible { clock: now, what, expected: Timestamp::LATEST });
+    }
+    Ok(now)
 }
 
 /// The system's real-time clock.
@@ -45,4 +56,35 @@ pub(crate) fn random<const N: usize>(rng: &dyn Rng) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     rng.fill(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The process that opened something. A fork copies what is in memory, and shares what is open in the kernel: what a child did with its copy of a writer, a
+/// lock or a file would be done to the parent's. So what was opened here acts here only.
+///
+/// Asked before any lock of ours is taken: the threads that may have held it do not exist in the child. A child is told by its number, which
+/// it shares with its parent only where both are the first of a PID namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(u32);
+
+impl Owner {
+    /// This process.
+    pub fn here() -> Owner {
+        Owner(std::process::id())
+    }
+
+    /// Whether this is still the process.
+    pub fn is_here(self) -> bool {
+        self == Owner::here()
+    }
+
+    /// [`Error::Forked`] in any other process.
+    pub fn check(self, what: &'static str) -> Result<()> {
+        let here = std::process::id();
+        if self.0 == here { Ok(()) } else { Err(Error::Forked { what, opened_by: self.0, here }) }
+    }
+
+    /// The same for those who speak the system's errors.
+    pub fn check_io(self, what: &'static str) -> io::Result<()> {
+        self.check(what).map_err(io::Error::other)
+    }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::storage::Misplaced;
 use crate::types::{Lsn, PageId, Position, Target, Timestamp};
 
 /// The result of everything here that can fail.
@@ -82,6 +83,8 @@ pub enum KeyFileProblem {
     NotFound,
     /// The file was to be made and is there already.
     Exists,
+    /// It is no regular file, but this.
+    NotAFile(&'static str),
     /// Group or others may read, write or execute it.
     Permissions {
         /// Its permission bits.
@@ -102,6 +105,9 @@ impl fmt::Display for KeyFileProblem {
             KeyFileProblem::Exists => f.write_str(
                 "exists already and is not overwritten, as all that was encrypted under it would be lost: choose another path",
             ),
+            KeyFileProblem::NotAFile(found) => {
+                write!(f, "{found}, not a regular file: give the path of the key file itself, or its text")
+            }
             KeyFileProblem::Permissions { mode } => write!(
                 f,
                 "open to group or others (mode {mode:04o}): run chmod 600 on it, and consider who may have read the key"
@@ -258,6 +264,26 @@ pub enum Error {
         /// The first failure.
         cause: Box<Error>,
     },
+    /// It was opened in the process that this one was forked from. Nothing was done.
+    #[error("{what} was opened by process {opened_by}, this is process {here}: open it again in this process")]
+    Forked {
+        /// What was opened.
+        what: &'static str,
+        /// The process that opened it.
+        opened_by: u32,
+        /// This process.
+        here: u32,
+    },
+    /// What is open of the archive is no longer where it was opened: deleted, moved away, or replaced.
+    #[error(
+        "{path} is no longer what was opened there ({found}), and what was written to it since may be lost: put it back, then open the archive again"
+    )]
+    Displaced {
+        /// The archive, or the file in it.
+        path: String,
+        /// What is there now.
+        found: String,
+    },
     /// No node of this name.
     #[error("no node {node:?} in this archive")]
     NoSuchNode {
@@ -356,6 +382,20 @@ pub enum Error {
         /// The place.
         path: PathBuf,
     },
+    /// What is there cannot be written to without harm to something else.
+    #[error("{path} is {found}, which is not followed or written to: move it away, or choose another place")]
+    UnsafeFile {
+        /// The place.
+        path: PathBuf,
+        /// What it is: a symbolic link, a FIFO, a device, a file that has other names as well.
+        found: &'static str,
+    },
+    /// What is to be rewritten in place is in use.
+    #[error("{path} is in use by another process: end whatever has it open, then restore again (nothing was written)")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A restore needs more space than there is.
     #[error("restore to {path} needs {needed} bytes, {available} are free")]
     NotEnoughSpace {
@@ -414,7 +454,7 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// The clock is not believed: nothing expires until an operator says that it is right.
+    /// The clock is not believed: nothing expires until an operator says that it is right, and nothing is written by one that is out of range.
     #[error(
         "the clock says {clock}, {what} says {expected}: too far apart to let anything expire. Set the clock right, or confirm it (Administrator::confirm_clock)"
     )]
@@ -475,9 +515,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// An I/O failure, with "disk full" told apart.
+    /// An I/O failure, with "disk full" told apart, what is none of the system's, and what in an archive is damage.
     pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
+        if let Some(own @ Error::Forked { .. }) = source.get_ref().and_then(|e| e.downcast_ref()) {
+            return own.clone();
+        }
+        if let Some(Misplaced { path, wrong }) = source.get_ref().and_then(|e| e.downcast_ref()) {
+            let found = format_args!("{}, which does not belong to the archive: move it away", wrong.found);
+            return Error::damage(DamageKind::Structure, path, 0, "kind of file", wrong.expected, found);
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { operation, path },
             _ => Error::Storage { operation, path, source: Arc::new(source) },

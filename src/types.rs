@@ -99,6 +99,10 @@ impl Timestamp {
     /// The Unix epoch.
     pub const ZERO: Timestamp = Timestamp(0);
 
+    /// The latest time that is taken from a clock or a host: in the year 2262, half of the range. Times are given in rising order, so that one at
+    /// the end of the range would be the last.
+    pub const LATEST: Timestamp = Timestamp(u64::MAX / 2);
+
     /// From nanoseconds since the Unix epoch.
     pub const fn from_nanos(nanos: u64) -> Timestamp {
         Timestamp(nanos)

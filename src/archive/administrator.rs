@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Archive, Restore};
 use crate::catalog::{Hold, NodeRecord};
 use crate::compact::NodeContext;
+use crate::env;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy};
@@ -124,8 +125,8 @@ impl Administrator {
         self.archive.inner.catalog.append(&self.actor, decide)
     }
 
-    fn now(&self) -> Timestamp {
-        self.archive.inner.options.clock.now()
+    fn now(&self) -> Result<Timestamp> {
+        env::now(self.archive.inner.options.clock.as_ref())
     }
 
     /// What is needed to work on each node, in this actor's name.
@@ -152,7 +153,7 @@ impl Administrator {
     pub fn set_retention(&self, scope: Scope<'_>, policy: &Policy) -> Result<()> {
         let node = self.node_of(scope)?;
         // What was archived up to now, by whatever clock.
-        let mut covers = self.now();
+        let mut covers = self.now()?;
         for context in self.contexts()? {
             if node.is_none_or(|n| n == context.node) && context.record.retention.deletion != Deletion::Final {
                 covers = covers.max(newest_archived(&context)?);
@@ -265,7 +266,7 @@ impl Administrator {
     /// [undone](Self::undelete). Refused while a lock or a hold is on it.
     pub fn delete(&self, scope: Scope<'_>, grace: Duration) -> Result<Timestamp> {
         let node = self.node_of(scope)?;
-        let now = self.now();
+        let now = self.now()?;
         self.append(|state| {
             if let Some(lock) = state.locks(node).next() {
                 return Err(Error::Locked { operation: "deleting", lock: lock.clone() });
@@ -315,7 +316,7 @@ impl Administrator {
     /// Says that the clock is right, and that whatever runs ahead of it in the logs is known. For when a sweep was refused with [`Error::ClockImplausible`]: look at the
     /// clock first, as what is due by it expires with the next sweep.
     pub fn confirm_clock(&self) -> Result<()> {
-        let (clock, mut archived) = (self.now(), Timestamp::ZERO);
+        let (clock, mut archived) = (self.now()?, Timestamp::ZERO);
         for context in self.contexts()? {
             // What cannot be read does not expire anyway.
             archived = archived.max(newest_archived(&context).unwrap_or_default());
@@ -325,7 +326,7 @@ impl Administrator {
 
     /// What a sweep would let expire now, by node, and why the rest stays. Changes nothing.
     pub fn plan_expiry(&self, options: &SweepOptions) -> Result<Vec<(String, ExpiryPlan)>> {
-        let now = self.now();
+        let now = self.now()?;
         let contexts = self.contexts()?.into_iter().filter(|c| !is_gone(&c.record));
         contexts.map(|c| Ok((c.record.name.clone(), plan_node(&c, now, options)?))).collect()
     }
@@ -335,7 +336,7 @@ impl Administrator {
     ///
     /// What keeps a single node from being swept is in the report, and the others are swept all the same.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
-        let now = self.now();
+        let now = self.now()?;
         let mut report = SweepReport::default();
         let mut contexts = Vec::new();
         let mut archived = Timestamp::ZERO;
@@ -378,6 +379,10 @@ impl Administrator {
                     report.failed.push((context.record.name.clone(), e));
                 }
             }
+        }
+        if let Err(error) = self.archive.inner.catalog.remove_all_leftovers() {
+            // They are in nobody's way.
+            tracing::warn!(%error, "files that a crash left could not be removed");
         }
         Ok(report)
     }

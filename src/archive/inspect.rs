@@ -9,7 +9,7 @@ use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::retention::Deletion;
-use crate::format::state::{NodeState, SpaceState};
+use crate::format::state::{ConfigValue, EXCLUSION, NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve, window};
@@ -71,9 +71,14 @@ impl Archive {
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
-        let mut report = self.verify_catalog(options, progress)?;
+        let mut report = VerifyReport::default();
+        report.take(self.verify_catalog(options, progress))?;
         for name in self.nodes()? {
-            report.merge(self.node(&name)?.verify(options, progress)?);
+            match self.node(&name).and_then(|node| node.verify(options, progress)) {
+                // It was deleted meanwhile.
+                Err(Error::NoSuchNode { .. }) => {}
+                verified => report.take(verified)?,
+            }
         }
         Ok(report)
     }
@@ -125,38 +130,52 @@ impl Node {
     /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn from. Damage is left out of it;
     /// [`verify`](Self::verify) reports it.
     pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
-        let context = self.context()?;
-        let (end, _) = readable_end(&context.log, &context.record)?;
-        activity(&context.log, &context.record, (end.position, end.known_until), options)
+        self.look(|context| {
+            let (end, _) = readable_end(&context.log, &context.record)?;
+            activity(&context.log, &context.record, (end.position, end.known_until), options)
+        })
     }
 
     /// The spaces that a state has, without their pages. Reads a segment at most.
     pub fn spaces(&self, target: &Target) -> Result<BTreeMap<SpaceId, SpaceState>> {
-        let mut context = self.context()?;
-        let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
-        match state_at(&context.log, at) {
-            Ok(Some(state)) => Ok(state.spaces),
-            Err(e) if !e.is_damage() => Err(e),
-            // That part of the log is gone, or damaged: the layers know it too.
-            Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state.spaces),
-        }
+        Ok(self.state(target)?.spaces.into_map())
+    }
+
+    /// The configuration that a state has, without what only says which spaces are excluded. Reads a segment at most.
+    pub fn config(&self, target: &Target) -> Result<BTreeMap<String, ConfigValue>> {
+        let state = self.state(target)?;
+        let own = state.config.iter().filter(|(key, _)| !key.starts_with(EXCLUSION));
+        Ok(own.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn state(&self, target: &Target) -> Result<NodeState> {
+        self.look(|context| {
+            let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
+            match state_at(&context.log, at) {
+                Ok(Some(state)) => Ok(state),
+                Err(e) if !e.is_damage() => Err(e),
+                // That part of the log is gone, or damaged: the layers know it too.
+                Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state),
+            }
+        })
     }
 
     /// What can be restored, oldest first: single commits and stretches that something keeps beyond the window, and last the [window](Self::window).
     pub fn stretches(&self) -> Result<Vec<Stretch>> {
-        let context = self.context()?;
-        let window = window(&context.log, &context.record, &Target::Latest)?;
-        let mut stretches = Vec::new();
-        for span in context.record.retention.kept(context.timeline()).unwrap_or_default() {
-            let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
-            let commit = |lsn| {
-                let found = resolve(&context.log, &context.record, &Target::Lsn(lsn))?;
-                Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
-            };
-            stretches.push(Stretch { from: commit(from)?, to: commit(to)? });
-        }
-        stretches.push(Stretch { from: window.earliest, to: window.latest });
-        Ok(stretches)
+        self.look(|context| {
+            let window = window(&context.log, &context.record, &Target::Latest)?;
+            let mut stretches = Vec::new();
+            for span in context.record.retention.kept(context.timeline()).unwrap_or_default() {
+                let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
+                let commit = |lsn| {
+                    let found = resolve(&context.log, &context.record, &Target::Lsn(lsn))?;
+                    Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
+                };
+                stretches.push(Stretch { from: commit(from)?, to: commit(to)? });
+            }
+            stretches.push(Stretch { from: window.earliest, to: window.latest });
+            Ok(stretches)
+        })
     }
 
     /// Whether it is in use, or deleted, be it by itself or with the archive.

@@ -25,7 +25,7 @@ use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
-use crate::storage::{FsStorage, Storage};
+use crate::storage::{FsStorage, Storage, check_place};
 use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
 use crate::wal::Log;
 
@@ -57,6 +57,7 @@ impl Archive {
 
     /// [`create`](Self::create) in any storage, with options.
     pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        check_place(storage.as_ref())?;
         storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
         let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
         if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
@@ -76,6 +77,7 @@ impl Archive {
 
     /// [`open`](Self::open) in any storage, with options.
     pub fn open_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+        check_place(storage.as_ref())?;
         let catalog = Catalog::open(
             Arc::clone(&storage),
             &keys.into(),
@@ -252,6 +254,20 @@ impl Node {
         self.open_writer_with(WriterOptions::default())
     }
 
+    /// Goes on with the archive that is at its place now, where that is another directory than the one that was opened: this archive, mounted or copied anew.
+    /// [`Error::Displaced`] while it, or all that it has of this node, is away.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn reopen_if_displaced(&self) -> Result<()> {
+        self.archive.inner.catalog.reopen_if_displaced()?;
+        let context = self.context()?;
+        let path = format!("nodes/{:08x}", self.id.get());
+        let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
+        if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
+            return Err(Error::Displaced { path, found: "nothing".into() });
+        }
+        Ok(())
+    }
+
     /// Opens its one writer.
     pub fn open_writer_with(&self, options: WriterOptions) -> Result<Writer> {
         let inner = &self.archive.inner;
@@ -267,20 +283,17 @@ impl Node {
 
     /// The earliest and latest state that can be restored now.
     pub fn window(&self) -> Result<Window> {
-        let context = self.context()?;
-        window(&context.log, &context.record, &Target::Latest)
+        self.look(|context| window(&context.log, &context.record, &Target::Latest))
     }
 
     /// The commit that a target names.
     pub fn resolve(&self, target: &Target) -> Result<Resolved> {
-        let context = self.context()?;
-        resolve(&context.log, &context.record, target)
+        self.look(|context| resolve(&context.log, &context.record, target))
     }
 
     /// The files that a restore of a target would read.
     pub fn plan(&self, target: &Target) -> Result<Plan> {
-        let context = self.context()?;
-        context.plan(resolve(&context.log, &context.record, target)?.lsn.into())
+        self.look(|context| context.plan(resolve(&context.log, &context.record, target)?.lsn.into()))
     }
 
     /// Begins a restore.
@@ -308,6 +321,23 @@ impl Node {
     /// Restore points by name.
     pub fn restore_points(&self) -> Result<BTreeMap<String, RestorePointRecord>> {
         Ok(self.context()?.record.restore_points)
+    }
+
+    /// Looks at the node without a lease: what is missing may have expired, and gone, since the catalog was read. Then it is looked at as it is now.
+    pub(crate) fn look<T>(&self, mut look: impl FnMut(&mut NodeContext) -> Result<T>) -> Result<T> {
+        let mut context = self.context()?;
+        loop {
+            let known = context.record.clone();
+            match look(&mut context) {
+                Err(e) if e.is_damage() => {
+                    context = self.context()?;
+                    if context.record == known {
+                        return Err(e);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {

@@ -114,7 +114,10 @@ impl<'a> Restore<'a> {
     }
 
     /// Restores into a new directory, one file for each space, named like it. The directory must not exist or be empty. It
-    /// appears under its name when it is complete and synced, or not at all.
+    /// appears under its name when it is complete and synced, or not at all. What a killed restore to it has left is removed.
+    ///
+    /// Files have mode 0600, directories 0700; made by root, they belong to the owner of the directory that they are made in, which is so for every way to
+    /// restore into files.
     pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
@@ -125,7 +128,8 @@ impl<'a> Restore<'a> {
             restore.check_space(begun, &|space| Some(path.join(space)))?;
             let sink = NewDir::new(&path, &id)?;
             let report = restore.run(begun, &sink)?;
-            let records = restore.replay(begun, Some(sink.staging()))?;
+            let dir = restore.redo.is_some().then(|| sink.name_files()).transpose()?;
+            let records = restore.replay(begun, dir.as_deref())?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })
@@ -175,17 +179,25 @@ impl<'a> Restore<'a> {
 
     /// Brings a directory to the target by rewriting only what differs: much faster where most is the same. Files that are no space of the node stay.
     ///
-    /// Nothing may use the directory meanwhile. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
+    /// Nothing may use the directory meanwhile: a file that another process holds a POSIX lock on, as SQLite does, is refused before
+    /// anything is written ([`Error::InUse`]), and each is locked to the end. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
     /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
+    ///
+    /// A file that is there keeps its owner and mode. [`Error::UnsafeFile`], before anything is written, if a space's name or the marker's stands for a
+    /// symbolic link, anything else than a regular file, or a file with other names.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
+        let mut sink = None;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
             restore.check_space(begun, &|space| Some(path.join(space)))?;
-            let sink = DeltaDir::new(&path)?;
-            let mut report = restore.run(begun, &sink)?;
+            let sink = match &mut sink {
+                Some(sink) => &*sink,
+                none => none.insert(DeltaDir::new(&path)?),
+            };
+            let mut report = restore.run(begun, sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
-            let records = restore.replay(begun, Some(sink.dir()))?;
+            let records = restore.replay(begun, Some(sink.path()))?;
             sink.publish()?;
             Ok(done(report, records, begun))
         })
@@ -200,6 +212,16 @@ impl<'a> Restore<'a> {
             Ok(done(report, records, &begun))
         });
         self.ended(&begun, result)
+    }
+
+    /// Restores into a sink that may be begun more than once: each time, all of the target is given to it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
+        self.attempt(destination, &mut |restore, begun| {
+            let report = restore.run(begun, sink)?;
+            let records = restore.replay(begun, None)?;
+            Ok(done(report, records, begun))
+        })
     }
 
     /// Restores into memory; gives the spaces by name. For tests and small states.
@@ -269,7 +291,7 @@ impl<'a> Restore<'a> {
         let state = &mut sources.tail.state;
         let mut excluded = Vec::new();
         state.spaces.retain(|id, space| {
-            let keep = !state.config.contains_key(&exclusion_key(*id));
+            let keep = !state.config.contains_key(&exclusion_key(id));
             if !keep {
                 excluded.push(space.name.clone());
             }
@@ -360,7 +382,7 @@ impl<'a> Restore<'a> {
             lsn: begun.resolved.lsn,
             timestamp: begun.resolved.timestamp,
             next: begun.resolved.next,
-            spaces: state.spaces.clone(),
+            spaces: state.spaces.clone().into_map(),
             config,
             environment,
             excluded: begun.excluded.clone(),

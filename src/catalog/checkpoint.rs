@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use minicbor::{Decode, Encode};
 
 use super::state::CatalogState;
-use super::{entry_digest, number};
+use super::{entry_digest, leftovers, number};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::NEWEST_EVENT;
 use crate::format::header::FileKind;
@@ -55,7 +55,7 @@ fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
 }
 
 /// Writes a checkpoint of this state, and lets go of those that it makes superfluous.
-pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, scope: &str, state: &CatalogState) -> Result<()> {
+pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogState) -> Result<()> {
     let sequence = state.entries;
     create_dir_durable(storage, DIR)?;
     let info = FileInfo {
@@ -71,7 +71,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, scope: &str, stat
     };
     let checkpoint = Checkpoint { newest_event: NEWEST_EVENT, state: state.clone() };
     // Another process that folded the same entries may have been faster.
-    write_body(storage, keys, scope, info, &checkpoint, |_| path(sequence))?;
+    write_body(storage, keys, &leftovers::checkpoint_scope(sequence), info, &checkpoint, |_| path(sequence))?;
     // Read back before the older ones go.
     if read(storage, keys, sequence)?.is_none_or(|read| read != *state) {
         let what = "checkpoint of the catalog";

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::Catalog;
-use crate::env::random;
+use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::storage::{LockGuard, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
@@ -18,6 +18,7 @@ const DIR: &str = "leases";
 /// A lease, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    owner: Owner,
     storage: Arc<dyn Storage>,
     path: String,
     _guard: Box<dyn LockGuard>,
@@ -26,7 +27,9 @@ pub(crate) struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
-        let _ = self.storage.remove(&self.path);
+        if self.owner.is_here() {
+            let _ = self.storage.remove(&self.path);
+        }
     }
 }
 
@@ -46,7 +49,9 @@ impl Catalog {
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
             match self.storage.open(&path) {
-                Ok(_) => return Ok(Lease { storage: Arc::clone(&self.storage), path, _guard: guard }),
+                Ok(_) => {
+                    return Ok(Lease { owner: Owner::here(), storage: Arc::clone(&self.storage), path, _guard: guard });
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("open", &path, e)),
             }
@@ -55,25 +60,30 @@ impl Catalog {
 
     /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
     pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
-        let mut oldest = None;
+        Ok(self.held_leases(prefix(node).as_str())?.into_iter().min())
+    }
+
+    /// Removes leases that crashes left, of whatever node.
+    pub(super) fn remove_stale_leases(&self) -> Result<()> {
+        self.held_leases("").map(drop)
+    }
+
+    /// The entries that holders of leases may still go by, of names that begin like this. Removes leases that nobody holds.
+    fn held_leases(&self, prefix: &str) -> Result<Vec<u64>> {
+        let mut held = Vec::new();
         for entry in self.storage.list(DIR).map_err(|e| Error::io("list", DIR, e))? {
             let path = format!("{DIR}/{}", entry.name);
-            let rest = entry.name.strip_prefix(prefix(node).as_str());
-            let Some(sequence) = rest.and_then(|r| super::number(r.get(..16)?, 16)) else { continue };
+            let sequence = entry.name.split_once('-').and_then(|(_, rest)| super::number(rest.get(..16)?, 16));
+            let Some(sequence) = sequence.filter(|_| entry.name.starts_with(prefix)) else { continue };
             match self.storage.open(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 _ => {}
             }
-            let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
-            if guard.is_some() {
-                match self.storage.remove(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
-                    _ => {}
-                }
-            } else {
-                oldest = Some(oldest.map_or(sequence, |o: u64| o.min(sequence)));
+            match self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))? {
+                Some(_guard) => self.remove_leftover(&path)?,
+                None => held.push(sequence),
             }
         }
-        Ok(oldest)
+        Ok(held)
     }
 }

@@ -5,11 +5,12 @@
 //! of its own that holds the SHA-256 of the entry before it and is
 //! created under the next number, never replacing: of two writers with the same
 //! idea one wins and the other looks again. A crash leaves an entry whole or not
-//! at all. Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
+//! at all, and its temporary file, which is removed once its number is taken ([`leftovers`]). Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
 
 pub(crate) mod checkpoint;
 mod entries;
 mod lease;
+mod leftovers;
 mod retention;
 mod state;
 #[cfg(test)]
@@ -29,16 +30,17 @@ pub use state::{NodeRecord, RestorePointRecord};
 
 use crate::crypto::kdf::sha256;
 use crate::crypto::{Backend, Keyring};
-use crate::env::{Clock, Rng};
+use crate::env::{self, Clock, Owner, Rng};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::sealed::{
-    ArchiveKeys, FileInfo, FrameSpec, SealedFile, SealedWriter, decode_cbor, encode_cbor, read_header,
+    ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
+    read_single,
 };
-use crate::storage::{ReadFile, Storage, create_dir_durable, read_range};
-use crate::types::{ArchiveId, Epoch, NodeId, TimelineId};
+use crate::storage::{Storage, check_place, create_dir_durable, displaced};
+use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
 /// Entries per directory.
 const GROUP: u64 = 1_024;
@@ -48,6 +50,7 @@ const DIR: &str = "catalog";
 /// The catalog of an open archive.
 #[derive(Debug)]
 pub(crate) struct Catalog {
+    owner: Owner,
     storage: Arc<dyn Storage>,
     keys: Arc<ArchiveKeys>,
     clock: Arc<dyn Clock>,
@@ -87,23 +90,18 @@ pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
 
 /// SHA-256 of an entry's file, as the next entry holds it.
 pub(crate) fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
-    let path = entry_path(sequence);
-    let file = storage.open(&path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => {
-            Error::damage(DamageKind::Missing, &path, 0, "catalog entry", "to be there", "no such file")
-        }
-        _ => Error::io("open", &path, e),
-    })?;
-    digest(file.as_ref(), &path)
+    Ok(sha256(&[&read_bytes(storage, &entry_path(sequence), MAX_EVENT)?]))
 }
 
-fn digest(file: &dyn ReadFile, path: &str) -> Result<[u8; 32]> {
-    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
-    let limit = (MAX_EVENT + (64 << 10)) as u64;
-    if len > limit {
-        return Err(Error::damage(DamageKind::Structure, path, limit, "length of a catalog entry", limit, len));
+/// Reads an entry's file, once.
+pub(crate) fn read_sealed(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
+    let path = entry_path(sequence);
+    let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
+    if file.header.sequence != sequence {
+        let (what, found) = ("number of a catalog entry", file.header.sequence);
+        return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, found));
     }
-    Ok(sha256(&[&read_range(file, path, 0, usize::try_from(len).unwrap_or(usize::MAX))?]))
+    Ok(file)
 }
 
 impl Catalog {
@@ -114,8 +112,14 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         actor: &Actor,
     ) -> Result<Catalog> {
-        let catalog =
-            Catalog { storage, keys: Arc::new(keys), clock, state: Mutex::default(), durable: AtomicU64::new(0) };
+        let catalog = Catalog {
+            owner: Owner::here(),
+            storage,
+            keys: Arc::new(keys),
+            clock,
+            state: Mutex::default(),
+            durable: AtomicU64::new(0),
+        };
         let mut state = catalog.state.lock();
         let keys = &catalog.keys;
         let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
@@ -142,7 +146,8 @@ impl Catalog {
         let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
         let (header, _) = read_header(file.as_ref(), &path)?;
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
-        let catalog = Catalog { storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
+        let catalog =
+            Catalog { owner: Owner::here(), storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
         let mut state = catalog.state.lock();
         *state = checkpoint::newest(catalog.storage.as_ref(), &catalog.keys)?;
         catalog.refresh(&mut state)?;
@@ -166,9 +171,25 @@ impl Catalog {
 
     /// The state as of now, entries of other processes included.
     pub fn current(&self) -> Result<MutexGuard<'_, CatalogState>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         self.refresh(&mut state)?;
         Ok(state)
+    }
+
+    /// The state as it was last looked at; refused in a process that was forked from the one that opened the archive.
+    fn lock(&self) -> Result<MutexGuard<'_, CatalogState>> {
+        self.owner.check("the archive")?;
+        Ok(self.state.lock())
+    }
+
+    /// Whether there is an entry of this number: a look that needs no lock.
+    pub fn has_entry(&self, sequence: u64) -> Result<bool> {
+        let path = entry_path(sequence);
+        match self.storage.open(&path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("open", &path, e)),
+        }
     }
 
     /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
@@ -192,7 +213,7 @@ impl Catalog {
     /// Appends the event that `decide` makes of the current state. `decide` is
     /// asked again where another writer was faster.
     pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         loop {
             self.refresh(&mut state)?;
             let (event, value) = decide(&state)?;
@@ -208,7 +229,7 @@ impl Catalog {
         actor: &Actor,
         mut decide: impl FnMut(&CatalogState) -> Result<Option<Event>>,
     ) -> Result<bool> {
-        let mut state = self.state.lock();
+        let mut state = self.lock()?;
         loop {
             self.refresh(&mut state)?;
             let Some(event) = decide(&state)? else { return Ok(false) };
@@ -221,7 +242,9 @@ impl Catalog {
     /// Writes the next entry; `false` where its number is taken.
     fn try_append(&self, state: &mut CatalogState, actor: &Actor, event: Event) -> Result<bool> {
         let sequence = state.entries + 1;
-        let time = self.clock.now().max(state.time);
+        // One that is out of range is not taken along: it would be the last.
+        let before = if state.time > Timestamp::LATEST { Timestamp::ZERO } else { state.time };
+        let time = env::now(self.clock.as_ref())?.max(before);
         let entry = CatalogEntry { sequence, time, actor: actor.clone(), event };
         let body = encode_cbor(&entry)?;
         if body.len() > MAX_EVENT {
@@ -245,7 +268,8 @@ impl Catalog {
             created: time,
             link: state.head,
         };
-        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, "catalog", info)?;
+        let scope = leftovers::entry_scope(sequence);
+        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, &scope, info)?;
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
         let path = entry_path(sequence);
         if writer.publish(&path, &[])?.is_none() {
@@ -255,7 +279,7 @@ impl Catalog {
         // Read back: what is published has been proven readable, and the digest is of what is there.
         self.read_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)
-            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, "catalog", state)
+            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, state)
         {
             // The entry stands; whoever opens the archive folds a few more.
             tracing::warn!(%error, "no checkpoint of the catalog could be written");
@@ -266,18 +290,44 @@ impl Catalog {
     /// Reads and folds the entries that came since.
     fn refresh(&self, state: &mut CatalogState) -> Result<()> {
         while self.read_next(state)? {}
-        Ok(())
+        // Where the archive was deleted nothing is found either; where it was moved away nobody would look for the next entry.
+        check_place(self.storage.as_ref())
+    }
+
+    /// Goes on with the archive that is at its place now, where that is not what was opened. It has to be this one, as far as it is known here, or further.
+    #[cfg(feature = "sqlite")]
+    pub fn reopen_if_displaced(&self) -> Result<()> {
+        let Err(displaced) = check_place(self.storage.as_ref()) else { return Ok(()) };
+        let (sequence, head) = {
+            let state = self.lock()?;
+            (state.entries, state.head)
+        };
+        self.storage.reopen(&|storage| {
+            let (storage, keys, clock) = (Arc::clone(storage), Arc::clone(&self.keys), Arc::clone(&self.clock));
+            let (state, durable) = (Mutex::default(), AtomicU64::new(0));
+            let there = Catalog { owner: self.owner, storage, keys, clock, state, durable };
+            match there.read_entry(sequence, &entry_path(sequence)) {
+                Ok((_, _, found)) if found == head => Ok(()),
+                Ok(_) | Err(Error::Damaged(_)) => Err(Error::Displaced {
+                    path: self.storage.location(),
+                    found: "another archive, or an older state of this one".into(),
+                }),
+                Err(_) => Err(displaced.clone()),
+            }
+        })
+    }
+
+    /// Proves that the newest entry known here is still under its name.
+    pub fn check_newest(&self) -> Result<()> {
+        let path = entry_path(self.lock()?.entries);
+        self.storage.open(&path).map(drop).map_err(|e| displaced("open", &path, e))
     }
 
     /// Reads and folds the next entry; `false` where there is none.
     fn read_next(&self, state: &mut CatalogState) -> Result<bool> {
         let sequence = state.entries + 1;
         let path = entry_path(sequence);
-        let there = || match self.storage.open(&path) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("open", &path, e)),
-        };
+        let there = || self.has_entry(sequence);
         if !there()? {
             // Only the end of the catalog may look like this; an entry may have come between two looks.
             match newest(self.storage.as_ref())? {
@@ -308,34 +358,18 @@ impl Catalog {
 
     /// Reads an entry; gives it with its link to the one before and its own digest.
     fn read_entry(&self, sequence: u64, path: &str) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
-        let file = SealedFile::open(self.storage.as_ref(), &self.keys, path, FileKind::Catalog)?;
-        let header = file.header();
-        if header.sequence != sequence {
-            let what = "number of a catalog entry";
-            return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, header.sequence));
-        }
-        let link = header.link;
-        file.complete()?;
-        let mut buffer = Vec::new();
-        let (frame, body) = file.frame(file.header_len(), None, &mut buffer)?;
+        let file = read_sealed(self.storage.as_ref(), &self.keys, sequence)?;
+        let body = file.plaintext.as_slice();
         if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
             let (path, what) = (path.to_owned(), "an event of the catalog");
             return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
         }
-        let entry: CatalogEntry = decode_cbor(path, file.header_len(), "catalog entry", body)?;
-        if frame.kind != FrameKind::Body || entry.sequence != sequence {
-            let found = format_args!("{:?} of entry {}", frame.kind, entry.sequence);
-            return Err(Error::damage(
-                DamageKind::Structure,
-                path,
-                file.header_len(),
-                "catalog entry",
-                sequence,
-                found,
-            ));
+        let entry: CatalogEntry = decode_cbor(path, file.offset, "catalog entry", body)?;
+        if file.kind != FrameKind::Body || entry.sequence != sequence {
+            let found = format_args!("{:?} of entry {}", file.kind, entry.sequence);
+            return Err(Error::damage(DamageKind::Structure, path, file.offset, "catalog entry", sequence, found));
         }
-        let digest = digest(file.file().as_ref(), path)?;
-        Ok((entry, link, digest))
+        Ok((entry, file.header.link, file.digest))
     }
 }
 

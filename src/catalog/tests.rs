@@ -165,3 +165,27 @@ proptest! {
         }
     }
 }
+
+/// An archive of an earlier version whose clock once read beyond the range of what is taken now.
+#[test]
+fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
+    #[derive(Debug)]
+    struct At(u64);
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_nanos(self.0)
+        }
+    }
+    let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemStorage::new());
+    let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
+    let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
+    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng).unwrap();
+    let actor = Actor { name: "a".into(), reason: "r".into() };
+    let catalog = Catalog::create(storage, keys, Arc::new(At(1_000)), &actor).unwrap();
+    let locked = |n: u32| Event::LockPlaced { node: None, name: n.to_string() };
+    for (last, expected) in [(500, 1_000), (2_000, 2_000), (u64::MAX, 1_000), (u64::MAX / 2 + 1, 1_000)] {
+        catalog.state.lock().time = Timestamp::from_nanos(last);
+        catalog.append(&actor, |_| Ok((locked(1), ()))).unwrap();
+        assert_eq!(catalog.current().unwrap().time.as_nanos(), expected, "after {last}");
+    }
+}

@@ -6,10 +6,10 @@ use super::NodeContext;
 use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
-use crate::ingest::remove_leftovers;
 use crate::layer::LayerReader;
 use crate::options::CompactOptions;
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
+use crate::sealed::remove_leftovers;
 use crate::storage::{LockGuard, create_dir_durable};
 use crate::types::{FileId, Position, SpaceId};
 

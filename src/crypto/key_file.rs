@@ -11,14 +11,16 @@
 //! that key, so nothing is encrypted under it, and the file may be deleted.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::{KeyProvider, SecretKey, kdf};
+use crate::dir::{self, Access, Dir, WrongKind};
 use crate::env::{self, Rng, SystemRng};
 use crate::error::{Error, KeyFileProblem, Result};
 use crate::types::RecipientId;
@@ -55,8 +57,8 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// Makes a new key and writes it to a file that is not there yet, readable by its owner only.
-    /// Durable, with its directory entry, on return.
+    /// Makes a new key and writes it to a file that is not there yet, readable by its owner only. Made by root, it belongs to
+    /// the owner of its directory. Durable, with its directory entry, on return.
     ///
     /// # Errors
     ///
@@ -68,14 +70,16 @@ impl KeyFile {
 
     fn generate_with(path: &Path, rng: &dyn Rng) -> Result<KeyFile> {
         let key = KeyFile::new(SecretKey::random(rng)?, Some(path.to_owned()));
-        let file = create_private(path).map_err(|e| match e.kind() {
+        let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
+        let (dir, mut file) = create_private(path).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => problem(path.display(), KeyFileProblem::Exists),
-            _ => Error::io("create key file", path.display().to_string(), e),
+            _ => failed("create key file")(e),
         })?;
-        if let Err(e) = write_durably(file, path, key.to_text().as_bytes()) {
+        let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).and_then(|()| dir.sync());
+        if let (Err(e), Some(name)) = (written, path.file_name()) {
             // Not a key that anybody has: leaving it would only block the next attempt.
-            let _ = fs::remove_file(path);
-            return Err(Error::io("write key file", path.display().to_string(), e));
+            let _ = dir.remove(name);
+            return Err(failed("write key file")(e));
         }
         Ok(key)
     }
@@ -84,14 +88,16 @@ impl KeyFile {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyFile`]: not found, open to group or others (`chmod 600` helps), malformed, or altered.
+    /// [`Error::KeyFile`]: not found, no regular file, open to group or others (`chmod 600` helps), malformed, or altered.
     /// [`Error::Storage`] where it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<KeyFile> {
         let path = path.as_ref();
         let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
-        let file = File::open(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
-            _ => failed("open key file")(e),
+        // Links are followed, as secret stores hand out links; nothing is waited for.
+        let file = dir::open_path(path).map_err(|e| match WrongKind::of(&e) {
+            Some(wrong) => problem(path.display(), KeyFileProblem::NotAFile(wrong.found)),
+            None if e.kind() == io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
+            None => failed("open key file")(e),
         })?;
         // Of the open file, not of the path, which may lead elsewhere a moment later.
         check_private(&file)
@@ -255,39 +261,23 @@ fn nibble(digit: u8) -> Result<u8, ()> {
     }
 }
 
-/// Creates a file that is not there yet (`O_EXCL`: a symbolic link counts as there), with mode 0600
-/// from its first moment.
-fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+/// Creates a file that is not there yet, for its owner alone from its first moment; returns its directory as well.
+fn create_private(path: &Path) -> io::Result<(Dir, File)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = Dir::open(parent)?;
+    let found = dir.metadata()?;
+    dir::refuse_others(&found, &found, parent)?;
+    dir::refuse_links_of_others(parent, &dir)?;
+    let file = dir.create(name, Access::file_in(&found).private())?;
+    Ok((dir, file))
 }
 
-fn write_durably(mut file: File, path: &Path, text: &[u8]) -> io::Result<()> {
-    file.write_all(text)?;
-    file.sync_all()?;
-    #[cfg(unix)]
-    {
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}
-
-/// Whether only the owner has access. Systems without permission bits are taken at their word.
+/// Whether only the owner has access.
 fn check_private(file: &File) -> io::Result<Result<(), KeyFileProblem>> {
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());
-        if mode & 0o077 != 0 {
-            return Ok(Err(KeyFileProblem::Permissions { mode: mode & 0o7777 }));
-        }
+    let mode = file.metadata()?.mode();
+    if mode & 0o077 != 0 {
+        return Ok(Err(KeyFileProblem::Permissions { mode: mode & 0o7777 }));
     }
-    #[cfg(not(unix))]
-    let _ = file;
     Ok(Ok(()))
 }

@@ -5,10 +5,11 @@
 //! recovery, replay and layer builder all use it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use minicbor::{Decode, Encode};
 
-use crate::types::{PageId, PageSize, Position, SpaceId, Timestamp};
+use crate::types::{PageId, PageSize, Position, SpaceId, Target, Timestamp};
 
 /// Longest space, in bytes.
 pub const MAX_SPACE_LENGTH: u64 = 1 << 62;
@@ -48,6 +49,142 @@ impl SpaceState {
     }
 }
 
+/// The page files of a node by number, and found by name as well. Encoded as a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spaces {
+    all: BTreeMap<SpaceId, SpaceState>,
+    names: BTreeMap<String, SpaceId>,
+}
+
+impl Spaces {
+    /// The space of this name.
+    pub fn named(&self, name: &str) -> Option<SpaceId> {
+        self.names.get(name).copied()
+    }
+
+    fn insert(&mut self, id: SpaceId, space: SpaceState) {
+        self.names.insert(space.name.clone(), id);
+        self.all.insert(id, space);
+    }
+
+    fn remove(&mut self, id: SpaceId) -> Option<SpaceState> {
+        let space = self.all.remove(&id)?;
+        self.names.remove(&space.name);
+        Some(space)
+    }
+
+    /// Keeps the spaces that are wanted.
+    pub fn retain(&mut self, mut wanted: impl FnMut(SpaceId, &SpaceState) -> bool) {
+        self.all.retain(|id, space| wanted(*id, space));
+        self.names.retain(|_, id| self.all.contains_key(id));
+    }
+
+    /// The spaces by number alone.
+    pub fn into_map(self) -> BTreeMap<SpaceId, SpaceState> {
+        self.all
+    }
+}
+
+impl From<BTreeMap<SpaceId, SpaceState>> for Spaces {
+    fn from(all: BTreeMap<SpaceId, SpaceState>) -> Spaces {
+        let names = all.iter().map(|(id, space)| (space.name.clone(), *id)).collect();
+        Spaces { all, names }
+    }
+}
+
+impl Deref for Spaces {
+    type Target = BTreeMap<SpaceId, SpaceState>;
+
+    fn deref(&self) -> &BTreeMap<SpaceId, SpaceState> {
+        &self.all
+    }
+}
+
+impl<'a> IntoIterator for &'a Spaces {
+    type Item = (&'a SpaceId, &'a SpaceState);
+    type IntoIter = std::collections::btree_map::Iter<'a, SpaceId, SpaceState>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.iter()
+    }
+}
+
+impl<C> Encode<C> for Spaces {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        self.all.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Spaces {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Spaces, minicbor::decode::Error> {
+        BTreeMap::decode(d, ctx).map(Spaces::from)
+    }
+}
+
+/// The configuration of a node, with the sum of its bytes. Encoded as a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    all: BTreeMap<String, ConfigValue>,
+    bytes: usize,
+}
+
+impl Config {
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of one key with its value; zero where it is not there.
+    pub fn bytes_of(&self, key: &str) -> usize {
+        self.all.get(key).map_or(0, |value| key.len() + value.value.len())
+    }
+
+    fn insert(&mut self, key: String, value: ConfigValue) {
+        self.bytes = self.bytes - self.bytes_of(&key) + key.len() + value.value.len();
+        self.all.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.bytes -= self.bytes_of(key);
+        self.all.remove(key);
+    }
+}
+
+impl From<BTreeMap<String, ConfigValue>> for Config {
+    fn from(all: BTreeMap<String, ConfigValue>) -> Config {
+        let bytes = all.iter().map(|(key, value)| key.len() + value.value.len()).sum();
+        Config { all, bytes }
+    }
+}
+
+impl Deref for Config {
+    type Target = BTreeMap<String, ConfigValue>;
+
+    fn deref(&self) -> &BTreeMap<String, ConfigValue> {
+        &self.all
+    }
+}
+
+impl<C> Encode<C> for Config {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        self.all.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Config {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Config, minicbor::decode::Error> {
+        BTreeMap::decode(d, ctx).map(Config::from)
+    }
+}
+
 /// One configuration value.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ConfigValue {
@@ -84,10 +221,10 @@ pub struct NodeState {
     pub known_until: Timestamp,
     /// Its spaces.
     #[n(3)]
-    pub spaces: BTreeMap<SpaceId, SpaceState>,
+    pub spaces: Spaces,
     /// Its configuration.
     #[n(4)]
-    pub config: BTreeMap<String, ConfigValue>,
+    pub config: Config,
     /// The newest host mark.
     #[n(5)]
     pub mark: Option<HostMark>,
@@ -134,8 +271,8 @@ pub enum StateError {
     SpaceTaken(SpaceId, String),
     /// Beyond a bound.
     Limit(&'static str, u64, u64),
-    /// A mark or redo point that goes back.
-    Backwards(&'static str),
+    /// A mark or redo point that goes back: the newest, and the one that came.
+    Backwards(&'static str, String, String),
     /// A name that is none.
     Name(SpaceId),
 }
@@ -146,14 +283,80 @@ impl std::fmt::Display for StateError {
             StateError::NoSpace(space) => write!(f, "space {space} does not exist"),
             StateError::SpaceTaken(id, name) => write!(f, "space {id} ({name:?}) exists already"),
             StateError::Limit(what, limit, found) => write!(f, "{what}: {found}, the limit is {limit}"),
-            StateError::Backwards(what) => write!(f, "{what} goes back"),
+            StateError::Backwards(what, newest, given) => write!(f, "{what} goes back from {newest} to {given}"),
             StateError::Name(space) => write!(f, "the name of space {space} cannot be used"),
         }
     }
 }
 
+/// What an effect changed, as it was before.
+enum Before {
+    Length(SpaceId, u64),
+    /// The space is new; the number that it might have got.
+    NoSpace(SpaceId, u32),
+    Space(SpaceId, Option<SpaceState>),
+    Config(String, Option<ConfigValue>),
+    Mark(Option<HostMark>),
+    Redo(Position),
+    Logical(Position),
+}
+
 impl NodeState {
-    /// Changes the state as the op does.
+    /// Changes the state as all of the ops do, one after the other, or not at all. Takes time for what they touch, not for what there is.
+    pub fn apply_all(&mut self, effects: &[Effect]) -> Result<(), StateError> {
+        let mut done = Vec::with_capacity(effects.len());
+        for effect in effects {
+            let before = self.before(effect);
+            if let Err(e) = self.apply(effect) {
+                done.into_iter().rev().for_each(|before| self.undo(before));
+                return Err(e);
+            }
+            done.push(before);
+        }
+        Ok(())
+    }
+
+    fn before(&self, effect: &Effect) -> Before {
+        let length = |id: SpaceId| Before::Length(id, self.spaces.get(&id).map_or(0, |s| s.length));
+        match effect {
+            Effect::Extend(page) => length(page.space),
+            Effect::SetLength(id, _) => length(*id),
+            Effect::Create(id, ..) => Before::NoSpace(*id, self.next_space),
+            Effect::Drop(id) => Before::Space(*id, self.spaces.get(id).cloned()),
+            Effect::SetConfig(key, _) | Effect::RemoveConfig(key) => {
+                Before::Config(key.clone(), self.config.get(key).cloned())
+            }
+            Effect::Mark(_) => Before::Mark(self.mark.clone()),
+            Effect::Redo(_) => Before::Redo(self.redo),
+            Effect::Logical => Before::Logical(self.last_logical),
+        }
+    }
+
+    fn undo(&mut self, before: Before) {
+        match before {
+            Before::Length(id, length) => {
+                if let Some(space) = self.spaces.all.get_mut(&id) {
+                    space.length = length;
+                }
+            }
+            Before::NoSpace(id, next) => {
+                self.spaces.remove(id);
+                self.next_space = next;
+            }
+            Before::Space(id, space) => {
+                if let Some(space) = space {
+                    self.spaces.insert(id, space);
+                }
+            }
+            Before::Config(key, Some(value)) => self.config.insert(key, value),
+            Before::Config(key, None) => self.config.remove(&key),
+            Before::Mark(mark) => self.mark = mark,
+            Before::Redo(position) => self.redo = position,
+            Before::Logical(position) => self.last_logical = position,
+        }
+    }
+
+    /// Changes the state as the op does, or not at all.
     pub fn apply(&mut self, effect: &Effect) -> Result<(), StateError> {
         match effect {
             Effect::Extend(page) => {
@@ -169,8 +372,7 @@ impl NodeState {
             }
             Effect::Create(id, page_size, name) => {
                 // Numbers may be used out of their order, by batches that were begun in another one.
-                let taken = self.spaces.contains_key(id) || self.space_named(name).is_some();
-                if taken {
+                if self.spaces.contains_key(id) || self.spaces.named(name).is_some() {
                     return Err(StateError::SpaceTaken(*id, name.clone()));
                 }
                 if self.spaces.len() >= MAX_SPACES {
@@ -185,33 +387,25 @@ impl NodeState {
                 self.spaces.insert(*id, SpaceState { name: name.clone(), page_size: *page_size, length: 0 });
             }
             Effect::Drop(id) => {
-                self.spaces.remove(id).ok_or(StateError::NoSpace(*id))?;
+                self.spaces.remove(*id).ok_or(StateError::NoSpace(*id))?;
             }
             Effect::Logical => self.last_logical = self.position.next_lsn().into(),
             Effect::SetConfig(key, value) => {
-                self.config.insert(key.clone(), value.clone());
-                let bytes: usize = self.config.iter().map(|(k, v)| k.len() + v.value.len()).sum();
+                let bytes = self.config.bytes - self.config.bytes_of(key) + key.len() + value.value.len();
                 if bytes > MAX_CONFIG_BYTES {
                     return Err(StateError::Limit("bytes of configuration", MAX_CONFIG_BYTES as u64, bytes as u64));
                 }
+                self.config.insert(key.clone(), value.clone());
             }
             Effect::RemoveConfig(key) => {
                 self.config.remove(key);
             }
             Effect::Mark(mark) => {
-                if self.mark.as_ref().is_some_and(|newest| newest.mark > *mark) {
-                    return Err(StateError::Backwards("the host mark"));
-                }
+                check_mark(self.mark.as_ref().map(|m| m.mark.as_slice()), mark)?;
                 self.mark = Some(HostMark { mark: mark.clone(), position: self.position.next_lsn().into() });
             }
             Effect::Redo(position) => {
-                if *position < self.redo {
-                    return Err(StateError::Backwards("the redo point"));
-                }
-                let own = Position::from(self.position.next_lsn());
-                if *position > own {
-                    return Err(StateError::Limit("redo point", own.get(), position.get()));
-                }
+                check_redo(self.redo, self.position, *position)?;
                 self.redo = *position;
             }
         }
@@ -240,11 +434,11 @@ impl NodeState {
 
     /// The space of this name.
     pub fn space_named(&self, name: &str) -> Option<SpaceId> {
-        self.spaces.iter().find(|(_, s)| s.name == name).map(|(id, _)| *id)
+        self.spaces.named(name)
     }
 
     fn space_mut(&mut self, id: SpaceId) -> Result<&mut SpaceState, StateError> {
-        self.spaces.get_mut(&id).ok_or(StateError::NoSpace(id))
+        self.spaces.all.get_mut(&id).ok_or(StateError::NoSpace(id))
     }
 }
 
@@ -254,4 +448,27 @@ pub fn page_end(page_size: PageSize, page: u64) -> Result<u64, StateError> {
         .and_then(|pages| pages.checked_mul(u64::from(page_size.get())))
         .filter(|&end| end <= MAX_SPACE_LENGTH)
         .ok_or(StateError::Limit("page number", MAX_SPACE_LENGTH / u64::from(page_size.get()), page))
+}
+
+/// Refuses a host mark that goes back.
+pub fn check_mark(newest: Option<&[u8]>, given: &[u8]) -> Result<(), StateError> {
+    match newest {
+        Some(newest) if newest > given => {
+            let text = |mark: &[u8]| Target::Mark(mark.to_vec()).to_string();
+            Err(StateError::Backwards("the host mark", text(newest), text(given)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a redo point that goes back, or lies beyond the commit after `newest`.
+pub fn check_redo(redo: Position, newest: Position, given: Position) -> Result<(), StateError> {
+    if given < redo {
+        return Err(StateError::Backwards("the redo point", format!("LSN {redo}"), format!("LSN {given}")));
+    }
+    let own = Position::from(newest.next_lsn());
+    if given > own {
+        return Err(StateError::Limit("redo point", own.get(), given.get()));
+    }
+    Ok(())
 }

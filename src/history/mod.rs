@@ -13,4 +13,4 @@ mod stretches;
 pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
 pub(crate) use activity::{activity, gaps};
 pub use commits::{CommitInfo, Commits};
-pub(crate) use stretches::{Stretches, stretches};
+pub(crate) use stretches::{Stretches, stretches, stretches_of};

@@ -3,6 +3,7 @@
 use crate::catalog::NodeRecord;
 use crate::error::Result;
 use crate::format::retention::segments_of;
+use crate::types::TimelineId;
 use crate::wal::{Log, SegmentRef};
 
 /// Runs of segments with the lengths of their files, in order. What lies between two of them has expired; what is missing within one is lost.
@@ -10,8 +11,12 @@ pub(crate) type Stretches = Vec<Vec<(SegmentRef, u64)>>;
 
 /// The segments of a log that have not expired. Files of others may be there for a while yet.
 pub(crate) fn stretches(log: &Log, record: &NodeRecord) -> Result<Stretches> {
-    let all = log.all()?;
-    let Some(kept) = record.retention.kept(log.timeline) else { return Ok(vec![all]) };
+    Ok(stretches_of(log.all()?, record, log.timeline))
+}
+
+/// Those of all these segments that have not expired.
+pub(crate) fn stretches_of(all: Vec<(SegmentRef, u64)>, record: &NodeRecord, timeline: TimelineId) -> Stretches {
+    let Some(kept) = record.retention.kept(timeline) else { return vec![all] };
     let ranges = segments_of(kept, &all, |(s, _)| s.from);
-    Ok(ranges.into_iter().map(|range| all.get(range).unwrap_or_default().to_vec()).collect())
+    ranges.into_iter().map(|range| all.get(range).unwrap_or_default().to_vec()).collect()
 }

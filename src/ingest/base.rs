@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::commit::{Shared, Tenancy};
+use super::commit::{Shared, Tenancy, WRITER};
 use crate::compact::copy_parts;
+use crate::env;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::layer::LayerWriter;
@@ -71,34 +72,34 @@ impl Drop for Restore<'_> {
 
 /// Copies all pages; gives the position from which on the archive can be restored.
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
+    shared.owner.check(WRITER)?;
     let _one = shared
         .base_copy
         .try_lock()
         .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
     // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
+    shared.check_tenure()?;
     let _lease = shared.catalog.lease(shared.node)?;
     // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
     wait_for(&shared.change_tenancy(false))?;
     // From this position on no version from before it is patched.
     let state = shared.at_standstill(|state| {
-        shared.table.clear(state.position);
+        shared.table.clear();
         drop(guard);
         state.clone()
     });
     shared.flush()?;
     let consistency = source.begin(state.position)?;
-    let scope = format!("b{:08x}", shared.node.get());
-    super::writer::remove_leftovers(shared.storage.as_ref(), &scope)?;
     let layer = LayerWriter {
         storage: shared.storage.as_ref(),
         keys: &shared.keys,
-        scope: &scope,
+        scope: &shared.scope,
         node: shared.node,
         timeline: shared.timeline,
         from: None,
         to: state.position,
-        created: shared.clock.now(),
+        created: env::now(shared.clock.as_ref())?,
     };
     let mut parts = Vec::new();
     for (id, space) in &state.spaces {
@@ -117,6 +118,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
     shared.catalog.append(&shared.actor, |state| {
+        shared.check_tenure_in(state)?;
         // Only where the copy took longer than the whole window.
         if !state.node(shared.node)?.retention.keeps_log_from(shared.timeline, record.to) {
             let text = "the log that this base copy has to be corrected with has expired meanwhile: take another one";

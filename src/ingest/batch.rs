@@ -1,10 +1,10 @@
 //! One commit in the making.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::commit::{Assembled, Shared};
-use super::pages::{Lookup, Version};
+use super::commit::{Assembled, Shared, Tenancy, WRITER};
+use super::pages::Version;
 use crate::crypto::SecretKey;
 use crate::crypto::aead::FrameCipher;
 use crate::delta::Encoder;
@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
 use crate::format::state::{
-    ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, exclusion_key, page_end,
+    ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, MAX_SPACES, NodeState, check_mark, check_redo,
+    exclusion_key, page_end,
 };
 use crate::options::WriterOptions;
 use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
@@ -43,53 +44,97 @@ enum Local {
 
 /// A set of changes that commits as one or not at all. Dropping it discards it.
 ///
+/// What cannot be committed is refused by the call that asks for it, as far as that is known then, and leaves the batch as it was; what another commit makes
+/// impossible afterwards is refused by the commit.
+///
 /// Writers of the same page must be serialised by the host, as an engine's page latches do; different pages may be written
 /// by any number of batches at a time. Made by [`Writer::batch`](super::Writer::batch).
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
     shared: Arc<Shared>,
-    token: Arc<super::commit::Tenancy>,
+    token: Arc<Tenancy>,
     /// The newest commit when the batch began.
     began: Position,
     ops: Ops,
     effects: Vec<Effect>,
-    pages: HashMap<PageId, Local>,
-    /// Versions outside the batch that patches in it stand on.
+    pages: BTreeMap<PageId, Local>,
+    /// Versions outside the batch that patches in it stand on, each watched in the table.
     bases: HashMap<PageId, u32>,
     /// From which page on a space was cut in this batch.
     cuts: HashMap<SpaceId, u64>,
-    created: HashMap<SpaceId, PageSize>,
+    created: HashMap<SpaceId, (PageSize, String)>,
+    /// Names of those that were created and not dropped again.
+    names: HashSet<String>,
     dropped: HashSet<SpaceId>,
-    restore_points: Vec<String>,
+    restore_points: BTreeSet<String>,
     encoder: Option<Encoder>,
     scratch: Vec<u8>,
     /// Bytes of images kept in `pages`, those replaced meanwhile included.
     images: usize,
-    /// Bytes of configuration values.
-    config: usize,
+    config: ConfigDraft,
+    /// The newest mark and redo point in the batch.
+    mark: Option<Vec<u8>>,
+    redo: Option<Position>,
+}
+
+/// What the batch does to the configuration, in bytes.
+#[derive(Debug, Default)]
+struct ConfigDraft {
+    /// What each key that it touches takes afterwards.
+    keys: HashMap<String, usize>,
+    /// The sum of that.
+    held: usize,
+    /// What these keys took before.
+    freed: usize,
+    /// Bytes of all values set, those replaced included: they are in memory.
+    values: usize,
+}
+
+impl ConfigDraft {
+    /// Takes a change of a key into account; refuses it where too much would be held in the end.
+    fn change(&mut self, state: &NodeState, key: &str, value: Option<usize>) -> Result<()> {
+        let values = self.values.saturating_add(value.unwrap_or(0));
+        limit("configuration values in a batch", MAX_CONFIG_BYTES, values)?;
+        let (known, after) = (self.keys.get(key).copied(), value.map_or(0, |len| key.len() + len));
+        let held = self.held - known.unwrap_or(0) + after;
+        let freed = self.freed + if known.is_none() { state.config.bytes_of(key) } else { 0 };
+        if value.is_some() {
+            limit("bytes of configuration", MAX_CONFIG_BYTES, (state.config.bytes() + held).saturating_sub(freed))?;
+        }
+        self.keys.insert(key.to_owned(), after);
+        (self.held, self.freed, self.values) = (held, freed, values);
+        Ok(())
+    }
 }
 
 impl Batch {
     pub(super) fn new(shared: Arc<Shared>) -> Batch {
-        let token = shared.tenancy();
-        let began = shared.newest();
+        // In a forked child every call is refused; the locks may be held by threads that do not exist there.
+        let (token, began) = if shared.owner.is_here() {
+            (shared.tenancy(), shared.newest())
+        } else {
+            (Arc::new(Tenancy { patches: false }), Position::ORIGIN)
+        };
         Batch {
             ops: Ops::new(&shared.options),
             shared,
             token,
             began,
             effects: Vec::new(),
-            pages: HashMap::new(),
+            pages: BTreeMap::new(),
             bases: HashMap::new(),
             cuts: HashMap::new(),
             created: HashMap::new(),
+            names: HashSet::new(),
             dropped: HashSet::new(),
-            restore_points: Vec::new(),
+            restore_points: BTreeSet::new(),
             encoder: None,
             scratch: Vec::new(),
             images: 0,
-            config: 0,
+            config: ConfigDraft::default(),
+            mark: None,
+            redo: None,
         }
     }
 
@@ -97,10 +142,20 @@ impl Batch {
     /// 1 to 200 bytes, no control characters, no slash, no dot in front. Its length is zero.
     pub fn create_space(&mut self, name: &str, page_size: PageSize) -> Result<SpaceId> {
         check_name("space", name)?;
+        self.usable()?;
+        let (taken, count) = self.shared.at_standstill(|state| {
+            let known = state.space_named(name).is_some_and(|id| !self.dropped.contains(&id));
+            (known, (state.spaces.len() + self.created.len()).saturating_sub(self.dropped.len()))
+        });
+        if taken || self.names.contains(name) {
+            return Err(Error::SpaceExists { space: name.to_owned() });
+        }
+        limit("spaces", MAX_SPACES, count + 1)?;
         let space = self.shared.reserve_space()?;
         self.op(&Op::CreateSpace { space, page_size, name })?;
         self.effects.push(Effect::Create(space, page_size, name.to_owned()));
-        self.created.insert(space, page_size);
+        self.created.insert(space, (page_size, name.to_owned()));
+        self.names.insert(name.to_owned());
         Ok(space)
     }
 
@@ -110,6 +165,9 @@ impl Batch {
         self.op(&Op::DropSpace(space))?;
         self.effects.push(Effect::Drop(space));
         self.cut(space, 0);
+        if let Some((_, name)) = self.created.get(&space) {
+            self.names.remove(name);
+        }
         self.dropped.insert(space);
         Ok(())
     }
@@ -156,12 +214,7 @@ impl Batch {
         let base_image = previous.or(cached.as_deref());
         let crc = crc32fast::hash(image);
         let chain = match (base, base_image) {
-            (Some((version, local)), Some(old)) if self.put_patch(page, crc, image, old)? => {
-                if !local {
-                    self.bases.entry(page).or_insert(version.crc);
-                }
-                version.chain + 1
-            }
+            (Some(base), Some(old)) if self.put_patch(page, crc, image, old, base)? => base.0.chain + 1,
             _ => {
                 self.put_full(page, crc, image)?;
                 0
@@ -185,18 +238,15 @@ impl Batch {
             return Err(Error::PageSizeMismatch { page, expected: size.bytes(), found: end });
         }
         check_page(size, page)?;
+        // In whatever form it is logged, what is made of that version stands on it.
         if let Some((version, local)) = self.known(page)
             && let Some(mut image) = self.cached(page, &version, local)
+            && (local || self.stand_on(page, version.crc))
         {
             if let Some(range) = image.get_mut(offset..end) {
                 range.copy_from_slice(bytes);
             }
-            self.write_page(page, &image, None)?;
-            if !local {
-                // Whatever form it was logged in, it stands on that version.
-                self.bases.entry(page).or_insert(version.crc);
-            }
-            return Ok(());
+            return self.write_page(page, &image, None);
         }
         // At most 64 KiB.
         self.op(&Op::Range { page, offset: u32::try_from(offset).unwrap_or(u32::MAX), bytes: Blob::plain(bytes) })?;
@@ -208,6 +258,7 @@ impl Batch {
     /// Adds a record that the host itself replays, through a [`Redo`](crate::Redo): at most 16 MiB. Records of a batch are replayed in their order.
     pub fn log_record(&mut self, record: &[u8]) -> Result<()> {
         limit("logical record", MAX_RECORD, record.len())?;
+        self.usable()?;
         let mut compressed = std::mem::take(&mut self.scratch);
         compressed.clear();
         let worth = record.len() >= 128 && self.encoder()?.compress(record, &mut compressed)?.is_some();
@@ -220,21 +271,24 @@ impl Batch {
         Ok(())
     }
 
-    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there. At most the
-    /// batch's own position, and never before an earlier redo point: else the commit is refused.
+    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there: at most the position that
+    /// the batch would get now, and never one before an earlier redo point.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
+        self.usable()?;
+        let (redo, newest) = self.shared.at_standstill(|state| (state.redo, state.position));
+        check_redo(redo.max(self.redo.unwrap_or_default()), newest, position).map_err(|e| self.shared.refused(&e))?;
         self.op(&Op::RedoPoint(position))?;
         self.effects.push(Effect::Redo(position));
+        self.redo = Some(position);
         Ok(())
     }
 
     /// Sets a configuration value of the node. All keys and values together take at most 1 MiB.
     pub fn set_config(&mut self, key: &str, value: &[u8], scope: ConfigScope) -> Result<()> {
         limit("configuration key", MAX_NAME, key.len())?;
-        limit("configuration values in a batch", MAX_CONFIG_BYTES, self.config.saturating_add(value.len()))?;
+        self.configure(key, Some(value.len()))?;
         let environment_bound = scope == ConfigScope::Environment;
         self.op(&Op::SetConfig { key, value: Blob::plain(value), environment_bound })?;
-        self.config += value.len();
         self.effects.push(Effect::SetConfig(key.to_owned(), ConfigValue { value: value.to_vec(), environment_bound }));
         Ok(())
     }
@@ -242,6 +296,7 @@ impl Batch {
     /// Removes a configuration value; no error where there is none.
     pub fn remove_config(&mut self, key: &str) -> Result<()> {
         limit("configuration key", MAX_NAME, key.len())?;
+        self.configure(key, None)?;
         self.op(&Op::RemoveConfig(key))?;
         self.effects.push(Effect::RemoveConfig(key.to_owned()));
         Ok(())
@@ -259,15 +314,24 @@ impl Batch {
     /// Gives the commit a name to restore by. The name must be new to the node; the commit is synced whatever durability it asks for.
     pub fn restore_point(&mut self, name: &str) -> Result<()> {
         check_name("restore point", name)?;
+        self.usable()?;
+        if self.restore_points.contains(name) || self.shared.is_named(name)? {
+            return Err(Error::RestorePointExists { name: name.to_owned() });
+        }
         self.op(&Op::RestorePoint(name))?;
-        self.restore_points.push(name.to_owned());
+        self.restore_points.insert(name.to_owned());
         Ok(())
     }
 
     /// Notes the host's own log position, at most 64 bytes. Marks are compared byte by byte and must not go back.
     pub fn mark(&mut self, mark: &[u8]) -> Result<()> {
         limit("host mark", MAX_MARK, mark.len())?;
+        self.usable()?;
+        let check = |newest: Option<&[u8]>| check_mark(newest, mark).map_err(|e| self.shared.refused(&e));
+        check(self.mark.as_deref())?;
+        self.shared.at_standstill(|state| check(state.mark.as_ref().map(|m| m.mark.as_slice())))?;
         self.op(&Op::Mark(mark))?;
+        self.mark = Some(mark.to_vec());
         self.effects.push(Effect::Mark(mark.to_vec()));
         Ok(())
     }
@@ -275,6 +339,7 @@ impl Batch {
     /// Notes the global transaction that the commit is part of, at most 64 bytes.
     pub fn global_transaction(&mut self, id: &[u8]) -> Result<()> {
         limit("global transaction id", MAX_MARK, id.len())?;
+        self.usable()?;
         self.op(&Op::GlobalTransaction(id))
     }
 
@@ -282,6 +347,7 @@ impl Batch {
     pub fn annotate(&mut self, key: &str, text: &str) -> Result<()> {
         limit("annotation key", MAX_NAME, key.len())?;
         limit("annotation", MAX_TEXT, text.len())?;
+        self.usable()?;
         self.op(&Op::Annotation { key, text })
     }
 
@@ -298,11 +364,7 @@ impl Batch {
 
     fn finish(mut self, timestamp: Option<Timestamp>, durability: Durability) -> Result<Commit> {
         let shared = Arc::clone(&self.shared);
-        if self.ops.broken {
-            return Err(Error::Unsupported(
-                "an earlier change to this batch failed: drop it and build it again".into(),
-            ));
-        }
+        self.usable()?;
         let mut ops = std::mem::replace(&mut self.ops, Ops::new(&shared.options));
         let assembled = Assembled {
             timestamp,
@@ -320,16 +382,10 @@ impl Batch {
         if newest == self.began {
             return Ok(());
         }
-        for (&page, &crc) in &self.bases {
-            let unchanged = match self.shared.table.version(page) {
-                Lookup::Known(version) => version.crc == crc,
-                Lookup::UnknownSince(at) => at <= self.began,
-            };
-            if !unchanged {
-                return Err(Error::Conflict { page });
-            }
+        match self.bases.iter().find(|(page, crc)| !self.shared.table.still(**page, **crc)) {
+            Some((&page, _)) => Err(Error::Conflict { page }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Notes, under the log's lock, what the batch has made of its pages.
@@ -340,16 +396,19 @@ impl Batch {
                 table.cut(space, first, at);
             }
         }
-        for (page, local) in self.pages.drain() {
+        for (page, local) in std::mem::take(&mut self.pages) {
             match local {
                 Local::Known { crc, chain, image } => table.record(page, Version { crc, chain, at }, image),
-                Local::Unknown => table.forget(page, at),
+                Local::Unknown => table.forget(page),
             }
         }
         if !self.created.is_empty() || !self.dropped.is_empty() {
             let mut spaces = self.shared.spaces.write();
-            spaces.extend(self.created.drain());
-            spaces.retain(|space, _| !self.dropped.contains(space));
+            spaces.extend(self.created.drain().map(|(space, (page_size, _))| (space, page_size)));
+            for space in &self.dropped {
+                spaces.remove(space);
+                table.drop_space(*space);
+            }
         }
     }
 
@@ -358,11 +417,41 @@ impl Batch {
         self.ops.put(op, &shared)
     }
 
+    /// Refuses to go on with a batch that is not what the host asked for, or another process's. Asked first by every call.
+    fn usable(&self) -> Result<()> {
+        self.shared.owner.check(WRITER)?;
+        if self.ops.broken {
+            return Err(Error::Unsupported(
+                "an earlier change to this batch failed: drop it and build it again".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, key: &str, value: Option<usize>) -> Result<()> {
+        self.usable()?;
+        let (shared, draft) = (&self.shared, &mut self.config);
+        shared.at_standstill(|state| draft.change(state, key, value))
+    }
+
+    /// Notes that what is logged of a page stands on this version from outside the batch; `false` where it may have been changed.
+    fn stand_on(&mut self, page: PageId, crc: u32) -> bool {
+        if let Some(base) = self.bases.get(&page) {
+            return *base == crc;
+        }
+        let watched = self.shared.table.watch(page, crc);
+        if watched {
+            self.bases.insert(page, crc);
+        }
+        watched
+    }
+
     fn page_size(&self, space: SpaceId) -> Result<PageSize> {
+        self.usable()?;
         let found = if self.dropped.contains(&space) {
             None
         } else {
-            self.created.get(&space).copied().or_else(|| self.shared.spaces.read().get(&space).copied())
+            self.created.get(&space).map(|(size, _)| *size).or_else(|| self.shared.spaces.read().get(&space).copied())
         };
         found.ok_or_else(|| Error::NoSuchSpace { space: space.to_string(), node: self.shared.name.clone() })
     }
@@ -375,10 +464,7 @@ impl Batch {
             }
             Some(Local::Unknown) => None,
             None if self.cuts.get(&page.space).is_some_and(|first| page.page >= *first) => None,
-            None => match self.shared.table.version(page) {
-                Lookup::Known(version) => Some((version, false)),
-                Lookup::UnknownSince(_) => None,
-            },
+            None => self.shared.table.version(page).map(|version| (version, false)),
         }
     }
 
@@ -399,13 +485,20 @@ impl Batch {
         self.encoder.as_mut().ok_or_else(|| Error::Unsupported("no encoder".into()))
     }
 
-    /// Logs a patch; `false` where it would not be smaller than the page compressed.
-    fn put_patch(&mut self, page: PageId, crc: u32, image: &[u8], old: &[u8]) -> Result<bool> {
+    /// Logs a patch; `false` where it would not be smaller than the page compressed, or the version it is made against may be gone.
+    fn put_patch(
+        &mut self,
+        page: PageId,
+        crc: u32,
+        image: &[u8],
+        old: &[u8],
+        (version, local): (Version, bool),
+    ) -> Result<bool> {
         let mut patch = std::mem::take(&mut self.scratch);
         patch.clear();
         self.encoder()?.patch(image, old, &mut patch)?;
         // Beyond a quarter of the page the full image may well be as small, and it ends the chain.
-        let small = patch.len() <= image.len() / 4;
+        let small = patch.len() <= image.len() / 4 && (local || self.stand_on(page, version.crc));
         let done = if small { self.op(&Op::PagePatch { page, crc, patch: &patch }) } else { Ok(()) };
         self.scratch = patch;
         done.map(|()| small)
@@ -426,7 +519,10 @@ impl Batch {
     fn cut(&mut self, space: SpaceId, first: u64) {
         let cut = self.cuts.entry(space).or_insert(first);
         *cut = first.min(*cut);
-        self.pages.retain(|page, _| page.space != space || page.page < first);
+        let gone = self.pages.range(PageId::new(space, first)..=PageId::new(space, u64::MAX));
+        for page in gone.map(|(page, _)| *page).collect::<Vec<_>>() {
+            self.pages.remove(&page);
+        }
     }
 
     /// Notes that a page makes its space grow; consecutive notes of one space become one.
@@ -440,6 +536,10 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        if !self.shared.owner.is_here() {
+            return;
+        }
+        self.bases.keys().for_each(|page| self.shared.table.unwatch(*page));
         if let Some(encoder) = self.encoder.take() {
             self.shared.return_encoder(encoder);
         }
@@ -580,7 +680,7 @@ impl Ops {
     }
 
     pub fn discard(&mut self, shared: &Shared) {
-        if let Some(spill) = self.spill.take() {
+        if let Some(spill) = self.spill.take().filter(|_| shared.owner.is_here()) {
             drop(spill.file);
             // Best effort: the next writer of the node removes what stays.
             let _ = shared.storage.remove(&spill.path);

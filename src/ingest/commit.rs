@@ -4,19 +4,19 @@
 //! pending. One of the waiting threads then writes and syncs for all (the leader),
 //! while the next ones gather. Nothing but the leader touches the segment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::batch::{Batch, Ops};
 use super::pages::PageTable;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogState};
 use crate::delta::Encoder;
-use crate::env::Clock;
+use crate::env::{self, Clock, Owner};
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::frame::FrameKind;
@@ -25,19 +25,26 @@ use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
 use crate::sealed::ArchiveKeys;
-use crate::storage::{LockGuard, Storage};
+use crate::storage::{LockGuard, Storage, check_name, check_place};
 use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
 
 /// How long a leader waits at most for those to join whom it expects; see [`Shared::gather`].
 const GATHER: Duration = Duration::from_micros(200);
 
+/// How often a writer looks at least whether the node is still its own, while it takes commits in that it does not write yet.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Encoders kept for the next batch.
 const MAX_ENCODERS: usize = 16;
+
+/// What it is called where it is refused.
+pub(super) const WRITER: &str = "the writer";
 
 /// What batches and threads of one writer share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub owner: Owner,
     pub storage: Arc<dyn Storage>,
     pub keys: Arc<ArchiveKeys>,
     pub catalog: Arc<Catalog>,
@@ -53,12 +60,14 @@ pub(crate) struct Shared {
     pub table: PageTable,
     pub spaces: RwLock<HashMap<SpaceId, PageSize>>,
     next_space: AtomicU32,
+    /// The newest entry of the catalog by which the node was this writer's.
+    entries: AtomicU64,
     tenancy: Mutex<Arc<Tenancy>>,
     encoders: Mutex<Vec<Encoder>>,
     log: Mutex<LogState>,
     wake: Condvar,
     /// Held until the writer is closed.
-    lock: Mutex<Option<Box<dyn LockGuard>>>,
+    pub lock: Mutex<Option<Box<dyn LockGuard>>>,
     /// One base copy at a time.
     pub base_copy: Mutex<()>,
 }
@@ -81,7 +90,9 @@ struct LogState {
     failed: Option<Error>,
     closed: bool,
     /// Names given by commits that are pending, so that none is given twice.
-    naming: Vec<String>,
+    naming: BTreeSet<String>,
+    /// When it was last looked whether the node is still this writer's.
+    looked: Instant,
     pace: Pace,
 }
 
@@ -182,7 +193,7 @@ pub(crate) struct Assembled {
     pub timestamp: Option<Timestamp>,
     pub durability: Durability,
     pub effects: Vec<Effect>,
-    pub restore_points: Vec<String>,
+    pub restore_points: BTreeSet<String>,
 }
 
 /// What a writer is made of.
@@ -205,6 +216,8 @@ impl Shared {
         let options = parts.options;
         let spaces = at.state.spaces.iter().map(|(id, s)| (*id, s.page_size)).collect();
         Shared {
+            owner: Owner::here(),
+            entries: AtomicU64::new(0),
             keys: Arc::clone(parts.catalog.keys()),
             storage: parts.storage,
             catalog: parts.catalog,
@@ -235,7 +248,8 @@ impl Shared {
                 pending: Pending::default(),
                 failed: None,
                 closed: false,
-                naming: Vec::new(),
+                naming: BTreeSet::new(),
+                looked: Instant::now(),
                 pace: Pace::default(),
             }),
             wake: Condvar::new(),
@@ -275,14 +289,19 @@ impl Shared {
         std::mem::replace(&mut self.tenancy.lock(), Arc::new(Tenancy { patches }))
     }
 
+    /// Something of the state that a host can ask for without an error; in a forked child, whose copy of the lock may be held for ever, nothing is known.
+    pub fn known<T: Default>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
+        if self.owner.is_here() { self.at_standstill(f) } else { T::default() }
+    }
+
     /// The newest commit that has an LSN.
     pub fn newest(&self) -> Position {
-        self.log.lock().state.position
+        self.known(|state| state.position)
     }
 
     /// The newest durable commit.
     pub fn durable(&self) -> Position {
-        self.log.lock().durable
+        if self.owner.is_here() { self.log.lock().durable } else { Position::ORIGIN }
     }
 
     /// Runs with the log standing still at a position. What it does must be short and take no lock of the host's.
@@ -292,6 +311,7 @@ impl Shared {
 
     /// Commits a batch.
     pub fn commit(&self, ops: &mut Ops, assembled: Assembled, mut batch: Batch) -> Result<Commit> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         // Room first, so that memory stays bounded whatever the durability; and for a large commit the
         // leader's seat, as it writes its pieces itself.
@@ -306,25 +326,27 @@ impl Shared {
                 break;
             }
         }
+        if log.looked.elapsed() >= LOOK {
+            self.look(&mut log)?;
+        }
         batch.check(log.state.position)?;
         let timestamp = self.timestamp(&log.state, assembled.timestamp)?;
         let before = log.state.timestamp;
-        let state = Next::new(&log.state, &assembled.effects)?;
         for name in &assembled.restore_points {
-            let known = self.catalog.current()?.node(self.node)?.restore_points.contains_key(name);
-            let twice = assembled.restore_points.iter().filter(|n| *n == name).count() > 1;
-            if known || twice || log.naming.contains(name) {
+            if log.naming.contains(name) || self.is_in_catalog(name)? {
                 return Err(Error::RestorePointExists { name: name.clone() });
             }
         }
+        let cut = assembled.effects.iter().filter_map(|e| match e {
+            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
+            _ => None,
+        });
+        let old_lengths: HashMap<SpaceId, (u64, PageSize)> =
+            cut.filter_map(|id| log.state.spaces.get(&id).map(|s| (id, (s.length, s.page_size)))).collect();
+        log.state.apply_all(&assembled.effects).map_err(|e| self.refused(&e))?;
         // Everything that can be refused has been: from here on the commit has its place in the log.
         let lsn = log.state.position.next_lsn();
         let position = Position::from(lsn);
-        let old_lengths: HashMap<SpaceId, (u64, PageSize)> = state
-            .cuts()
-            .map(|id| (id, log.state.spaces.get(&id).map_or((0, PageSize::MIN), |s| (s.length, s.page_size))))
-            .collect();
-        state.install(&mut log.state);
         log.state.advance(timestamp);
         batch.publish(position, |space, first| {
             old_lengths.get(&space).is_some_and(|(length, size)| first < size.pages_in(*length))
@@ -371,6 +393,7 @@ impl Shared {
 
     /// Makes every commit so far durable.
     pub fn flush(&self) -> Result<Position> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         self.flush_locked(&mut log)?;
         Self::accepting(&log)?;
@@ -387,9 +410,10 @@ impl Shared {
 
     /// Logs that no commit happened until now; durable when it returns.
     pub fn tick(&self) -> Result<Timestamp> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
-        let until = self.clock.now().max(log.state.known_until);
+        let until = env::now(self.clock.as_ref())?.max(log.state.known_until);
         let last = log.state.position;
         let before = log.state.timestamp;
         let text = until.as_nanos().to_le_bytes().to_vec();
@@ -401,18 +425,47 @@ impl Shared {
         Ok(until)
     }
 
+    /// Proves that the archive, its catalog, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
+    pub fn check(&self) -> Result<()> {
+        self.owner.check(WRITER)?;
+        let mut log = self.log.lock();
+        Self::accepting(&log)?;
+        self.wait_for_seat(&mut log)?;
+        let storage = self.storage.as_ref();
+        let in_place = || {
+            check_place(storage)?;
+            self.catalog.check_newest()?;
+            if let Some(lock) = self.lock.lock().as_ref() {
+                check_name(storage, &lock_path(self.node), lock.identity())?;
+            }
+            log.io.as_ref().and_then(|io| io.segment.as_ref()).map_or(Ok(()), |segment| segment.check(storage))
+        };
+        let found = in_place();
+        if let Err(e @ Error::Displaced { .. }) = &found {
+            tracing::error!(node = %self.name, error = %e, "the writer stops");
+            log.failed = Some(e.clone());
+            self.wake.notify_all();
+        }
+        found
+    }
+
     /// What the writer's thread does from time to time.
     pub fn housekeeping(&self) -> Result<()> {
-        let now = self.clock.now();
+        // What has its time is written by whatever clock.
+        self.flush()?;
+        let mut log = self.log.lock();
+        Self::accepting(&log)?;
+        self.look(&mut log)?;
+        drop(log);
+        self.check()?;
+        let now = env::now(self.clock.as_ref())?;
         let (idle, old) = {
             let log = self.log.lock();
-            Self::accepting(&log)?;
             let due = log.state.known_until.saturating_add(self.options.tick_interval);
             let segment = log.io.as_ref().and_then(|io| io.segment.as_ref().filter(|_| io.used));
             let old = segment.is_some_and(|s| now > s.created().saturating_add(self.options.segment_age));
             (now >= due, old)
         };
-        self.flush()?;
         if idle {
             self.tick()?;
         }
@@ -424,6 +477,7 @@ impl Shared {
 
     /// Seals the current segment, so that it can be shipped; the next commit begins a new one.
     pub fn cut_segment(&self) -> Result<()> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         self.wait_for_seat(&mut log)?;
@@ -432,6 +486,7 @@ impl Shared {
 
     /// Ends the tenure: nothing more is accepted, everything accepted is durable, the segment is sealed, the lock is free.
     pub fn close(&self) -> Result<()> {
+        self.owner.check(WRITER)?;
         let mut log = self.log.lock();
         if std::mem::replace(&mut log.closed, true) {
             return Ok(());
@@ -448,9 +503,14 @@ impl Shared {
     fn alive(log: &LogState) -> Result<()> {
         match &log.failed {
             None => Ok(()),
-            Some(cause @ Error::Fenced { .. }) => Err(cause.clone()),
+            Some(cause) if ends_tenure(cause) => Err(cause.clone()),
             Some(cause) => Err(Error::Poisoned { cause: Box::new(cause.clone()) }),
         }
+    }
+
+    /// Whether the writer has neither failed nor been closed.
+    pub fn is_accepting(&self) -> bool {
+        Self::accepting(&self.log.lock()).is_ok()
     }
 
     /// Whether the writer takes new commits.
@@ -471,9 +531,13 @@ impl Shared {
         };
         match given {
             None => {
-                let now = self.clock.now();
+                let now = env::now(self.clock.as_ref())?;
                 let next = newest.as_nanos().checked_add(1).map(Timestamp::from_nanos);
                 Ok(now.max(next.ok_or_else(|| refused(now))?))
+            }
+            Some(given) if given > Timestamp::LATEST => {
+                let (limit, found) = (Timestamp::LATEST.as_nanos(), given.as_nanos());
+                Err(Error::LimitExceeded { what: "a commit's timestamp, in nanoseconds", limit, found })
             }
             Some(given) if given > newest => Ok(given),
             Some(given) => Err(refused(given)),
@@ -549,7 +613,9 @@ impl Shared {
             catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
         });
         let names = &pending.restore_points;
-        log.naming.retain(|n| !names.iter().any(|p| p.name == *n));
+        for named in names {
+            log.naming.remove(&named.name);
+        }
         log.io = Some(io);
         let failed = match &done {
             Ok(Ok(_)) => None,
@@ -557,7 +623,7 @@ impl Shared {
             Err(_) => Some(Error::host("a panic while writing")),
         };
         if let Some(e) = failed {
-            tracing::error!(node = %self.name, error = %e, "the writer stops: a write failed");
+            tracing::error!(node = %self.name, error = %e, "the writer stops");
             log.failed = Some(e);
         }
         if matches!(done, Ok(Ok(true))) {
@@ -582,6 +648,13 @@ impl Shared {
         lead: Lead<'_>,
         after: Option<NodeState>,
     ) -> Result<bool> {
+        // Before anything is written, so that no commit that begins after the node was deleted, or taken over, is acknowledged.
+        // Whatever else keeps the catalog from being read is told when the next commit is taken in.
+        if let Err(e) = self.check_tenure()
+            && ends_tenure(&e)
+        {
+            return Err(e);
+        }
         if !pending.frames.is_empty() {
             let segment = self.segment(io)?;
             if lead.sync && pending.bytes < 64 << 10 {
@@ -598,8 +671,12 @@ impl Shared {
         }
         io.written = position;
         let durable = lead.sync || after.is_some();
-        if durable && let Some(segment) = &mut io.segment {
-            segment.sync()?;
+        if durable {
+            if let Some(segment) = &mut io.segment {
+                segment.sync()?;
+            }
+            // The segment of an archive that was moved away can be written and synced, but is not where it will be looked for.
+            check_place(self.storage.as_ref())?;
         }
         // Before the seal: recovery looks for names without an entry in unsealed segments only.
         for named in &pending.restore_points {
@@ -618,6 +695,7 @@ impl Shared {
     /// Makes a named commit known to the catalog. The commit is durable already.
     pub fn publish_restore_point(&self, name: &str, position: Position, timestamp: Timestamp) -> Result<()> {
         self.catalog.append(&self.actor, |state| {
+            self.check_tenure_in(state)?;
             if state.node(self.node)?.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
             }
@@ -626,18 +704,67 @@ impl Shared {
         })
     }
 
+    /// Refuses to go on with a node that was deleted or has a newer writer: where the lock did not keep that one out, the catalog tells who came last. As
+    /// long as the catalog has not grown this costs an attempt to open the entry that would come next.
+    pub fn check_tenure(&self) -> Result<()> {
+        let known = self.entries.load(Ordering::Relaxed);
+        if known > 0 && !self.catalog.has_entry(known + 1)? {
+            return Ok(());
+        }
+        let state = self.catalog.current()?;
+        self.check_tenure_in(&state)?;
+        self.entries.store(state.entries, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn check_tenure_in(&self, state: &CatalogState) -> Result<()> {
+        if state.node(self.node)?.epoch != self.epoch {
+            return Err(Error::Fenced { node: self.name.clone() });
+        }
+        state.check_live(self.node)
+    }
+
+    /// [`check_tenure`](Self::check_tenure) for what is not written at once. A node that is lost stops the writer; other failures refuse this call only.
+    fn look(&self, log: &mut LogState) -> Result<()> {
+        let looked = self.check_tenure();
+        match &looked {
+            Ok(()) => log.looked = Instant::now(),
+            Err(e) if ends_tenure(e) => {
+                log.failed = Some(e.clone());
+                self.wake.notify_all();
+            }
+            Err(_) => {}
+        }
+        looked
+    }
+
+    /// Whether a restore point has this name, or gets it from a commit that is pending.
+    pub fn is_named(&self, name: &str) -> Result<bool> {
+        // In this order: what is pending is in the catalog before it is none any more.
+        Ok(self.log.lock().naming.contains(name) || self.is_in_catalog(name)?)
+    }
+
+    fn is_in_catalog(&self, name: &str) -> Result<bool> {
+        Ok(self.catalog.current()?.node(self.node)?.restore_points.contains_key(name))
+    }
+
+    /// Why a batch cannot be committed.
+    pub fn refused(&self, e: &StateError) -> Error {
+        match e {
+            StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
+            StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
+            StateError::NoSpace(space) => Error::NoSuchSpace { space: space.to_string(), node: self.name.clone() },
+            StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
+            StateError::Backwards(what, newest, given) => {
+                Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
+            }
+        }
+    }
+
     /// The segment to write to; begins one where there is none.
     fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
         if let Some(segment) = io.segment.take() {
             return Ok(io.segment.insert(segment));
-        }
-        // Where the lock did not keep a second writer out, the catalog tells who came last.
-        {
-            let state = self.catalog.current()?;
-            if state.node(self.node)?.epoch != self.epoch {
-                return Err(Error::Fenced { node: self.name.clone() });
-            }
-            state.check_live(self.node)?;
         }
         let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
         let start = SegmentStart {
@@ -645,7 +772,8 @@ impl Shared {
             timeline: self.timeline,
             epoch: self.epoch,
             sequence: io.next_sequence,
-            created: self.clock.now(),
+            // The commits in it have their times: a clock that is not believed at this moment is no reason to stop.
+            created: env::now(self.clock.as_ref()).unwrap_or(io.base.known_until),
             link,
             preface: SegmentPreface { state: io.base.clone(), previous },
         };
@@ -680,66 +808,12 @@ impl Shared {
     }
 }
 
-/// The state after a batch, without copying what the batch does not touch.
-struct Next<'a> {
-    effects: &'a [Effect],
-    /// The changed state, where the batch does more than extend spaces.
-    whole: Option<NodeState>,
+/// Whether the node is no longer this writer's.
+fn ends_tenure(e: &Error) -> bool {
+    matches!(e, Error::Fenced { .. } | Error::Deleted { .. } | Error::NoSuchNode { .. })
 }
 
-impl<'a> Next<'a> {
-    /// Checks that every effect is possible.
-    fn new(state: &NodeState, effects: &'a [Effect]) -> Result<Next<'a>> {
-        let simple = effects.iter().all(|e| match e {
-            Effect::Extend(page) => state.spaces.contains_key(&page.space),
-            Effect::SetLength(space, _) => state.spaces.contains_key(space),
-            Effect::Logical => true,
-            _ => false,
-        });
-        // Extending and setting lengths of spaces that exist was checked when the batch was built and cannot fail.
-        let whole = if simple {
-            None
-        } else {
-            let mut next = state.clone();
-            for effect in effects {
-                next.apply(effect).map_err(|e| refused(&e))?;
-            }
-            Some(next)
-        };
-        Ok(Next { effects, whole })
-    }
-
-    /// Spaces that the batch may have cut.
-    fn cuts(&self) -> impl Iterator<Item = SpaceId> {
-        self.effects.iter().filter_map(|e| match e {
-            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
-            _ => None,
-        })
-    }
-
-    fn install(self, state: &mut NodeState) {
-        match self.whole {
-            Some(next) => *state = next,
-            None => {
-                for effect in self.effects {
-                    let applied = state.apply(effect);
-                    debug_assert!(applied.is_ok(), "{applied:?}");
-                }
-            }
-        }
-    }
-}
-
-fn refused(e: &StateError) -> Error {
-    match e {
-        StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
-        StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
-        StateError::NoSpace(space) => {
-            Error::Unsupported(format!("space {space} was dropped by another commit meanwhile"))
-        }
-        StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
-        StateError::Backwards(what) => {
-            Error::NotMonotonic { what, newest: "a later one".into(), given: "an earlier one".into() }
-        }
-    }
+/// The file whose lock keeps a second writer out.
+pub(super) fn lock_path(node: NodeId) -> String {
+    format!("nodes/{:08x}/writer.lock", node.get())
 }

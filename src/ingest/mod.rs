@@ -17,5 +17,5 @@ mod writer;
 
 pub use base::{BaseSpace, Consistency, PageSource};
 pub use batch::{Batch, ConfigScope};
+pub(crate) use writer::OpenWriter;
 pub use writer::Writer;
-pub(crate) use writer::{OpenWriter, remove_leftovers};

@@ -3,8 +3,11 @@
 //! Bounded: what is forgotten is logged as a full image next time. Sixteen shards,
 //! each two generations of a map: when the young one is full it becomes the old one
 //! and the old one goes, so forgetting costs nothing and what is used stays.
+//!
+//! What an open batch has made a patch against is watched until it ends, beyond that bound: whether it was changed meanwhile is then known for
+//! certain, whatever else was forgotten. That takes as much as the batch itself notes of the page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
 
@@ -39,19 +42,18 @@ impl<V> Generations<V> {
         Generations { young: HashMap::new(), old: HashMap::new(), weight: 0, bound: bound / 2 }
     }
 
-    fn get(&mut self, page: PageId, weight: usize, dropped: &mut dyn FnMut(&V)) -> Option<&V> {
+    fn get(&mut self, page: PageId, weight: usize) -> Option<&V> {
         if !self.young.contains_key(&page) {
             let value = self.old.remove(&page)?;
-            self.insert(page, value, weight, dropped);
+            self.insert(page, value, weight);
         }
         self.young.get(&page)
     }
 
-    fn insert(&mut self, page: PageId, value: V, weight: usize, dropped: &mut dyn FnMut(&V)) {
+    fn insert(&mut self, page: PageId, value: V, weight: usize) {
         if self.weight + weight > self.bound {
-            let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            self.old = std::mem::take(&mut self.young);
             self.weight = 0;
-            old.values().for_each(dropped);
         }
         self.old.remove(&page);
         if weight <= self.bound && self.young.insert(page, value).is_none() {
@@ -77,8 +79,17 @@ impl<V> Generations<V> {
 struct Shard {
     versions: Generations<Version>,
     images: Generations<(Position, Box<[u8]>)>,
-    /// The newest version forgotten for want of room.
-    forgotten: Position,
+    /// What open batches stand on.
+    watched: BTreeMap<PageId, Watch>,
+}
+
+/// A page that patches in open batches stand on.
+#[derive(Debug)]
+struct Watch {
+    /// How many batches.
+    batches: usize,
+    /// CRC-32 of its newest version; `None` where that is not known.
+    crc: Option<u32>,
 }
 
 /// The table of page versions.
@@ -89,22 +100,13 @@ pub(crate) struct PageTable {
     cuts: Mutex<HashMap<SpaceId, Vec<(Position, u64)>>>,
 }
 
-/// What the table knows of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lookup {
-    /// This version is the newest.
-    Known(Version),
-    /// Nothing newer than this position was written; what was before is forgotten.
-    UnknownSince(Position),
-}
-
 impl PageTable {
     pub fn new(entries: usize, image_bytes: usize) -> PageTable {
         let shard = || {
             Mutex::new(Shard {
                 versions: Generations::new(entries / SHARDS),
                 images: Generations::new(image_bytes / SHARDS),
-                forgotten: Position::ORIGIN,
+                watched: BTreeMap::new(),
             })
         };
         PageTable { shards: (0..SHARDS).map(|_| shard()).collect(), cuts: Mutex::default() }
@@ -118,24 +120,54 @@ impl PageTable {
     }
 
     /// The newest version of a page, as far as it is known.
-    pub fn version(&self, page: PageId) -> Lookup {
+    pub fn version(&self, page: PageId) -> Option<Version> {
+        self.with(page, |shard| self.version_in(shard, page))?
+    }
+
+    fn version_in(&self, shard: &mut Shard, page: PageId) -> Option<Version> {
+        let found = shard.versions.get(page, 1).copied()?;
+        (self.newest_cut(page) <= found.at).then_some(found)
+    }
+
+    /// Notes that an open batch stands on this version of a page; `false` where it is not known to be the newest.
+    pub fn watch(&self, page: PageId, crc: u32) -> bool {
         self.with(page, |shard| {
-            let forgotten = &mut shard.forgotten;
-            let found = shard.versions.get(page, 1, &mut |v| *forgotten = (*forgotten).max(v.at)).copied();
-            let cut = self.newest_cut(page);
-            match found {
-                Some(version) if cut <= version.at => Lookup::Known(version),
-                _ => Lookup::UnknownSince((*forgotten).max(cut)),
+            if let Some(watch) = shard.watched.get_mut(&page) {
+                let same = watch.crc == Some(crc);
+                watch.batches += usize::from(same);
+                return same;
             }
+            let known = self.version_in(shard, page).is_some_and(|v| v.crc == crc);
+            if known {
+                shard.watched.insert(page, Watch { batches: 1, crc: Some(crc) });
+            }
+            known
         })
-        .unwrap_or(Lookup::UnknownSince(Position::ORIGIN))
+        .unwrap_or(false)
+    }
+
+    /// Whether the newest version of a page that is watched is still this one.
+    pub fn still(&self, page: PageId, crc: u32) -> bool {
+        self.with(page, |shard| shard.watched.get(&page).is_some_and(|w| w.crc == Some(crc))).unwrap_or(false)
+    }
+
+    /// Takes a [`watch`](Self::watch) back.
+    pub fn unwatch(&self, page: PageId) {
+        self.with(page, |shard| {
+            if let Some(watch) = shard.watched.get_mut(&page) {
+                watch.batches -= 1;
+                if watch.batches == 0 {
+                    shard.watched.remove(&page);
+                }
+            }
+        });
     }
 
     /// The image of a version, where it is still at hand.
     pub fn image(&self, page: PageId, at: Position) -> Option<Box<[u8]>> {
         self.with(page, |shard| {
             let weight = shard.images.young.get(&page).or(shard.images.old.get(&page))?.1.len();
-            let (position, image) = shard.images.get(page, weight, &mut |_| {})?;
+            let (position, image) = shard.images.get(page, weight)?;
             (*position == at).then(|| image.clone())
         })?
     }
@@ -143,21 +175,25 @@ impl PageTable {
     /// Notes a version, with its image where the host may not give it next time.
     pub fn record(&self, page: PageId, version: Version, image: Option<Box<[u8]>>) {
         self.with(page, |shard| {
-            let forgotten = &mut shard.forgotten;
-            shard.versions.insert(page, version, 1, &mut |v| *forgotten = (*forgotten).max(v.at));
+            shard.versions.insert(page, version, 1);
+            if let Some(watch) = shard.watched.get_mut(&page) {
+                watch.crc = Some(version.crc);
+            }
             if let Some(image) = image {
                 let weight = image.len();
                 shard.images.remove(page, weight);
-                shard.images.insert(page, (version.at, image), weight, &mut |_| {});
+                shard.images.insert(page, (version.at, image), weight);
             }
         });
     }
 
     /// Notes that a commit changed a page to something unknown.
-    pub fn forget(&self, page: PageId, at: Position) {
+    pub fn forget(&self, page: PageId) {
         self.with(page, |shard| {
             shard.versions.remove(page, 1);
-            shard.forgotten = shard.forgotten.max(at);
+            if let Some(watch) = shard.watched.get_mut(&page) {
+                watch.crc = None;
+            }
         });
     }
 
@@ -172,15 +208,30 @@ impl PageTable {
             let lowest = cuts.iter().map(|(_, page)| *page).min().unwrap_or(0);
             *cuts = vec![(at, lowest)];
         }
+        drop(all);
+        self.lose(space, first);
+    }
+
+    /// Notes that a commit dropped a space. Its number does not come again, so nothing is to be remembered of it.
+    pub fn drop_space(&self, space: SpaceId) {
+        self.cuts.lock().remove(&space);
+        self.lose(space, 0);
+    }
+
+    /// What is watched of a space from a page on is not what it was.
+    fn lose(&self, space: SpaceId, first: u64) {
+        for shard in &self.shards {
+            let range = PageId::new(space, first)..=PageId::new(space, u64::MAX);
+            shard.lock().watched.range_mut(range).for_each(|(_, watch)| watch.crc = None);
+        }
     }
 
     /// Forgets everything: the next version of each page is logged as a full image.
-    pub fn clear(&self, at: Position) {
+    pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.versions.clear();
             shard.images.clear();
-            shard.forgotten = shard.forgotten.max(at);
         }
     }
 
@@ -205,15 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_forgotten_and_said_so() {
+    fn what_does_not_fit_is_forgotten() {
         let table = PageTable::new(SHARDS * 8, 0);
         for n in 0..10_000 {
             table.record(page(n), version(n + 1), None);
         }
-        assert_eq!(table.version(page(9_999)), Lookup::Known(version(10_000)));
-        let Lookup::UnknownSince(at) = table.version(page(0)) else { panic!("page 0 should be forgotten") };
-        assert!(at.get() >= 1);
-        let known = (0..10_000).filter(|n| matches!(table.version(page(*n)), Lookup::Known(_))).count();
+        assert_eq!(table.version(page(9_999)), Some(version(10_000)));
+        assert_eq!(table.version(page(0)), None);
+        let known = (0..10_000).filter(|n| table.version(page(*n)).is_some()).count();
         assert!(known <= SHARDS * 8, "{known}");
     }
 
@@ -223,23 +273,57 @@ mod tests {
         table.record(page(5), version(1), None);
         table.record(page(6), version(1), None);
         table.cut(SpaceId::new(0), 6, Position::new(2));
-        assert_eq!(table.version(page(5)), Lookup::Known(version(1)));
-        assert_ne!(table.version(page(6)), Lookup::Known(version(1)));
+        assert_eq!(table.version(page(5)), Some(version(1)));
+        assert_ne!(table.version(page(6)), Some(version(1)));
         table.record(page(6), version(2), None);
-        assert_eq!(table.version(page(6)), Lookup::Known(version(2)));
+        assert_eq!(table.version(page(6)), Some(version(2)));
         for n in 0..200 {
             table.cut(SpaceId::new(0), 100 + n, Position::new(3 + n));
         }
-        assert_ne!(table.version(page(150)), Lookup::Known(version(1)));
+        assert_ne!(table.version(page(150)), Some(version(1)));
     }
 
     #[test]
-    fn a_cut_counts_as_a_change_to_who_began_before_it() {
-        let table = PageTable::new(1_000, 0);
+    fn what_is_watched_is_known_whatever_is_forgotten_or_cut_elsewhere() {
+        let table = PageTable::new(SHARDS * 8, 0);
         table.record(page(7), version(5), None);
-        table.cut(SpaceId::new(0), 3, Position::new(11));
-        assert_eq!(table.version(page(7)), Lookup::UnknownSince(Position::new(11)));
-        assert_eq!(table.version(page(2)), Lookup::UnknownSince(Position::ORIGIN));
+        assert!(!table.watch(page(7), 4), "it is not the newest");
+        assert!(!table.watch(page(8), 5), "it is not known");
+        assert!(table.watch(page(7), 5) && table.watch(page(7), 5));
+        for n in 100..10_000 {
+            table.record(page(n), version(n), None);
+        }
+        // Rising cuts, more than are remembered one by one.
+        for n in 0..200 {
+            table.cut(SpaceId::new(0), 8 + n, Position::new(10_000 + n));
+        }
+        assert_eq!(table.version(page(7)), None);
+        assert!(table.still(page(7), 5));
+        table.unwatch(page(7));
+        assert!(table.still(page(7), 5), "by the other batch");
+        table.unwatch(page(7));
+        assert!(!table.still(page(7), 5));
+    }
+
+    #[test]
+    fn each_way_that_a_watched_page_changes_is_seen() {
+        let ways: [fn(&PageTable); 4] = [
+            |table| table.record(page(7), version(6), None),
+            |table| table.forget(page(7)),
+            |table| table.cut(SpaceId::new(0), 7, Position::new(6)),
+            |table| table.drop_space(SpaceId::new(0)),
+        ];
+        for change in ways {
+            let table = PageTable::new(1_000, 0);
+            table.record(page(7), version(5), None);
+            assert!(table.watch(page(7), 5));
+            table.cut(SpaceId::new(0), 8, Position::new(6));
+            table.cut(SpaceId::new(1), 0, Position::new(6));
+            assert!(table.still(page(7), 5));
+            change(&table);
+            assert!(!table.still(page(7), 5));
+            assert!(!table.watch(page(7), 5));
+        }
     }
 
     #[test]

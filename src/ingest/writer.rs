@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts};
+use super::commit::{Continuation, Shared, SharedParts, WRITER, lock_path};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
 use crate::env::Clock;
@@ -15,11 +15,18 @@ use crate::format::event::{Actor, Event};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::options::{CompactOptions, WriterOptions};
+use crate::sealed::remove_leftovers;
 use crate::storage::{Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
 
 /// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
+///
+/// It learns with its next write, and within 100 ms of commits, that the node or archive was deleted ([`Error::Deleted`], [`Error::NoSuchNode`]) or a newer
+/// writer has come ([`Error::Fenced`]), and accepts nothing more.
+///
+/// A process that is forked from the one that opened it opens one of its own, once this one has ended: there every call is refused
+/// ([`Error::Forked`]), what is asked without an error is that of an empty node, and dropping it does nothing.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -47,10 +54,12 @@ impl Writer {
             state.check_live(node)?;
             state.node(node)?.name.clone()
         };
+        // The catalog is not begun anew in the place of one that was there. A log is not either: the catalog says where it ended.
+        catalog.check_newest()?;
         let dir = format!("nodes/{:08x}", node.get());
         create_dir_durable(storage.as_ref(), &dir)?;
         create_dir_durable(storage.as_ref(), "tmp")?;
-        let lock_path = format!("{dir}/writer.lock");
+        let lock_path = lock_path(node);
         let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
         let scope = format!("w{:08x}", node.get());
@@ -68,6 +77,10 @@ impl Writer {
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
         })?;
         tracing::info!(node = %name, %epoch, %position, "writer opened");
+        if let Err(error) = catalog.remove_own_leftovers() {
+            // They are in nobody's way.
+            tracing::warn!(%error, "temporary files that a crash left could not be removed");
+        }
         let interval = options.flush_interval;
         let shared = Arc::new(Shared::new(
             SharedParts {
@@ -98,8 +111,11 @@ impl Writer {
             let run = move || {
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                     if let Err(e) = shared.housekeeping() {
-                        tracing::error!(error = %e, "the writer's thread stops");
-                        break;
+                        // What stops the writer was told when it did; anything else, such as a clock that is not believed, may pass.
+                        if !shared.is_accepting() {
+                            break;
+                        }
+                        tracing::warn!(node = %shared.name, error = %e, "the writer's thread tries again");
                     }
                 }
             };
@@ -121,6 +137,17 @@ impl Writer {
     /// Makes every commit so far durable; gives the newest.
     pub fn flush(&self) -> Result<Position> {
         self.shared.flush()
+    }
+
+    /// Proves that the archive, its catalog, this writer's lock and the segment being written are still where they were opened: a directory can be deleted or moved
+    /// while files in it are written, and no write fails. Costs some calls to the system and writes nothing; the writer's thread asks by itself, and every synced commit
+    /// asks for the archive's directory and its segment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Displaced`], from when on the writer accepts nothing more. What was acknowledged before may be gone with what was there; opening again tells.
+    pub fn check(&self) -> Result<()> {
+        self.shared.check()
     }
 
     /// Logs that nothing was committed until now, so that the restorable window moves on. The writer's thread does this by itself.
@@ -145,7 +172,7 @@ impl Writer {
 
     /// Time of the newest commit; zero before the first.
     pub fn newest_timestamp(&self) -> Timestamp {
-        self.shared.at_standstill(|state| state.timestamp)
+        self.shared.known(|state| state.timestamp)
     }
 
     /// This writer's tenure.
@@ -155,27 +182,27 @@ impl Writer {
 
     /// The space of this name, in the newest state.
     pub fn space(&self, name: &str) -> Option<SpaceId> {
-        self.shared.at_standstill(|state| state.space_named(name))
+        self.shared.known(|state| state.space_named(name))
     }
 
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
-        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.length))
+        self.shared.known(|state| state.spaces.get(&space).map(|s| s.length))
     }
 
     /// Size of the pages of a space, in the newest state.
     pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
-        self.shared.at_standstill(|state| state.spaces.get(&space).map(|s| s.page_size))
+        self.shared.known(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.
     pub fn config(&self, key: &str) -> Option<ConfigValue> {
-        self.shared.at_standstill(|state| state.config.get(key).cloned())
+        self.shared.known(|state| state.config.get(key).cloned())
     }
 
     /// The newest host mark: where an adapter takes up its work again.
     pub fn host_mark(&self) -> Option<Vec<u8>> {
-        self.shared.at_standstill(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+        self.shared.known(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
     /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
@@ -192,6 +219,13 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
+        if let Err(forked) = self.shared.owner.check(WRITER) {
+            // The thread is none of this process's, and may have held whatever lock. Only the copy of the descriptor is let go, so that the lock
+            // ends with the parent.
+            std::mem::forget(self.thread.take());
+            drop(self.shared.lock.try_lock().and_then(|mut lock| lock.take()));
+            return Err(forked);
+        }
         if let Some((stop, handle)) = self.thread.take() {
             drop(stop);
             // A panic of the thread has been reported where it happened.
@@ -204,23 +238,11 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Err(e) = self.end()
-            && !matches!(e, Error::Unsupported(_))
+            && !matches!(e, Error::Unsupported(_) | Error::Forked { .. })
         {
             tracing::error!(error = %e, "closing the writer failed; the log is recovered when it opens again");
         }
     }
-}
-
-/// Removes temporary files of an earlier owner of the scope.
-pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
-    let prefix = format!("{scope}-");
-    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
-        if entry.name.starts_with(&prefix) {
-            let path = format!("tmp/{}", entry.name);
-            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
-        }
-    }
-    Ok(())
 }
 
 struct Recovered {
@@ -238,7 +260,7 @@ fn recover(log: &Log) -> Result<Recovered> {
     // read has to be what is durable.
     let reader = log.open_settled(&newest)?;
     let next_sequence = newest.sequence + 1;
-    if let Some((state, facts, link)) = reader.sealed_end()? {
+    if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
         return Ok(Recovered { at, restore_points: Vec::new() });
     }

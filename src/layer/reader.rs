@@ -86,7 +86,7 @@ impl PartReader {
         let path = part_path(node, part.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Part)?;
         same_file(&path, file.commitment(), &part.commitment)?;
-        let bytes = file.complete()?;
+        let bytes = file.complete()?.plaintext;
         let seal: PartSeal = decode_cbor(&path, file.header_len(), "part seal", &bytes)?;
         if seal.space != part.space {
             return Err(Error::damage(DamageKind::Chain, &path, 0, "space of a part", part.space, seal.space));

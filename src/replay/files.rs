@@ -1,22 +1,26 @@
 //! Restores into files: a new directory, new files, or a directory that is brought to the target in place.
 //!
-//! New output is made under a temporary name beside its place and gets its own
-//! name when it is complete and synced; what fails leaves nothing under that name.
+//! A directory is opened once and worked in from there on, without following links. New output has no name, or a hidden one, until it is complete and
+//! synced; what fails leaves nothing, and what a killed process leaves is removed by the next restore to the same place. Output belongs to whom its directory belongs to, and is for
+//! that user alone; a file that is rewritten stays whose it is.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::sink::PageSink;
+use crate::dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
+use crate::env::Owner;
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::types::SpaceId;
@@ -25,61 +29,85 @@ use crate::types::SpaceId;
 pub(crate) const INCOMPLETE: &str = ".rewound-incomplete";
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.display().to_string();
-    move |e| Error::io(operation, path, e)
+    let path = path.to_owned();
+    move |e| match WrongKind::of(&e) {
+        Some(WrongKind { found, .. }) => Error::UnsafeFile { path, found },
+        None => Error::io(operation, path.display().to_string(), e),
+    }
 }
 
-fn sync_dir(path: &Path) -> Result<()> {
+#[cfg(feature = "sqlite")]
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
-}
-
-/// Creates a directory and what is missing above it, each durable in its parent.
-fn create_dirs(dir: &Path) -> Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
-    for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
-                return Err(failed("create directory", dir)(e));
-            }
-            _ => sync_dir(parent(dir))?,
-        }
-    }
-    Ok(())
-}
-
-/// Renames without replacing.
-fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    let renamed = renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
-    match renamed {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => Err(Error::TargetNotEmpty { path: to.to_owned() }),
-        // A file system without that call: look first. Whoever creates the name in between loses an empty name at most.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => {
-            fs::rename(from, to).map_err(failed("rename to", to))
-        }
-        Err(e) => Err(failed("rename to", to)(e.into())),
-    }
+    Dir::open(dir).and_then(|d| d.sync()).map_err(failed("sync directory", dir))
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// A temporary name beside `path`.
-fn beside(path: &Path, id: &str) -> Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| Error::Unsupported(format!("{} names no file", path.display())))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".rewound-{id}"));
-    Ok(path.with_file_name(hidden))
+fn name_of(path: &Path) -> Result<&OsStr> {
+    path.file_name().ok_or_else(|| Error::Unsupported(format!("{} names no file", path.display())))
 }
 
-fn create(path: &Path, length: u64) -> Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(failed("create", path))?;
-    file.set_len(length).map_err(failed("set the length of", path))?;
-    Ok(file)
+/// Opens a directory that output goes to, and creates it and what is missing above it.
+fn destination(path: &Path) -> Result<Dir> {
+    let prove = |path: &Path, dir: &Dir| {
+        let found = dir.metadata()?;
+        refuse_others(&found, &found, path)?;
+        refuse_links_of_others(path, dir)
+    };
+    // Before anything is created, what is there.
+    if let Some((above, dir)) = path.ancestors().find_map(|above| Some((above, Dir::open(above).ok()?))) {
+        prove(above, &dir).map_err(failed("restore into", above))?;
+    }
+    let dir = Dir::create_all(path).map_err(failed("open or create directory", path))?;
+    prove(path, &dir).map_err(failed("restore into", path))?;
+    Ok(dir)
+}
+
+/// For whom output in a directory is.
+fn access(dir: &Dir, path: &Path) -> Result<Access> {
+    Ok(Access::file_in(&dir.metadata().map_err(failed("look at", path))?).private())
+}
+
+/// Begins a file of a directory.
+fn stage(dir: &Dir, name: &OsStr, id: &str, length: u64, path: &Path) -> Result<Staged> {
+    let staged = dir.stage(name, id, access(dir, path)?).map_err(failed("create", path))?;
+    staged.file.set_len(length).map_err(|e| {
+        staged.discard(dir);
+        failed("set the length of", path)(e)
+    })?;
+    Ok(staged)
+}
+
+/// Whether a name in a directory is that of an open file.
+fn is_named(dir: &Dir, name: &OsStr, file: &File) -> bool {
+    matches!((dir.stat(name), file.metadata()), (Ok(there), Ok(open)) if there.identity == identity(&open))
+}
+
+/// Whether what was published is where it was to be: somebody may have moved the directory meanwhile.
+fn prove_place(file: &File, path: &Path) -> Result<()> {
+    let published = file.metadata().map_err(failed("look at", path))?;
+    match identity_at(path) {
+        Ok(there) if there == identity(&published) => Ok(()),
+        _ => {
+            let text = "its directory was moved or removed meanwhile";
+            Err(failed("restore to", path)(io::Error::new(io::ErrorKind::NotFound, text)))
+        }
+    }
+}
+
+/// Keeps every other process from using a file by the locks that SQLite and many engines take on it (POSIX, `fcntl`), or refuses where one
+/// does. Such locks belong to the process and end as soon as it closes *any* descriptor of the file: open it once, and keep that.
+pub(crate) fn lock_alone(file: &File, path: &Path) -> Result<()> {
+    use rustix::io::Errno;
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks has nobody who relies on them.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(Error::InUse { path: path.to_owned() }),
+        Err(e) => Err(failed("lock", path)(e.into())),
+    }
 }
 
 /// Where the next bytes that are no hole begin, at or after `from`; `None` where there are none.
@@ -98,7 +126,7 @@ fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
 /// After so many bytes the disk is set to work, while more is being rebuilt.
 const EARLY_SYNC: u64 = 8 << 20;
 
-type Opened = BTreeMap<SpaceId, (PathBuf, File)>;
+type Opened = BTreeMap<SpaceId, (PathBuf, Arc<File>)>;
 
 /// Files being written, by any number of threads. Syncing begins while they are written: it takes as long as rebuilding the pages,
 /// and the two need different parts of the machine.
@@ -130,7 +158,7 @@ impl Files {
         Ok(())
     }
 
-    fn get(&self, space: SpaceId) -> Result<&(PathBuf, File)> {
+    fn get(&self, space: SpaceId) -> Result<&(PathBuf, Arc<File>)> {
         self.opened.get(&space).ok_or_else(|| Error::host("a space that was not announced"))
     }
 
@@ -167,27 +195,49 @@ impl Files {
     }
 }
 
-fn write(files: &OnceLock<Files>, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-    let files = files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
-    files.write(space, offset, bytes)
+fn begun<T>(made: &OnceLock<T>) -> Result<&T> {
+    made.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))
 }
 
-fn sync_all(files: &OnceLock<Files>) -> Result<()> {
-    files.get().map_or(Ok(()), Files::sync_all)
+/// A directory in the making; removed with all that is in it unless it was published.
+#[derive(Debug)]
+struct StagingDir {
+    owner: Owner,
+    above: Dir,
+    hidden: OsString,
+    dir: Dir,
+    published: AtomicBool,
+}
+
+impl Drop for StagingDir {
+    fn drop(&mut self) {
+        if self.owner.is_here() && !self.published.load(Ordering::Relaxed) {
+            self.above.remove_staged(&self.hidden);
+        }
+    }
 }
 
 /// A directory that is not there yet, or is empty.
 #[derive(Debug)]
 pub(crate) struct NewDir {
     target: PathBuf,
-    staging: PathBuf,
-    files: OnceLock<Files>,
-    done: OnceLock<()>,
+    id: String,
+    made: OnceLock<MadeDir>,
+}
+
+#[derive(Debug)]
+struct MadeDir {
+    files: Files,
+    /// Names of the spaces, and their files.
+    staged: Vec<(String, Staged)>,
+    named: AtomicBool,
+    staging: StagingDir,
 }
 
 impl NewDir {
-    /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory.
+    /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory. Removes what a killed restore to it has left.
     pub fn new(target: &Path, id: &str) -> Result<NewDir> {
+        let name = name_of(target)?;
         match fs::symlink_metadata(target) {
             Ok(found) if found.is_dir() => {
                 if fs::read_dir(target).map_err(failed("list", target))?.next().is_some() {
@@ -205,46 +255,69 @@ impl NewDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed("look at", target)(e)),
         }
-        let staging = beside(target, id)?;
-        Ok(NewDir { target: target.to_owned(), staging, files: OnceLock::new(), done: OnceLock::new() })
+        if let Ok(above) = Dir::open(parent(target)) {
+            above.sweep_staged(name);
+        }
+        Ok(NewDir { target: target.to_owned(), id: id.to_owned(), made: OnceLock::new() })
     }
 
-    /// Where the files are until [`publish`](Self::publish).
-    pub fn staging(&self) -> &Path {
-        &self.staging
+    /// Gives the files their names in the hidden directory, for whoever replays records there; returns its path.
+    pub fn name_files(&self) -> Result<PathBuf> {
+        let made = begun(&self.made)?;
+        if !made.named.swap(true, Ordering::Relaxed) {
+            for (name, staged) in &made.staged {
+                let path = self.target.join(name);
+                staged.publish(&made.staging.dir, name.as_ref()).map_err(failed("name", &path))?;
+            }
+        }
+        Ok(self.target.with_file_name(&made.staging.hidden))
     }
 
     /// Makes the output durable and gives it its name.
     pub fn publish(&self) -> Result<()> {
-        sync_all(&self.files)?;
-        sync_dir(&self.staging)?;
-        // An empty directory in its place was allowed.
-        match fs::remove_dir(&self.target) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &self.target)(e)),
-            _ => {}
-        }
-        rename_new(&self.staging, &self.target)?;
-        let _ = self.done.set(());
-        sync_dir(parent(&self.target))
+        let (made, name) = (begun(&self.made)?, name_of(&self.target)?);
+        let StagingDir { above, hidden, dir, published, .. } = &made.staging;
+        self.name_files()?;
+        made.files.sync_all()?;
+        dir.sync().map_err(failed("sync directory", &self.target))?;
+        above.publish_dir(hidden, name).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                Error::TargetNotEmpty { path: self.target.clone() }
+            }
+            _ => failed("rename to", &self.target)(e),
+        })?;
+        published.store(true, Ordering::Relaxed);
+        let synced = above.sync().map_err(failed("sync directory", parent(&self.target)));
+        // Wherever it is now, it is not what was asked for.
+        synced.and_then(|()| prove_place(dir.file(), &self.target)).inspect_err(|_| {
+            if is_named(above, name, dir.file()) {
+                above.remove_staged(name);
+            }
+        })
     }
 }
 
 impl PageSink for NewDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        create_dirs(parent(&self.staging))?;
-        fs::DirBuilder::new().create(&self.staging).map_err(failed("create directory", &self.staging))?;
-        let mut files = Opened::new();
+        let above = destination(parent(&self.target))?;
+        let found = above.metadata().map_err(failed("look at", parent(&self.target)))?;
+        let made = above.stage_dir(name_of(&self.target)?, &self.id, Access::dir_in(&found).private());
+        let (hidden, dir) = made.map_err(failed("create directory", &self.target))?;
+        let staging = StagingDir { owner: Owner::here(), above, hidden, dir, published: AtomicBool::new(false) };
+        let (mut opened, mut all) = (Opened::new(), Vec::new());
         for (id, space) in spaces {
-            let path = self.staging.join(&space.name);
-            let file = create(&path, space.length)?;
-            files.insert(*id, (path, file));
+            let path = self.target.join(&space.name);
+            let staged = stage(&staging.dir, space.name.as_ref(), &self.id, space.length, &path)?;
+            opened.insert(*id, (path, Arc::clone(&staged.file)));
+            all.push((space.name.clone(), staged));
         }
-        let _ = self.files.set(Files::new(files));
+        let made = MadeDir { files: Files::new(opened), staged: all, named: AtomicBool::new(false), staging };
+        let _ = self.made.set(made);
         Ok(())
     }
 
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        write(&self.files, space, offset, bytes)
+        begun(&self.made)?.files.write(space, offset, bytes)
     }
 
     fn finish(&self) -> Result<()> {
@@ -252,48 +325,93 @@ impl PageSink for NewDir {
     }
 }
 
-impl Drop for NewDir {
-    fn drop(&mut self) {
-        if self.done.get().is_none() && self.staging.exists() {
-            let _ = fs::remove_dir_all(&self.staging);
-        }
-    }
-}
-
 /// One new file for each space, wherever the caller wants it.
 #[derive(Debug)]
 pub(crate) struct NewFiles {
-    /// By name of the space: place and temporary name.
-    targets: BTreeMap<String, (PathBuf, PathBuf)>,
-    files: OnceLock<Files>,
+    /// By name of the space.
+    targets: BTreeMap<String, PathBuf>,
+    id: String,
+    made: OnceLock<MadeFiles>,
+}
+
+#[derive(Debug)]
+struct MadeFiles {
+    files: Files,
+    each: Vec<MadeFile>,
+}
+
+#[derive(Debug)]
+struct MadeFile {
+    target: PathBuf,
+    name: OsString,
+    dir: Dir,
+    staged: Staged,
+}
+
+impl Drop for MadeFile {
+    fn drop(&mut self) {
+        // Nothing of it is left where it was published.
+        self.staged.discard(&self.dir);
+    }
+}
+
+impl MadeFile {
+    fn begin(target: &Path, id: &str, length: u64) -> Result<MadeFile> {
+        let (dir, name) = (destination(parent(target))?, name_of(target)?);
+        let staged = stage(&dir, name, id, length, target)?;
+        Ok(MadeFile { target: target.to_owned(), name: name.to_owned(), dir, staged })
+    }
+
+    fn publish(&self) -> Result<()> {
+        self.staged.publish(&self.dir, &self.name).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::TargetNotEmpty { path: self.target.clone() },
+            _ => failed("name", &self.target)(e),
+        })
+    }
+
+    /// Removes what was published; the error that led to it is the one to act on.
+    fn take_back(&self) {
+        if is_named(&self.dir, &self.name, &self.staged.file) {
+            let _ = self.dir.remove(&self.name);
+        }
+    }
+
+    /// Makes its name durable, and proves that it leads there.
+    fn settle(&self) -> Result<()> {
+        self.dir.sync().map_err(failed("sync directory", parent(&self.target)))?;
+        prove_place(&self.staged.file, &self.target)
+    }
 }
 
 impl NewFiles {
-    /// Refuses a place that exists.
+    /// Refuses a place that exists. Removes what a killed restore to it has left.
     pub fn new(targets: &BTreeMap<String, PathBuf>, id: &str) -> Result<NewFiles> {
-        let mut all = BTreeMap::new();
-        for (name, target) in targets {
+        for target in targets.values() {
+            name_of(target)?;
             if target.symlink_metadata().is_ok() {
                 return Err(Error::TargetNotEmpty { path: target.clone() });
             }
-            all.insert(name.clone(), (target.clone(), beside(target, id)?));
         }
-        Ok(NewFiles { targets: all, files: OnceLock::new() })
+        for target in targets.values() {
+            if let Ok(dir) = Dir::open(parent(target)) {
+                dir.sweep_staged(name_of(target)?);
+            }
+        }
+        Ok(NewFiles { targets: targets.clone(), id: id.to_owned(), made: OnceLock::new() })
     }
 
     /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
     pub fn publish(&self) -> Result<()> {
-        sync_all(&self.files)?;
-        for (count, (target, staging)) in self.targets.values().enumerate() {
-            if let Err(e) = rename_new(staging, target) {
-                for (target, _) in self.targets.values().take(count) {
-                    // The error that stopped the others is the one to act on.
-                    let _ = fs::remove_file(target);
-                }
+        let made = begun(&self.made)?;
+        made.files.sync_all()?;
+        for (count, file) in made.each.iter().enumerate() {
+            if let Err(e) = file.publish() {
+                made.each.iter().take(count).for_each(MadeFile::take_back);
                 return Err(e);
             }
         }
-        self.targets.values().try_for_each(|(target, _)| sync_dir(parent(target)))
+        let settled = made.each.iter().try_for_each(MadeFile::settle);
+        settled.inspect_err(|_| made.each.iter().for_each(MadeFile::take_back))
     }
 }
 
@@ -307,18 +425,19 @@ impl PageSink for NewFiles {
         if let Some(space) = spaces.values().find(|s| !self.targets.contains_key(&s.name)) {
             return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
         }
-        let mut files = Opened::new();
+        let (mut opened, mut each) = (Opened::new(), Vec::new());
         for (id, space) in spaces {
-            let Some((_, staging)) = self.targets.get(&space.name) else { continue };
-            create_dirs(parent(staging))?;
-            files.insert(*id, (staging.clone(), create(staging, space.length)?));
+            let Some(target) = self.targets.get(&space.name) else { continue };
+            let file = MadeFile::begin(target, &self.id, space.length)?;
+            opened.insert(*id, (target.clone(), Arc::clone(&file.staged.file)));
+            each.push(file);
         }
-        let _ = self.files.set(Files::new(files));
+        let _ = self.made.set(MadeFiles { files: Files::new(opened), each });
         Ok(())
     }
 
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        write(&self.files, space, offset, bytes)
+        begun(&self.made)?.files.write(space, offset, bytes)
     }
 
     fn finish(&self) -> Result<()> {
@@ -326,54 +445,64 @@ impl PageSink for NewFiles {
     }
 }
 
-impl Drop for NewFiles {
-    fn drop(&mut self) {
-        for (_, staging) in self.targets.values() {
-            // Gone where it was renamed.
-            let _ = fs::remove_file(staging);
-        }
-    }
-}
-
-/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so.
+/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so, and every file that is
+/// rewritten is locked. Where the restore begins once more, without a damaged layer, it is the same `DeltaDir`: the locks are never let go of.
 #[derive(Debug)]
 pub(crate) struct DeltaDir {
-    dir: PathBuf,
-    files: OnceLock<Files>,
-    page_sizes: OnceLock<BTreeMap<SpaceId, usize>>,
+    path: PathBuf,
+    dir: Dir,
+    made: OnceLock<(Files, BTreeMap<SpaceId, usize>)>,
     pub written: AtomicU64,
 }
 
 impl DeltaDir {
     /// The directory is created where it is not there.
-    pub fn new(dir: &Path) -> Result<DeltaDir> {
-        create_dirs(dir)?;
-        Ok(DeltaDir {
-            dir: dir.to_owned(),
-            files: OnceLock::new(),
-            page_sizes: OnceLock::new(),
-            written: AtomicU64::new(0),
-        })
+    pub fn new(path: &Path) -> Result<DeltaDir> {
+        let dir = destination(path)?;
+        Ok(DeltaDir { path: path.to_owned(), dir, made: OnceLock::new(), written: AtomicU64::new(0) })
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes everything durable and takes the marker away.
     pub fn publish(&self) -> Result<()> {
-        sync_all(&self.files)?;
-        sync_dir(&self.dir)?;
-        let marker = self.dir.join(INCOMPLETE);
-        fs::remove_file(&marker).map_err(failed("remove", &marker))?;
-        sync_dir(&self.dir)
+        begun(&self.made)?.0.sync_all()?;
+        let synced = || self.dir.sync().map_err(failed("sync directory", &self.path));
+        synced()?;
+        self.dir.remove(INCOMPLETE).map_err(failed("remove", &self.path.join(INCOMPLETE)))?;
+        synced()?;
+        prove_place(self.dir.file(), &self.path)
+    }
+
+    /// Opens a file to write over it, `None` if it is not there. What is anything else than this file alone is refused.
+    fn open(&self, name: &str) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        let file = match self.dir.open_file_to_write(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed("open", &path))?,
+        };
+        if file.metadata().map_err(failed("look at", &path))?.nlink() != 1 {
+            return Err(Error::UnsafeFile { path, found: "a file with other names as well (hard links)" });
+        }
+        Ok(Some(file))
+    }
+
+    /// The file, created where it is not there.
+    fn ensure(&self, name: &str, there: Option<File>) -> Result<File> {
+        let path = self.path.join(name);
+        match there {
+            Some(file) => Ok(file),
+            None => self.dir.create(name, access(&self.dir, &path)?).map_err(failed("create", &path)),
+        }
     }
 
     /// Writes the pages that differ; `old` is a buffer.
     fn write_differing(&self, space: SpaceId, offset: u64, bytes: &[u8], old: &mut [u8]) -> Result<()> {
-        let files = self.files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
+        let (files, page_sizes) = begun(&self.made)?;
         let (path, file) = files.get(space)?;
-        let page = self.page_sizes.get().and_then(|p| p.get(&space)).copied().unwrap_or(4096);
+        let page = page_sizes.get(&space).copied().unwrap_or(4096);
         file.read_exact_at(old, offset).map_err(failed("read", path))?;
         // Neighbouring pages that differ are written in one call.
         let mut at = 0;
@@ -399,25 +528,40 @@ impl DeltaDir {
 
 impl PageSink for DeltaDir {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        let marker = self.dir.join(INCOMPLETE);
-        let mut file = File::create(&marker).map_err(failed("create", &marker))?;
-        file.write_all(
-            b"A delta restore into this directory has not ended. Run it again, or restore into another directory.\n",
-        )
-        .and_then(|()| file.sync_all())
-        .map_err(failed("write", &marker))?;
-        sync_dir(&self.dir)?;
-        let mut files = Opened::new();
-        let mut sizes = BTreeMap::new();
-        for (id, space) in spaces {
-            let path = self.dir.join(&space.name);
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-            let file = file.map_err(failed("open", &path))?;
+        if self.made.get().is_some() {
+            return Ok(());
+        }
+        // All that can be refused is refused before anything is written.
+        let marker = self.open(INCOMPLETE)?;
+        let there = spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
+        for (space, file) in spaces.values().zip(&there) {
+            file.as_ref().map_or(Ok(()), |file| lock_alone(file, &self.path.join(&space.name)))?;
+        }
+        let mut marker = self.ensure(INCOMPLETE, marker)?;
+        marker
+            .set_len(0)
+            .and_then(|()| {
+                marker.write_all(
+                    b"A delta restore into this directory has not ended. Run it again, or restore into another directory.\n",
+                )
+            })
+            .and_then(|()| marker.sync_all())
+            .map_err(failed("write", &self.path.join(INCOMPLETE)))?;
+        self.dir.sync().map_err(failed("sync directory", &self.path))?;
+        let (mut opened, mut sizes) = (Opened::new(), BTreeMap::new());
+        for ((id, space), there) in spaces.iter().zip(there) {
+            self.dir.sweep_staged(space.name.as_ref());
+            let path = self.path.join(&space.name);
+            let is_new = there.is_none();
+            let file = self.ensure(&space.name, there)?;
+            if is_new {
+                lock_alone(&file, &path)?;
+            }
             file.set_len(space.length).map_err(failed("set the length of", &path))?;
-            files.insert(*id, (path, file));
+            opened.insert(*id, (path, Arc::new(file)));
             sizes.insert(*id, space.page_size.bytes());
         }
-        let _ = (self.files.set(Files::new(files)), self.page_sizes.set(sizes));
+        let _ = self.made.set((Files::new(opened), sizes));
         Ok(())
     }
 
@@ -427,8 +571,7 @@ impl PageSink for DeltaDir {
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> Result<()> {
         const STEP: usize = 1 << 20;
-        let files = self.files.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))?;
-        let (path, file) = files.get(space)?;
+        let (path, file) = begun(&self.made)?.0.get(space)?;
         let zeros = vec![0; STEP];
         let mut old = vec![0; STEP];
         let (mut at, end) = (offset, offset + length);

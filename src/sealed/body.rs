@@ -34,7 +34,7 @@ pub(crate) fn read_body<T: for<'b> minicbor::Decode<'b, ()>>(file: &SealedFile, 
     let structure = |offset, what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
         Error::damage(DamageKind::Structure, path, offset, what, expected, found)
     };
-    let expected: u64 = decode_cbor(path, file.header_len(), "length of the structure", &file.complete()?)?;
+    let expected: u64 = decode_cbor(path, file.header_len(), "length of the structure", &file.complete()?.plaintext)?;
     if expected > MAX_BODY {
         return Err(structure(0, "length of the structure", &MAX_BODY, &expected));
     }

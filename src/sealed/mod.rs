@@ -8,6 +8,7 @@
 
 mod body;
 mod reader;
+mod single;
 mod stream;
 mod writer;
 
@@ -15,8 +16,9 @@ use std::sync::Arc;
 
 pub(crate) use body::{read_body, write_body};
 pub(crate) use reader::{SealedFile, decode_cbor, encode_cbor, read_header};
+pub(crate) use single::{SingleFrame, read_bytes, read_single};
 pub(crate) use stream::{FrameStream, Step};
-pub(crate) use writer::{SealedSummary, SealedWriter, temporary_name};
+pub(crate) use writer::{SealedSummary, SealedWriter, remove_leftovers, temporary_name};
 
 use crate::crypto::aead::{FrameCipher, TagMismatch};
 use crate::crypto::kdf::{commitment_matches, derive_file_keys, unwrap_data_key, wrap_data_key};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
-use crate::format::header::{FileKind, Header, MAX_LEN, SealedHeader};
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
+use crate::storage::{ReadFile, Storage, check_place, read_full, read_range};
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -23,12 +23,11 @@ pub(crate) struct SealedFile {
 impl SealedFile {
     /// Opens a file that has to be there and has to be of this kind.
     pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
-        let file = storage.open(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => {
-                Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file")
-            }
-            _ => Error::io("open", path, e),
-        })?;
+        SealedFile::of(open_file(storage, path)?, keys, path, kind)
+    }
+
+    /// The sealed file that these bytes are.
+    pub fn of(file: Arc<dyn ReadFile>, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
         let (sealed, header_len) = read_header(file.as_ref(), path)?;
         if sealed.header.kind != kind {
             let (expected, found) = (format_args!("{kind:?}"), format_args!("{:?}", sealed.header.kind));
@@ -80,6 +79,17 @@ impl SealedFile {
         len: Option<usize>,
         buffer: &'b mut Vec<u8>,
     ) -> Result<(FrameHeader, &'b [u8])> {
+        let (header, plaintext, _) = self.chained_frame(offset, len, buffer)?;
+        Ok((header, plaintext))
+    }
+
+    /// The same, with the chain value that it was authenticated with: the tag of the frame before it.
+    fn chained_frame<'b>(
+        &self,
+        offset: u64,
+        len: Option<usize>,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
         let lead = TAG_LEN as u64;
         let start = offset.saturating_sub(lead);
         let mut want = TAG_LEN + len.unwrap_or(64 << 10).max(HEADER_LEN);
@@ -113,7 +123,7 @@ impl SealedFile {
         let frame = rest.get_mut(..header.frame_len()).unwrap_or_default();
         // The CRC is over the ciphertext, which decryption replaces.
         match self.opener.open_in_place(&header, &chain, frame) {
-            Ok((plaintext, _)) => Ok((header, plaintext)),
+            Ok((plaintext, _)) => Ok((header, plaintext, chain)),
             Err(_) => Err(self.explain(offset, &header)),
         }
     }
@@ -124,17 +134,21 @@ impl SealedFile {
             *buffer = vec![0; want];
         }
         buffer.resize(want, 0);
-        let got = self.file.read_at(start, buffer).map_err(|e| Error::io("read", &self.path, e))?;
+        let got = read_full(self.file.as_ref(), &self.path, start, buffer)?;
         buffer.truncate(got);
         Ok(())
     }
 
     /// Tells rot from tampering for a frame that did not open.
     pub fn explain(&self, offset: u64, header: &FrameHeader) -> Error {
-        let body =
-            read_range(self.file.as_ref(), &self.path, offset.saturating_add(HEADER_LEN as u64), header.len as usize);
-        let matches = body.is_ok_and(|body| header.check_crc(&body).is_ok());
-        frame_error(&self.path, offset, header, matches)
+        frame_error(&self.path, offset, header, self.check_crc(offset, header).is_ok())
+    }
+
+    /// Compares the CRC-32 of a frame, which no tag covers.
+    pub fn check_crc(&self, offset: u64, header: &FrameHeader) -> Result<()> {
+        let start = offset.saturating_add(HEADER_LEN as u64);
+        let body = read_range(self.file.as_ref(), &self.path, start, header.len as usize)?;
+        header.check_crc(&body).map_err(|e| e.at(&self.path, offset))
     }
 
     /// The trailer of a complete file; `None` where the file does not end in one.
@@ -144,10 +158,10 @@ impl SealedFile {
         Ok(Trailer::decode(&bytes).filter(|t| t.seal_offset >= self.header_len && t.seal_offset < at))
     }
 
-    /// The plaintext of the seal frame, which the trailer points to.
-    pub fn seal(&self, trailer: &Trailer) -> Result<Vec<u8>> {
+    /// The seal frame, which the trailer points to.
+    pub fn seal(&self, trailer: &Trailer) -> Result<Seal> {
         let mut buffer = Vec::new();
-        let (header, plaintext) = self.frame(trailer.seal_offset, None, &mut buffer)?;
+        let (header, plaintext, chain) = self.chained_frame(trailer.seal_offset, None, &mut buffer)?;
         let frames = trailer.frames;
         let end = trailer.seal_offset + header.frame_len() as u64 + TRAILER_LEN as u64;
         if header.kind != FrameKind::Seal || header.index.checked_add(1) != Some(frames) || end != self.len()? {
@@ -160,11 +174,11 @@ impl SealedFile {
                 format_args!("{:?} as frame {}", header.kind, header.index),
             ));
         }
-        Ok(plaintext.to_vec())
+        Ok(Seal { header, offset: trailer.seal_offset, chain, plaintext: plaintext.to_vec() })
     }
 
-    /// The plaintext of the seal of a file that has to be complete.
-    pub fn complete(&self) -> Result<Vec<u8>> {
+    /// The seal of a file that has to be complete.
+    pub fn complete(&self) -> Result<Seal> {
         let Some(trailer) = self.trailer()? else {
             let len = self.len()?;
             return Err(Error::damage(
@@ -180,10 +194,39 @@ impl SealedFile {
     }
 }
 
+/// The seal of a complete file.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    pub header: FrameHeader,
+    pub offset: u64,
+    /// The tag of the frame before it, which it was authenticated with.
+    pub chain: [u8; TAG_LEN],
+    pub plaintext: Vec<u8>,
+}
+
+/// Opens a file that has to be there.
+pub(crate) fn open_file(storage: &dyn Storage, path: &str) -> Result<Arc<dyn ReadFile>> {
+    match storage.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Where the whole archive is gone, a file of it is not what is missing.
+            check_place(storage)?;
+            Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"))
+        }
+        opened => opened.map_err(|e| Error::io("open", path, e)),
+    }
+}
+
 /// Reads the header of a file.
 pub(crate) fn read_header(file: &dyn ReadFile, path: &str) -> Result<(SealedHeader, u64)> {
     let bytes = read_range(file, path, 0, MAX_LEN)?;
-    let (sealed, len) = SealedHeader::decode(&bytes).map_err(|e| e.at(path, 0))?;
+    let (sealed, len) = SealedHeader::decode(&bytes).map_err(|mut e| {
+        if !bytes.starts_with(&MAGIC) {
+            (e.what, e.expected) = ("header", "a file that rewound wrote".to_owned());
+            let found = if bytes.is_empty() { "an empty one" } else { "another one" };
+            e.found = format!("{found}: if it is none of the archive's, move it to another place, and keep it there");
+        }
+        e.at(path, 0)
+    })?;
     Ok((sealed, len as u64))
 }
 

@@ -6,6 +6,7 @@ use super::SealedFile;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::frame::{FrameHeader, HEADER_LEN, TAG_LEN};
+use crate::storage::read_full;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -48,9 +49,8 @@ impl<'f> FrameStream<'f> {
     pub fn resume(file: &'f SealedFile, end: u64, offset: u64, index: u32) -> Result<FrameStream<'f>> {
         let mut stream = FrameStream { offset, index, ..FrameStream::new(file, end) };
         if index > 0 {
-            let start = offset.saturating_sub(TAG_LEN as u64);
-            let path = file.path();
-            file.file().read_at(start, &mut stream.chain).map_err(|e| Error::io("read", path, e))?;
+            // Authenticated with the frame that it leads to.
+            read_full(file.file().as_ref(), file.path(), offset.saturating_sub(TAG_LEN as u64), &mut stream.chain)?;
         }
         Ok(stream)
     }
@@ -142,11 +142,7 @@ impl<'f> FrameStream<'f> {
         let want = need.max(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX)).max(kept);
         self.buffer.resize(want, 0);
         let rest = self.buffer.get_mut(kept..).unwrap_or_default();
-        let got = self
-            .file
-            .file()
-            .read_at(self.offset + kept as u64, rest)
-            .map_err(|e| Error::io("read", self.file.path(), e))?;
+        let got = read_full(self.file.file().as_ref(), self.file.path(), self.offset + kept as u64, rest)?;
         self.buffer.truncate(kept + got);
         Ok(self.available() >= need)
     }

@@ -2,7 +2,7 @@
 //! A crash leaves the temporary file or the complete one.
 
 use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
-use crate::env::random;
+use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
 use crate::storage::{AppendFile, Storage, protect, publish_durable};
@@ -14,6 +14,7 @@ const BUFFER: usize = 1 << 20;
 /// A file being written.
 #[derive(Debug)]
 pub(crate) struct SealedWriter<'a> {
+    owner: Owner,
     storage: &'a dyn Storage,
     file: Option<Box<dyn AppendFile>>,
     temporary: String,
@@ -43,6 +44,7 @@ impl<'a> SealedWriter<'a> {
         let temporary = temporary_name(keys, scope)?;
         let file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
         Ok(SealedWriter {
+            owner: Owner::here(),
             storage,
             file: Some(file),
             temporary,
@@ -106,14 +108,26 @@ impl<'a> SealedWriter<'a> {
 
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
-        if !self.temporary.is_empty() {
+        if !self.temporary.is_empty() && self.owner.is_here() {
             // Best effort: what stays under tmp/ is removed by the next owner of the scope.
             let _ = self.storage.remove(&self.temporary);
         }
     }
 }
 
-/// A name under `tmp/` that nobody else uses. Whoever owns the scope removes what a crash left of it.
+/// Removes temporary files of an earlier owner of the scope.
+pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
+    let prefix = format!("{scope}-");
+    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
+        if entry.name.starts_with(&prefix) {
+            let path = format!("tmp/{}", entry.name);
+            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name under `tmp/` that nobody else uses. Its scope says who removes what a crash left of it (`catalog::leftovers`).
 pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: &str) -> Result<String> {
     let id = FileId::from_bytes(random(keys.rng().as_ref())?);
     Ok(format!("tmp/{scope}-{id}"))

@@ -8,27 +8,36 @@
 //! - after a failed write or sync the file accepts nothing more. A kernel drops
 //!   dirty pages that it could not write, and a second `fsync` would then report
 //!   success for bytes that are gone (Rebello et al., "Can Applications Recover
-//!   from fsync Failures?", USENIX ATC 2020).
+//!   from fsync Failures?", USENIX ATC 2020);
+//! - the root is opened once; everything else is found from it, name by name, and never
+//!   through a link (`dir` has the rules). So a storage stays with the directory that it
+//!   opened: where that was moved to, or nowhere if it was deleted.
 //!
 //! A crash leaves what was synced, any part of what was not, and possibly zeros
 //! behind the end of a file that had space reserved. Where the file system cannot
 //! rename without replacing, a crash inside `publish` can leave both names of one
 //! file: the temporary one is then swept like any other.
 //!
-//! Files are readable by their owner only. Names that are not made of the
-//! characters of our paths (`lost+found`, say) are not ours, and are not listed.
+//! What is created belongs to the owner and group of the root directory, whoever creates it.
+//! If the root is closed to others, its group may use a file as far as it may use the root; others
+//! never may. Names that are not made of the characters of our paths (`lost+found`, say) are not
+//! ours, and are not listed.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fmt;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::FileType;
 
-use super::path::{check, check_dir, is_name};
-use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
+use super::path::{check, check_dir, is_name, parent};
+use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
+use crate::dir::{Access, Dir, WrongKind, identity, identity_at, is_root, refuse_others};
+use crate::env::Owner;
 use crate::error::Error;
 
 #[cfg(test)]
@@ -53,22 +62,56 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Clone, Debug)]
 pub struct FsStorage {
     root: PathBuf,
+    /// The root directory, from its first use on.
+    opened: Arc<RwLock<Option<Arc<Dir>>>>,
     /// Directories whose entries this process has made durable: the same few are asked for again and again, and syncing one
     /// waits for the disk even where there is nothing to write.
-    durable: Arc<Mutex<HashSet<PathBuf>>>,
+    durable: Arc<Mutex<HashSet<String>>>,
     /// Whether complete files get the file system's immutable flag.
     immutable: bool,
+}
+
+/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a file.
+#[derive(Debug)]
+pub(crate) struct Misplaced {
+    pub path: String,
+    pub wrong: WrongKind,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.wrong)
+    }
+}
+
+impl std::error::Error for Misplaced {}
+
+/// Tells what is misplaced in the archive from every other failure, for [`Error::io`].
+fn misplaced(path: &str, e: io::Error) -> io::Error {
+    match WrongKind::of(&e) {
+        Some(wrong) => io::Error::new(e.kind(), Misplaced { path: path.to_owned(), wrong }),
+        None => e,
+    }
+}
+
+/// Where a path of the archive leads.
+struct Place<'a> {
+    dir: Arc<Dir>,
+    name: &'a str,
 }
 
 impl FsStorage {
     /// Storage below `root`. Touches nothing: the directory may be missing, and
     /// [`create_dir("")`](Storage::create_dir) creates it. A relative `root` is
     /// resolved now, so that a later change of the working directory has no effect.
+    ///
+    /// `root` may lead through symbolic links; below it none is followed. The directory is held open from its first use on,
+    /// by all clones together.
     pub fn new(root: impl Into<PathBuf>) -> FsStorage {
         let root = root.into();
         // Fails only for an empty path or a lost working directory; each later call then says so.
         let root = std::path::absolute(&root).unwrap_or(root);
-        FsStorage { root, durable: Arc::default(), immutable: false }
+        FsStorage { root, opened: Arc::default(), durable: Arc::default(), immutable: false }
     }
 
     /// Gives complete files the file system's immutable flag (`chattr +i`): not even root writes, renames or deletes them before taking the flag away, as
@@ -77,7 +120,7 @@ impl FsStorage {
     /// A segment that a crash left without its seal does not get the flag, and is read-only by its mode at most.
     pub fn immutable(mut self) -> Result<FsStorage, Error> {
         let try_it = || {
-            create_root(&self.root)?;
+            self.create_dir("")?;
             // It has no name, so nothing can be left of it.
             let file = tempfile::tempfile_in(&self.root)?;
             set_immutable(&file, true)?;
@@ -93,23 +136,84 @@ impl FsStorage {
         &self.root
     }
 
-    fn file(&self, path: &str) -> io::Result<PathBuf> {
-        check(path)?;
-        Ok(self.root.join(path))
+    /// The root directory. `NotFound` until there is one.
+    fn base(&self) -> io::Result<Arc<Dir>> {
+        if let Some(dir) = self.opened() {
+            return Ok(dir);
+        }
+        let dir = Dir::open(&self.root)?;
+        Ok(self.keep(dir))
     }
 
-    fn dir(&self, path: &str) -> io::Result<PathBuf> {
+    fn opened(&self) -> Option<Arc<Dir>> {
+        self.opened.read().clone()
+    }
+
+    /// The root directory from now on, if another thread was not first.
+    fn keep(&self, dir: Dir) -> Arc<Dir> {
+        Arc::clone(self.opened.write().get_or_insert_with(|| Arc::new(dir)))
+    }
+
+    /// A directory, opened name by name. `change` says that something is about to be changed in it.
+    fn dir(&self, path: &str, change: bool) -> io::Result<Arc<Dir>> {
         check_dir(path)?;
-        // Joining "" would append a separator, and messages would show it.
-        Ok(if path.is_empty() { self.root.clone() } else { self.root.join(path) })
+        let base = self.base()?;
+        let owner = if change { Some(base.metadata()?) } else { None };
+        let look = |dir: &Dir, path: &str| match &owner {
+            Some(owner) => refuse_others(&dir.metadata()?, owner, &self.root.join(path)),
+            None => Ok(()),
+        };
+        let mut dir = base;
+        look(&dir, "")?;
+        let ends = path.match_indices('/').map(|(i, _)| i).chain((!path.is_empty()).then_some(path.len()));
+        let mut start = 0;
+        for end in ends {
+            let (name, upto) = (path.get(start..end).unwrap_or_default(), path.get(..end).unwrap_or_default());
+            dir = Arc::new(dir.subdir(name).map_err(|e| misplaced(upto, e))?);
+            look(&dir, upto)?;
+            start = end + 1;
+        }
+        Ok(dir)
+    }
+
+    fn place<'a>(&self, path: &'a str, change: bool) -> io::Result<Place<'a>> {
+        check(path)?;
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        Ok(Place { dir: self.dir(parent(path), change)?, name })
+    }
+
+    fn open_file(&self, path: &str) -> io::Result<File> {
+        let Place { dir, name } = self.place(path, false)?;
+        dir.open_file(name).map_err(|e| misplaced(path, e))
+    }
+
+    /// Creates one directory; tells whether it had to be created.
+    fn create_one_dir(&self, path: &str) -> io::Result<bool> {
+        let Place { dir, name } = self.place(path, true)?;
+        dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?)).map_err(|e| misplaced(path, e))
+    }
+
+    /// Sets or clears the immutable flag of a file. Root does not set it for a file of anybody else, which may have a name here as a hard link; what is
+    /// immutable can get no further link.
+    fn set_immutable(&self, path: &str, immutable: bool) -> io::Result<()> {
+        let file = self.open_file(path)?;
+        let (owner, root) = (file.metadata()?.uid(), self.base()?.metadata()?.uid());
+        if immutable && is_root() && owner != root {
+            let text = format!("it belongs to user {owner}, the archive to user {root}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        set_immutable(&file, immutable)
     }
 }
 
 impl Storage for FsStorage {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file(path)?)?;
+        let Place { dir, name } = self.place(path, true)?;
+        let file = dir.create(name, Access::file_in(&self.base()?.metadata()?))?;
         Ok(Box::new(FsAppendFile {
+            names: file.metadata()?.nlink(),
             file,
+            owner: Owner::here(),
             len: 0,
             zeroed_to: 0,
             unsynced: 0,
@@ -120,28 +224,20 @@ impl Storage for FsStorage {
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        let file = File::open(self.file(path)?)?;
-        // Opening a directory succeeds; without this the first read would be what fails.
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        Ok(Arc::new(FsReadFile { file }))
+        Ok(Arc::new(FsReadFile { file: self.open_file(path)? }))
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-        let (from, to) = (self.file(from)?, self.file(to)?);
-        match rename_without_replacing(&from, &to) {
-            Err(e) if is_unsupported(&e) => publish_by_link(&from, &to),
-            result => result,
-        }
+        let (from, to) = (self.place(from, true)?, self.place(to, true)?);
+        from.dir.rename_new(from.name, &to.dir, to.name)
     }
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
-        File::open(self.file(path)?)?.sync_all()
+        self.open_file(path)?.sync_all()
     }
 
     fn evict(&self, path: &str, from: u64) -> io::Result<()> {
-        let file = File::open(self.file(path)?)?;
+        let file = self.open_file(path)?;
         // Advice: pages that are clean go, and after `sync_file` all are, those that a failed sync had given up included.
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, from / PAGES * PAGES, None, rustix::fs::Advice::DontNeed)?;
@@ -150,88 +246,120 @@ impl Storage for FsStorage {
     }
 
     /// `""` creates the root and its missing parents, each durable in its own
-    /// parent: those lie outside of the storage, where no `sync_dir` reaches them.
+    /// parent: those lie outside of the storage, where no `sync_dir` reaches them. A root that this storage has opened is never created again.
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        let dir = self.dir(path)?;
-        if path.is_empty() { create_root(&dir) } else { create_one_dir(&dir).map(drop) }
+        check_dir(path)?;
+        if !path.is_empty() {
+            return self.create_one_dir(path).map(drop);
+        }
+        if self.opened().is_none() {
+            self.keep(Dir::create_all(&self.root)?);
+        }
+        self.check()
     }
 
     fn create_dir_durable(&self, path: &str) -> io::Result<()> {
-        let dir = self.dir(path)?;
         // Held to the end: who finds a directory that another thread has just created must not go on before it is durable.
         let mut durable = self.durable.lock();
-        let created = create_one_dir(&dir)?;
+        let created = self.create_one_dir(path)?;
         // One that had to be created, though it was noted, has been removed by somebody in between.
-        if created || !durable.contains(&dir) {
-            self.sync_dir(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
-            durable.insert(dir);
+        if created || !durable.contains(path) {
+            self.sync_dir(parent(path))?;
+            durable.insert(path.to_owned());
         }
         Ok(())
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        File::open(self.dir(path)?)?.sync_all()
+        self.dir(path, false)?.sync()
     }
 
-    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
-        let entries = match std::fs::read_dir(self.dir(dir)?) {
-            Ok(entries) => entries,
+    /// What is neither a file nor a directory is listed as a file of no length: opening it says what it is.
+    fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
+        let dir = match self.dir(path, false) {
+            Ok(dir) => dir,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e),
         };
         let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
+        for name in dir.names()? {
+            let Ok(name) = name.into_string() else {
                 continue;
             };
             if !is_name(&name) {
                 continue;
             }
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
+            let stat = match dir.stat(&name) {
+                Ok(stat) => stat,
                 // Removed, or published, since the directory was read.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),
             };
-            let is_dir = metadata.is_dir();
-            found.push(Entry { name, len: if is_dir { 0 } else { metadata.len() }, is_dir });
+            let len = if stat.kind == FileType::RegularFile { stat.len } else { 0 };
+            found.push(Entry { name, len, is_dir: stat.kind == FileType::Directory });
         }
         Ok(found)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let path = self.file(path)?;
+        let Place { dir, name } = self.place(path, true)?;
         if self.immutable {
-            set_immutable(&File::open(&path)?, false)?;
+            self.set_immutable(path, false)?;
         }
-        std::fs::remove_file(path)
+        dir.remove(name).map_err(|e| misplaced(path, e))
     }
 
     fn protect(&self, path: &str) -> io::Result<()> {
-        if self.immutable { set_immutable(&File::open(self.file(path)?)?, true) } else { Ok(()) }
+        if self.immutable { self.set_immutable(path, true) } else { Ok(()) }
     }
 
     /// The lock is advisory (`flock`), and is on the file at `path`, which is created and never removed.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.file(path)?)?;
+        let Place { dir, name } = self.place(path, true)?;
+        let file = loop {
+            match dir.open_file_to_write(name) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                // A lock needs no right to write, but on some network file systems.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break dir.open_file(name).map_err(|_| e)?,
+                other => break other.map_err(|e| misplaced(path, e))?,
+            }
+            match dir.create(name, Access::file_in(&self.base()?.metadata()?)) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => break other?,
+            }
+        };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FsLock { file }))),
+            Ok(()) => Ok(Some(Box::new(FsLock { file, owner: Owner::here() }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
         }
     }
 
+    fn check(&self) -> io::Result<()> {
+        let Some(opened) = self.opened() else { return Ok(()) };
+        if identity_at(&self.root)? == identity(&opened.metadata()?) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "another directory"))
+    }
+
+    fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<(), Error>) -> Result<(), Error> {
+        let anew = FsStorage { opened: Arc::default(), durable: Arc::default(), ..self.clone() };
+        let there: Arc<dyn Storage> = Arc::new(anew.clone());
+        prove(&there)?;
+        *self.opened.write() = anew.opened();
+        self.durable.lock().clear();
+        Ok(())
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
+        let Place { dir, name } = self.place(path, false)?;
+        Ok(Some(dir.stat(name)?.identity))
+    }
+
     /// What an unprivileged process can still write, in bytes.
     fn free_space(&self) -> io::Result<Option<u64>> {
-        let stat = rustix::fs::statvfs(&self.root)?;
-        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        Ok(Some(self.base()?.free_space()?))
     }
 
     fn location(&self) -> String {
@@ -243,6 +371,7 @@ impl Storage for FsStorage {
 #[derive(Debug)]
 struct FsAppendFile {
     file: File,
+    owner: Owner,
     /// Where the next append goes.
     len: u64,
     /// Up to here the file holds zeros behind `len`; not meaningful below `len`.
@@ -255,17 +384,28 @@ struct FsAppendFile {
     reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
+    /// How many names it was created with: none where the file system does not count them, as few do.
+    names: u64,
 }
 
 impl FsAppendFile {
     /// Runs one step; a failure, now or earlier, is for good.
     fn step(&mut self, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        self.owner.check_io("a file being written")?;
         if self.failed {
             return Err(super::failed_before());
         }
         let result = step(self);
         self.failed = result.is_err();
         result
+    }
+
+    /// Writing to a file succeeds after its last name was removed: nobody will ever read it.
+    fn check_named(&self) -> io::Result<()> {
+        if self.names > 0 && self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was written"));
+        }
+        Ok(())
     }
 
     /// Writes zeros from the end up to the next step. Real writes: syncing over blocks
@@ -307,7 +447,7 @@ impl AppendFile for FsAppendFile {
         self.step(|this| {
             this.file.sync_data()?;
             this.unsynced = 0;
-            Ok(())
+            this.check_named()
         })
     }
 
@@ -325,9 +465,15 @@ impl AppendFile for FsAppendFile {
                 this.file.set_len(this.len)?;
             }
             // Before the sync, so that one journal commit carries size and mode.
-            this.file.set_permissions(PermissionsExt::from_mode(0o400))?;
-            this.file.sync_all()
+            let mode = this.file.metadata()?.mode() & 0o440;
+            this.file.set_permissions(PermissionsExt::from_mode(0o400 | mode))?;
+            this.file.sync_all()?;
+            this.check_named()
         })
+    }
+
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(Some(identity(&self.file.metadata()?)))
     }
 }
 
@@ -358,15 +504,23 @@ impl ReadFile for FsReadFile {
 #[derive(Debug)]
 struct FsLock {
     file: File,
+    owner: Owner,
 }
 
-impl LockGuard for FsLock {}
+impl LockGuard for FsLock {
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(Some(identity(&self.file.metadata()?)))
+    }
+}
 
 impl Drop for FsLock {
     fn drop(&mut self) {
         // Closing would do, but for a child process that is between fork and exec at this
         // moment and holds a copy of the descriptor. If this fails, closing still follows.
-        let _ = self.file.unlock();
+        // Such a child itself closes its copy only: an unlock there would free the parent's lock.
+        if self.owner.is_here() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -386,53 +540,4 @@ fn set_immutable(file: &File, immutable: bool) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn set_immutable(_: &File, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Tells whether it had to be created.
-fn create_one_dir(dir: &Path) -> io::Result<bool> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
-        result => result.map(|()| true),
-    }
-}
-
-/// Creates a directory and its missing parents, and makes each durable in its parent.
-fn create_root(root: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.is_dir()).collect();
-    for dir in missing.into_iter().rev() {
-        create_one_dir(dir)?;
-        if let Some(parent) = dir.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-fn rename_without_replacing(_from: &Path, _to: &Path) -> io::Result<()> {
-    Err(rustix::io::Errno::NOSYS.into())
-}
-
-/// Whether kernel or file system lack the operation.
-fn is_unsupported(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(e);
-    // Not a pattern: on some systems the last two are one number.
-    errno.is_some_and(|e| [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP].contains(&e))
-}
-
-/// Publishes where renaming without replacing is not supported: a link never
-/// replaces. The one window: a crash before the unlink leaves both names.
-fn publish_by_link(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::hard_link(from, to)?;
-    std::fs::remove_file(from).inspect_err(|_| {
-        // Leave both as they were. If this fails too, the error returned is the one to act on.
-        let _ = std::fs::remove_file(to);
-    })
 }

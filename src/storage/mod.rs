@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use fs::FsStorage;
+pub(crate) use fs::Misplaced;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub trait Storage: Debug + Send + Sync {
     /// `AlreadyExists` where the name is taken.
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>>;
 
-    /// Opens a file for reading. The file may still be growing.
+    /// Opens a file for reading. The file may still be growing. Never waits, and never opens what is no file.
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>>;
 
     /// Gives a file its final name: atomic, and fails with `AlreadyExists`
@@ -84,6 +85,24 @@ pub trait Storage: Debug + Send + Sync {
     /// where somebody else holds it.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>>;
 
+    /// Whether this still is the place that it was when it was first used. `NotFound`, with words, if it was removed, moved away, or replaced by another:
+    /// what is open goes on working then, and what is written to it is lost.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Goes on in what is at this place now, where that is no longer what was opened. Calls `prove` with it first, and leaves everything as it was if that fails.
+    fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<()>) -> Result<()> {
+        let _ = prove;
+        Ok(())
+    }
+
+    /// What tells the file of this name from any other that may take its name while the file is open; `None` if this storage cannot tell.
+    fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Bytes that can still be written; `None` where that is not known.
     fn free_space(&self) -> io::Result<Option<u64>>;
 
@@ -98,7 +117,7 @@ pub trait AppendFile: Debug + Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes everything appended durable. After an error nothing may be assumed
-    /// of what was appended since the last success.
+    /// of what was appended since the last success. `NotFound` if the file was removed meanwhile.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Bytes appended so far.
@@ -107,6 +126,11 @@ pub trait AppendFile: Debug + Send {
     /// Whether nothing was appended yet.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Its [identity](Storage::identity).
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(None)
     }
 
     /// Hints that small synced appends will come, so that zeroed space ahead of
@@ -120,7 +144,7 @@ pub trait AppendFile: Debug + Send {
 /// A file being read.
 #[expect(clippy::len_without_is_empty, reason = "its length is a question to the system, not a count")]
 pub trait ReadFile: Debug + Send + Sync {
-    /// Fills the buffer from `offset`; returns how much there was before the end of the file.
+    /// Fills the buffer from `offset`; returns how much there was before the end of the file. If it returns less, it is asked again for the rest.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Its length now, with any zeroed space at its end.
@@ -134,7 +158,21 @@ pub trait ReadFile: Debug + Send + Sync {
 }
 
 /// An exclusive lock, held until dropped.
-pub trait LockGuard: Debug + Send + Sync {}
+pub trait LockGuard: Debug + Send + Sync {
+    /// The [identity](Storage::identity) of the file that is locked.
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(None)
+    }
+}
+
+/// Tells files apart while they are open: device and inode, say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// What the file is on.
+    pub device: u64,
+    /// Which file it is there.
+    pub inode: u64,
+}
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,9 +185,37 @@ pub struct Entry {
     pub is_dir: bool,
 }
 
+/// After so many reads that return nothing before the end of a file, the storage is at fault.
+const EMPTY_READS: u32 = 3;
+
 /// What a file says whose earlier write or sync failed.
 fn failed_before() -> io::Error {
     io::Error::other("an earlier write or sync of this file failed: go on in a new file")
+}
+
+/// Proves that a storage still is the place that was opened.
+pub(crate) fn check_place(storage: &dyn Storage) -> Result<()> {
+    storage.check().map_err(|e| displaced("check", &storage.location(), e))
+}
+
+/// Proves that a file which is held open still has its name: what is written to one without a name is lost.
+pub(crate) fn check_name(storage: &dyn Storage, path: &str, held: io::Result<Option<FileIdentity>>) -> Result<()> {
+    let Some(held) = held.map_err(|e| Error::io("stat", path, e))? else { return Ok(()) };
+    match storage.identity(path).map_err(|e| displaced("stat", path, e))? {
+        Some(found) if found != held => Err(Error::Displaced { path: path.to_owned(), found: "another file".into() }),
+        _ => Ok(()),
+    }
+}
+
+/// The failure of a call on something that was open: not to be found, no longer known to a file server, or behind what is no directory means
+/// that it is gone from its place.
+pub(crate) fn displaced(operation: &'static str, path: &str, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle => {
+            Error::Displaced { path: path.to_owned(), found: e.to_string() }
+        }
+        _ => Error::io(operation, path, e),
+    }
 }
 
 /// Creates a directory and its missing parents, each durable in its parent.
@@ -157,7 +223,11 @@ pub(crate) fn create_dir_durable(storage: &dyn Storage, path: &str) -> Result<()
     let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
     for end in ends {
         let dir = path.get(..end).unwrap_or(path);
-        storage.create_dir_durable(dir).map_err(|e| Error::io("create directory", dir, e))?;
+        if let Err(e) = storage.create_dir_durable(dir) {
+            // The parent is there: it was just created, or is the archive itself, unless that is gone.
+            check_place(storage)?;
+            return Err(Error::io("create directory", dir, e));
+        }
     }
     Ok(())
 }
@@ -167,6 +237,8 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
     match storage.publish(from, to) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        // Whoever finds the name taken may remove a temporary file that was meant for it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && storage.open(to).is_ok() => return Ok(false),
         Err(e) => return Err(Error::io("publish", to, e)),
     }
     let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -184,7 +256,25 @@ pub(crate) fn protect(storage: &dyn Storage, path: &str) {
 /// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.
 pub(crate) fn read_range(file: &dyn ReadFile, path: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut buf = vec![0; len];
-    let got = file.read_at(offset, &mut buf).map_err(|e| Error::io("read", path, e))?;
+    let got = read_full(file, path, offset, &mut buf)?;
     buf.truncate(got);
     Ok(buf)
+}
+
+/// Fills `buf` from `offset`; returns how much there was before the end of the file. What a read leaves out is asked for again: taken for the end of the
+/// file, it would pass for a torn tail, and commits would be cut off.
+pub(crate) fn read_full(file: &dyn ReadFile, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    // Reads in a row that returned nothing though the file goes on. It may have grown or been cut in between, but not again and again.
+    let mut empty = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(filled as u64);
+        match file.read_at(at, rest).map_err(|e| Error::io("read", path, e))? {
+            0 if file.len().map_err(|e| Error::io("stat", path, e))? <= at => break,
+            0 if empty == EMPTY_READS => return Err(Error::io("read", path, io::ErrorKind::UnexpectedEof.into())),
+            0 => empty += 1,
+            got => (filled, empty) = (filled + got.min(rest.len()), 0),
+        }
+    }
+    Ok(filled)
 }

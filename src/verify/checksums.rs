@@ -8,14 +8,15 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TR
 use crate::options::Cancel;
 use crate::sealed::read_header;
 use crate::storage::{ReadFile, Storage, read_range};
-use crate::wal::durable_frame_beyond;
+use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
 
 /// Reads every file of an archive and compares it with the CRC-32s in it: finds rot on a machine that has no key.
 ///
-/// What it cannot find: files that are missing or belong elsewhere, and edits by somebody who mends the checksums. For these, see [`Archive::verify`](crate::Archive::verify).
+/// What it cannot find: files that are missing or belong elsewhere, edits by somebody who mends the checksums, and the loss of a segment's trailer, which a power failure
+/// leaves as well and on which nothing depends. For the others, see [`Archive::verify`](crate::Archive::verify).
 ///
 /// ```
 /// use rewound::storage::FsStorage;
@@ -32,23 +33,22 @@ const SECTOR: u64 = 512;
 ///
 /// # Errors
 ///
-/// [`Error::NoArchive`], [`Error::Cancelled`]; an error of listing directories. Damage is in the report.
+/// [`Error::NoArchive`], [`Error::Cancelled`]. Damage, and what cannot be read, is in the report.
 pub fn verify_checksums(
     storage: &dyn Storage,
     cancel: &Cancel,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
-    let mut files = Vec::new();
+    let (mut files, mut report) = (Vec::new(), VerifyReport::default());
     for dir in ["catalog", "nodes"] {
-        walk(storage, dir, &mut files)?;
+        walk(storage, dir, &mut files, &mut report)?;
     }
-    if !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
+    if report.is_intact() && !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
         return Err(Error::NoArchive { path: storage.location().into() });
     }
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
-    let mut report = VerifyReport::default();
     for (path, _) in &files {
         match ending(path) {
             Some("seg") => report.segments += 1,
@@ -56,17 +56,28 @@ pub fn verify_checksums(
             Some("part") => report.parts += 1,
             Some("entry") => report.catalog_entries += 1,
             Some("checkpoint") => {}
-            // Locks, and whatever later releases put there.
-            _ => continue,
+            // Locks, and whatever later releases put there: no more than that it is a file.
+            _ => {
+                if let Err(e) = storage.open(path).map_err(|e| Error::io("open", path, e))
+                    && e.is_damage()
+                {
+                    report.note(e);
+                }
+                continue;
+            }
         }
         let checked = check_file(storage, path, &mut report, &mut |bytes| meter.add(bytes));
-        match checked {
-            // It has expired since it was listed. Nothing here can tell that from a loss.
-            Err(Error::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            other => report.found(other)?,
-        }
+        report.found(checked.or_else(gone))?;
     }
     Ok(report)
+}
+
+/// Not to be found since it was listed: it has expired. Nothing here can tell that from a loss.
+fn gone(e: Error) -> Result<()> {
+    match &e {
+        Error::Storage { source, .. } if source.kind() == ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
+    }
 }
 
 /// What kind of file a name is for.
@@ -74,12 +85,17 @@ fn ending(path: &str) -> Option<&str> {
     path.rsplit_once('.').map(|(_, ending)| ending)
 }
 
-/// Every file below a directory.
-fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+/// Every file below a directory. A directory that cannot be listed is a finding.
+fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+    let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
+        Ok(entries) => entries,
+        Err(e) => return report.found(Err(e)),
+    };
+    for entry in entries {
         let path = format!("{dir}/{}", entry.name);
-        if entry.is_dir {
-            walk(storage, &path, files)?;
+        // A directory with the name of a file is looked at as what its name says.
+        if entry.is_dir && ending(&entry.name).is_none() {
+            walk(storage, &path, files, report)?;
         } else {
             files.push((path, entry.len));
         }
@@ -193,48 +209,28 @@ fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u
 
 /// The next frame at or after an offset that its CRC-32 vouches for, and its index.
 fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Option<(u64, u32)>> {
-    const STEP: usize = 1 << 20;
-    let mut at = from;
-    while at < len {
-        let window = read_range(file, path, at, STEP)?;
-        for i in crate::wal::markers(&window) {
-            let start = at + i as u64;
-            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
-            if frame(file, path, start, header.index).is_ok() {
-                return Ok(Some((start, header.index)));
-            }
-        }
-        // A marker may lie across two windows.
-        at += (window.len().saturating_sub(3)).max(1) as u64;
-    }
-    Ok(None)
+    let found = find_frame(file, path, from, len, &mut |start, header| {
+        Ok(frame(file, path, start, header.index).is_ok().then_some((start, header.index)))
+    })?;
+    Ok(if let Search::Found(found) = found { Some(found) } else { None })
 }
 
-/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have kept it from the disk, or a part of it.
+/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have come before the trailer was durable, or before the zeros were cut off that were
+/// reserved behind it: then the segment ends at its seal, and nothing is lost.
 fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
-    let found = read_range(file, path, at, TRAILER_LEN + 1)?;
-    let torn = segment
-        && found.len() <= TRAILER_LEN
-        && found.iter().zip(&expected).all(|(found, expected)| found == expected || *found == 0);
-    if found == expected || torn || (segment && is_zero(file, path, at, len)?) {
+    let found = read_range(file, path, at, TRAILER_LEN)?;
+    let end = at + found.len() as u64;
+    let is_end = if segment { is_zero(file, path, end, len)? } else { end == len };
+    if is_end && (found == expected || (segment && (end < len || is_interrupted(&found, &expected)))) {
         return Ok(());
     }
-    let found = format_args!("{} other bytes", found.len());
+    let found = format_args!("{} other bytes", len - at);
     Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
 }
 
-/// Whether the rest of a file is zero: space reserved for what was never written.
-fn is_zero(file: &dyn ReadFile, path: &str, mut at: u64, len: u64) -> Result<bool> {
-    while at < len {
-        let bytes = read_range(file, path, at, 1 << 20)?;
-        if bytes.is_empty() {
-            break;
-        }
-        if bytes.iter().any(|b| *b != 0) {
-            return Ok(false);
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(true)
+/// Whether a trailer is what a crash leaves of one that was not durable: cut short, zeros, or garbage. Rot alters a byte.
+fn is_interrupted(found: &[u8], expected: &[u8]) -> bool {
+    let altered: Vec<u8> = found.iter().zip(expected).filter(|(f, e)| f != e).map(|(f, _)| *f).collect();
+    altered.len() > 1 || altered.iter().all(|byte| *byte == 0)
 }

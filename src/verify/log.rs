@@ -24,8 +24,9 @@ pub(super) fn verify_log(
             report.note(Error::Gap { node: node(), expected: start.next_lsn(), found });
         }
     }
-    if let Some(lost) = lost_beginning(&context.log, &context.record)? {
-        report.note(lost);
+    match lost_beginning(&context.log, &context.record) {
+        Ok(Some(lost)) => report.note(lost),
+        other => report.found(other.map(drop))?,
     }
     for segments in stretches {
         for (before, behind) in gaps(segments) {

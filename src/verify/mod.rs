@@ -21,7 +21,7 @@ pub use checksums::verify_checksums;
 
 use crate::compact::NodeContext;
 use crate::error::{Error, Result};
-use crate::history::stretches;
+use crate::history::{Stretches, stretches_of};
 use crate::options::{Cancel, ReplayOptions};
 use crate::storage::Storage;
 
@@ -131,6 +131,18 @@ impl VerifyReport {
         }
     }
 
+    /// Takes another report in, or notes why there is none: what is wrong with one node keeps nobody from looking at the others. Gives back what ends the run.
+    pub(crate) fn take(&mut self, other: Result<VerifyReport>) -> Result<()> {
+        let result = match other {
+            Ok(other) => {
+                self.merge(other);
+                Ok(())
+            }
+            Err(e) => Err(e),
+        };
+        self.found(result)
+    }
+
     /// Notes damage; gives back what is no finding but an end to the run.
     fn found(&mut self, result: Result<()>) -> Result<()> {
         match result {
@@ -160,7 +172,7 @@ impl fmt::Display for VerifyReport {
 
 /// Whether an error tells of the archive rather than of this run. A file that cannot be read is as bad as one that is damaged.
 fn is_finding(e: &Error) -> bool {
-    e.is_damage() || matches!(e, Error::FormatTooNew { .. } | Error::Storage { .. })
+    !matches!(e, Error::Cancelled | Error::DiskFull { .. } | Error::Encryption { .. } | Error::KeyProvider { .. })
 }
 
 /// The progress of a run.
@@ -194,7 +206,11 @@ pub(crate) fn verify_node(
     // What it is about to read is not removed meanwhile, where the archive can be written to.
     let _lease = context.catalog.lease(context.node).ok();
     let context = &NodeContext { record: context.catalog.current()?.node(context.node)?.clone(), ..context.copy() };
-    let segments = stretches(&context.log, &context.record)?;
+    let (segments, doubles) = match context.log.all_and_doubles() {
+        Ok(all) => (stretches_of(all.segments, &context.record, context.timeline()), all.doubles),
+        Err(e) => (Stretches::new(), vec![e]),
+    };
+    doubles.into_iter().try_for_each(|double| report.found(Err(double)))?;
     let log_bytes: u64 = segments.iter().flatten().map(|(_, len)| len).sum();
     let layer_bytes = layers::bytes(context, &mut report)?;
     let cancel = options.replay.cancel.clone();

@@ -8,7 +8,7 @@ use crate::format::header::{FileKind, IMMUTABLE_LEN};
 use crate::format::segment::{IndexEntry, PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::NodeState;
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec, encode_cbor, temporary_name};
-use crate::storage::{AppendFile, Storage, create_dir_durable, protect, publish_durable};
+use crate::storage::{AppendFile, Storage, check_name, create_dir_durable, displaced, protect, publish_durable};
 use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
 
 /// One index entry for so many bytes.
@@ -72,10 +72,14 @@ impl ActiveSegment {
         let temporary = temporary_name(keys, scope)?;
         let path = segment_path(start.node, start.timeline, start.sequence, position);
         let mut file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
-        file.append(&buffer).map_err(|e| Error::io("write", &temporary, e))?;
-        file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
-        if !publish_durable(storage, &temporary, &path)? {
+        let written = file.append(&buffer).map_err(|e| Error::io("write", &temporary, e));
+        let synced = written.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)));
+        let published = synced.and_then(|()| publish_durable(storage, &temporary, &path));
+        if !matches!(published, Ok(true)) {
+            // Best effort: the next writer removes what stays.
             let _ = storage.remove(&temporary);
+        }
+        if !published? {
             return Err(Error::Fenced { node: start.node.to_string() });
         }
         buffer.clear();
@@ -134,9 +138,14 @@ impl ActiveSegment {
 
     /// Makes what was written durable. After an error the segment must not be used again.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync().map_err(|e| Error::io("sync", &self.path, e))?;
+        self.file.sync().map_err(|e| displaced("sync", &self.path, e))?;
         self.durable = self.sealer.count();
         Ok(())
+    }
+
+    /// Proves that what is written is still under its name.
+    pub fn check(&self, storage: &dyn Storage) -> Result<()> {
+        check_name(storage, &self.path, self.file.identity())
     }
 
     /// See [`AppendFile::expect_small_appends`].
@@ -173,7 +182,7 @@ impl ActiveSegment {
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());
         self.write()?;
-        self.file.finish().map_err(|e| Error::io("sync", &self.path, e))?;
+        self.file.finish().map_err(|e| displaced("sync", &self.path, e))?;
         protect(storage, &self.path);
         Ok(())
     }

@@ -34,6 +34,17 @@ pub(crate) struct Log {
     pub timeline: TimelineId,
 }
 
+/// Segments of which no two have the same number.
+#[derive(Debug, Default)]
+pub(crate) struct Unique {
+    /// In order, with the lengths of their files.
+    pub segments: Vec<(SegmentRef, u64)>,
+    /// What is wrong with those left out.
+    pub doubles: Vec<Error>,
+    /// Of one number there is not exactly one segment that opens: no telling which it is.
+    ambiguous: Option<Error>,
+}
+
 /// The directory of a timeline's segments.
 fn timeline_dir(node: NodeId, timeline: TimelineId) -> String {
     format!("nodes/{:08x}/wal/{:08x}", node.get(), timeline.get())
@@ -79,6 +90,62 @@ impl Log {
     }
 
     fn group_with_lengths(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
+        let Unique { segments, ambiguous, .. } = self.unique(&self.listed(group)?)?;
+        ambiguous.map_or(Ok(segments), Err)
+    }
+
+    /// Every segment, as [`all`](Self::all), but also where no telling is which of two it is; and what is wrong with those left out.
+    pub fn all_and_doubles(&self) -> Result<Unique> {
+        let mut all = Unique::default();
+        for group in self.groups()? {
+            let Unique { segments, doubles, ambiguous } = self.unique(&self.listed(group)?)?;
+            all.segments.extend(segments);
+            all.doubles.extend(doubles);
+            all.ambiguous = all.ambiguous.or(ambiguous);
+        }
+        Ok(all)
+    }
+
+    /// Leaves one segment of each number. A name is only a hint: where two claim a number, it is the one's whose header agrees and that opens.
+    fn unique(&self, listed: &[(SegmentRef, u64)]) -> Result<Unique> {
+        let mut unique = Unique::default();
+        for same in listed.chunk_by(|(a, _), (b, _)| a.sequence == b.sequence) {
+            let [one] = same else {
+                self.choose(same, &mut unique)?;
+                continue;
+            };
+            unique.segments.push(one.clone());
+        }
+        Ok(unique)
+    }
+
+    fn choose(&self, same: &[(SegmentRef, u64)], unique: &mut Unique) -> Result<()> {
+        let mut real = Vec::new();
+        for one in same {
+            match self.open(&one.0) {
+                Ok(_) => real.push(one),
+                Err(e) if e.is_damage() || matches!(e, Error::FormatTooNew { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let chosen = real.first().copied().or(same.first());
+        let error = |double: &SegmentRef| {
+            let other = chosen.map_or("", |(chosen, _)| chosen.path.as_str());
+            let (what, expected) = ("segment name", "one segment of a number");
+            Error::damage(DamageKind::Chain, &double.path, 0, what, expected, format_args!("another one, {other}"))
+        };
+        let doubles = same.iter().filter(|(one, _)| chosen.is_none_or(|(chosen, _)| chosen != one));
+        let doubles: Vec<Error> = doubles.map(|(double, _)| error(double)).collect();
+        if real.len() != 1 {
+            unique.ambiguous = unique.ambiguous.take().or(doubles.first().cloned());
+        }
+        unique.doubles.extend(doubles);
+        unique.segments.extend(chosen.cloned());
+        Ok(())
+    }
+
+    /// The segments of one group by their names, in order.
+    fn listed(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
         let dir = group_dir(self.node, self.timeline, group * GROUP);
         let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
         let mut segments: Vec<(SegmentRef, u64)> = entries
@@ -96,20 +163,6 @@ impl Log {
             })
             .collect();
         segments.sort_unstable();
-        if let Some(pair) = segments.windows(2).find_map(|w| match w {
-            [(a, _), (b, _)] if a.sequence == b.sequence => Some((a, b)),
-            _ => None,
-        }) {
-            let (a, b) = pair;
-            return Err(Error::damage(
-                DamageKind::Chain,
-                &b.path,
-                0,
-                "segment name",
-                "one segment of a number",
-                format_args!("another one, {}", a.path),
-            ));
-        }
         Ok(segments)
     }
 

@@ -15,4 +15,6 @@ mod scan;
 
 pub(crate) use active::{ActiveSegment, SegmentStart};
 pub(crate) use log::{Log, SegmentRef};
-pub(crate) use scan::{SegmentReader, Visit, durable_frame_beyond, fold_op, fold_ops, markers, plain};
+pub(crate) use scan::{
+    Search, SegmentReader, Visit, durable_frame_beyond, find_frame, fold_op, fold_ops, is_zero, plain,
+};

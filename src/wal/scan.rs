@@ -20,6 +20,12 @@ use crate::types::{Lsn, Position, Timestamp};
 const SEARCH_STEP: usize = 1 << 20;
 /// Bytes read in one go where only headers are looked at.
 const HEADERS_STEP: usize = 64 << 10;
+/// Zeros up to so many are looked through, however they came about: more than a writer reserves, or a power failure leaves of a segment of the usual length.
+const ZEROS_LOOKED_THROUGH: u64 = 256 << 20;
+/// Of more than that so many at both ends tell of the rest: what a segment holds goes on to its end, but for less than this.
+const ZEROS_AT_THE_ENDS: u64 = 8 << 20;
+/// No more zeros in a row are searched through. A power failure can leave many where a large commit was, but hardly so many.
+const MAX_ZEROS: u64 = 1 << 30;
 /// Bytes of what only looks like frames that the search is ready to check.
 const CRC_BUDGET: u64 = 1 << 30;
 
@@ -30,6 +36,8 @@ pub(crate) struct SegmentReader {
     segment: SegmentRef,
     preface: SegmentPreface,
     seal: Option<SegmentSeal>,
+    /// The tag of the last frame before the seal, which that was authenticated with.
+    last_tag: [u8; TAG_LEN],
     /// Where the frames before the seal end, or the file does.
     end: u64,
 }
@@ -90,9 +98,13 @@ impl SegmentReader {
             let found = preface.state.position;
             return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "position", segment.from, found));
         }
+        let mut last_tag = [0; TAG_LEN];
         let (seal, end) = match file.trailer()? {
             Some(trailer) => match file.seal(&trailer) {
-                Ok(bytes) => (Some(decode_cbor(path, trailer.seal_offset, "seal", &bytes)?), trailer.seal_offset),
+                Ok(seal) => {
+                    last_tag = seal.chain;
+                    (Some(decode_cbor(path, seal.offset, "seal", &seal.plaintext)?), seal.offset)
+                }
                 // A crash while sealing can leave the trailer and not the seal. No commit is in it; whether the frames before it
                 // are all there, the scan and the next segment tell.
                 Err(e) if e.is_damage() => (None, file.len()?),
@@ -100,7 +112,7 @@ impl SegmentReader {
             },
             None => (None, file.len()?),
         };
-        Ok(SegmentReader { file, segment: segment.clone(), preface, seal, end })
+        Ok(SegmentReader { file, segment: segment.clone(), preface, seal, last_tag, end })
     }
 
     pub fn preface(&self) -> &SegmentPreface {
@@ -127,19 +139,17 @@ impl SegmentReader {
     }
 
     /// Where a complete segment ends: the state it leaves, what the next one has to say of it, and its link.
-    pub fn sealed_end(&self) -> Result<Option<(NodeState, PreviousSegment, [u8; 32])>> {
-        let Some(seal) = &self.seal else { return Ok(None) };
-        // The seal frame was authenticated with this chain value.
-        let tag = read_range(self.file.file().as_ref(), self.file.path(), self.end - TAG_LEN as u64, TAG_LEN)?;
+    pub fn sealed_end(&self) -> Option<(NodeState, PreviousSegment, [u8; 32])> {
+        let seal = self.seal.as_ref()?;
         let facts = PreviousSegment {
             timeline: self.segment.timeline,
             sequence: self.segment.sequence,
             frames: seal.frames,
             length: self.end,
-            tag: tag.try_into().unwrap_or_default(),
+            tag: self.last_tag,
         };
         let link = link(&self.file.header().encode(), self.file.commitment(), &facts, seal.state.position);
-        Ok(Some((seal.state.clone(), facts, link)))
+        Some((seal.state.clone(), facts, link))
     }
 
     /// A position in the segment up to which every commit has a time at or before this one: where to begin looking for the last one
@@ -157,7 +167,7 @@ impl SegmentReader {
         successor: Option<&PreviousSegment>,
         visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
     ) -> Result<ScanEnd> {
-        let end = self.end.min(successor.map_or(u64::MAX, |s| s.length));
+        let mut end = self.end.min(successor.map_or(u64::MAX, |s| s.length));
         let skip = self
             .seal
             .as_ref()
@@ -179,6 +189,7 @@ impl SegmentReader {
                     if !self.came_meanwhile(offset, index, &mut looked, error)? {
                         break 'frames (offset, None);
                     }
+                    end = end.max(self.file.len()?);
                     stream = FrameStream::resume(&self.file, end, offset, index)?;
                     continue;
                 }
@@ -282,17 +293,19 @@ impl SegmentReader {
         Ok(frames.front().map_or(at, |(_, offset)| *offset))
     }
 
-    /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, a writer is
-    /// at work and the frame came after it was looked for; an error, it is damaged. `looked`: where this was asked last.
+    /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, it can be read after all: a writer is
+    /// at work and it came after it was looked for, or it was read wrongly; an error, it is damaged. `looked`: where this was asked last.
     fn came_meanwhile(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
-        if !durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)? {
-            return Ok(false);
-        }
         let again = looked.replace(offset) == Some(offset);
-        if again || self.file.frame(offset, None, &mut Vec::new()).is_err() {
-            return Err(error);
+        // In this order: what lies behind it was written after it, so a frame that a writer has just added is there by the time that it is read again.
+        let proven = durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)?;
+        // One wrong read must not cut commits off: nothing behind them may say that they were there.
+        let readable = self.file.frame(offset, None, &mut Vec::new()).is_ok_and(|(frame, _)| frame.index == index);
+        match (readable, again) {
+            (true, false) => Ok(true),
+            (false, _) if !proven => Ok(false),
+            _ => Err(error),
         }
-        Ok(true)
     }
 
     /// Decides whether the end that a scan found is the end of the segment.
@@ -334,34 +347,91 @@ impl SegmentReader {
 /// then its loss is damage; else it is a torn tail. `end`: where the frames of the file end at the latest.
 pub(crate) fn durable_frame_beyond(file: &dyn ReadFile, path: &str, end: u64, offset: u64, index: u32) -> Result<bool> {
     let mut budget = CRC_BUDGET;
-    let mut at = offset.saturating_add(1);
+    let found = find_frame(file, path, offset.saturating_add(1), end, &mut |start, header| {
+        if header.durable <= index || header.index <= index {
+            return Ok(None);
+        }
+        let body = read_range(file, path, start + HEADER_LEN as u64, header.len as usize)?;
+        if body.len() == header.len as usize && header.check_crc(&body).is_ok() {
+            return Ok(Some(()));
+        }
+        budget = budget.saturating_sub(u64::from(header.len));
+        Ok((budget == 0).then_some(()))
+    })?;
+    // No torn tail is made of that much that looks like frames, or of that many zeros with something behind them: whatever it is, it is no end to cut silently.
+    Ok(!matches!(found, Search::Nothing))
+}
+
+/// What a search for a frame came to.
+#[derive(Debug)]
+pub(crate) enum Search<T> {
+    Found(T),
+    /// There is none.
+    Nothing,
+    /// There are more zeros than any writer leaves, and something behind them: it was not searched.
+    Endless,
+}
+
+/// Looks for something that `take` accepts among what looks like the header of a frame, from an offset on. A hole, of whatever size, costs little.
+pub(crate) fn find_frame<T>(
+    file: &dyn ReadFile,
+    path: &str,
+    from: u64,
+    end: u64,
+    take: &mut dyn FnMut(u64, FrameHeader) -> Result<Option<T>>,
+) -> Result<Search<T>> {
+    let (mut at, mut zeros) = (from, 0);
     while at < end {
         let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
         let window = read_range(file, path, at, len)?;
+        if window.iter().all(|b| *b == 0) {
+            let before = zeros;
+            zeros += window.len() as u64;
+            let many = zeros >= ZEROS_AT_THE_ENDS && before < ZEROS_AT_THE_ENDS && end - at > ZEROS_LOOKED_THROUGH;
+            if many && is_zero(file, path, at, end)? {
+                return Ok(Search::Nothing);
+            }
+            if zeros >= MAX_ZEROS {
+                return Ok(Search::Endless);
+            }
+        } else {
+            zeros = 0;
+        }
         for i in markers(&window) {
             let start = at + i as u64;
             let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
-            if header.durable <= index || header.index <= index {
-                continue;
-            }
-            let body = read_range(file, path, start + HEADER_LEN as u64, header.len as usize)?;
-            if body.len() == header.len as usize && header.check_crc(&body).is_ok() {
-                return Ok(true);
-            }
-            // No torn tail is made of that much that looks like frames: whatever it is, it is no end to cut silently.
-            budget = budget.saturating_sub(u64::from(header.len));
-            if budget == 0 {
-                return Ok(true);
+            if let Some(found) = take(start, header)? {
+                return Ok(Search::Found(found));
             }
         }
         // A marker may lie across two windows.
         at += (window.len().saturating_sub(MARKER.len() - 1)).max(1) as u64;
     }
-    Ok(false)
+    Ok(Search::Nothing)
+}
+
+/// Whether a file is zero from an offset on: space reserved for what was never written, or a hole. Of more than [`ZEROS_LOOKED_THROUGH`] only both ends are looked at.
+pub(crate) fn is_zero(file: &dyn ReadFile, path: &str, from: u64, end: u64) -> Result<bool> {
+    let mut at = from;
+    while at < end {
+        if end - from > ZEROS_LOOKED_THROUGH && at - from >= ZEROS_AT_THE_ENDS {
+            at = at.max(end - ZEROS_AT_THE_ENDS);
+        }
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
+        let bytes = read_range(file, path, at, len)?;
+        if bytes.is_empty() {
+            break;
+        }
+        if bytes.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(true)
 }
 
 /// Where in some bytes frames may begin.
-pub(crate) fn markers(bytes: &[u8]) -> impl Iterator<Item = usize> {
+fn markers(bytes: &[u8]) -> impl Iterator<Item = usize> {
     bytes.windows(MARKER.len()).enumerate().filter(|(_, w)| *w == MARKER.as_slice()).map(|(i, _)| i)
 }
 

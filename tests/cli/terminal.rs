@@ -26,6 +26,14 @@ fn in_terminal(estate: &Estate, environment: &[(&str, &str)], line: &str, typed:
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap_or(-1))
 }
 
+#[test]
+fn a_signal_ends_a_prompt_and_gives_the_terminal_back() {
+    let estate = Estate::new();
+    let (shown, code) = in_terminal(&estate, &[], "init new; code=$?; stty -a; exit $code", &["\x03"]);
+    assert!(code == 130 && shown.contains(" echo ") && !shown.contains("-echo "), "{code} {shown}");
+    assert!(!estate.path("new").exists());
+}
+
 const KEY: (&str, &str) = ("REWOUND_KEY_FILE", "app.key");
 
 #[test]

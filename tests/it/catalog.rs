@@ -1,11 +1,16 @@
 //! Checkpoints of the catalog: opening reads what came since, whatever lies before, and does without those that are damaged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rewound::storage::{CrashPlan, MemStorage, Operation, Unsynced};
-use rewound::{Archive, Damage, DamageKind, Error, Origin, Result};
+use rewound::{
+    Actor, Archive, BaseSpace, CompactOptions, Consistency, Damage, DamageKind, Durability, Error, Origin, PageId,
+    PageSize, PageSource, Position, Result, Scope, SweepOptions, Target,
+};
 
-use crate::support::{TestClock, archive_options, key};
+use crate::faulty::LyingStorage;
+use crate::support::{TestClock, archive_options, key, quiet};
 
 const ENTRIES: u64 = 600;
 
@@ -182,5 +187,133 @@ fn an_entry_of_another_is_made_durable_before_the_next() {
             assert!(nodes.is_empty() || nodes == ["one"] || nodes == ["one", "two"], "{nodes:?}");
             assert!(at < killed.operation_count() || nodes.len() == 2);
         }
+    }
+}
+
+fn temporary(storage: &MemStorage) -> Vec<String> {
+    storage.files().into_keys().filter(|p| p.starts_with("tmp/") || p.starts_with("leases/")).collect()
+}
+
+/// Whatever a killed process was writing, and whatever it held: once an archive was opened for writing and swept, nothing of it is left.
+#[test]
+fn what_killed_processes_leave_is_removed() {
+    let storage = MemStorage::new();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+    let writer = node.open_writer_with(quiet()).unwrap();
+    let mut batch = writer.batch();
+    let main = batch.create_space("main", PageSize::MIN).unwrap();
+    batch.write_page(PageId::new(main, 0), &[1; 512], None).unwrap();
+    batch.commit(Durability::Synced).unwrap();
+    writer.base_snapshot(&mut Pages, &CompactOptions::default()).unwrap();
+    writer.batch().commit(Durability::Synced).unwrap();
+    node.build_snapshot(&Target::Latest, &CompactOptions::default()).unwrap();
+    node.restore(Target::Latest).into_memory().unwrap();
+    // A checkpoint falls into this.
+    for n in 0..256 {
+        archive.create_node(&format!("node {n}"), Origin::Empty).unwrap();
+    }
+    writer.close().unwrap();
+    let (mut scopes, mut leases) = (BTreeSet::new(), 0);
+    let operations = storage.operations();
+    // Of the many entries in a row a few are enough.
+    let interesting = |at: &usize| match &operations[at - 1] {
+        Operation::Create { path } | Operation::Append { path, .. } | Operation::Finish { path } => {
+            let temporary = path.starts_with("tmp/") || path.starts_with("leases/");
+            temporary && (*at < 250 || at.is_multiple_of(37) || path.contains("checkpoint"))
+        }
+        _ => false,
+    };
+    for at in (1..=storage.operation_count()).filter(interesting) {
+        let image = storage.crash_image(CrashPlan::kept(at));
+        for path in temporary(&image) {
+            leases += usize::from(path.starts_with("leases/"));
+            scopes.extend(
+                path.strip_prefix("tmp/")
+                    .map(|name| name.chars().take_while(|c| c.is_alphabetic()).collect::<String>()),
+            );
+        }
+        let Ok(archive) = open(&image) else { continue };
+        let Ok(node) = archive.node("n") else { continue };
+        node.open_writer_with(quiet()).unwrap().close().unwrap();
+        archive.administrator(Actor::default()).sweep(&SweepOptions::default()).unwrap();
+        assert!(temporary(&image).is_empty(), "after {at}: {:?}: {:?}", operations[at - 1], temporary(&image));
+    }
+    let expected: BTreeSet<String> = ["c", "catalog", "checkpoint", "w"].map(str::to_owned).into();
+    assert!(scopes == expected && leases > 0, "{scopes:?}, {leases} leases");
+}
+
+/// Pages that are all the same.
+struct Pages;
+
+impl PageSource for Pages {
+    fn begin(&mut self, _: Position) -> Result<Consistency> {
+        Ok(Consistency::Fuzzy)
+    }
+
+    fn read_pages(&mut self, _: BaseSpace<'_>, _: u64, buf: &mut [u8]) -> Result<()> {
+        buf.fill(1);
+        Ok(())
+    }
+}
+
+/// Of a node that was deleted nobody opens a writer any more.
+#[test]
+fn what_a_killed_writer_of_a_deleted_node_leaves_is_removed_by_a_sweep() {
+    let storage = archive();
+    let archive = open(&storage).unwrap();
+    let admin = archive.administrator(Actor::default());
+    admin.delete(Scope::Node("node 2"), std::time::Duration::from_secs(86_400)).unwrap();
+    let live = archive.node("node 3").unwrap().open_writer_with(quiet()).unwrap();
+    // The first node is the one called 2.
+    let left = ["tmp/w00000001-0", "tmp/c00000001-0", "tmp/w00000002-0"];
+    for path in left {
+        storage.set_file(path, b"left".as_slice());
+    }
+    admin.sweep(&SweepOptions::default()).unwrap();
+    assert_eq!(temporary(&storage), ["tmp/w00000002-0"], "that of a live node is its next writer's");
+    live.close().unwrap();
+    archive.node("node 3").unwrap().open_writer_with(quiet()).unwrap().close().unwrap();
+    assert!(temporary(&storage).is_empty(), "{:?}", temporary(&storage));
+}
+
+/// A process is about to publish an entry. Another one takes the number and tidies up: the first takes the next number.
+#[test]
+fn a_temporary_file_of_a_live_process_is_not_missed() {
+    let storage = archive();
+    let slow = LyingStorage::new(storage.clone(), None);
+    let archive = Archive::open_in(Arc::new(slow.clone()), key(), archive_options(&TestClock::new(), 3)).unwrap();
+    let other = open(&storage).unwrap();
+    let there = storage.clone();
+    slow.before_publishing(&entry(ENTRIES + 1), move || {
+        assert_eq!(temporary(&there).len(), 1);
+        // Nobody has the number yet: the file may be somebody's.
+        other.administrator(Actor::default()).sweep(&SweepOptions::default()).unwrap();
+        assert_eq!(temporary(&there).len(), 1);
+        other.create_node("faster", Origin::Empty).unwrap();
+        other.node("node 2").unwrap().open_writer_with(quiet()).unwrap().close().unwrap();
+        assert!(temporary(&there).is_empty(), "its number is taken, so it is nobody's: {:?}", temporary(&there));
+    });
+    archive.create_node("slower", Origin::Empty).unwrap();
+    let nodes = open(&storage).unwrap().nodes().unwrap();
+    assert_eq!(nodes[nodes.len() - 2..], ["faster", "slower"]);
+}
+
+/// Something that is no entry lies where the next one would be: it is named, and what to do is said.
+#[test]
+fn junk_in_place_of_an_entry_is_named() {
+    let storage = archive();
+    let live = open(&storage).unwrap();
+    for junk in [Vec::new(), vec![0; 700], b"notes of an operator".to_vec()] {
+        let image = image(&storage, &|_| false, &[(&entry(ENTRIES + 1), junk.clone())]);
+        let text = open(&image).map(drop).unwrap_err().to_string();
+        assert!(text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"), "{text}");
+        // The same for a process that has the archive open.
+        storage.set_file(&entry(ENTRIES + 1), junk);
+        let text = live.nodes().unwrap_err().to_string();
+        assert!(text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"), "{text}");
+        rewound::storage::Storage::remove(&storage, &entry(ENTRIES + 1)).unwrap();
+        holds_all(&open(&storage).unwrap());
+        holds_all(&live);
     }
 }

@@ -5,7 +5,9 @@
 //! - the archive opens; or, where its first entry had not been published, it can be created anew;
 //! - every commit that was acknowledged as durable is there, and so are nodes, restore points and base snapshots;
 //! - every commit that is visible is byte for byte the one that was asked for, and none came from nowhere;
-//! - it goes on: a writer opens where the log ended, and everything, old and new, can be restored.
+//! - it goes on: a writer opens where the log ended, and everything, old and new, can be restored;
+//! - verification finds nothing wrong, neither then nor after it has gone on;
+//! - opened for writing and swept, nothing is left of what was interrupted.
 //!
 //! A kept image (death of the process, not of the machine) is no more durable than its original: so the second crash,
 //! during recovery and what follows it, is where recovery proves that it synced what it built upon.
@@ -16,10 +18,11 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use rewound::options::Cancel;
 use rewound::storage::{CrashPlan, MemStorage, Operation, Unsynced};
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Durability, Error, Node, Origin, PageSource, Position, Result, Target, Writer,
-    WriterOptions,
+    Actor, Archive, BaseSpace, CompactOptions, Durability, Error, Node, Origin, PageSource, Position, Result,
+    SweepOptions, Target, VerifyOptions, Writer, WriterOptions, verify_checksums,
 };
 
 use crate::ledger::{Change, Ledger, Run, assert_poisoned, assert_same, image, lsn, on_two, restore, single};
@@ -276,6 +279,21 @@ fn go_on(run: &mut Run, archive: &Archive, at: usize, found: &Found, what: &str)
     Ok(())
 }
 
+fn is_temporary(path: &str) -> bool {
+    path.starts_with("tmp/") || path.starts_with("leases/")
+}
+
+/// Nothing is damaged, by the checksums and by the keys.
+fn assert_intact(storage: &MemStorage, archive: &Archive, rebuild: bool, what: &str) {
+    let by_checksums = verify_checksums(storage, &Cancel::new(), &mut |_| {}).unwrap();
+    assert!(by_checksums.is_intact(), "{what}: by checksums: {:?}", by_checksums.findings);
+    let mut options = VerifyOptions::default();
+    options.rebuild = rebuild;
+    options.replay = single();
+    let by_key = archive.verify(&options, &mut |_| {}).unwrap_or_else(|e| panic!("{what}: verify: {e}"));
+    assert!(by_key.is_intact(), "{what}: {:?}", by_key.findings);
+}
+
 /// Everything that has to hold of an image after `at` operations of a ledger. Gives the run that went on from there.
 fn check(image: MemStorage, ledger: &Ledger, at: usize, what: &str) -> Run {
     let mut run = Run { storage: image, ledger: ledger.clone() };
@@ -291,10 +309,22 @@ fn check(image: MemStorage, ledger: &Ledger, at: usize, what: &str) -> Run {
         Err(e) => panic!("{what}: {e}"),
     };
     let found = check_readers(&archive, ledger, at, false, what);
+    assert_intact(&run.storage, &archive, false, what);
     run.ledger.created = Some(0);
     go_on(&mut run, &archive, at, &found, what).unwrap_or_else(|e| panic!("{what}: going on: {e}"));
     let end = run.storage.operation_count();
     check_readers(&archive, &run.ledger, end, true, what);
+    if archive.nodes().is_ok_and(|nodes| nodes.is_empty()) {
+        // No node, no writer; the number of the entry that the crash interrupted has to be taken all the same.
+        archive.create_node("late", Origin::Empty).unwrap_or_else(|e| panic!("{what}: a node: {e}"));
+    }
+    // Swept once, nothing is left of what the crash interrupted.
+    let swept = archive.administrator(Actor::default()).sweep(&SweepOptions::default());
+    let swept = swept.unwrap_or_else(|e| panic!("{what}: sweeping: {e}"));
+    assert!(swept.failed.is_empty(), "{what}: {:?}", swept.failed);
+    let left: Vec<String> = run.storage.files().into_keys().filter(|p| is_temporary(p)).collect();
+    assert!(left.is_empty(), "{what}: left behind: {left:?}");
+    assert_intact(&run.storage, &archive, true, &format!("{what}; going on"));
     drop(archive);
     let archive = open(&run.storage, seed + 1).unwrap_or_else(|e| panic!("{what}: opening it again: {e}"));
     check_readers(&archive, &run.ledger, end, false, what);

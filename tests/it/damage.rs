@@ -66,7 +66,7 @@ fn a_damaged_layer_is_done_without_and_reported() {
     let node = archive.node("n").unwrap();
     assert!(node.layers().unwrap().len() >= 4);
     assert!(check(&node, 20).damaged.is_empty());
-    let mut met = 0;
+    let (mut met, mut met_in_place, dir) = (0, 0, tempfile::tempdir().unwrap());
     for path in paths(&storage, ".part").into_iter().chain(paths(&storage, ".layer")) {
         // In the first frame, behind header and stanzas.
         let copy = storage.fork();
@@ -78,8 +78,16 @@ fn a_damaged_layer_is_done_without_and_reported() {
         // A larger layer may have taken the place of this one: then nobody meets the damage.
         let reports: Vec<_> = [5, 9, 13, 20].into_iter().map(|lsn| check(&node, lsn)).collect();
         met += usize::from(reports.iter().any(|r| r.damaged.iter().any(|d| d.contains(&path))));
+        // What is rewritten in place has been begun by then, and is begun once more.
+        for lsn in [20, 5, 13, 9] {
+            let report = node.restore(Target::Lsn(Lsn::new(lsn).unwrap())).delta_into_dir(dir.path()).unwrap();
+            let expected: Vec<u8> = (0..lsn).flat_map(|n| image(n as u8)).collect();
+            assert!(std::fs::read(dir.path().join("main")).unwrap() == expected, "LSN {lsn}");
+            assert!(!dir.path().join(".rewound-incomplete").exists());
+            met_in_place += usize::from(!report.damaged.is_empty());
+        }
     }
-    assert!(met >= 4, "{met}");
+    assert!(met >= 4 && met_in_place >= 4, "{met} {met_in_place}");
 }
 
 #[test]

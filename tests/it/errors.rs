@@ -296,9 +296,7 @@ fn what_a_batch_refuses() {
         let e = fails(writer.batch().restore_point(bad), &["cannot name a restore point"]);
         assert!(matches!(e, Error::InvalidName { .. }));
     }
-    let mut batch = writer.batch();
-    batch.create_space("main", PageSize::MIN).unwrap();
-    let e = fails(batch.commit(Durability::Synced), &["\"main\" exists already"]);
+    let e = fails(writer.batch().create_space("main", PageSize::MIN), &["\"main\" exists already"]);
     assert!(matches!(e, Error::SpaceExists { .. }));
 
     // Two batches change one page, each on the version before.
@@ -314,9 +312,7 @@ fn what_a_batch_refuses() {
     let mut batch = writer.batch();
     batch.restore_point("before").unwrap();
     batch.commit(Durability::Synced).unwrap();
-    let mut batch = writer.batch();
-    batch.restore_point("before").unwrap();
-    let e = fails(batch.commit(Durability::Synced), &["\"before\" exists already", "for good"]);
+    let e = fails(writer.batch().restore_point("before"), &["\"before\" exists already", "for good"]);
     assert!(matches!(e, Error::RestorePointExists { .. }));
 
     let newest = writer.newest_timestamp();
@@ -325,9 +321,7 @@ fn what_a_batch_refuses() {
     let mut batch = writer.batch();
     batch.mark(b"b").unwrap();
     batch.commit(Durability::Synced).unwrap();
-    let mut batch = writer.batch();
-    batch.mark(b"a").unwrap();
-    let e = fails(batch.commit(Durability::Synced), &["host mark", "must not go back"]);
+    let e = fails(writer.batch().mark(b"a"), &["host mark", "must not go back", "mark 62", "mark 61 was given"]);
     assert!(matches!(e, Error::NotMonotonic { .. }));
     let e = fails(writer.batch().mark(&[0; 65]), &["host mark", "65", "limit of 64"]);
     assert!(matches!(e, Error::LimitExceeded { .. }));
@@ -336,6 +330,160 @@ fn what_a_batch_refuses() {
     let (report, spaces) = node.restore(Target::Latest).into_memory().unwrap();
     assert_eq!(report.lsn.get(), 4);
     assert_eq!(spaces["main"], [3; SIZE]);
+}
+
+/// Each call that asks for what cannot be committed.
+#[test]
+fn what_cannot_be_committed_is_refused_when_it_is_asked_for_and_the_batch_goes_on() {
+    let (_, _, _, node) = node();
+    let (writer, space) = writer(&node);
+    let mut batch = writer.batch();
+    batch.mark(b"m").unwrap();
+    batch.redo_point(Position::new(1)).unwrap();
+    batch.restore_point("taken").unwrap();
+    batch.set_config("large", &vec![1; 1 << 19], rewound::ConfigScope::Data).unwrap();
+    batch.commit(Durability::Buffered).unwrap();
+
+    let mut batch = writer.batch();
+    assert!(matches!(batch.create_space("main", PageSize::MIN), Err(Error::SpaceExists { .. })));
+    let own = batch.create_space("own", PageSize::MIN).unwrap();
+    assert!(matches!(batch.create_space("own", PageSize::MIN), Err(Error::SpaceExists { .. })));
+    batch.drop_space(own).unwrap();
+    let own = batch.create_space("own", PageSize::MIN).unwrap();
+    batch.drop_space(space).unwrap();
+    let main = batch.create_space("main", PageSize::MIN).unwrap();
+    assert!(matches!(batch.create_space("main", PageSize::MIN), Err(Error::SpaceExists { .. })));
+    for gone in [SpaceId::new(99), space] {
+        assert!(matches!(batch.set_length(gone, 1), Err(Error::NoSuchSpace { .. })));
+        assert!(matches!(batch.drop_space(gone), Err(Error::NoSuchSpace { .. })));
+    }
+    fails(batch.mark(b"l"), &["host mark", "must not go back", "6d", "6c"]);
+    batch.mark(b"n").unwrap();
+    fails(batch.mark(b"m"), &["host mark", "must not go back", "6e", "6d"]);
+    fails(batch.redo_point(Position::ORIGIN), &["redo point", "must not go back", "LSN 1", "LSN 0"]);
+    fails(batch.redo_point(Position::new(4)), &["redo point", "4 is beyond the limit of 3"]);
+    batch.redo_point(Position::new(3)).unwrap();
+    fails(batch.redo_point(Position::new(2)), &["redo point", "must not go back", "LSN 3", "LSN 2"]);
+    assert!(matches!(batch.restore_point("taken"), Err(Error::RestorePointExists { .. })));
+    batch.restore_point("new").unwrap();
+    assert!(matches!(batch.restore_point("new"), Err(Error::RestorePointExists { .. })));
+    let scope = rewound::ConfigScope::Data;
+    fails(batch.set_config("second", &vec![1; 1 << 19], scope), &["bytes of configuration", "limit of 1048576"]);
+    batch.remove_config("large").unwrap();
+    batch.set_config("second", &vec![1; 1 << 19], scope).unwrap();
+    fails(batch.set_config("second", &vec![1; (1 << 19) + 1], scope), &["configuration values in a batch"]);
+    batch.write_page(PageId::new(main, 0), &[7; SIZE], None).unwrap();
+    assert_eq!(batch.commit(Durability::Synced).unwrap().lsn.get(), 3);
+    assert_eq!((writer.space("own"), writer.space("main")), (Some(own), Some(main)));
+    assert_eq!((writer.host_mark(), writer.config("large")), (Some(b"n".to_vec()), None));
+    assert!(node.restore_points().unwrap().contains_key("new"));
+}
+
+/// What a batch asks for, and what the error has to be where the batch that commits first has made it impossible.
+struct Race {
+    ask: fn(&mut rewound::Batch, SpaceId) -> Result<()>,
+    before: fn(&mut rewound::Batch, SpaceId) -> Result<()>,
+    told: fn(&Error) -> bool,
+}
+
+#[test]
+fn what_another_commit_makes_impossible_is_told_by_the_commit() {
+    fn set(batch: &mut rewound::Batch, key: &str, kib: usize) -> Result<()> {
+        batch.set_config(key, &vec![2; kib << 10], rewound::ConfigScope::Data)
+    }
+    let races = [
+        Race {
+            ask: |b, _| b.create_space("raced", PageSize::MIN).map(drop),
+            before: |b, _| b.create_space("raced", PageSize::MIN).map(drop),
+            told: |e| matches!(e, Error::SpaceExists { .. }),
+        },
+        Race {
+            ask: |b, _| b.restore_point("raced"),
+            before: |b, _| b.restore_point("raced"),
+            told: |e| matches!(e, Error::RestorePointExists { .. }),
+        },
+        Race {
+            ask: |b, space| b.write_page(PageId::new(space, 9), &[1; SIZE], None),
+            before: |b, space| b.drop_space(space),
+            told: |e| matches!(e, Error::NoSuchSpace { .. }),
+        },
+        Race {
+            ask: |b, _| b.mark(b"y"),
+            before: |b, _| b.mark(b"z"),
+            told: |e| matches!(e, Error::NotMonotonic { .. }),
+        },
+        Race {
+            ask: |b, _| b.redo_point(Position::new(1)),
+            before: |b, _| b.redo_point(Position::new(2)),
+            told: |e| matches!(e, Error::NotMonotonic { .. }),
+        },
+        Race {
+            ask: |b, _| set(b, "a", 600),
+            before: |b, _| set(b, "b", 600),
+            told: |e| matches!(e, Error::LimitExceeded { .. }),
+        },
+    ];
+    for (n, race) in races.into_iter().enumerate() {
+        let (_, _, _, node) = node();
+        let (writer, space) = writer(&node);
+        let (mut first, mut second) = (writer.batch(), writer.batch());
+        (race.ask)(&mut second, space).unwrap();
+        (race.before)(&mut first, space).unwrap();
+        first.commit(Durability::Buffered).unwrap();
+        let e = second.commit(Durability::Synced).unwrap_err();
+        assert!((race.told)(&e), "{n}: {e}");
+        assert_eq!(writer.batch().commit(Durability::Synced).unwrap().lsn.get(), 3, "nothing was committed");
+    }
+}
+
+/// A table of 1,000 versions, and more pages than that committed while a batch is open.
+#[test]
+fn what_was_forgotten_meanwhile_is_no_conflict_and_what_was_changed_is_one() {
+    for change in [None, Some(0), Some(1), Some(2)] {
+        for range in [false, true] {
+            let (_, _, _, node) = node();
+            let mut options = quiet();
+            options.page_table = 1_000;
+            let writer = node.open_writer_with(options).unwrap();
+            let mut batch = writer.batch();
+            let (space, other) =
+                (batch.create_space("a", PageSize::MIN).unwrap(), batch.create_space("b", PageSize::MIN).unwrap());
+            let page = PageId::new(space, 7);
+            batch.write_page(page, &[1; SIZE], None).unwrap();
+            batch.commit(Durability::Buffered).unwrap();
+
+            let mut open = writer.batch();
+            let mut new = [1; SIZE];
+            new[9] = 2;
+            if range {
+                open.write_range(page, 9, &[2]).unwrap();
+            } else {
+                open.write_page(page, &new, Some(&[1; SIZE])).unwrap();
+            }
+            let mut batch = writer.batch();
+            match change {
+                Some(0) => batch.write_page(page, &[3; SIZE], None).unwrap(),
+                Some(1) => batch.set_length(space, 7 * SIZE as u64).unwrap(),
+                Some(_) => batch.drop_space(space).unwrap(),
+                None => batch.set_length(space, 8 * SIZE as u64).unwrap(),
+            }
+            batch.commit(Durability::Buffered).unwrap();
+            for n in 0..5_000 {
+                let mut batch = writer.batch();
+                batch.write_page(PageId::new(other, n), &[4; SIZE], None).unwrap();
+                batch.commit(Durability::Buffered).unwrap();
+            }
+            let done = open.commit(Durability::Synced);
+            if change.is_some() {
+                let e = done.unwrap_err();
+                assert!(matches!(e, Error::Conflict { page: p } if p == page), "{change:?}, {range}: {e}");
+                continue;
+            }
+            done.unwrap();
+            let (_, spaces) = node.restore(Target::Latest).into_memory().unwrap();
+            assert!(spaces["a"][7 * SIZE..] == new, "{range}");
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rewound::storage::MemStorage;
+use rewound::options::Cancel;
+use rewound::storage::{FsStorage, MemStorage};
 use rewound::{Archive, CompactOptions, DamageKind, Durability, Error, Node, Origin, Result, Target, Timestamp};
 
 use crate::ledger::{Asked, Change, Ledger, Run, lsn, on_two, restore, single};
@@ -443,5 +444,47 @@ fn garbage_is_appended() {
             let what = format!("{path} with {} bytes more", tail.len());
             estate.probe(&storage(&files), None, true, EXACT, &what);
         }
+    }
+}
+
+/// Files made 20 GB long by a hole: every length is bounded, and nothing takes long.
+#[test]
+fn files_are_made_huge_by_a_hole() {
+    let estate = estate(1);
+    let newest = estate.segments().pop().unwrap();
+    for path in estate.files.keys().filter(|p| !p.ends_with(".lock")) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in &estate.files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        std::fs::OpenOptions::new().write(true).open(dir.path().join(path)).unwrap().set_len(20 << 30).unwrap();
+        let begun = Instant::now();
+        let storage = FsStorage::new(dir.path());
+        let report = rewound::verify_checksums(&storage, &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(report.is_intact(), path.ends_with(".seg"), "{path}: {:?}", report.findings);
+        let options = archive_options(&TestClock::new(), 77 << 32);
+        let opened = Archive::open_in(Arc::new(storage), key(), options);
+        let archive = match opened {
+            Ok(archive) => archive,
+            Err(e) => {
+                assert!(path.starts_with("catalog/") && e.is_damage(), "{path}: {e}");
+                continue;
+            }
+        };
+        let node = archive.node("a").unwrap();
+        for number in 1..=LATEST {
+            let (reached, spaces) = restore(&node, lsn(number)).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert!(reached == number && spaces == estate.commits[number as usize - 1].spaces, "{path}");
+        }
+        let report = archive.verify(&rewound::VerifyOptions::default(), &mut |_| {}).unwrap();
+        assert_eq!(report.is_intact(), path.ends_with(".seg"), "{path}: {:?}", report.findings);
+        if *path == newest {
+            let writer = node.open_writer_with(quiet()).unwrap();
+            assert_eq!(writer.newest().get(), LATEST);
+            writer.close().unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{path}: took {:?}", begun.elapsed());
     }
 }

@@ -15,14 +15,25 @@ mod ciphers;
 mod crash;
 mod damage;
 mod errors;
+mod faulty;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
+mod forking;
 mod golden;
 mod history;
 mod hostile;
 mod ledger;
 mod logical;
+mod misplaced;
 mod model;
+mod place;
+mod reads;
 mod restore_targets;
 mod retention;
 mod snapshots;
+mod spaces;
 mod support;
+mod tenure;
+mod users;
 mod verify;

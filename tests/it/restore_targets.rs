@@ -439,6 +439,161 @@ fn an_interrupted_delta_restore_says_so_and_can_be_run_again() {
     assert!(files(&out) == second);
 }
 
+/// Every entry of a directory, links as links, with inode and content where it is a file.
+fn entries(dir: &Path) -> BTreeMap<String, (u64, Vec<u8>)> {
+    let entries = fs::read_dir(dir).unwrap().map(std::result::Result::unwrap);
+    let content =
+        |e: &fs::DirEntry| if e.file_type().unwrap().is_file() { fs::read(e.path()).unwrap() } else { vec![] };
+    entries.map(|e| (e.file_name().into_string().unwrap(), (e.metadata().unwrap().ino(), content(&e)))).collect()
+}
+
+#[test]
+fn a_delta_restore_writes_through_nothing_that_is_no_file_of_its_own() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    type Put<'a> = &'a dyn Fn(&Path);
+
+    let (node, first, second) = three_spaces();
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, b"precious").unwrap();
+    let put: [(&str, Put<'_>); 5] = [
+        ("a symbolic link", &|path| std::os::unix::fs::symlink(&victim, path).unwrap()),
+        ("a symbolic link", &|path| std::os::unix::fs::symlink("dangling", path).unwrap()),
+        ("hard links", &|path| fs::hard_link(&victim, path).unwrap()),
+        ("a FIFO", &|path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
+        ("a directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    for (at, (what, put)) in put.iter().enumerate() {
+        for name in ["small", "large", MARKER] {
+            let out = dir.path().join(format!("{at}-{name}"));
+            node.restore(lsn(1)).delta_into_dir(&out).unwrap();
+            let _ = fs::remove_file(out.join(name));
+            put(&out.join(name));
+            let before = entries(&out);
+            match node.restore(lsn(2)).delta_into_dir(&out) {
+                Err(e @ Error::UnsafeFile { .. }) => {
+                    assert!(e.to_string().contains(what) && e.to_string().contains(name), "{e}");
+                }
+                other => panic!("{what} as {name}: {other:?}"),
+            }
+            assert_eq!(entries(&out), before, "nothing is written: {what} as {name}");
+            assert_eq!(fs::read(&victim).unwrap(), b"precious", "{what} as {name}");
+            // Moved away, as the message says, it goes on.
+            let _ = (fs::remove_file(out.join(name)), fs::remove_dir(out.join(name)));
+            node.restore(lsn(2)).delta_into_dir(&out).unwrap();
+            assert!(files(&out) == second && first != second);
+        }
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_the_output_is_not_followed() {
+    let (node, ..) = three_spaces();
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join("out")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("new"), dir.path().join("dangling")).unwrap();
+    for name in ["out", "dangling"] {
+        let target = dir.path().join(name);
+        let refused = node.restore(lsn(1)).into_dir(&target);
+        assert!(matches!(refused, Err(Error::TargetNotEmpty { .. })), "{refused:?}");
+        let all = BTreeMap::from(["small", "middle", "large"].map(|n| (n.to_owned(), target.clone())));
+        let refused = node.restore(lsn(1)).into_files(&all);
+        assert!(matches!(refused, Err(Error::TargetNotEmpty { .. })), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+/// Restores in each of the three ways, with something done in the midst of it.
+fn restore_and_meanwhile(node: &Node, way: usize, out: &Path, meanwhile: &mut (dyn FnMut() + Send)) -> Result<()> {
+    let mut calls = 0;
+    let restore = node.restore(lsn(2)).options(small_units(1)).progress(|_| {
+        calls += 1;
+        if calls == 20 {
+            meanwhile();
+        }
+    });
+    match way {
+        0 => restore.into_dir(out.join("data")),
+        1 => {
+            let all = ["small", "middle", "large"].map(|n| (n.to_owned(), out.join(n)));
+            restore.into_files(&BTreeMap::from(all))
+        }
+        _ => restore.delta_into_dir(out.join("data")),
+    }
+    .map(drop)
+}
+
+#[test]
+fn a_place_that_is_moved_or_removed_meanwhile_is_no_success() {
+    let (node, ..) = three_spaces();
+    for way in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, away) = (dir.path().join("out"), dir.path().join("away"));
+        fs::create_dir(&out).unwrap();
+        let moved = restore_and_meanwhile(&node, way, &out, &mut || fs::rename(&out, &away).unwrap());
+        let Err(e @ Error::Storage { .. }) = moved else { panic!("{way}: {moved:?}") };
+        assert!(e.to_string().contains("moved or removed meanwhile"), "{e}");
+        assert!(!out.exists());
+        if way < 2 {
+            assert_eq!(fs::read_dir(&away).unwrap().count(), 0, "nothing is left in a place that nobody named");
+        }
+        fs::create_dir(&out).unwrap();
+        let removed = restore_and_meanwhile(&node, way, &out, &mut || fs::remove_dir_all(&out).unwrap());
+        assert!(matches!(removed, Err(Error::Storage { .. })), "{way}: {removed:?}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn nothing_has_a_name_before_it_is_complete() {
+    let (node, ..) = three_spaces();
+    for way in 0..2 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        restore_and_meanwhile(&node, way, dir.path(), &mut || {
+            let mut look = vec![dir.path().to_owned()];
+            while let Some(at) = look.pop() {
+                for entry in fs::read_dir(at).unwrap().map(std::result::Result::unwrap) {
+                    if entry.file_type().unwrap().is_dir() { look.push(entry.path()) } else { seen.push(entry.path()) }
+                }
+            }
+        })
+        .unwrap();
+        // File systems that cannot do that have hidden names.
+        let hidden = |path: &PathBuf| path.to_string_lossy().contains(".rewound-");
+        assert!(seen.iter().all(hidden) && (seen.is_empty() || cfg!(not(target_os = "linux"))), "{way}: {seen:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), if way == 0 { 1 } else { 3 });
+    }
+}
+
+#[test]
+fn what_a_killed_restore_left_goes_with_the_next_one_to_the_same_place() {
+    let (node, ..) = three_spaces();
+    let dir = tempfile::tempdir().unwrap();
+    let id = "00112233445566778899aabbccddeeff";
+    let leave = |name: &str| {
+        let left = dir.path().join(format!(".{name}.rewound-{id}"));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("small"), b"plaintext").unwrap();
+        left
+    };
+    let (of_dir, of_file, of_other) = (leave("data"), dir.path().join(format!(".small.rewound-{id}")), leave("other"));
+    fs::write(&of_file, b"plaintext").unwrap();
+    restore_and_meanwhile(&node, 0, dir.path(), &mut || assert!(!of_dir.exists() && of_file.exists())).unwrap();
+    // Somebody is at work there.
+    let held = fs::File::open(&of_file).unwrap();
+    held.lock().unwrap();
+    restore_and_meanwhile(&node, 1, dir.path(), &mut || assert!(of_file.exists())).unwrap();
+    drop(held);
+    for name in ["small", "middle", "large"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    restore_and_meanwhile(&node, 1, dir.path(), &mut || assert!(!of_file.exists())).unwrap();
+    assert!(of_other.join("small").exists(), "of another place");
+}
+
 /// A space of one tebibyte with three pages.
 fn sparse() -> (Node, Vec<(u64, Vec<u8>)>) {
     let (_, node) = node();

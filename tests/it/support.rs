@@ -17,6 +17,11 @@ impl TestClock {
         TestClock(Arc::new(AtomicU64::new(1_790_000_000_000_000_000)))
     }
 
+    /// A clock of its own that shows what another one does now.
+    pub fn at(other: &TestClock) -> TestClock {
+        TestClock(Arc::new(AtomicU64::new(other.0.load(Ordering::SeqCst))))
+    }
+
     pub fn advance(&self, nanos: u64) {
         self.0.fetch_add(nanos, Ordering::SeqCst);
     }

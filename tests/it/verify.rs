@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rewound::options::Cancel;
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, CompactOptions, Durability, Error, Lsn, Origin, PageId, PageSize, Target, VerifyOptions, VerifyReport,
-    verify_checksums,
+    Archive, CompactOptions, DamageKind, Durability, Error, Lsn, Origin, PageId, PageSize, Target, VerifyOptions,
+    VerifyReport, verify_checksums,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -302,4 +302,163 @@ fn can_be_cancelled() {
     assert!(matches!(verified, Err(Error::Cancelled)), "{verified:?}");
     let nothing = verify_checksums(&MemStorage::new(), &Cancel::new(), &mut |_| {});
     assert!(matches!(nothing, Err(Error::NoArchive { .. })), "{nothing:?}");
+}
+
+/// The newest segment of a node, and its copy under the same number with another first position.
+fn double(storage: &MemStorage) -> String {
+    let segments = paths(storage, "seg");
+    let name = segments[1].replace("-0000000000000005.seg", "-0000000000000003.seg");
+    assert_ne!(name, segments[1]);
+    storage.set_file(&name, storage.files()[&segments[4]].clone());
+    name
+}
+
+/// Another node in an archive, with three commits.
+fn add_node(storage: &MemStorage) {
+    let options = archive_options(&TestClock::new(), 50);
+    let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
+    let writer = archive.create_node("other", Origin::Empty).unwrap().open_writer_with(quiet()).unwrap();
+    for _ in 0..3 {
+        writer.batch().commit(Durability::Synced).unwrap();
+    }
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_second_file_of_one_number_is_a_finding_and_in_nobodys_way() {
+    let storage = estate();
+    add_node(&storage);
+    let name = double(&storage);
+    let report = verify(&storage).unwrap();
+    let found = |e: &Error| matches!(e, Error::Damaged(d) if d.path == name && d.kind == DamageKind::Chain);
+    assert!(report.findings.len() == 1 && found(&report.findings[0]), "{:?}", report.findings);
+    assert_eq!((report.commits, report.segments), (33, 7));
+    let options = archive_options(&TestClock::new(), 9);
+    let archive = Archive::open_in(Arc::new(storage), key(), options).unwrap();
+    assert_eq!(archive.node("n").unwrap().restore(Target::Latest).into_memory().unwrap().0.lsn.get(), 30);
+}
+
+#[test]
+fn two_segments_of_one_number_are_a_finding_and_the_rest_is_looked_at() {
+    let storage = estate();
+    add_node(&storage);
+    // Two writers went on from one archive, apart: the segments that they begin next have one number.
+    let (one, other) = (storage.fork(), storage.fork());
+    for (storage, commits) in [(&one, 2), (&other, 1)] {
+        let options = archive_options(&TestClock::new(), 60 + commits);
+        let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
+        let writer = archive.node("n").unwrap().open_writer_with(quiet()).unwrap();
+        for _ in 0..commits {
+            writer.batch().commit(Durability::Synced).unwrap();
+        }
+        writer.cut_segment().unwrap();
+        writer.batch().commit(Durability::Synced).unwrap();
+        writer.close().unwrap();
+    }
+    let newest = paths(&other, "seg").into_iter().rfind(|p| p.starts_with("nodes/00000001/")).unwrap();
+    assert!(!one.files().contains_key(&newest));
+    one.set_file(&newest, other.files()[&newest].clone());
+    let report = verify(&one).unwrap();
+    let doubles = |e: &&Error| matches!(e, Error::Damaged(d) if d.what == "segment name");
+    assert!(report.findings.iter().filter(doubles).count() >= 1, "{:?}", report.findings);
+    assert!(report.findings.iter().all(Error::is_damage), "{:?}", report.findings);
+    assert!(report.commits >= 30 + 3 + 2, "all the rest was read: {report}");
+    // No telling which one it is: nothing is guessed.
+    let options = archive_options(&TestClock::new(), 9);
+    let archive = Archive::open_in(Arc::new(one), key(), options).unwrap();
+    assert!(archive.node("n").unwrap().window().is_err_and(|e| e.is_damage()));
+}
+
+#[test]
+fn no_error_in_one_node_keeps_from_the_others() {
+    let storage = estate();
+    add_node(&storage);
+    // Of the first node nothing can be read at all.
+    for path in storage.files().into_keys().filter(|p| p.starts_with("nodes/00000001/")) {
+        storage.set_file(&path, Vec::new());
+    }
+    let report = verify(&storage).unwrap();
+    assert!(!report.is_intact() && report.findings.iter().all(Error::is_damage), "{:?}", report.findings);
+    assert_eq!(report.commits, 3);
+}
+
+#[test]
+fn a_flipped_version_is_damage_and_not_a_newer_format() {
+    let storage = estate();
+    let files = storage.files();
+    for ending in ["seg", "part", "layer", "entry"] {
+        for path in paths(&storage, ending) {
+            // Version, kind, cipher, key derivation, compression.
+            for at in 8..14 {
+                let copy = storage.fork();
+                let mut bytes = files[&path].clone();
+                bytes[at] ^= 0x40;
+                copy.set_file(&path, bytes);
+                let what = format!("{path} at {at}");
+                let damaged = |e: &Error| assert!(e.is_damage(), "{what}: {e}");
+                let findings = checksums(&copy).findings;
+                assert!(!findings.is_empty(), "{what}");
+                findings.iter().for_each(damaged);
+                match verify(&copy) {
+                    Ok(report) => {
+                        assert!(!report.is_intact(), "{what}");
+                        report.findings.iter().for_each(damaged);
+                    }
+                    Err(e) => damaged(&e),
+                }
+                if matches!(ending, "part" | "layer") {
+                    let options = archive_options(&TestClock::new(), 9);
+                    let archive = Archive::open_in(Arc::new(copy), key(), options).unwrap();
+                    for lsn in [7, 15, 30] {
+                        let target = Target::Lsn(Lsn::new(lsn).unwrap());
+                        let (report, _) = archive.node("n").unwrap().restore(target).into_memory().unwrap();
+                        assert_eq!(report.lsn.get(), lsn, "{what}: routed around");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A process dies between writing the seal and cutting off the zeros reserved behind it.
+#[test]
+fn zeros_behind_the_end_of_a_sealed_segment_are_no_damage() {
+    let storage = estate();
+    let sealed = paths(&storage, "seg")[2].clone();
+    let whole = storage.files()[&sealed].clone();
+    let trailer = whole.len() - 32;
+    for kept in [32, 31, 20, 8, 1, 0] {
+        for zeros in [0, 1, 40, 5_000] {
+            let mut bytes = whole[..trailer + kept].to_vec();
+            bytes.resize(bytes.len() + zeros, 0);
+            let copy = storage.fork();
+            copy.set_file(&sealed, bytes);
+            let report = checksums(&copy);
+            assert!(report.is_intact(), "{kept} bytes of the trailer, {zeros} zeros: {:?}", report.findings);
+            let report = verify(&copy).unwrap();
+            assert!(report.is_intact(), "{kept} bytes of the trailer, {zeros} zeros: {:?}", report.findings);
+            assert_eq!(report.commits, 30);
+        }
+    }
+    // Or a power failure made garbage of the trailer.
+    for (garbage, zeros) in [(1, 3_000), (2, 0), (17, 0), (32, 0), (32, 700)] {
+        let mut bytes = whole.clone();
+        bytes.iter_mut().rev().take(garbage).for_each(|b| *b ^= 0x5a);
+        bytes.resize(bytes.len() + zeros, 0);
+        let copy = storage.fork();
+        copy.set_file(&sealed, bytes);
+        assert!(checksums(&copy).is_intact() && verify(&copy).unwrap().is_intact(), "{garbage} bytes, {zeros} zeros");
+    }
+    // Zeros with something behind them are none, and of other files nothing may follow the trailer.
+    let mut bytes = whole.clone();
+    bytes.extend([0; 40]);
+    bytes.push(1);
+    storage.set_file(&sealed, bytes);
+    assert_eq!(checksums(&storage).findings.len(), 1);
+    storage.set_file(&sealed, whole);
+    let part = paths(&storage, "part")[0].clone();
+    let mut bytes = storage.files()[&part].clone();
+    bytes.push(0);
+    storage.set_file(&part, bytes);
+    assert_eq!(checksums(&storage).findings.len(), 1);
 }

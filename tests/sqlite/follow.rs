@@ -1,5 +1,6 @@
 //! The watcher on one thread, writers in other processes or beside it: every commit comes back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rewound::adapters::sqlite::{Event, WatchOptions};
@@ -173,6 +174,144 @@ fn commits_are_archived_soon_and_checkpoints_go_through() {
     assert!(watching.events.lock().iter().any(|e| matches!(e, Event::Archived { .. })));
     assert_eq!(watching.stop().resyncs, 0);
     oracle::check(&node);
+}
+
+/// Checkpoints that wait for readers get past the watcher at once, also if nothing is committed after them: whatever was committed or copied back
+/// while a pin began, and however late the watcher looks at the log after that.
+#[test]
+fn a_checkpoint_never_waits_for_a_pin() {
+    let mut random = Random(seed());
+    for delay in [Duration::ZERO, Duration::from_millis(2)] {
+        let place = Place::new();
+        let db = place.connect();
+        prepare(&db);
+        db.busy_timeout(Duration::from_secs(3)).unwrap();
+        // A second one commits and checkpoints as well.
+        let other = place.connect();
+        other.busy_timeout(Duration::from_secs(3)).unwrap();
+        let node = place.node();
+        let mut options = WatchOptions::default();
+        options.index_delay = delay;
+        let watching = watch(&node, &place.db(), options);
+        let sure = Shape { rollback: 0, ..Shape::default() };
+        let (mut longest, mut refused) = (Duration::ZERO, 0);
+        for n in 0..checkpoints() {
+            for _ in 0..=random.below(3) {
+                let by = if random.below(3) == 0 { &other } else { &db };
+                transaction(by, 1, &mut random, &sure).unwrap();
+                if random.below(4) == 0 {
+                    by.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+                }
+                std::thread::sleep(Duration::from_micros(random.below(8_000)));
+            }
+            let mode = ["FULL", "RESTART", "TRUNCATE", "TRUNCATE"][n as usize % 4];
+            let begun = Instant::now();
+            let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+            // Refused at once: somebody was at another checkpoint. Refused late: it waited in vain.
+            refused += u32::from(busy != 0 && begun.elapsed() > Duration::from_secs(1));
+            longest = longest.max(begun.elapsed());
+        }
+        let status = watching.stop();
+        eprintln!(
+            "reads delayed by {delay:?}: longest {longest:?}, {refused} waited in vain, {} comparisons",
+            status.resyncs
+        );
+        assert_eq!(refused, 0, "reads delayed by {delay:?}: longest {longest:?}");
+        assert!(longest < Duration::from_secs(2), "reads delayed by {delay:?}: longest {longest:?}");
+        // So slow a watcher can come too late after it has let a checkpoint through, and then says so.
+        let excused = |reason: String| !delay.is_zero() && reason.contains("given up for a checkpoint");
+        assert!(status.last_resync.clone().is_none_or(excused), "{:?}", status.last_resync);
+        assert_eq!(oracle::check_from(&node, 0, 20).last().unwrap().counter, counter(&db));
+    }
+}
+
+/// The application's readers have all of SQLite's slots when the pin moves, so that it shares one of theirs and holds less than it could. Once
+/// they have ended it is in nobody's way.
+#[test]
+fn a_pin_that_shares_a_readers_slot_is_moved_once_it_can_be() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    db.busy_timeout(Duration::from_secs(3)).unwrap();
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let sure = Shape { rollback: 0, ..Shape::default() };
+    let mut commit = |pause| {
+        transaction(&db, 1, &mut random, &sure).unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+    };
+    for mode in ["FULL", "RESTART", "TRUNCATE"] {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                commit(0);
+                let reader = place.connect();
+                reader.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+                reader
+            })
+            .collect();
+        // The pin takes the fourth slot, and cannot leave it for a better one.
+        commit(30);
+        commit(30);
+        drop(readers);
+        let begun = Instant::now();
+        let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+        assert!(busy == 0 && begun.elapsed() < Duration::from_secs(1), "{mode}: {busy}, {:?}", begun.elapsed());
+    }
+    assert_eq!(watching.stop().resyncs, 0);
+    assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
+}
+
+/// A checkpoint waits for a reader's slot. The reader ends, and before the checkpoint looks again the pin has moved there: SQLite would wait for the pin then, though
+/// that reaches the end of the log.
+#[test]
+fn a_checkpoint_does_not_wait_for_a_slot_that_the_pin_took_over() {
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    fn patient(tries: i32) -> bool {
+        WAITS.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(60));
+        tries < 50
+    }
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    let sure = Shape { rollback: 0, ..Shape::default() };
+    let settle = || std::thread::sleep(Duration::from_millis(60));
+    for mode in ["FULL", "RESTART", "TRUNCATE"] {
+        WAITS.store(false, Ordering::SeqCst);
+        // The reader shares the pin's slot, and then has it for itself.
+        transaction(&db, 1, &mut random, &sure).unwrap();
+        settle();
+        let reader = place.connect();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+        transaction(&db, 1, &mut random, &sure).unwrap();
+        settle();
+        let (took, busy) = std::thread::scope(|scope| {
+            let checkpoint = scope.spawn(|| {
+                let mut app = place.connect();
+                app.busy_handler(Some(patient)).unwrap();
+                transaction(&app, 1, &mut Random(1), &sure).unwrap();
+                let begun = Instant::now();
+                let busy: i64 = app.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+                (begun.elapsed(), busy)
+            });
+            while !WAITS.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            reader.execute_batch("COMMIT").unwrap();
+            checkpoint.join().unwrap()
+        });
+        assert!(busy == 0 && took < Duration::from_secs(1), "{mode}: {busy}, {took:?}");
+    }
+    let status = watching.stop();
+    assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
+    assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
+}
+
+/// `REWOUND_CHECKPOINTS`, or so many that what goes wrong one time in ten does.
+fn checkpoints() -> u64 {
+    std::env::var("REWOUND_CHECKPOINTS").map_or(60, |n| n.parse().unwrap())
 }
 
 /// A watcher that comes back to the same log goes on where the archive ends, to the frame.

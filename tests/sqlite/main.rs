@@ -9,12 +9,20 @@
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 
+mod away;
 mod follow;
+#[cfg(target_os = "linux")]
+mod forked;
+#[cfg(target_os = "linux")]
+#[path = "../it/forking.rs"]
+mod forking;
+mod identity;
 mod inside;
 mod log;
 mod odd;
 mod oracle;
 mod process;
+mod replace;
 mod shapes;
 mod storm;
 mod support;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rewound::adapters::sqlite::{Error, Event, State, WatchOptions, Watcher, backup};
 use rewound::storage::MemStorage;
 use rewound::{Archive, ArchiveOptions, Origin};
@@ -50,7 +51,115 @@ fn what_cannot_be_watched_is_refused_with_a_reason() {
     db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
     let mut options = WatchOptions::default();
     options.busy_timeout = Duration::from_millis(50);
-    assert!(matches!(open("app.db", options), Err(Error::Locked { .. })));
+    // That may end: it is waited for, and said.
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    let status = watcher.handle().status();
+    assert!(status.state == State::Retrying && status.failure.unwrap().contains("locking_mode=EXCLUSIVE"));
+    assert!(matches!(watcher.poll_once(), Err(Error::Locked { .. })));
+    drop(db);
+    watcher.poll_once().unwrap();
+    assert_eq!(watcher.handle().status().state, State::Following);
+}
+
+/// What waiting can mend ends no watcher, whether it comes when it starts or later: the archive is full from the beginning, and the log is pinned all
+/// the same, so that nothing is lost.
+#[test]
+fn a_watcher_that_starts_while_the_archive_is_full_waits_for_room() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let storage = MemStorage::without_recording();
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let node = archive.create_node("app", Origin::Existing).unwrap();
+    let full = || storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()));
+    let mut options = WatchOptions::default();
+    options.retry_max = Duration::from_millis(200);
+    for round in 0..2 {
+        full();
+        let mut watcher = Watcher::open(&node, place.db(), options.clone()).unwrap();
+        let (handle, events) = (watcher.handle(), Arc::new(Mutex::new(Vec::new())));
+        assert_eq!(handle.status().state, State::Retrying);
+        let to = Arc::clone(&events);
+        watcher.on_event(move |e| to.lock().push(e.clone()));
+        let thread = std::thread::spawn(move || watcher.run());
+        fill(&db, &mut random, 20);
+        // Nobody has archived it: the application's own checkpoint leaves it in the log.
+        db.busy_timeout(Duration::from_millis(50)).unwrap();
+        let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        fill(&db, &mut random, 20);
+        std::thread::sleep(Duration::from_millis(500));
+        // It says how far it is behind, and that this becomes more.
+        let status = handle.status();
+        assert!(status.lag > Duration::ZERO && status.pending_bytes > 0, "{status:?}");
+        fill(&db, &mut random, 20);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(handle.status().pending_bytes > status.pending_bytes, "{:?}", handle.status());
+        storage.set_capacity(None);
+        handle.catch_up(Duration::from_secs(30)).expect("more room");
+        assert!(events.lock().iter().any(|e| matches!(e, Event::Retrying { failure, .. } if failure.contains("full"))));
+        assert!(events.lock().iter().any(|e| matches!(e, Event::Recovered)));
+        handle.stop();
+        let status = thread.join().unwrap().unwrap();
+        assert_eq!((status.resyncs, status.failure), (0, None), "round {round}: {:?}", status.last_resync);
+    }
+    newest_matches(&node, &db);
+    // Stopped before there is room: that is no success.
+    full();
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    let handle = watcher.handle();
+    let thread = std::thread::spawn(move || watcher.run());
+    fill(&db, &mut random, 1);
+    handle.stop();
+    let failed = thread.join().unwrap().unwrap_err();
+    assert!(matches!(failed, Error::Archive(rewound::Error::DiskFull { .. })), "{failed}");
+}
+
+/// One that is just ending is waited for, a moment.
+#[test]
+fn a_watcher_takes_over_from_one_that_ends() {
+    let place = Place::new();
+    prepare(&place.connect());
+    let node = place.node();
+    let first = Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        first.close().unwrap();
+    });
+    Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
+    ending.join().unwrap();
+}
+
+/// Opening a FIFO waits for somebody to write to it.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let place = Place::new();
+        let node = place.node();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let make = |path: &std::path::Path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        };
+        make(&place.path("fifo.db"));
+        let fifo = Watcher::open(&node, place.path("fifo.db"), WatchOptions::default()).map(drop);
+        let _socket = std::os::unix::net::UnixListener::bind(place.path("socket.db")).unwrap();
+        let socket = Watcher::open(&node, place.path("socket.db"), WatchOptions::default()).map(drop);
+        let device = Watcher::open(&node, "/dev/zero", WatchOptions::default()).map(drop);
+        let db = connect(&place.db());
+        db.execute_batch("CREATE TABLE t(a)").unwrap();
+        drop(db);
+        make(&place.path("app.db-wal"));
+        let log = Watcher::open(&node, place.db(), WatchOptions::default()).map(drop);
+        send.send((fifo, socket, device, log)).unwrap();
+    });
+    let (fifo, socket, device, log) = receive.recv_timeout(Duration::from_secs(60)).unwrap();
+    for (result, what) in [(fifo, "a FIFO"), (socket, "a socket"), (device, "a character device")] {
+        match result {
+            Err(Error::NotADatabase { reason, .. }) => assert!(reason.contains(what), "{reason}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(log.is_err());
 }
 
 /// A user who may read the database only cannot pin its log, and is told so.
@@ -169,6 +278,11 @@ fn on_a_small_disk() {
     let (mut refused, mut retried) = (0, 0);
     for round in 0..4 {
         fill(&db, &mut random, 30);
+        // The log has room in its file, however busy the machine is.
+        while watching.handle.status().wal_bytes >= 300 << 10 {
+            std::thread::sleep(Duration::from_millis(50));
+            fill(&db, &mut random, 1);
+        }
         // All of the disk but a little.
         let mut file = std::fs::File::create(&ballast).unwrap();
         let piece = vec![1; 1 << 16];
@@ -370,4 +484,139 @@ fn killed_writers() {
     }
     assert_eq!(watching.stop().resyncs, 0);
     newest_matches(&node, &db);
+}
+
+/// How many rows a copy of the database file alone has, without its log.
+fn rows_of_a_copy(place: &Place) -> i64 {
+    let copy = place.path("copy.db");
+    // By another process: this one would lose its connections' locks.
+    assert!(std::process::Command::new("cp").arg(place.db()).arg(&copy).status().unwrap().success());
+    let db = Connection::open(copy).unwrap();
+    let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    db.query_row("SELECT count(*) FROM ledger", [], |row| row.get(0)).unwrap()
+}
+
+fn log_bytes(place: &Place) -> u64 {
+    std::fs::metadata(place.path("app.db-wal")).map_or(0, |log| log.len())
+}
+
+/// What is left when everybody has ended is the whole database, in one file, whoever ended last; and the next watcher knows it.
+#[test]
+fn a_database_that_everybody_has_left_is_complete_without_its_log() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    prepare(&place.connect());
+    let node = place.node();
+    let rows = |db: &Connection| db.query_row("SELECT count(*) FROM ledger", [], |row| row.get::<_, i64>(0)).unwrap();
+    let mut resyncs = 0;
+    for round in 0..6 {
+        let watching = watch(&node, &place.db(), WatchOptions::default());
+        let db = place.connect();
+        fill(&db, &mut random, 7);
+        let all = rows(&db);
+        let status = if round % 3 == 0 {
+            drop(db);
+            watching.stop()
+        } else {
+            let status = watching.stop();
+            // The log is free for the application; and as it is.
+            assert_eq!(log_bytes(&place), 0, "{round}");
+            if round % 3 == 1 {
+                fill(&db, &mut random, 3);
+            }
+            drop(db);
+            status
+        };
+        resyncs += status.resyncs;
+        assert_eq!(log_bytes(&place), 0, "{round}");
+        assert_eq!(rows_of_a_copy(&place), all + if round % 3 == 1 { 3 } else { 0 });
+        // A database that is left alone continues; one that was checkpointed since is compared.
+        if round % 3 == 1 {
+            let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+            assert_eq!(status.resyncs, 1);
+            assert_eq!(log_bytes(&place), 0);
+        }
+    }
+    assert_eq!(resyncs, 0);
+    let db = place.connect();
+    fill(&db, &mut random, 4);
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    // From the beginning of the log that the application has begun.
+    assert_eq!((status.resyncs, status.commits), (0, 4), "{:?}", status.last_resync);
+    newest_matches(&node, &db);
+}
+
+/// What lies under the name of the lock file and is not ours stays as it is.
+#[test]
+fn a_lock_file_that_holds_something_else_is_not_written_to() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    std::fs::write(place.path("app.db-rewound"), b"somebody's\n").unwrap();
+    backup(&place.node(), place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!(log_bytes(&place), 0);
+    assert_eq!(std::fs::read(place.path("app.db-rewound")).unwrap(), b"somebody's\n");
+}
+
+/// Where nothing happens for a while the log is emptied under the watcher, and a watcher that is killed then is continued.
+#[test]
+fn an_idle_database_is_complete_without_its_log() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let empty = || {
+        let begun = std::time::Instant::now();
+        while log_bytes(&place) > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", log_bytes(&place));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    for _ in 0..3 {
+        let mut watcher = Process::watcher(&place.db(), &place.path("archive"), 32 << 20);
+        watcher.until(&["CopyFinished", "Continued"]);
+        fill(&db, &mut random, 5);
+        // A reader keeps what it reads.
+        db.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+        let other = place.connect();
+        fill(&other, &mut random, 2);
+        std::thread::sleep(Duration::from_millis(4500));
+        assert!(log_bytes(&place) > 0);
+        db.execute_batch("COMMIT").unwrap();
+        empty();
+        assert_eq!(rows_of_a_copy(&place), other.query_row("SELECT count(*) FROM ledger", [], |r| r.get(0)).unwrap());
+        // It leaves word of that just after.
+        std::thread::sleep(Duration::from_millis(500));
+        watcher.kill();
+        fill(&other, &mut random, 3);
+    }
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 3), "{:?}", status.last_resync);
+    newest_matches(&node, &db);
+}
+
+/// A file of another content is never taken for the one that was left, whatever it is called.
+#[test]
+fn a_complete_database_that_was_changed_is_compared() {
+    for how in ["mv", "cp", "rewritten", "touch"] {
+        let (place, mut random) = (Place::new(), Random(seed()));
+        let db = place.connect();
+        prepare(&db);
+        let node = place.node();
+        backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        fill(&db, &mut random, 5);
+        backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        drop(db);
+        let older = place.path("older.db");
+        node.restore(rewound::Target::Lsn(rewound::Lsn::new(2).unwrap())).into_file(&older).unwrap();
+        match how {
+            "mv" => std::fs::rename(&older, place.db()).unwrap(),
+            "cp" => _ = std::fs::copy(&older, place.db()).unwrap(),
+            "rewritten" => std::fs::write(place.db(), std::fs::read(place.db()).unwrap()).unwrap(),
+            _ => std::fs::File::open(place.db()).unwrap().set_modified(std::time::SystemTime::now()).unwrap(),
+        }
+        let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+        assert_eq!(status.resyncs, 1, "{how}");
+        newest_matches(&node, &place.connect());
+    }
 }

@@ -29,6 +29,13 @@ impl Process {
         )
     }
 
+    /// Reads once, and stays connected until it is ended.
+    pub fn reader(db: &Path) -> Process {
+        let mut reader = start("reader", db, Path::new(""));
+        reader.until(&["ready"]);
+        reader
+    }
+
     /// With a bound of its own for the database's log.
     pub fn watcher(db: &Path, archive: &Path, wal_bytes_max: u64) -> Process {
         start(&format!("watcher {wal_bytes_max}"), db, archive)
@@ -112,6 +119,7 @@ fn other_process() {
         }
         "lock" => lock(Path::new(&db)),
         "attach" => attach(Path::new(&db)),
+        "reader" => reader(Path::new(&db)),
         "steps" => steps(Path::new(&db), words[1].parse().unwrap(), &words[2..]),
         "watcher" => watcher(Path::new(&db), words[1].parse().unwrap()),
         other => panic!("{other}"),
@@ -149,6 +157,14 @@ fn lock(path: &Path) {
     let db = connect(path);
     db.busy_timeout(Duration::from_millis(100)).unwrap();
     println!("\nsays {}", if db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() { "free" } else { "busy" });
+}
+
+/// Has the database open, and is idle.
+fn reader(path: &Path) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.query_row("PRAGMA user_version", [], |_| Ok(())).unwrap();
+    println!("\nready");
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 /// Whether a watcher may attach.

@@ -123,6 +123,17 @@ impl Watching {
         }
     }
 
+    /// Waits for it to end by itself.
+    pub fn failed(self) -> Error {
+        self.thread.join().unwrap().unwrap_err()
+    }
+
+    /// Stops it in the midst of a failure, and gives that.
+    pub fn stop_in_vain(self) -> Error {
+        self.handle.stop();
+        self.thread.join().unwrap().unwrap_err()
+    }
+
     pub fn stop(self) -> Status {
         self.handle.stop();
         self.thread.join().unwrap().unwrap()

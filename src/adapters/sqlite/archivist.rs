@@ -7,20 +7,30 @@ use std::collections::HashMap;
 
 use super::error::{Error, Result};
 use super::files::DatabaseFile;
-use super::format::DatabaseHeader;
+use super::format::{DatabaseHeader, Salts};
+use super::identity::{Identity, Kin, Record, name_of};
 use super::log::{Log, Place, Transaction};
 use super::mark::mark;
+use super::options::WatchOptions;
+use super::parting::Since;
 use crate::archive::Node;
 use crate::ingest::{Batch, Writer};
-use crate::options::WriterOptions;
 use crate::types::{Commit, Durability, PageId, PageSize, SpaceId};
 
 /// The archive, open for one database.
 #[derive(Debug)]
 pub(super) struct Archivist {
     pub writer: Writer,
+    /// Name of the space.
+    pub name: String,
     /// `None` before the first commit.
     pub space: Option<SpaceId>,
+    /// What the database is to the node, ...
+    pub kin: Kin,
+    /// ... by what the node has on record, ...
+    pub record: Option<Record>,
+    /// ... and what the next commit is to put there.
+    pub news: Option<Record>,
     /// Scratch: the image that a page had before.
     previous: Vec<u8>,
 }
@@ -35,6 +45,8 @@ pub(super) struct Progress {
     pub length: u32,
     /// Which frame of the log's generation holds each page, from 1.
     pub frames: HashMap<u32, u32>,
+    /// Whether the database file may hold pages from after `place`.
+    pub file_is_newer: bool,
 }
 
 /// What was learned from a transaction beside its pages.
@@ -47,19 +59,47 @@ pub(super) struct Archived {
 }
 
 impl Archivist {
-    /// Opens the node's writer and finds the space.
-    pub fn open(node: &Node, space: &str, options: &WriterOptions) -> Result<Archivist> {
-        let writer = node.open_writer_with(options.clone())?;
-        let found = writer.space(space);
-        if found.is_none() && writer.newest().get() > 0 {
+    /// Opens the node's writer for a database and finds its space. A node of another database is refused, unless it is to be adopted. An archive that had gone
+    /// away, and is back, is gone on with.
+    pub fn open(node: &Node, database: &Identity, options: &WatchOptions) -> Result<Archivist> {
+        node.reopen_if_displaced()?;
+        // First of all, as the node's own watcher may be at work.
+        Record::admit(Record::of_node(node).as_ref(), node.name(), database, options.adopt)?;
+        let writer = node.open_writer_with(options.writer.clone())?;
+        let record = Record::of(&writer);
+        let kin = Record::admit(record.as_ref(), node.name(), database, options.adopt)?;
+        let named = options.space.clone().or_else(|| Some(record.as_ref()?.space.clone()));
+        let name = named.unwrap_or_else(|| name_of(database.path()));
+        let space = writer.space(&name);
+        if space.is_none() && writer.newest().get() > 0 {
             return Err(Error::WrongNode {
                 node: node.name().to_owned(),
                 reason: format!(
-                    "it holds commits, and none of {space:?}: make a node for this database, or name the space that it had (WatchOptions::space)"
+                    "it holds commits, and none of {name:?}: make a node for this database, or name the space that it had (WatchOptions::space)"
                 ),
+                database: record.map(|r| r.path().to_owned()),
             });
         }
-        Ok(Archivist { writer, space: found, previous: Vec::new() })
+        Ok(Archivist { writer, name, space, kin, record, news: None, previous: Vec::new() })
+    }
+
+    /// Why a log that goes on where the archive ends would prove nothing of this database; `None` where it would.
+    pub fn doubt(&self, database: &Identity, log: Salts, since: Since) -> Option<String> {
+        let path = database.path().display();
+        match (self.kin, &self.record) {
+            (Kin::Unknown, _) | (_, None) => {
+                Some(format!("the archive, written by an earlier version, does not say whether it is that of {path}"))
+            }
+            (Kin::Replaced, _) => Some(format!("{path} was replaced by another file")),
+            (Kin::Other, Some(record)) => Some(format!("{path} takes the place of {}", record.path().display())),
+            (_, Some(record)) if record.disowns(log) => {
+                Some(format!("the log of {path} is that of another file, which was there before"))
+            }
+            _ if since == Since::Overwritten => {
+                Some(format!("{path} was written to by something else than SQLite while nobody watched"))
+            }
+            (Kin::Same | Kin::Moved, _) => None,
+        }
     }
 
     /// Adds the mark of the commit that is about to be made. There is no other writer, so its number is known.
@@ -89,9 +129,11 @@ impl Archivist {
         let mut header = None;
         // Pages beyond the end were written and cut off within the transaction.
         for (&page, &frame) in transaction.pages.range(..=transaction.length) {
-            let has_previous = page <= progress.length;
+            let before = progress.frames.get(&page);
+            // What the database file must not be asked for is logged in full.
+            let has_previous = page <= progress.length && (before.is_some() || !progress.file_is_newer);
             if has_previous {
-                if let Some(frame) = progress.frames.get(&page) {
+                if let Some(frame) = before {
                     log.previous(*frame, page, &mut self.previous)?;
                 } else {
                     self.previous.resize(page_size.bytes(), 0);
@@ -107,7 +149,11 @@ impl Archivist {
             }
         }
         self.mark(&mut batch, transaction.end)?;
+        if let Some(news) = &self.news {
+            news.note(&mut batch)?;
+        }
         let commit = batch.commit(Durability::Buffered)?;
+        self.news = None;
         progress.place = transaction.end;
         progress.length = transaction.length;
         progress.frames.extend(transaction.pages);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::archivist::{Archivist, Progress};
 use super::error::{Error, Result};
+use super::identity::{Identity, Record};
 use super::link::Link;
 use super::live::{Live, Source};
 use crate::archive::Node;
@@ -24,10 +25,9 @@ const STRETCH: u64 = 1 << 20;
 /// The database as it goes into the archive.
 pub(super) struct Subject<'a> {
     pub node: &'a Node,
-    /// Name of the space.
-    pub space: &'a str,
-    /// For the annotation.
-    pub path: &'a str,
+    pub database: &'a Identity,
+    /// What the commit is to put on record of which database it is.
+    pub record: Option<Record>,
     /// How pages are read and rebuilt.
     pub replay: &'a ReplayOptions,
 }
@@ -46,13 +46,16 @@ pub(super) fn copy(
     if let Some(old) = archivist.space {
         batch.drop_space(old)?;
     }
-    let space = batch.create_space(subject.space, page_size)?;
+    let space = batch.create_space(&archivist.name, page_size)?;
     batch.set_length(space, live.len())?;
-    batch.annotate("sqlite", &format!("first copy of {}", subject.path))?;
+    batch.annotate("sqlite", &format!("first copy of {}", subject.database.path().display()))?;
+    if let Some(record) = &subject.record {
+        record.note(&mut batch)?;
+    }
     let mark = archivist.mark(&mut batch, live.end)?;
     let commit = batch.commit(Durability::Synced)?;
     archivist.space = Some(space);
-    let mut source = Source { live: &mut live, space: subject.space, failure: None };
+    let mut source = Source { live: &mut live, space: &archivist.name, failure: None };
     if let Err(e) = archivist.writer.base_snapshot(&mut source, options) {
         return Err(source.failure.unwrap_or(Error::Archive(e)));
     }
@@ -72,6 +75,9 @@ pub(super) fn resync(
     let live = link.live()?;
     let mut batch = archivist.writer.batch();
     batch.annotate("resync", reason)?;
+    if let Some(record) = &subject.record {
+        record.note(&mut batch)?;
+    }
     let end = live.end;
     let mut compare = Compare { live, batch, space: SpaceId::default(), archived: 0, differing: 0, failure: None };
     match archivist.space {
@@ -96,7 +102,7 @@ pub(super) fn resync(
             if let Some(old) = old {
                 compare.batch.drop_space(old)?;
             }
-            compare.space = compare.batch.create_space(subject.space, page_size)?;
+            compare.space = compare.batch.create_space(&archivist.name, page_size)?;
             let length = compare.live.len();
             compare.batch.set_length(compare.space, length)?;
         }
@@ -114,7 +120,7 @@ pub(super) fn resync(
 fn progress(live: Live<'_>) -> Result<Progress> {
     let place = live.end;
     let length = u32::try_from(live.pages()).map_err(|_| too_long(live.pages()))?;
-    Ok(Progress { place, length, frames: live.into_frames() })
+    Ok(Progress { place, length, frames: live.into_frames(), file_is_newer: false })
 }
 
 fn too_long(pages: u64) -> Error {

@@ -6,18 +6,28 @@
 //! The log (`-wal`) carries no locks and is not concerned.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{File, Metadata, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
+use crate::dir::{Access, Dir, WrongKind, open_path};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
+
+/// The bytes of a database file of which every connection in WAL mode keeps a lock: first, and how many.
+const CONNECTED: (u64, u64) = (0x4000_0002, 510);
+/// The byte of an index of which every process keeps a lock that uses it.
+const IN_USE: (u64, u64) = (128, 1);
 
 static KEPT: Mutex<Option<HashMap<FileKey, Arc<File>>>> = Mutex::new(None);
 
@@ -30,7 +40,10 @@ fn open_kept(path: &Path) -> Result<Arc<File>> {
     if let Some(file) = kept.get(&(there.dev(), there.ino())) {
         return Ok(Arc::clone(file));
     }
-    let file = Arc::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
+    let file = Arc::new(open_path(path).map_err(|e| match WrongKind::of(&e) {
+        Some(wrong) => Error::NotADatabase { path: path.to_owned(), reason: wrong.to_string() },
+        None => Error::io("open", path, e),
+    })?);
     let opened = file.metadata().map_err(|e| Error::io("look at", path, e))?;
     let key = (opened.dev(), opened.ino());
     if let Some(file) = kept.get(&key) {
@@ -47,9 +60,29 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
+/// Another process that is connected through a file whose name stands for something else by now, or for nothing.
+fn left_behind(file: &File, path: &Path, (start, length): (u64, u64)) -> Option<Pid> {
+    if is_same(file, path) {
+        return None;
+    }
+    // What would keep a lock from being had; it is not taken.
+    let lock = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
+    fcntl_getlk(file, &lock).ok().flatten()?.pid
+}
+
+/// The file beside a database whose name ends so.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Where the files of a database are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
+    /// As it was given, made absolute: links in it may come to stand for something else.
+    given: PathBuf,
+    /// With all links followed.
     pub database: PathBuf,
     pub wal: PathBuf,
     pub index: PathBuf,
@@ -63,19 +96,38 @@ impl Paths {
             std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => Error::io("resolve", path, e),
         })?;
-        let with = |suffix: &str| {
-            let mut name = database.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), database })
+        let with = |suffix| beside(&database, suffix);
+        let given = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
+        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), given, database })
     }
 
-    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others.
+    /// What the name that was given stands for now.
+    pub fn again(&self) -> Result<Paths> {
+        Paths::of(&self.given)
+    }
+
+    /// An error where the name that was given does not stand for this place any more.
+    pub fn check_name(&self) -> Result<()> {
+        match std::fs::canonicalize(&self.given) {
+            Ok(now) if now == self.database => Ok(()),
+            Ok(now) => Err(Error::Inconsistent {
+                reason: format!(
+                    "{} stands for {} now, no longer for {}",
+                    self.given.display(),
+                    now.display(),
+                    self.database.display()
+                ),
+            }),
+            Err(e) => Err(Error::Inconsistent {
+                reason: format!("{} does not lead to {} any more: {e}", self.given.display(), self.database.display()),
+            }),
+        }
+    }
+
+    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others. Whoever can
+    /// write to the database can lock it.
     pub fn lock(&self) -> Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&self.lock).map_err(|e| Error::io("open", &self.lock, e))?;
+        let file = self.open_lock().map_err(|e| Error::io("open", &self.lock, e))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(Error::AlreadyWatched { path: self.database.clone() }),
@@ -84,9 +136,39 @@ impl Paths {
     }
 }
 
+impl Paths {
+    /// The file of the lock; created where it is not there, with owner and group of the database, for all who can write to that.
+    fn open_lock(&self) -> std::io::Result<File> {
+        let (Some(parent), Some(name)) = (self.lock.parent(), self.lock.file_name()) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let (dir, database) = (Dir::open(parent)?, std::fs::metadata(&self.database)?);
+        loop {
+            match dir.open_file_to_write(name) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                found => return found,
+            }
+            let of = Access::of(&database);
+            let writers = of.mode & 0o022;
+            match dir.create(name, Access { mode: 0o600 | writers | writers << 1, ..of }) {
+                // By somebody else, since.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+        }
+    }
+}
+
 /// When a file was last written to, and its length then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(i64, i64, u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Stamp(#[n(0)] i64, #[n(1)] i64, #[n(2)] u64);
+
+impl Stamp {
+    /// Since the Unix epoch.
+    pub fn written(&self) -> Duration {
+        Duration::new(self.0.try_into().unwrap_or(0), self.1.try_into().unwrap_or(0))
+    }
+}
 
 /// The database file, read only.
 #[derive(Clone, Debug)]
@@ -102,6 +184,11 @@ impl DatabaseFile {
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Another process that has this file open as a database, although its name stands for another one.
+    pub fn left_behind(&self) -> Option<Pid> {
+        left_behind(&self.file, &self.path, CONNECTED)
     }
 
     pub fn len(&self) -> Result<u64> {
@@ -148,21 +235,69 @@ impl DatabaseFile {
     }
 }
 
+/// The byte of the index that SQLite locks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum IndexLock {
+    /// By whoever writes, and by a checkpoint that waits.
+    Writer = 120,
+    /// By whoever is at a checkpoint.
+    Checkpoint = 121,
+    /// By a checkpoint while it copies, and by readers that need nothing of the log.
+    Slot0 = 123,
+}
+
 /// The log's index (`-shm`), read only.
 #[derive(Clone, Debug)]
 pub(super) struct IndexFile {
     path: PathBuf,
     file: Arc<File>,
+    delay: Duration,
 }
 
 impl IndexFile {
-    /// It is there once a connection has begun to read.
-    pub fn open(paths: &Paths) -> Result<IndexFile> {
-        Ok(IndexFile { path: paths.index.clone(), file: open_kept(&paths.index)? })
+    /// It is there once a connection has begun to read. Each look at it begins after `delay`.
+    pub fn open(paths: &Paths, delay: Duration) -> Result<IndexFile> {
+        Ok(IndexFile { path: paths.index.clone(), file: open_kept(&paths.index)?, delay })
     }
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether another process has one of SQLite's locks for itself. It is asked for and not taken. What this process has is not seen.
+    pub fn is_locked_elsewhere(&self, lock: IndexLock) -> Result<bool> {
+        // A reader's lock, which only that process's would keep from being had.
+        let lock = Flock { start: lock as u64, length: 1, ..Flock::from(FlockType::ReadLock) };
+        let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
+        Ok(other.is_some())
+    }
+
+    /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
+    pub fn left_behind(&self) -> Option<Pid> {
+        left_behind(&self.file, &self.path, IN_USE)
+    }
+
+    /// Whether somebody is at a checkpoint that waits: it has the write lock as well.
+    pub fn is_waiting_checkpoint(&self) -> Result<bool> {
+        let elsewhere =
+            self.is_locked_elsewhere(IndexLock::Checkpoint)? && self.is_locked_elsewhere(IndexLock::Writer)?;
+        Ok(elsewhere || self.are_locked_here(IndexLock::Writer, IndexLock::Checkpoint)?)
+    }
+
+    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of. The kernel lists them; no call asks for one's own.
+    fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
+        let number = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.ino().to_string();
+        let process = std::process::id().to_string();
+        let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        let is_one = |line: &str| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, "POSIX", _, "WRITE", pid, file, from, to] = fields.as_slice() else { return false };
+            let from_to = (from.parse::<u64>(), to.parse::<u64>());
+            *pid == process
+                && file.rsplit(':').next() == Some(number.as_str())
+                && matches!(from_to, (Ok(from), Ok(to)) if from <= first as u64 && last as u64 <= to)
+        };
+        Ok(listed.lines().any(is_one))
     }
 
     /// The header as of one moment; `None` while it is being changed.
@@ -170,6 +305,9 @@ impl IndexFile {
     /// SQLite changes it through a memory map, the second copy first. Reads of the file see the same memory: so the first copy is read before the second, and once more after
     /// all the rest. What was equal before and after held in between.
     pub fn read(&self) -> Result<Option<IndexHeader>> {
+        if !self.delay.is_zero() {
+            std::thread::sleep(self.delay);
+        }
         let mut bytes = [0; INDEX_HEADER];
         let mut again = [0; 48];
         let (first, rest) = bytes.split_at_mut(48);

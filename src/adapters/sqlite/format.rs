@@ -9,8 +9,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, and how far the log was copied back.
-pub(super) const INDEX_HEADER: usize = 100;
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back and that was tried, and the readers' marks.
+pub(super) const INDEX_HEADER: usize = 132;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
 
@@ -99,6 +99,8 @@ impl FrameHeader {
 /// committed, or was rolled back, or its process died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexHeader {
+    /// Counts transactions, also when the log starts over.
+    pub changes: u32,
     /// Frames in the log; the last one ends a transaction.
     pub frames: u32,
     /// Length of the database in pages; zero where only the file tells.
@@ -109,6 +111,10 @@ pub(super) struct IndexHeader {
     pub salts: Salts,
     /// Frames, from the first, that were copied back to the database file.
     pub backfilled: u32,
+    /// How many frames the readers in slots 1 to 4 use, each; means nothing where there are none.
+    pub marks: [u32; 4],
+    /// How many of them a checkpoint has begun to copy, which may have ended before it was done. Versions before 3.8.11 leave it as it is.
+    pub attempted: u32,
 }
 
 impl IndexHeader {
@@ -124,13 +130,26 @@ impl IndexHeader {
         }
         let page_size = u32::from(u16::from_ne_bytes([*first.get(14)?, *first.get(15)?]));
         Some(IndexHeader {
+            changes: native32(first, 8)?,
             frames: native32(first, 16)?,
             pages: native32(first, 20)?,
             page_size: if page_size == 1 { 65_536 } else { page_size },
             checksum: Checksum(native32(first, 24)?, native32(first, 28)?),
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
+            marks: [native32(rest, 8)?, native32(rest, 12)?, native32(rest, 16)?, native32(rest, 20)?],
+            attempted: native32(rest, 32)?,
         })
+    }
+
+    /// Whether every frame was copied back.
+    pub fn is_copied_back(&self) -> bool {
+        self.backfilled >= self.frames
+    }
+
+    /// Whether nothing was committed and nothing copied back between this and `later`.
+    pub fn still_is(&self, later: &IndexHeader) -> bool {
+        *later == IndexHeader { attempted: later.attempted, marks: later.marks, ..*self }
     }
 }
 

@@ -10,17 +10,26 @@ use std::time::{Duration, Instant};
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, Paths, is_same};
+use super::files::{DatabaseFile, IndexFile, Paths, Stamp, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
+use super::identity::Identity;
 use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::pin::{Pin, Pins};
+use super::parting::{Parting, Since, settle};
+use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
 pub(super) const SETTLED: Duration = Duration::from_millis(3);
+/// After so long it is looked whether somebody waits for the pin all the same.
+const QUIET: Duration = Duration::from_millis(20);
+/// How long the pin is given up then: SQLite's `busy_timeout` looks every 100 ms at least.
+const ASIDE: Duration = Duration::from_millis(120);
+/// After so long the log is copied back, however short it is, and its file emptied: longer than an application pauses that is at work, whose next
+/// transaction would have to make the file longer again; and shorter than it takes to stop it and to copy or replace the file.
+const IDLE: Duration = Duration::from_secs(3);
 /// How often the log is tried to be copied back where that did not get it to start over.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
@@ -51,7 +60,12 @@ pub(super) struct Link {
     seen: IndexHeader,
     /// When it last changed.
     changed: Instant,
+    /// Whether it was found that nobody waits for the pin.
+    pin_is_clear: bool,
     checkpoint_after: Instant,
+    empty_after: Instant,
+    /// Whether the log was emptied since that was asked last.
+    emptied: bool,
     /// The last pass of copying back since the write lock was taken or the log started over.
     pass: Option<Pass>,
     syncer: Syncer,
@@ -60,6 +74,45 @@ pub(super) struct Link {
     lock_after: Instant,
     /// Why the log was not copied back when that was tried last.
     pub trouble: Option<String>,
+    /// The file as it was when it was last looked at while no checkpoint was under way.
+    quiet: Option<Quiet>,
+}
+
+/// A database file with so much of the log in it, and no checkpoint under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quiet {
+    salts: Salts,
+    backfilled: u32,
+    file: Stamp,
+}
+
+/// What was attached to before.
+#[derive(Debug)]
+pub(super) struct Former {
+    file: DatabaseFile,
+    index: IndexFile,
+}
+
+impl Former {
+    /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
+    pub fn check(&self, paths: &Paths) -> Result<()> {
+        let Some(process) = self.index.left_behind() else { return Ok(()) };
+        Err(Error::Inconsistent {
+            reason: format!(
+                "{} was removed or replaced while process {process} uses it: end that process, as nobody sees what it commits",
+                paths.index.display()
+            ),
+        })
+    }
+
+    /// What to tell where another process still has the file open that was there before.
+    pub fn warning(&self, paths: &Paths) -> Option<String> {
+        let process = self.file.left_behind()?;
+        Some(format!(
+            "process {process} still has the file open that {} was before, and shares the log of the one that is there now: restart it, then check the database (PRAGMA integrity_check)",
+            paths.database.display()
+        ))
+    }
 }
 
 /// A pass of copying back, while others may follow.
@@ -106,7 +159,7 @@ impl Link {
     pub fn open(paths: &Paths, options: &WatchOptions) -> Result<Link> {
         let file = DatabaseFile::open(paths)?;
         check(&file, paths)?;
-        let pins = Pins::open(paths, file.clone(), options.busy_timeout)?;
+        let pins = Pins::open(paths, file.clone(), options)?;
         // Nothing that is to hold for the whole attachment is looked at before the pin.
         let header = check(&file, paths)?;
         let not_same = || Error::Inconsistent { reason: format!("{} was just replaced", paths.database.display()) };
@@ -117,7 +170,7 @@ impl Link {
         let log = Log::open(paths.wal.clone(), header.page_size)?;
         let now = Instant::now();
         let seen = pins.pin().at;
-        Ok(Link {
+        let mut link = Link {
             paths: paths.clone(),
             file,
             log,
@@ -127,13 +180,30 @@ impl Link {
             durable: None,
             seen,
             changed: now,
+            pin_is_clear: false,
             checkpoint_after: now,
+            empty_after: now,
+            emptied: false,
             pass: None,
             syncer: Syncer::default(),
             locked: Salts::default(),
             lock_after: now,
             trouble: None,
-        })
+            quiet: None,
+        };
+        // Before anything of the file is read that is to hold.
+        link.check_content()?;
+        Ok(link)
+    }
+
+    /// Which database it is.
+    pub fn identity(&self) -> Result<Identity> {
+        Identity::of(self.file.file(), &self.paths.database)
+    }
+
+    /// The generation of the log that there is.
+    pub fn generation(&self) -> Result<Salts> {
+        Ok(self.pins.index()?.salts)
     }
 
     /// The database as of now.
@@ -148,10 +218,28 @@ impl Link {
         self.progress = progress;
     }
 
-    /// Takes up where the archive ends, if that can be proven: by the log itself, or by the pin that was held since. `false` where not.
-    pub fn resume(&mut self, mark: &[u8], length: u64) -> Result<bool> {
-        let place = match self.durable {
-            Some((durable, place)) if durable == mark => Some(place),
+    /// What has happened to the database since a watcher of before ended.
+    pub fn since(&self, parting: &Parting, mark: &[u8]) -> Result<Since> {
+        let Pin { at, file, .. } = self.pins.pin();
+        Ok(parting.since(mark, &self.identity()?.file, file, at))
+    }
+
+    /// What the next watcher may go by.
+    pub fn parting(&self) -> Option<Parting> {
+        settle(self.file.stamp().ok()?);
+        let before = self.pins.index().ok()?;
+        let stamp = self.file.stamp().ok()?;
+        let at = self.pins.index().ok()?;
+        let (mark, _) = self.durable.filter(|_| before == at)?;
+        Parting::new(&mark, self.progress.place, &self.file, stamp, at)
+    }
+
+    /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a place that is known to be the same, or the log itself.
+    /// `false` where not.
+    pub fn resume(&mut self, mark: &[u8], known: Option<Place>, length: u64) -> Result<bool> {
+        let place = match (self.durable, known) {
+            (Some((durable, place)), _) if durable == mark => Some(place),
+            (_, Some(known)) => Some(known),
             _ => find(mark, &mut self.log, self.pins.index()?)?,
         };
         let length = u32::try_from(length / u64::from(self.page_size.get()));
@@ -160,7 +248,8 @@ impl Link {
         Ok(true)
     }
 
-    fn look(&mut self) -> Result<()> {
+    /// Looks where the log ends now.
+    pub fn look(&mut self) -> Result<()> {
         let at = self.pins.index()?;
         if at.salts != self.seen.salts || at.frames != self.seen.frames {
             self.changed = Instant::now();
@@ -178,9 +267,7 @@ impl Link {
             if !self.pins.allow(self.progress.place)? {
                 return Err(self.inconsistent("the log started over without having been archived to its end"));
             }
-            self.progress.place = Place { salts: at.salts, ..Place::default() };
-            self.progress.frames.clear();
-            self.pass = None;
+            self.start_over(at.salts);
             caught.resets += 1;
         }
         if at.frames > self.progress.place.frame {
@@ -224,21 +311,68 @@ impl Link {
         }
         if self.pin_is_in_the_way(settled) {
             caught.add(&self.repin(archivist)?);
+        } else if self.may_be_waited_for() && settled && self.changed.elapsed() >= QUIET {
+            self.pin_is_clear = !self.pins.is_waited_for()?;
+            if !self.pin_is_clear {
+                caught.add(&self.step_aside(archivist)?);
+            }
         }
         let now = Instant::now();
         if self.trouble.is_some() && now < self.checkpoint_after {
             return Ok(caught);
         }
         let bytes = self.wal_bytes();
+        let idle = settled && self.changed.elapsed() >= IDLE;
         if self.is_copied_back() {
             (self.pass, self.trouble) = (None, None);
+            if idle && now >= self.empty_after {
+                self.empty_after = now + LOCK_AGAIN;
+                caught.add(&self.empty(archivist)?);
+            }
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
             caught.add(&self.make_a_pause(archivist, options.wal_bytes_max.max(1))?);
-        } else if settled && bytes >= options.wal_bytes && now >= self.checkpoint_after {
-            self.checkpoint_after = now + TRY_AGAIN;
+        } else if settled && (bytes >= options.wal_bytes || idle) && now >= self.checkpoint_after {
+            self.checkpoint_after = now + if idle { LOCK_AGAIN } else { TRY_AGAIN };
+            self.check_files()?;
             caught.add(&self.copy_back(archivist, Duration::ZERO)?);
         }
         Ok(caught)
+    }
+
+    /// Leaves the database complete, where nobody is at it: its log is copied back and emptied.
+    pub fn part(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.check_files()?;
+        let mut caught = self.wait_for_copy(archivist)?;
+        caught.add(&self.catch_up(archivist)?);
+        if !self.is_copied_back() {
+            caught.add(&self.copy_back(archivist, Duration::ZERO)?);
+            caught.add(&self.wait_for_copy(archivist)?);
+        } else if self.pin_is_in_the_way(true) {
+            caught.add(&self.repin(archivist)?);
+        }
+        if self.is_copied_back() {
+            caught.add(&self.empty(archivist)?);
+        }
+        Ok(caught)
+    }
+
+    /// Empties the file of a log that was copied back. As long as it is there, a copy of the database alone lacks what is in it, and SQLite plays it into whatever takes
+    /// the database's place. The pin keeps everything that is not archived, as from any checkpoint.
+    fn empty(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
+        // Where another database has taken this one's name it may have taken its log as well.
+        self.check_files()?;
+        if there.len() == 0 || !self.pins.empty_log()? {
+            return Ok(Caught::default());
+        }
+        self.emptied = true;
+        // It has started over.
+        self.catch_up(archivist)
+    }
+
+    /// Whether the log was emptied since this was asked last.
+    pub fn was_emptied(&mut self) -> bool {
+        std::mem::take(&mut self.emptied)
     }
 
     /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came
@@ -273,8 +407,10 @@ impl Link {
     /// Begins to copy back while the application goes on, but for the moment in which that begins: it checkpoints after each of its transactions as long as there is
     /// anything to copy, and would nearly always be first, and copy everything itself.
     fn copy_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
         let locked = self.pins.lock(KNOCK)?;
+        self.pin_is_clear = false;
         self.pins.hand_over_and_copy(next, TRY_AGAIN)?;
         if locked {
             self.pins.copy().wait_for_begin();
@@ -293,20 +429,56 @@ impl Link {
 
     /// Whether the pin keeps a checkpoint or a new beginning of the log from happening that need not wait.
     fn pin_is_in_the_way(&self, settled: bool) -> bool {
-        let at = self.pins.pin().at;
-        let behind = self.seen.salts != at.salts || self.seen.frames > at.frames;
-        if self.pins.pin().in_slot_0() {
+        let Pin { at, hold, .. } = self.pins.pin();
+        match hold {
             // It lets nothing be copied back, and would make each of the application's attempts cost as much as a success.
-            behind && self.seen.frames > 0
-        } else {
+            Hold::File => !self.is_copied_back(),
             // While transactions follow each other it stays where it is: else SQLite would copy back after each of them.
-            settled && (behind || self.is_copied_back())
+            Hold::Frames => {
+                settled && (self.seen.salts != at.salts || self.seen.frames > at.frames || self.is_copied_back())
+            }
+            // It could be in the way of whoever waits already, and nothing would tell.
+            Hold::Unproven => true,
         }
+    }
+
+    /// Whether it was not looked yet if somebody waits for the pin, as can be.
+    fn may_be_waited_for(&self) -> bool {
+        !self.pin_is_clear && self.pins.pin().hold == Hold::Frames
+    }
+
+    /// Gives up the pin for a moment, so that a checkpoint that waits for it passes. What is committed meanwhile is found in the log, all of it, or else the pin counts as lost.
+    fn step_aside(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        let mut caught = self.catch_up(archivist)?;
+        let before = self.seen;
+        let at = self.pins.step_aside(before, ASIDE)?.at;
+        self.progress.file_is_newer = at.changes != before.changes;
+        if at.salts != before.salts {
+            if self.log.transactions(at)? != at.changes.wrapping_sub(before.changes) {
+                return Err(self.inconsistent("the log started over while the pin was given up for a checkpoint"));
+            }
+            self.start_over(at.salts);
+            caught.resets += 1;
+        }
+        caught.add(&self.catch_up(archivist)?);
+        self.progress.file_is_newer = false;
+        Ok(caught)
+    }
+
+    /// The log has started over, and everything before is archived.
+    fn start_over(&mut self, salts: Salts) {
+        self.progress.place = Place { salts, ..Place::default() };
+        if let Some((_, place)) = &mut self.durable {
+            *place = self.progress.place;
+        }
+        self.progress.frames.clear();
+        self.pass = None;
     }
 
     /// Moves the pin to now.
     fn repin(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         let (next, caught) = self.next_pin(archivist)?;
+        self.pin_is_clear = false;
         self.pins.hand_over(next)?;
         Ok(caught)
     }
@@ -324,7 +496,10 @@ impl Link {
 
     /// Moves the pin to now, and begins to copy back the log up to there.
     fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
+        // The log of a file that was replaced serves the new one: copied back into the old one, all of it would be lost.
+        self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
+        self.pin_is_clear = false;
         self.pins.hand_over_and_copy(next, patience)?;
         Ok(caught)
     }
@@ -358,12 +533,15 @@ impl Link {
     }
 
     fn is_copied_back(&self) -> bool {
-        self.seen.backfilled >= self.seen.frames
+        self.seen.is_copied_back()
     }
 
     /// Whether nothing needs to be done until something happens.
     pub fn is_at_rest(&self) -> bool {
-        self.changed.elapsed() >= SETTLED && !self.pin_is_in_the_way(true) && !self.pins.is_copying()
+        self.changed.elapsed() >= SETTLED
+            && !self.pin_is_in_the_way(true)
+            && !self.may_be_waited_for()
+            && !self.pins.is_copying()
     }
 
     /// Whether the names still stand for the files that are attached to.
@@ -372,6 +550,27 @@ impl Link {
             && is_same(self.log.file(), &self.paths.wal)
             && is_same(self.pins.index_file().file(), &self.paths.index);
         if same { Ok(()) } else { Err(self.inconsistent("the database was replaced by another file")) }
+    }
+
+    /// An error where the file was written to since this was asked last, and by no checkpoint: a checkpoint says in the index that it begins before it writes, and how
+    /// far it came after that. Nothing is said where checkpoints leave room for doubt.
+    pub fn check_content(&mut self) -> Result<()> {
+        let before = self.pins.index()?;
+        let file = self.file.stamp()?;
+        let at = self.pins.index()?;
+        let done = (at.salts, at.backfilled, at.backfilled);
+        if (before.salts, before.backfilled, before.attempted) != done || at.attempted != at.backfilled {
+            return Ok(());
+        }
+        let now = Quiet { salts: at.salts, backfilled: at.backfilled, file };
+        let last = self.quiet.replace(now).unwrap_or(now);
+        let foreign = (last.salts, last.backfilled) == (now.salts, now.backfilled) && last.file != now.file;
+        if foreign { Err(self.inconsistent("written to by something else than SQLite")) } else { Ok(()) }
+    }
+
+    /// The files that others may go on using once they have lost their names.
+    pub fn former(&self) -> Former {
+        Former { file: self.file.clone(), index: self.pins.index_file().clone() }
     }
 
     /// Whether there is something in the log that is not archived yet; looks only.

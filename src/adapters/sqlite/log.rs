@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::error::{Error, Result};
-use super::format::{Checksum, FRAME_HEADER, FrameHeader, Salts, WAL_HEADER, WalHeader};
+use super::format::{Checksum, FRAME_HEADER, FrameHeader, IndexHeader, Salts, WAL_HEADER, WalHeader};
 
 /// Frames are read in stretches of about so many bytes.
 const WINDOW: usize = 4 << 20;
@@ -66,7 +66,7 @@ fn broken(path: &std::path::Path, what: &str, frame: u32) -> Error {
 impl Log {
     /// Opens the log. Its generation is chosen with [`begin`](Self::begin).
     pub fn open(path: PathBuf, page_size: u32) -> Result<Log> {
-        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = crate::dir::open_path(&path).map_err(|e| Error::io("open", &path, e))?;
         let header = WalHeader { page_size, salts: Salts::default(), big_endian: false, checksum: Checksum::default() };
         let page_size = page_size as usize;
         Ok(Log { path, file, page_size, header, window: Window::default(), single: Vec::new() })
@@ -132,6 +132,19 @@ impl Log {
             }
         }
         Err(broken(&self.path, "a transaction without an end", end))
+    }
+
+    /// How many transactions there are in the generation that `at` tells of.
+    pub fn transactions(&mut self, at: IndexHeader) -> Result<u32> {
+        let (mut place, mut found) = (Place { salts: at.salts, ..Place::default() }, 0);
+        if at.frames > 0 {
+            self.begin(at.salts)?;
+        }
+        while place.frame < at.frames {
+            place = self.transaction(place, at.frames)?.end;
+            found += 1;
+        }
+        Ok(found)
     }
 
     /// Verifies the next frame of the chain; reads it first where it is not in the window.

@@ -19,25 +19,33 @@
 //! # }
 //! ```
 //!
-//! [`backup`] is the same for once: it brings the archive up to now and leaves.
+//! [`backup`] is the same for once: it brings the archive up to now and leaves. [`Attached`] is for programs that make a node only for what can be watched.
+//! [`replace`] puts a restored state in the place of the database.
 
+mod alone;
 mod archivist;
 mod checkpointer;
 mod compare;
 mod error;
 mod files;
 mod format;
+mod identity;
 mod link;
 mod live;
 mod log;
 mod mark;
 mod options;
+mod parting;
 mod pin;
+mod replace;
 mod status;
 mod wake;
 mod watcher;
 
+pub use alone::Alone;
 pub use error::{Error, Result};
+pub use identity::{database_of, name_of};
 pub use options::WatchOptions;
+pub use replace::{database_restored, replace};
 pub use status::{Event, Handle, State, Status};
-pub use watcher::{Watcher, backup};
+pub use watcher::{Attached, Watcher, backup};

@@ -9,8 +9,12 @@ use crate::options::{CompactOptions, WriterOptions};
 #[non_exhaustive]
 #[must_use]
 pub struct WatchOptions {
-    /// Name of the database in the archive, and so of the file that a restore makes. Default: the name of its file.
+    /// Name of the database in the archive, and so of the file that a restore makes. Default: what it is there already; at first the name of its file, as far as the
+    /// rules for names allow.
     pub space: Option<String>,
+    /// Whether a node goes on with another database than the one that it belongs to, which is compared with it then. Default: no, as most of the time that is a
+    /// mistake: two databases of one file name. Neither a file that was moved is another database, nor one that took its place under its name.
+    pub adopt: bool,
     /// Whether a database that is not in WAL mode is switched to it. Default: no, as that changes how the application's transactions behave.
     pub enable_wal: bool,
     /// Transactions gather for so long before they are archived with one sync. Default 5 ms: below what anybody would notice, and
@@ -41,6 +45,9 @@ pub struct WatchOptions {
     pub writer: WriterOptions,
     /// How the first copy of the database is built, and how its pages are compared with the archive's; its `replay.cancel` ends either early.
     pub base: CompactOptions,
+    /// For tests: each look at the log's index takes so much longer, as on a machine that is short of processors.
+    #[doc(hidden)]
+    pub index_delay: Duration,
 }
 
 impl Default for WatchOptions {
@@ -50,6 +57,7 @@ impl Default for WatchOptions {
             WriterOptions { flush_interval: Some(Duration::from_secs(1)), image_cache: 0, ..WriterOptions::default() };
         WatchOptions {
             space: None,
+            adopt: false,
             enable_wal: false,
             round_interval: Duration::from_millis(5),
             poll_interval: Duration::from_millis(250),
@@ -60,6 +68,7 @@ impl Default for WatchOptions {
             retry_max: Duration::from_secs(5),
             writer,
             base: CompactOptions::default(),
+            index_delay: Duration::ZERO,
         }
     }
 }

@@ -11,9 +11,21 @@
 //! 1. every frame after its beginning stays in the log;
 //! 2. the database file holds nothing from after its beginning.
 //!
+//! # What it keeps others from
+//!
+//! A checkpoint of the application's that waits for readers waits for the pin where that holds what is to be copied back, or
+//! the log where it could start over. It holds the write lock meanwhile, so nothing is committed that would wake anybody. The pin has
+//! to be moved then, and where to depends on its slot, which SQLite does not tell. So the slot is proven, from what the index says
+//! before and after the beginning ([`Hold`]); a pin whose slot is not proven is moved again until it is.
+//!
+//! A checkpoint waits for a slot, and not for a mark: one that finds a slot in use while the pin's mark is just being set, or that waits for a reader after which
+//! the pin gets the slot, waits for the pin however far that reaches, and another pin would share the slot. [`Pins::is_waited_for`] finds that, and
+//! [`Pins::step_aside`] ends the pin before the next one begins. What happens in between is proven by the index, which counts transactions.
+//!
 //! # Invariants
 //!
-//! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably.
+//! - A pin ends only when another one has begun and everything up to *its* beginning is archived, durably; or to let a checkpoint pass, when everything is
+//!   archived, and what came since has to be found in the log.
 //! - [`Pins::allow`] says whether the log may have started over under the pin. A log that has and may not have means that the pin was lost (another part of
 //!   the process closed a descriptor of the index, say), and is never taken for continuous. Under slot 0 the log may start over, but nothing may be copied
 //!   back: there a database file that was written to since the pin began betrays a second time.
@@ -29,33 +41,43 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::checkpointer::Checkpointer;
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, IndexFile, Paths, Stamp};
+use super::files::{DatabaseFile, IndexFile, IndexLock, Paths, Stamp};
 use super::format::IndexHeader;
 use super::log::Place;
+use super::options::WatchOptions;
 
+/// How often a pin is begun again at once where its slot was not proven.
+const PROOFS: u32 = 5;
 /// How long the index may be in the midst of a change before a connection is asked to repair it.
 const REPAIR_AFTER: Duration = Duration::from_millis(20);
+
+/// What a read transaction holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Slot 0: the database file as it is.
+    File,
+    /// One of the other slots: all frames up to those that there were when it began.
+    Frames,
+    /// One of the two, or fewer frames, as other readers had all the slots.
+    Unproven,
+}
 
 /// One read transaction that is under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pin {
     /// What the log's index said just after it had begun.
     pub at: IndexHeader,
+    pub hold: Hold,
     /// The database file after that.
-    file: Stamp,
+    pub file: Stamp,
 }
 
 impl Pin {
-    /// Whether the log was copied back completely then, so that it holds slot 0.
-    pub fn in_slot_0(&self) -> bool {
-        self.at.backfilled >= self.at.frames
-    }
-
     /// Whether, under this pin, the log may start over, once, at a place that was reached in it.
     fn allows(&self, place: Place) -> bool {
         if place.salts == self.at.salts {
             // The generation that it began in: only if it was copied back completely, and nothing came after that.
-            self.in_slot_0() && place.frame == self.at.frames
+            self.at.is_copied_back() && place.frame == self.at.frames
         } else {
             // A later one: only if nothing was written to it.
             place.frame == 0
@@ -125,16 +147,15 @@ pub(super) fn enable_wal(path: &Path, busy_timeout: Duration) -> Result<()> {
 
 impl Pins {
     /// Connects, and begins the first pin.
-    pub fn open(paths: &Paths, file: DatabaseFile, busy_timeout: Duration) -> Result<Pins> {
-        let path = &paths.database;
+    pub fn open(paths: &Paths, file: DatabaseFile, options: &WatchOptions) -> Result<Pins> {
+        let (path, busy_timeout) = (&paths.database, options.busy_timeout);
         let (pinned, free) = (connect(path, busy_timeout)?, connect(path, busy_timeout)?);
         let free = Checkpointer::new(path, file.clone(), free);
         // It knocks by itself.
         let keeper = connect(path, Duration::ZERO)?;
         begin(&pinned, path)?;
-        let index = IndexFile::open(paths)?;
-        let at = read_index(&index, &keeper, path)?;
-        let pin = Pin { at, file: file.stamp()? };
+        let index = IndexFile::open(paths, options.index_delay)?;
+        let pin = begin_pin(&pinned, &file, &index, &keeper, path)?;
         Ok(Pins { path: path.clone(), free, pinned, pin, keeper, index, file })
     }
 
@@ -162,10 +183,7 @@ impl Pins {
     /// Begins a second pin, beside the one that counts, once no checkpoint is under way. Everything up to the header that it gives has to be archived, durably,
     /// before [`hand_over`](Self::hand_over).
     pub fn begin_next(&mut self) -> Result<Pin> {
-        let next = self.free.idle()?;
-        end(next, &self.path)?;
-        begin(next, &self.path)?;
-        Ok(Pin { at: self.index()?, file: self.file.stamp()? })
+        begin_pin(self.free.idle()?, &self.file, &self.index, &self.keeper, &self.path)
     }
 
     /// Lets the second pin count and ends the first.
@@ -181,6 +199,29 @@ impl Pins {
         std::mem::swap(&mut self.pinned, self.free.idle()?);
         self.pin = next;
         self.free.start(patience)
+    }
+
+    /// Whether a checkpoint waits, and so perhaps for the pin, if it began before that. Those that begin later do not wait for a pin that reaches the log's end.
+    pub fn is_waited_for(&self) -> Result<bool> {
+        self.index.is_waiting_checkpoint()
+    }
+
+    /// Ends the pin, and begins another once a checkpoint copies back, or something else has happened since `at`, or nothing for so long. Everything up to `at` has to be
+    /// archived, durably. Most of the time nothing can be committed meanwhile, as the checkpoint has the write lock until it has copied.
+    pub fn step_aside(&mut self, at: IndexHeader, patience: Duration) -> Result<Pin> {
+        end(&self.pinned, &self.path)?;
+        let begun = Instant::now();
+        loop {
+            let now = self.index()?;
+            if !at.still_is(&now) || now.attempted != at.attempted || begun.elapsed() >= patience {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        // At once: to prove its slot can wait.
+        begin(&self.pinned, &self.path)?;
+        self.pin = Pin { at: self.index()?, hold: Hold::Unproven, file: self.file.stamp()? };
+        Ok(self.pin)
     }
 
     /// The checkpoint that is under way, or has ended.
@@ -210,6 +251,19 @@ impl Pins {
         }
     }
 
+    /// Has SQLite cut the log's file to nothing where all of it was copied back; `false` where anybody reads from it or writes, who is not waited for.
+    pub fn empty_log(&self) -> Result<bool> {
+        let run = || {
+            let mut statement = self.keeper.prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            statement.query_row([], |row| row.get::<_, i64>(0))
+        };
+        match run() {
+            Ok(busy) => Ok(busy == 0),
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+            Err(e) => Err(failed("checkpoint", &self.path, &e)),
+        }
+    }
+
     /// Gives the write lock back. Nothing was written under it.
     pub fn unlock(&mut self) -> Result<()> {
         end(&self.keeper, &self.path)
@@ -228,6 +282,35 @@ fn begin(connection: &Connection, path: &Path) -> Result<()> {
         let _ = end(connection, path);
         failure
     })
+}
+
+/// Begins a pin on a connection, in the place of what transaction it has. Where transactions follow each other too closely its slot is not proven.
+fn begin_pin(
+    connection: &Connection,
+    file: &DatabaseFile,
+    index: &IndexFile,
+    spare: &Connection,
+    path: &Path,
+) -> Result<Pin> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        end(connection, path)?;
+        let before = read_index(index, spare, path)?;
+        // Who has just copied back the last frame may hold slot 0 for a moment more, so that a reader takes another one.
+        let is_free = !before.is_copied_back() || !index.is_locked_elsewhere(IndexLock::Slot0)?;
+        begin(connection, path)?;
+        let at = read_index(index, spare, path)?;
+        let hold = match before.still_is(&at) && is_free {
+            true if at.is_copied_back() => Hold::File,
+            // Where other readers have all the slots it shares one of theirs, whose mark is lower.
+            true if at.marks.contains(&at.frames) => Hold::Frames,
+            _ => Hold::Unproven,
+        };
+        if hold != Hold::Unproven || tries >= PROOFS {
+            return Ok(Pin { at, hold, file: file.stamp()? });
+        }
+    }
 }
 
 /// Ends whatever transaction there is.

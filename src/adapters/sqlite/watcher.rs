@@ -9,22 +9,24 @@ use std::time::{Duration, Instant};
 
 use super::archivist::Archivist;
 use super::compare::{Subject, copy, resync};
-use super::error::{Error, Result};
-use super::files::{DatabaseFile, Paths};
+use super::error::{Error, Result, Stage};
+use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
-use super::link::{Caught, Link, SETTLED, check};
+use super::identity::{Kin, Record};
+use super::link::{Caught, Former, Link, SETTLED, check};
 use super::options::WatchOptions;
+use super::parting::{Parting, Since};
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
+use crate::env::Owner;
+use crate::types::check_name;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a backup tries again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a running watcher waits for a database that is not there, or is none, to come back: it may be about to be replaced.
-const MISSING: Duration = Duration::from_secs(30);
 /// After a notification without a transaction, which may be about to be committed, the log is looked at again after so long, then after twice as long, ...
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 /// ... up to this, ...
@@ -34,12 +36,74 @@ const ALERT: Duration = Duration::from_secs(1);
 
 type OnEvent = Box<dyn FnMut(&Event) + Send>;
 
+/// A database that is attached to and belongs to no node yet: it is one, in WAL mode, may be written to, is watched by nobody else, and its log is pinned.
+///
+/// For programs that make a node only for what can be watched; [`Watcher::open`] does both steps at once.
+#[derive(Debug)]
+pub struct Attached {
+    paths: Paths,
+    options: WatchOptions,
+    link: Link,
+    lock: Option<File>,
+}
+
+impl Attached {
+    /// Attaches to a database. Copies and compares nothing. For a watcher that is just ending it waits a second.
+    pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
+        if let Some(space) = &options.space {
+            check_name("space", space)?;
+        }
+        let paths = Paths::of(database.as_ref())?;
+        let (begun, mut lock) = (Instant::now(), None);
+        loop {
+            match connect(&paths, &options, &mut lock) {
+                Err(e @ Error::AlreadyWatched { .. }) if begun.elapsed() < e.patience(Stage::Starting) => {
+                    std::thread::sleep(RETRY);
+                }
+                link => return Ok(Attached { link: link?, paths, options, lock }),
+            }
+        }
+    }
+
+    /// Takes the node's writer, as [`Watcher::open`] does. A node that belongs to another database is refused, unless [`WatchOptions::adopt`] says otherwise.
+    pub fn watch(self, node: &Node) -> Result<Watcher> {
+        let Attached { paths, options, link, lock } = self;
+        let mut watcher = Watcher::new(node, paths, options)?;
+        watcher.lock = lock;
+        watcher.attached(link)?;
+        watcher.start()
+    }
+}
+
+/// Connects to a database and pins its log, with the watcher's lock taken first where it is not held.
+fn connect(paths: &Paths, options: &WatchOptions, lock: &mut Option<File>) -> Result<Link> {
+    // What is no database gets no lock beside it.
+    let file = DatabaseFile::open(paths)?;
+    let wal = match check(&file, paths) {
+        Err(Error::NotWal { .. }) if options.enable_wal => false,
+        other => other?.wal,
+    };
+    hold(paths, lock)?;
+    if !wal {
+        enable_wal(&paths.database, options.busy_timeout)?;
+    }
+    Link::open(paths, options)
+}
+
+/// Takes the watcher's lock, unless it is held and still has its name.
+fn hold(paths: &Paths, lock: &mut Option<File>) -> Result<()> {
+    if !lock.as_ref().is_some_and(|lock| is_same(lock, &paths.lock)) {
+        *lock = Some(paths.lock()?);
+    }
+    Ok(())
+}
+
 /// Protects one SQLite database. Runs on one thread of your choice; others reach it through its [`Handle`].
 ///
 /// Dropping it is closing it, but for the error.
 pub struct Watcher {
+    owner: Owner,
     node: Node,
-    space: String,
     paths: Paths,
     options: WatchOptions,
     handle: Handle,
@@ -48,6 +112,8 @@ pub struct Watcher {
     behind_since: Option<Instant>,
     archivist: Option<Archivist>,
     link: Option<Link>,
+    /// What was last attached to.
+    former: Option<Former>,
     notifier: Option<Notifier>,
     /// Why the archive's newest state is not taken for what the mark says, where that is so.
     distrust: Option<String>,
@@ -55,12 +121,15 @@ pub struct Watcher {
     suspicion: Option<String>,
     /// Why the database's log cannot be copied back, as it was last told.
     trouble: Option<String>,
+    /// Whether the SQLite that writes the database was warned of.
+    told_of_bug: bool,
     /// The newest request that this round began after.
     asked: u64,
-    /// When the names of the database's files were last looked at.
-    files_checked: Instant,
-    /// Keeps a second watcher out.
-    _lock: File,
+    /// When the names of the database's and the archive's files were last looked at, and found to stand for them.
+    files_checked: Option<Instant>,
+    /// Keeps a second watcher out, and holds what the last one left.
+    lock: Option<File>,
+    parting: Option<Parting>,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -72,28 +141,39 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // In a forked child SQLite's locks are not held and its threads do not run, and it knows of neither: closing would copy the log back, and remove it.
+        if !self.owner.is_here() {
+            std::mem::forget((self.link.take(), self.notifier.take()));
+        } else if self.link.is_some() {
+            // Who wants to know closes it.
+            let _ = self.finish();
+        }
+    }
+}
+
 impl Watcher {
-    /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; takes the node's writer; pins the database's log.
+    /// Attaches to a database: checks that it is one, in WAL mode and not watched by another; pins the database's log; takes the node's writer.
     /// Copies and compares nothing yet.
     ///
-    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else.
+    /// What waiting can mend, such as a full archive, is no error here, as it is none of [`run`](Self::run): the status is [`State::Retrying`] then, and the next
+    /// round tries again. The log is pinned meanwhile. For a watcher that is just ending it waits a second.
+    ///
+    /// The node should be made for it, with [`Origin::Existing`](crate::Origin::Existing), and hold nothing else: which database it belongs to is on
+    /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
-        let paths = Paths::of(database.as_ref())?;
-        let file = DatabaseFile::open(&paths)?;
-        match check(&file, &paths) {
-            Err(Error::NotWal { .. }) if options.enable_wal => enable_wal(&paths.database, options.busy_timeout)?,
-            other => drop(other?),
+        if let Some(space) = &options.space {
+            check_name("space", space)?;
         }
-        let lock = paths.lock()?;
-        let space = options.space.clone().unwrap_or_else(|| {
-            let name = paths.database.file_name().unwrap_or_default().to_string_lossy();
-            name.into_owned()
-        });
-        let archivist = Archivist::open(node, &space, &options.writer)?;
-        let link = Link::open(&paths, &options)?;
-        let mut watcher = Watcher {
+        let paths = Paths::of(database.as_ref())?;
+        Watcher::new(node, paths, options)?.start()
+    }
+
+    fn new(node: &Node, paths: Paths, options: WatchOptions) -> Result<Watcher> {
+        Ok(Watcher {
+            owner: Owner::here(),
             node: node.clone(),
-            space,
             paths,
             options,
             handle: Handle::new()?,
@@ -102,20 +182,34 @@ impl Watcher {
             behind_since: None,
             archivist: None,
             link: None,
+            former: None,
             notifier: None,
             distrust: None,
             suspicion: None,
             trouble: None,
+            told_of_bug: false,
             asked: 0,
-            files_checked: Instant::now(),
-            _lock: lock,
-        };
-        watcher.note_header(&link.header()?);
-        watcher.attached(link);
-        watcher.status.archived = archivist.writer.durable();
-        watcher.archivist = Some(archivist);
-        watcher.publish();
-        Ok(watcher)
+            files_checked: None,
+            lock: None,
+            parting: None,
+        })
+    }
+
+    /// Takes what it needs for the first time.
+    fn start(mut self) -> Result<Watcher> {
+        let begun = Instant::now();
+        while let Err(e) = self.attach() {
+            let patience = e.patience(Stage::Starting);
+            if begun.elapsed() >= patience {
+                return Err(e);
+            } else if patience == Duration::MAX {
+                self.failed(&e);
+                break;
+            }
+            std::thread::sleep(RETRY);
+        }
+        self.publish();
+        Ok(self)
     }
 
     /// For other threads: status, stop, wake.
@@ -147,7 +241,7 @@ impl Watcher {
                 Err(e) => {
                     let (since, delay) = failing.unwrap_or((begun, RETRY));
                     self.failed(&e);
-                    if !may_pass(&e, since.elapsed()) {
+                    if since.elapsed() >= e.patience(Stage::Running) {
                         // What this adds to the failure is not worth hiding it.
                         let _ = self.finish();
                         return Err(e);
@@ -159,7 +253,8 @@ impl Watcher {
                 }
             }
         }
-        // What is committed by now; where that fails the mark says where to go on.
+        // What is committed by now, once more to where it is meant to go; where that fails the mark says where to go on.
+        self.files_checked = None;
         if let Err(e) = self.round() {
             self.failed(&e);
             self.finish().and(Err(e))
@@ -181,14 +276,45 @@ impl Watcher {
         done
     }
 
+    /// Brings the archive up to now and closes: as [`backup`] does.
+    pub fn backup(mut self) -> Result<Status> {
+        let (begun, mut delay) = (Instant::now(), RETRY);
+        while let Err(e) = self.poll_once() {
+            // A moment at which the log starts over, say.
+            if begun.elapsed() >= e.patience(Stage::Starting).min(PATIENCE) {
+                return Err(e);
+            }
+            self.event(&Event::Retrying { failure: e.to_string(), after: delay });
+            std::thread::sleep(delay);
+            delay *= 2;
+        }
+        // An application without checkpoints of its own may have nobody else who does them.
+        if let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) {
+            let caught = link.wait_for_copy(archivist)?;
+            self.count(&caught);
+        }
+        self.finish()
+    }
+
     /// Ends: everything archived is durable, the node's writer is free, the database is unpinned.
     pub fn close(mut self) -> Result<Status> {
         self.finish()
     }
 
     fn finish(&mut self) -> Result<Status> {
+        self.check_process()?;
+        // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its place in it.
+        if self.status.state == State::Following
+            && let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist)
+            && let Ok(caught) = link.part(archivist)
+        {
+            self.count(&caught);
+        }
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
+        if self.status.state == State::Following && closed.is_ok() {
+            self.leave();
+        }
         self.link = None;
         self.notifier = None;
         self.status.state = State::Stopped;
@@ -197,23 +323,29 @@ impl Watcher {
         closed.map(|()| self.status.clone()).map_err(Error::Archive)
     }
 
+    /// Refuses to go on in a process that was forked from the one that opened it.
+    fn check_process(&self) -> Result<()> {
+        self.owner.check("the watcher").map_err(Error::Archive)
+    }
+
     fn round(&mut self) -> Result<u64> {
+        self.check_process()?;
         self.asked = self.handle.asked();
-        if self.link.is_none() {
-            let link = Link::open(&Paths::of(&self.paths.database)?, &self.options)?;
-            self.attached(link);
-        }
-        if self.archivist.is_none() {
-            self.archivist = Some(Archivist::open(&self.node, &self.space, &self.options.writer)?);
-            self.status.state = State::Starting;
-        }
+        self.attach()?;
         if self.status.state != State::Following {
             self.begin()?;
         }
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
-        if self.files_checked.elapsed() >= self.options.poll_interval {
-            self.files_checked = Instant::now();
+        let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
+        if look {
             link.check_files()?;
+            hold(&self.paths, &mut self.lock)?;
+            if let Err(e) = link.check_content() {
+                // The log may continue all the same.
+                self.distrust = Some(e.to_string());
+                return Err(e);
+            }
+            archivist.writer.check()?;
         }
         if self.behind_since.is_none() && link.is_behind()? {
             self.behind_since = Some(Instant::now());
@@ -221,7 +353,16 @@ impl Watcher {
         }
         let mut caught = link.catch_up(archivist)?;
         self.behind_since = None;
+        if look {
+            // What was committed to the database of before is archived by now.
+            self.paths.check_name()?;
+            self.files_checked = Some(Instant::now());
+        }
         caught.add(&link.tend(archivist, &self.options)?);
+        if link.was_emptied() {
+            self.leave();
+        }
+        let Some(link) = &self.link else { return Ok(0) };
         let trouble = link.trouble.clone();
         if trouble != self.trouble {
             self.trouble.clone_from(&trouble);
@@ -233,53 +374,115 @@ impl Watcher {
         }
         let commits = caught.commits;
         self.count(&caught);
+        self.tell_of_bug();
         Ok(commits)
     }
 
     /// Begins to follow: where the archive ends, or after a copy, or after a comparison.
     fn begin(&mut self) -> Result<()> {
-        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
-        let begun = Instant::now();
-        let path = self.paths.database.display().to_string();
-        let replay = &self.options.base.replay;
-        let subject = Subject { node: &self.node, space: &self.space, path: &path, replay };
+        let Some(archivist) = &self.archivist else { return Ok(()) };
         // A first copy may have been cut short, between its commit and its base.
-        let mark = archivist.writer.host_mark().filter(|_| archivist.space.is_some());
-        if mark.is_none() || self.node.layers()?.is_empty() {
-            self.status.state = State::Copying;
-            let bytes = link.live()?.len();
-            emit(&mut self.on_event, &Event::CopyStarted { bytes });
-            self.handle.publish(&self.status, None);
-            let lsn = copy(link, archivist, &subject, &self.options.base)?;
-            self.distrust = None;
-            self.status.archived = lsn.into();
-            emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
-        } else if self.distrust.is_none() && resume(link, archivist, mark.as_deref())? {
-            let position = archivist.writer.newest();
-            emit(&mut self.on_event, &Event::Continued { position });
-        } else {
-            let reason =
-                self.distrust.clone().or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
-            self.status.state = State::Resyncing;
-            emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
-            self.handle.publish(&self.status, None);
-            let (commit, pages) = resync(link, archivist, &subject, &reason)?;
-            self.distrust = None;
-            self.status.resyncs += 1;
-            self.status.last_resync = Some(reason);
-            self.status.archived = commit.lsn.into();
-            self.status.archived_at = Some(commit.timestamp);
-            emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
+        match archivist.writer.host_mark().filter(|_| archivist.space.is_some()) {
+            Some(mark) if !self.node.layers()?.is_empty() => self.go_on(&mark)?,
+            _ => self.copy()?,
         }
-        self.suspicion = None;
+        (self.distrust, self.suspicion) = (None, None);
         self.status.state = State::Following;
         Ok(())
     }
 
-    fn attached(&mut self, link: Link) {
+    /// Copies the database for the first time.
+    fn copy(&mut self) -> Result<()> {
+        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
+        let (begun, database) = (Instant::now(), link.identity()?);
+        self.status.state = State::Copying;
+        let bytes = link.live()?.len();
+        emit(&mut self.on_event, &Event::CopyStarted { bytes });
+        self.handle.publish(&self.status, None);
+        let record = Some(Record::new(&database, &archivist.name, None));
+        let subject = Subject { node: &self.node, database: &database, record, replay: &self.options.base.replay };
+        let lsn = copy(link, archivist, &subject, &self.options.base)?;
+        self.status.archived = lsn.into();
+        emit(&mut self.on_event, &Event::CopyFinished { lsn, elapsed: begun.elapsed() });
+        Ok(())
+    }
+
+    /// Goes on where the archive ends, if that is proven, or compares.
+    fn go_on(&mut self, mark: &[u8]) -> Result<()> {
+        let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
+        let (begun, database, log) = (Instant::now(), link.identity()?, link.generation()?);
+        let since = match &self.parting {
+            Some(parting) => link.since(parting, mark)?,
+            None => Since::Unknown,
+        };
+        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, log, since));
+        if doubt.is_none() && resume(link, archivist, mark, since)? {
+            if archivist.kin == Kin::Moved {
+                archivist.news = Some(Record::new(&database, &archivist.name, None));
+            }
+            let position = archivist.writer.newest();
+            emit(&mut self.on_event, &Event::Continued { position });
+            return Ok(());
+        }
+        // The log of a file that was there before may have stayed, and knows the mark.
+        let foreign = archivist.record.as_ref().is_some_and(|record| record.disowns(log))
+            || archivist.kin == Kin::Replaced && resume(link, archivist, mark, since).unwrap_or(false);
+        let record = Record::new(&database, &archivist.name, foreign.then_some(log));
+        let record = (archivist.kin != Kin::Same).then_some(record);
+        let subject = Subject { node: &self.node, database: &database, record, replay: &self.options.base.replay };
+        let reason = doubt.or_else(|| self.suspicion.clone()).unwrap_or_else(|| UNPROVEN.to_owned());
+        self.status.state = State::Resyncing;
+        emit(&mut self.on_event, &Event::ResyncStarted { reason: reason.clone() });
+        self.handle.publish(&self.status, None);
+        let (commit, pages) = resync(link, archivist, &subject, &reason)?;
+        self.status.resyncs += 1;
+        self.status.last_resync = Some(reason);
+        self.status.archived = commit.lsn.into();
+        self.status.archived_at = Some(commit.timestamp);
+        emit(&mut self.on_event, &Event::ResyncFinished { lsn: commit.lsn, pages, elapsed: begun.elapsed() });
+        Ok(())
+    }
+
+    /// Takes what is not held: the database, by what the name that was given stands for now, and then, its log pinned, the archive.
+    fn attach(&mut self) -> Result<()> {
+        if self.link.is_none() {
+            let paths = self.paths.again()?;
+            if let Some(former) = &self.former {
+                former.check(&paths)?;
+            }
+            let link = connect(&paths, &self.options, &mut self.lock)?;
+            if let Some(warning) = self.former.as_ref().and_then(|former| former.warning(&paths)) {
+                self.event(&Event::Warning(warning));
+            }
+            self.paths = paths;
+            self.attached(link)?;
+        }
+        if let (None, Some(link)) = (&self.archivist, &self.link) {
+            let archivist = Archivist::open(&self.node, &link.identity()?, &self.options)?;
+            self.status.archived = archivist.writer.durable();
+            self.archivist = Some(archivist);
+            self.status.state = State::Starting;
+        }
+        Ok(())
+    }
+
+    fn attached(&mut self, link: Link) -> Result<()> {
+        self.note_header(&link.header()?);
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
+        if self.former.replace(link.former()).is_none() {
+            self.parting = self.lock.as_ref().and_then(Parting::read);
+        }
         self.link = Some(link);
         self.status.state = State::Starting;
+        Ok(())
+    }
+
+    /// Leaves for the next watcher what the database is like now. That it gets there is not vital.
+    fn leave(&self) {
+        if let (Some(parting), Some(lock)) = (self.link.as_ref().and_then(Link::parting), &self.lock) {
+            Parting::forget(lock);
+            parting.leave(lock);
+        }
     }
 
     /// A round is complete: tells everybody, and then whoever waits for it.
@@ -294,7 +497,6 @@ impl Watcher {
         self.status.failures += 1;
         self.status.failure = Some(e.to_string());
         self.status.state = State::Retrying;
-        self.behind_since.get_or_insert_with(Instant::now);
         // The writer accepts nothing more after most failures; opening it again recovers what is durable.
         self.archivist = None;
         match e {
@@ -308,6 +510,10 @@ impl Watcher {
                 self.suspicion = Some(e.to_string());
                 self.link = None;
             }
+        }
+        // How far it falls behind is told meanwhile.
+        if self.link.as_mut().is_none_or(|link| link.look().is_err() || link.pending_bytes() > 0) {
+            self.behind_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -368,16 +574,20 @@ impl Watcher {
     /// Looks at who writes the database.
     fn note_header(&mut self, header: &DatabaseHeader) {
         self.status.sqlite_version = header.version;
-        let bug = has_wal_reset_bug(header.version);
-        if bug && !self.status.wal_reset_bug {
-            let (major, minor, patch) =
-                (header.version / 1_000_000, header.version / 1_000 % 1_000, header.version % 1_000);
-            self.event(&Event::Warning(format!(
-                "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
-                self.paths.database.display()
-            )));
+        self.status.wal_reset_bug |= has_wal_reset_bug(header.version);
+    }
+
+    /// Tells once of a SQLite that can damage the database: in a round, as nobody can listen before.
+    fn tell_of_bug(&mut self) {
+        if !self.status.wal_reset_bug || std::mem::replace(&mut self.told_of_bug, true) {
+            return;
         }
-        self.status.wal_reset_bug |= bug;
+        let version = self.status.sqlite_version;
+        let (major, minor, patch) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+        self.event(&Event::Warning(format!(
+            "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
+            self.paths.database.display()
+        )));
     }
 
     fn event(&mut self, event: &Event) {
@@ -396,10 +606,11 @@ impl Watcher {
 /// Why continuity is not proven where nothing more is known.
 const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over while nobody watched, or the database was replaced or restored";
 
-fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>) -> Result<bool> {
-    let (Some(mark), Some(space)) = (mark, archivist.space) else { return Ok(false) };
+fn resume(link: &mut Link, archivist: &Archivist, mark: &[u8], since: Since) -> Result<bool> {
+    let Some(space) = archivist.space else { return Ok(false) };
     let same_pages = archivist.writer.page_size(space) == Some(link.page_size);
-    Ok(same_pages && link.resume(mark, archivist.writer.space_length(space).unwrap_or(0))?)
+    let known = if let Since::Untouched(place) = since { place } else { None };
+    Ok(same_pages && link.resume(mark, known, archivist.writer.space_length(space).unwrap_or(0))?)
 }
 
 /// How a running watcher waits.
@@ -407,23 +618,6 @@ fn resume(link: &mut Link, archivist: &Archivist, mark: Option<&[u8]>) -> Result
 struct Pause {
     alert_until: Option<Instant>,
     look_again: Duration,
-}
-
-/// Whether a failure may pass by itself.
-fn may_pass(e: &Error, since: Duration) -> bool {
-    match e {
-        Error::Archive(e) => matches!(
-            e,
-            crate::Error::Storage { .. }
-                | crate::Error::DiskFull { .. }
-                | crate::Error::Poisoned { .. }
-                | crate::Error::KeyProvider { .. }
-                | crate::Error::PreviousImageMismatch { .. }
-        ),
-        Error::NoDatabase { .. } | Error::NotADatabase { .. } | Error::NotWal { .. } => since < MISSING,
-        Error::AlreadyWatched { .. } | Error::WrongNode { .. } => false,
-        Error::Locked { .. } | Error::Inconsistent { .. } | Error::Sqlite { .. } | Error::Io { .. } => true,
-    }
 }
 
 fn emit(on_event: &mut Option<OnEvent>, event: &Event) {
@@ -449,23 +643,5 @@ pub fn backup(
 ) -> Result<Status> {
     let mut watcher = Watcher::open(node, database, options)?;
     watcher.on_event(callback);
-    let begun = Instant::now();
-    loop {
-        match watcher.poll_once() {
-            // A moment at which the log starts over, say.
-            Err(Error::Inconsistent { .. } | Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(RETRY);
-            }
-            done => {
-                done?;
-                break;
-            }
-        }
-    }
-    // An application without checkpoints of its own may have nobody else who does them.
-    if let (Some(link), Some(archivist)) = (&mut watcher.link, &mut watcher.archivist) {
-        let caught = link.wait_for_copy(archivist)?;
-        watcher.count(&caught);
-    }
-    watcher.close()
+    watcher.backup()
 }

@@ -77,11 +77,8 @@ pub enum Command {
     Key(KeyCommand),
     /// Protect a live SQLite database: archive every transaction, until interrupted
     Watch {
-        /// The database
-        database: PathBuf,
-        /// Switch the database to WAL mode where it is not
-        #[arg(long)]
-        enable_wal: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
         /// How often layers and snapshots that keep restores fast are looked after, in seconds; 0: never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         maintain: u64,
@@ -91,22 +88,22 @@ pub enum Command {
     },
     /// Bring the archive of a SQLite database up to now, once
     Backup {
-        /// The database
-        database: PathBuf,
-        /// Switch the database to WAL mode where it is not
-        #[arg(long)]
-        enable_wal: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
     /// Bring a state back, exactly
     Restore {
         #[command(flatten)]
         target: TargetArgs,
         /// Where to: a new file where the node has one space (a SQLite database has), else a new directory
-        #[arg(short, long, value_name = "PATH")]
-        output: PathBuf,
+        #[arg(short, long, value_name = "PATH", required_unless_present = "replace")]
+        output: Option<PathBuf>,
         /// Rewrite only what differs in what is there already; nothing may use it meanwhile
         #[arg(long)]
         delta: bool,
+        /// Put the state in the place of this SQLite database, all or nothing; nothing may use it meanwhile
+        #[arg(long, value_name = "DB", conflicts_with_all = ["output", "delta"])]
+        replace: Option<PathBuf>,
         /// Leave no word in the audit trail: for archives that cannot be written to
         #[arg(long)]
         unaudited: bool,
@@ -166,6 +163,8 @@ pub enum Command {
         to: String,
     },
     /// Find the first commit at which a query's answer changes
+    ///
+    /// The states that are tried are decrypted into a directory for you alone in TMPDIR, which is removed at the end.
     Bisect {
         /// The query, over the SQLite database as it was at each commit that is tried
         #[arg(long, value_name = "QUERY")]
@@ -328,6 +327,19 @@ pub struct AuditArgs {
     /// Prove that the archive continues what such a line said: it was neither put back to an older state nor rewritten
     #[arg(long, value_name = "FILE or LINE", group = "proof")]
     pub since: Option<String>,
+}
+
+/// Which database, and what may be done to take it.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// The database
+    pub database: PathBuf,
+    /// Switch the database to WAL mode where it is not
+    #[arg(long)]
+    pub enable_wal: bool,
+    /// Go on with this database in a node that belongs to another one: compare it, and log what differs as one commit
+    #[arg(long)]
+    pub adopt: bool,
 }
 
 /// Which state; the latest where nothing is said.

@@ -7,6 +7,8 @@ use anstyle::{AnsiColor, Style};
 use rewound::Error;
 use rewound::adapters::sqlite;
 
+use crate::output::message;
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub enum Failure {
@@ -16,6 +18,8 @@ pub enum Failure {
     Sqlite(sqlite::Error),
     /// A restore cannot be recorded in the audit trail, as the archive cannot be written to.
     Unrecorded(Error),
+    /// The arguments make no sense.
+    Arguments(Box<clap::Error>),
     /// Something typed makes no sense.
     Usage(String),
     /// No key was given.
@@ -39,9 +43,9 @@ impl Failure {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) | Failure::Unrecorded(e) => {
                 archive_code(e)
             }
-            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. }) => 6,
+            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. } | sqlite::Error::InUse { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
-            Failure::Usage(_) => 2,
+            Failure::Arguments(_) | Failure::Usage(_) => 2,
             Failure::Damage(_) => 4,
             Failure::NoKey(_) => 5,
             Failure::Interrupted(_) => 130,
@@ -73,6 +77,9 @@ impl Failure {
                 );
             }
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
+            Failure::Sqlite(sqlite::Error::WrongNode { database: Some(_), .. }) => {
+                return Some("--node NAME gives it a node of its own; --adopt lets it take the other's place");
+            }
             _ => return None,
         };
         Some(match e {
@@ -80,7 +87,7 @@ impl Failure {
             Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
             Error::TargetNotEmpty { .. } => {
-                "choose another --output; --delta rewrites what differs in a file of the database's own name, or in a directory"
+                "choose another --output; --replace puts the state in the place of a SQLite database, --delta rewrites what differs in a file of the database's own name, or in a directory"
             }
             Error::WrongKey { .. } => "give the key that the archive was created with, or its recovery key",
             Error::Damaged(_) | Error::Gap { .. } => {
@@ -107,11 +114,14 @@ impl Failure {
 
     /// Says so on standard error.
     pub fn report(&self) {
+        if let Failure::Arguments(e) = self {
+            return message!("{}", e.render().ansi().to_string().trim_end());
+        }
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        anstream::eprintln!("{red}error:{red:#} {self}");
+        message!("{red}error:{red:#} {self}");
         if let Some(advice) = self.advice() {
             let bold = Style::new().bold();
-            anstream::eprintln!("{bold}hint:{bold:#} {advice}");
+            message!("{bold}hint:{bold:#} {advice}");
         }
     }
 }
@@ -121,7 +131,7 @@ fn archive_code(e: &Error) -> u8 {
         Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => 3,
         Error::Damaged(_) | Error::Gap { .. } | Error::NotAsAttested { .. } => 4,
         Error::WrongKey { .. } | Error::KeyFile { .. } | Error::KeyProvider { .. } => 5,
-        Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } => 6,
+        Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } | Error::InUse { .. } => 6,
         Error::InvalidName { .. } | Error::PolicyRefused { .. } => 2,
         Error::Cancelled => 130,
         _ => 1,
@@ -143,6 +153,7 @@ impl fmt::Display for Failure {
             Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),
             Failure::Unrecorded(e) => write!(f, "the restore cannot be recorded in the archive: {e}"),
             Failure::Archive(e) => e.fmt(f),
+            Failure::Arguments(e) => e.fmt(f),
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),
             Failure::Damage(n) => write!(f, "damage found in {n} places, listed above"),

@@ -7,6 +7,7 @@ use rewound::{KeyFile, Keyring};
 
 use crate::args::Global;
 use crate::failure::{Failure, Result};
+use crate::signals;
 
 /// The key text itself, in the environment.
 const KEY: &str = "REWOUND_KEY";
@@ -53,5 +54,6 @@ fn ask(prompt: &str) -> Result<String> {
             "no key: give --key-file FILE, set REWOUND_KEY_FILE or {KEY}, or run in a terminal to type a passphrase"
         )));
     }
-    rpassword::prompt_password(prompt).map_err(|e| Failure::NoKey(format!("reading the passphrase: {e}")))
+    signals::at_prompt(|| rpassword::prompt_password(prompt))
+        .map_err(|e| Failure::NoKey(format!("reading the passphrase: {e}")))
 }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Span, Zoned};
 use rewound::{Lsn, Target, Timestamp};
 
 use crate::failure::{Failure, Result};
+use crate::output::message;
 
 /// The zone that times are read and printed in.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Zone {
         }
         let zone = TimeZone::try_system().unwrap_or_else(|_| {
             let name = std::env::var("TZ").unwrap_or_default();
-            anstream::eprintln!("warning: the local zone {name:?} is not known here: times are in UTC");
+            message!("warning: the local zone {name:?} is not known here: times are in UTC");
             TimeZone::UTC
         });
         Zone { zone, utc }

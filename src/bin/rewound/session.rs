@@ -1,17 +1,20 @@
 //! What a command works with: the archive, the node, the zone, the switch that Ctrl-C throws.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
-use rewound::{Actor, Administrator, Archive, ArchiveOptions, Keyring, Node, ReplayOptions, Resolved, Scope, Target};
+use rewound::{
+    Actor, Administrator, Archive, ArchiveOptions, Deletion, Keyring, Node, ReplayOptions, Resolved, Scope, Target,
+};
 
 use crate::args::{Global, TargetArgs};
 use crate::failure::{Failure, Result};
 use crate::keys;
 use crate::moment::{Moment, Zone};
+use crate::{scratch, signals};
 
 /// One run of the command line.
 pub struct Session {
@@ -19,7 +22,7 @@ pub struct Session {
     pub zone: Zone,
     /// Who acts, and why, for the audit trail.
     pub actor: Actor,
-    /// Set by SIGINT and SIGTERM; a second one ends the process at once.
+    /// Set by a signal.
     interrupted: Arc<AtomicBool>,
 }
 
@@ -27,12 +30,8 @@ impl Session {
     /// `command`: what the audit trail is told where no reason is given.
     pub fn new(global: Global, command: &str) -> Result<Session> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it, the second finds it set.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-                .map_err(|e| Failure::Other(format!("cannot handle signals: {e}")))?;
-        }
+        signals::handle(Arc::clone(&interrupted))?;
+        scratch::sweep();
         let zone = Zone::new(global.utc);
         let actor =
             Actor { name: user(), reason: global.reason.clone().unwrap_or_else(|| format!("rewound {command}")) };
@@ -95,14 +94,22 @@ impl Session {
         if let Some(name) = &self.global.node {
             return Ok(archive.node(name)?);
         }
-        let names = archive.nodes()?;
-        match names.as_slice() {
-            [only] => Ok(archive.node(only)?),
+        let nodes: Vec<Node> =
+            archive.nodes()?.iter().map(|name| archive.node(name)).collect::<rewound::Result<_>>()?;
+        let live: Vec<&Node> = nodes.iter().filter(|n| n.deletion().is_ok_and(|d| d == Deletion::Live)).collect();
+        let holding: Vec<&Node> = live.iter().copied().filter(|n| holds_something(n)).collect();
+        // What is deleted, or holds nothing, is meant only where there is nothing else.
+        let meant = [holding, live, nodes.iter().collect()].into_iter().find(|some| !some.is_empty());
+        match meant.unwrap_or_default().as_slice() {
+            [only] => Ok((*only).clone()),
             [] => Err(Failure::Other(
                 "the archive holds nothing yet: `rewound watch DB` or `rewound backup DB` begins to protect a database"
                     .into(),
             )),
-            several => Err(Failure::Usage(format!("which node? give --node with one of: {}", several.join(", ")))),
+            several => {
+                let names: Vec<&str> = several.iter().map(|n| n.name()).collect();
+                Err(Failure::Usage(format!("which node? give --node with one of: {}", names.join(", "))))
+            }
         }
     }
 
@@ -135,6 +142,12 @@ impl Session {
     }
 }
 
+/// Whether anything of a node can be restored, damage left aside.
+fn holds_something(node: &Node) -> bool {
+    use rewound::Error::{AfterDurableEnd, BeforeWindow};
+    !matches!(node.window(), Err(AfterDurableEnd { .. } | BeforeWindow { .. }))
+}
+
 fn storage(path: &Path) -> Arc<FsStorage> {
     Arc::new(FsStorage::new(path))
 }
@@ -158,14 +171,4 @@ fn user() -> String {
         Ok(caller) if uid == 0 => format!("{name} (sudo by {caller})"),
         _ => name,
     }
-}
-
-/// The files that SQLite would take for the log of a database of this name: what is restored beside them would not stay what it is.
-pub fn sqlite_leftovers(database: &Path) -> Option<PathBuf> {
-    ["-wal", "-journal"].into_iter().find_map(|ending| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(ending);
-        let path = PathBuf::from(name);
-        path.metadata().is_ok_and(|m| m.len() > 0).then_some(path)
-    })
 }

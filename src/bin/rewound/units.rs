@@ -1,6 +1,8 @@
-//! Numbers for people: thousands, bytes, lengths of time.
+//! Numbers for people: thousands, bytes, lengths of time. Paths for shells.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// A number with its thousands apart.
@@ -85,9 +87,42 @@ pub fn about(d: Duration) -> String {
     }
 }
 
+/// A path as a word of a shell.
+pub fn quoted(path: &Path) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    match path.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
+        Some(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        // As bytes: bash, ksh and zsh read these.
+        _ => {
+            let escaped = |byte: &u8| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+                b' '..=b'~' => char::from(*byte).to_string(),
+                _ => format!("\\x{byte:02x}"),
+            };
+            format!("$'{}'", path.as_os_str().as_bytes().iter().map(escaped).collect::<String>())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_a_path_as_it_is() {
+        use std::ffi::OsStr;
+        use std::process::Command;
+        for path in ["/srv/app.db", "/a b/it's.db", "/$HOME/`x`\"\\.db", "/new\nline\u{e9}.db", "/*?[a]~;&|<>.db", "-n"]
+        {
+            let run =
+                Command::new("bash").args(["-c", &format!("printf %s {}", quoted(Path::new(path)))]).output().unwrap();
+            assert_eq!(run.stdout, path.as_bytes(), "{path}");
+        }
+        let odd = Path::new(OsStr::from_bytes(b"/\xff'\\ .db"));
+        let run = Command::new("bash").args(["-c", &format!("printf %s {}", quoted(odd))]).output().unwrap();
+        assert_eq!(run.stdout, odd.as_os_str().as_bytes());
+    }
 
     #[test]
     fn reads_well() {

@@ -9,6 +9,8 @@
 //! text = "REWOUND-KEY-1-%s-%08x" % (key.hex(), zlib.crc32(key))
 //! ```
 
+use std::fs;
+
 use super::*;
 use crate::crypto::testing::{Broken, Counting, hex, run, unhex};
 
@@ -238,8 +240,28 @@ fn files_that_are_no_key_are_refused() {
         ("big", vec![b'#'; 1 << 20], "longer than"),
     ] {
         let path = directory.path().join(name);
-        create_private(&path).unwrap().write_all(&bytes).unwrap();
+        create_private(&path).unwrap().1.write_all(&bytes).unwrap();
         let KeyFileProblem::Malformed(said) = problem_of(KeyFile::open(&path)) else { panic!() };
         assert!(said.contains(reason), "{name}: {said}");
     }
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_never_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    for (path, found) in
+        [(fifo.as_path(), "a FIFO"), (directory.path(), "a directory"), (Path::new("/dev/null"), "a character device")]
+    {
+        assert_eq!(problem_of(KeyFile::open(path)), KeyFileProblem::NotAFile(found), "{path:?}");
+    }
+    assert_eq!(problem_of(KeyFile::generate(&fifo)), KeyFileProblem::Exists);
+    // As a secret store hands one out.
+    let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+    let made = KeyFile::generate(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    assert_eq!(KeyFile::open(&link).unwrap().recipient(), made.recipient());
 }

@@ -70,22 +70,6 @@ fn space_is_zeroed_ahead_in_steps_and_cut_by_finish() {
 }
 
 #[test]
-fn publish_by_link_keeps_the_contract() {
-    let (dir, storage) = storage();
-    let at = |name: &str| dir.path().join(name);
-    storage.create("a").unwrap().append(b"a").unwrap();
-    storage.create("b").unwrap().append(b"b").unwrap();
-    let taken = publish_by_link(&at("a"), &at("b")).unwrap_err();
-    assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
-    assert_eq!((read_all(&storage, "a"), read_all(&storage, "b")), (b"a".to_vec(), b"b".to_vec()));
-    let missing = publish_by_link(&at("x"), &at("y")).unwrap_err();
-    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    publish_by_link(&at("a"), &at("c")).unwrap();
-    assert_eq!(read_all(&storage, "c"), b"a");
-    assert_eq!(storage.open("a").unwrap_err().kind(), io::ErrorKind::NotFound);
-}
-
-#[test]
 fn the_root_is_created_with_its_parents() {
     let (dir, _) = storage();
     let storage = FsStorage::new(dir.path().join("x/y/z"));
@@ -120,6 +104,8 @@ fn a_failed_write_is_for_good() {
         zero_ahead: false,
         reserve_failed: false,
         failed: false,
+        owner: crate::env::Owner::here(),
+        names: 1,
     });
     assert!(file.append(b"x").is_err());
     assert_eq!(file.len(), 0);

@@ -28,8 +28,6 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
 pub struct Desk {
     pub storage: MemStorage,
     pub clock: TestClock,
-    /// Whether writers may forget versions of pages.
-    pub forgets: bool,
     /// Restore points named so far.
     pub named: u64,
 }
@@ -100,7 +98,12 @@ impl Draft {
             }
             Change::Redo { back } => {
                 let position = (model.len() as u64 + 1).saturating_add_signed(-i64::from(back)).max(view.redo);
-                self.batch.redo_point(Position::new(position)).unwrap();
+                let done = self.batch.redo_point(Position::new(position));
+                if position > model.len() as u64 + 1 {
+                    assert!(matches!(done, Err(Error::LimitExceeded { .. })), "{done:?}");
+                    return Some(view);
+                }
+                done.unwrap();
                 self.done(view, Effect::Redo(position))
             }
             Change::Config { key, len, environment, seed } => {
@@ -117,8 +120,12 @@ impl Draft {
             Change::Point { taken } => {
                 let old = model.moments.iter().flat_map(Moment::points).next().filter(|_| taken);
                 desk.named += 1;
+                let old_name = old.is_some();
                 let name = old.map_or_else(|| format!("p{}", desk.named), str::to_owned);
-                self.batch.restore_point(&name).unwrap();
+                match self.batch.restore_point(&name) {
+                    Err(Error::RestorePointExists { .. }) if old_name => return Some(view),
+                    done => done.unwrap(),
+                }
                 self.done(view, Effect::Point(name))
             }
             Change::Mark { ahead } => {
@@ -255,10 +262,7 @@ impl Draft {
             }
             (Ok(commit), Err(reason)) => panic!("LSN {} had to be refused: {reason}", commit.lsn),
             (Err(Error::Conflict { page }), _) => {
-                // A page whose version was forgotten counts as changed by whatever came since.
-                let changed =
-                    if desk.forgets { model.len() > self.began } else { model.changed_since(self.began, page) };
-                assert!(changed, "nobody changed {page} since");
+                assert!(model.changed_since(self.began, page), "nobody changed {page} since");
             }
             (
                 Err(
@@ -266,7 +270,7 @@ impl Draft {
                     | Error::SpaceExists { .. }
                     | Error::RestorePointExists { .. }
                     | Error::LimitExceeded { .. }
-                    | Error::Unsupported(_),
+                    | Error::NoSuchSpace { .. },
                 ),
                 Err(_),
             ) => {}

@@ -159,7 +159,7 @@ impl World {
             Estate::open(node, &program.tuning, Model::new(origin == Origin::Empty))
         });
         let mut world = World {
-            desk: Desk { storage, clock, forgets: program.tuning.page_table < 1 << 20, named: 0 },
+            desk: Desk { storage, clock, named: 0 },
             archive,
             estates,
             current: 0,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rewound::options::Cancel;
 use rewound::storage::{CrashPlan, MemStorage};
-use rewound::{Archive, Error, HoldOn, Policy, Scope};
+use rewound::{Archive, Error, HoldOn, Policy, Scope, VerifyOptions, verify_checksums};
 
 use super::{Fixture, HOUR, at, compact, days, options};
 use crate::ledger::{on_two, single};
-use crate::support::{archive_options, key};
+use crate::support::{archive_options, key, quiet};
 
 #[test]
 fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
@@ -55,6 +56,13 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
                 }
             };
             check("after the crash");
+            let verify = |when: &str| {
+                let report = archive.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
+                assert!(report.is_intact(), "{plan:?}, {when}: {:?}", report.findings);
+                let report = verify_checksums(&storage, &Cancel::new(), &mut |_| {}).unwrap();
+                assert!(report.is_intact(), "{plan:?}, {when}: {:?}", report.findings);
+            };
+            verify("after the crash");
             let admin = archive.administrator(super::actor());
             for _ in 0..2 {
                 let report = admin.sweep(&options).unwrap_or_else(|e| panic!("{plan:?}: {e}"));
@@ -64,6 +72,14 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
                 clock.advance(25 * HOUR);
             }
             assert_eq!(admin.sweep(&options).unwrap().nodes[0].waiting, 0, "{plan:?}");
+            verify("in the end");
+            // What a writer leaves the next one removes, and what an entry leaves goes once its number is taken.
+            drop(archive.node("n").unwrap().open_writer_with(quiet()).unwrap());
+            admin.sweep(&options).unwrap();
+            let left: Vec<String> = storage.files().into_keys().collect();
+            let left: Vec<&String> =
+                left.iter().filter(|p| p.starts_with("tmp/") || p.starts_with("leases/")).collect();
+            assert!(left.is_empty(), "{plan:?}: left behind: {left:?}");
         }
     };
     on_two(cuts.into_iter(), check);

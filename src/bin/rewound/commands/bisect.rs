@@ -2,7 +2,10 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
+use rewound::options::Cancel;
 use rewound::{Error, Lsn, Node, Target};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -12,9 +15,12 @@ use super::restore::space_names;
 use super::shapes::At;
 use crate::failure::{Failure, Result};
 use crate::output::{BOLD, DIM, json, stdout};
+use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::units;
 
+/// How soon an interruption is noticed.
+const TICK: Duration = Duration::from_millis(50);
 /// Longest answer that is kept, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 /// Longest answer that is shown, in characters.
@@ -73,7 +79,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
     if from > to {
         return Err(Failure::Usage(format!("--from is LSN {from}, which comes after --to, LSN {to}")));
     }
-    let dir = tempfile::tempdir().map_err(|e| Failure::Other(format!("creating a temporary directory: {e}")))?;
+    let dir = Scratch::new()?;
     let bar = indicatif::ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::stderr());
     // One look at the past, one word in the audit trail.
     let mut audited = unaudited;
@@ -132,13 +138,43 @@ fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str, unaudite
     };
     let restore = node.restore(target).options(session.replay_options());
     if unaudited { restore.unaudited() } else { restore }.delta_into_dir(dir)?;
-    Ok(answer(&dir.join(database), sql).unwrap_or_else(|e| Answer::Error(e.to_string())))
+    let cancel = session.cancel();
+    let answer =
+        open(&dir.join(database)).and_then(|connection| until(&cancel, &connection, || answer(&connection, sql)));
+    // An answer that was cut short is none.
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    Ok(answer.unwrap_or_else(|e| Answer::Error(e.to_string())))
 }
 
-fn answer(database: &Path, sql: &str) -> rusqlite::Result<Answer> {
+fn open(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // The temporary copy has to stay what it is, as the next one is made from it.
     connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Runs a query, and ends it early when the switch is thrown.
+fn until<T>(cancel: &Cancel, connection: &Connection, query: impl FnOnce() -> T) -> T {
+    let interrupt = connection.get_interrupt_handle();
+    let (done, running) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while running.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                // Again and again: an interruption counts for the statement that runs at that moment.
+                if cancel.is_cancelled() {
+                    interrupt.interrupt();
+                }
+            }
+        });
+        let answer = query();
+        drop(done);
+        answer
+    })
+}
+
+fn answer(connection: &Connection, sql: &str) -> rusqlite::Result<Answer> {
     let mut statement = connection.prepare(sql)?;
     let columns = statement.column_count();
     let mut rows = statement.query([])?;

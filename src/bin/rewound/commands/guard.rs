@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::moment::length;
-use crate::output::{GOOD, NOTE, json, stdout};
+use crate::output::{GOOD, NOTE, json, words};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ fn tell(
         let (name, node) = (name.map(str::to_owned), node.map(str::to_owned));
         return json(&Outcome { action, name, node, until: until.map(|t| t.to_string()) });
     }
-    let mut out = stdout();
+    let mut out = words();
     write!(out, "{GOOD}{action}{GOOD:#}")?;
     if let Some(name) = name {
         write!(out, " {name}")?;
@@ -72,7 +72,7 @@ pub fn release(session: &Session, name: &str) -> Result {
     if session.global.json {
         return tell(session, "released", Some(name), None, None);
     }
-    writeln!(stdout(), "{GOOD}released{GOOD:#} {name}: what it alone kept expires with the next sweep")?;
+    writeln!(words(), "{GOOD}released{GOOD:#} {name}: what it alone kept expires with the next sweep")?;
     Ok(())
 }
 
@@ -98,7 +98,7 @@ pub fn delete(session: &Session, node: Option<&str>, grace: &str) -> Result {
     let what = node.map_or("the archive".to_owned(), |name| format!("node {name}"));
     let undo = node.map_or(String::new(), |name| format!(" {name}"));
     let at = session.zone.show(until);
-    let mut out = stdout();
+    let mut out = words();
     writeln!(
         out,
         "{NOTE}deleted{NOTE:#} {what}: nothing is archived any more, restores go on, and after {at} a sweep gives it up"
@@ -114,7 +114,7 @@ pub fn undelete(session: &Session, node: Option<&str>) -> Result {
         return tell(session, "undeleted", None, node, None);
     }
     let what = node.map_or("the archive".to_owned(), |name| format!("node {name}"));
-    writeln!(stdout(), "{GOOD}undeleted{GOOD:#} {what}: start its watcher again")?;
+    writeln!(words(), "{GOOD}undeleted{GOOD:#} {what}: start its watcher again")?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! `info`: what can be restored, what everything takes, and a chart of it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rewound::adapters::sqlite::database_of;
 use rewound::{
     Activity, ActivityOptions, Archive, Commit, Deletion, FileCount, LayerRecord, Lsn, Node, NodeFiles, NodeUsage,
     Policy, Stretch, Usage, Window,
@@ -29,6 +30,8 @@ const BUCKETS: usize = 120;
 /// All that there is to show of a node.
 pub struct Facts {
     pub name: String,
+    /// The SQLite database that it belongs to, where it does.
+    pub database: Option<PathBuf>,
     /// The window, or why nothing can be restored.
     pub window: std::result::Result<Window, rewound::Error>,
     pub activity: Activity,
@@ -64,6 +67,7 @@ impl Facts {
         beyond.pop();
         Ok(Facts {
             name: node.name().to_owned(),
+            database: database_of(node),
             window: node.window(),
             beyond,
             expired_points: (all - points.len()) as u64,
@@ -117,7 +121,7 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
             [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
             _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
         };
-        std::fs::write(path, svg::draw(one, &session.zone))
+        rewound::write_file(path, svg::draw(one, &session.zone).as_bytes())
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;
     }
     if session.global.json {
@@ -147,6 +151,9 @@ fn file_count(count: &FileCount) -> String {
 fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) -> Result {
     let zone = &session.zone;
     writeln!(out, "{BOLD}node {}{BOLD:#}", facts.name)?;
+    if let Some(database) = &facts.database {
+        writeln!(out, "  database       {}", database.display())?;
+    }
     if let Deletion::Until(until) = facts.deletion {
         writeln!(out, "  {BAD}deleted{BAD:#}        goes for good after {}", zone.show(until))?;
     }
@@ -251,6 +258,7 @@ struct Count {
 #[derive(Serialize)]
 struct NodeInfo {
     name: String,
+    database: Option<String>,
     window: Option<WindowInfo>,
     nothing_restorable: Option<String>,
     kept: Vec<StretchInfo>,
@@ -353,6 +361,7 @@ fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
     };
     NodeInfo {
         name: f.name.clone(),
+        database: f.database.as_ref().map(|path| path.display().to_string()),
         window: window.map(|w| WindowInfo {
             earliest: at(w.earliest),
             latest: at(w.latest),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::keys;
 use crate::moment::length;
-use crate::output::{GOOD, json, stdout};
+use crate::output::{GOOD, json, words};
 use crate::policy;
 use crate::session::Session;
 
@@ -43,7 +43,7 @@ pub fn init(session: &Session, path: &Path, recovery: Option<&Path>, keep: Optio
         let (archive, path) = (archive.id().to_string(), path.display().to_string());
         return json(&Created { archive, path, recipients });
     }
-    let mut out = stdout();
+    let mut out = words();
     writeln!(out, "{GOOD}created{GOOD:#} archive {} at {}", archive.id(), path.display())?;
     match &policy {
         Some(policy) => writeln!(out, "keeps {}", policy::words(policy))?,
@@ -69,7 +69,7 @@ pub fn generate(session: &Session, path: &Path) -> Result {
     if session.global.json {
         return json(&Generated { key_file, recipient });
     }
-    let mut out = stdout();
+    let mut out = words();
     writeln!(out, "{GOOD}wrote{GOOD:#} key {recipient} to {key_file}")?;
     writeln!(out, "Keep it secret, and keep a copy in another place: archives made with it open with nothing else.")?;
     Ok(())

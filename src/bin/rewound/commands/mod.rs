@@ -33,12 +33,16 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
             init::init(&session, &archive, recovery_key_file.as_deref(), keep.as_deref())
         }
         Command::Key(KeyCommand::Generate { file }) => init::generate(&session, &file),
-        Command::Watch { database, enable_wal, maintain, no_sweep } => {
-            watch::watch(&session, &database, enable_wal, maintain, !no_sweep)
-        }
-        Command::Backup { database, enable_wal } => watch::backup(&session, &database, enable_wal),
-        Command::Restore { target, output, delta, unaudited } => {
-            restore::restore(&session, &target, &output, delta, unaudited)
+        Command::Watch { database, maintain, no_sweep } => watch::watch(&session, &database, maintain, !no_sweep),
+        Command::Backup { database } => watch::backup(&session, &database),
+        Command::Restore { target, output, delta, replace, unaudited } => {
+            let place = match (replace, output, delta) {
+                (Some(database), _, _) => restore::Place::Replace(database),
+                (None, Some(output), true) => restore::Place::Delta(output),
+                // Without --replace there is always an output.
+                (None, output, _) => restore::Place::New(output.unwrap_or_default()),
+            };
+            restore::restore(&session, &target, &place, unaudited)
         }
         Command::Log { count, all, reverse, since, until } => {
             let count = if all { u64::MAX } else { count };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args::TargetArgs;
 use crate::failure::Result;
-use crate::output::{GOOD, json, stdout};
+use crate::output::{GOOD, json, words};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -24,6 +24,6 @@ pub fn point(session: &Session, name: &str, target: &TargetArgs) -> Result {
     if session.global.json {
         return json(&Point { name: name.to_owned(), lsn: at.lsn.get(), time: at.timestamp.to_string() });
     }
-    writeln!(stdout(), "{GOOD}named{GOOD:#} {name}: {}", session.describe(&at))?;
+    writeln!(words(), "{GOOD}named{GOOD:#} {name}: {}", session.describe(&at))?;
     Ok(())
 }

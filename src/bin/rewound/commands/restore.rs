@@ -1,18 +1,38 @@
 //! `restore`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use rewound::adapters::sqlite::{self, Alone};
 use rewound::{Error, Node, RestoreReport, Target};
 use serde::Serialize;
 
 use crate::args::TargetArgs;
 use crate::failure::{Failure, Result};
-use crate::output::{GOOD, NOTE, json, stdout};
+use crate::output::{GOOD, NOTE, json, words};
 use crate::progress;
-use crate::session::{Session, sqlite_leftovers};
+use crate::session::Session;
 use crate::units;
+
+/// Where a state goes.
+#[derive(Debug)]
+pub enum Place {
+    /// A new file or directory.
+    New(PathBuf),
+    /// What is there, where only what differs is rewritten.
+    Delta(PathBuf),
+    /// A database, all or nothing.
+    Replace(PathBuf),
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        match self {
+            Place::New(path) | Place::Delta(path) | Place::Replace(path) => path,
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Restored {
@@ -28,6 +48,8 @@ struct Restored {
     pages_proven: u64,
     pages_unproven: u64,
     damaged: Vec<String>,
+    /// How to put the file in the place of the database, in a shell.
+    put_in_place: Vec<String>,
     seconds: f64,
 }
 
@@ -39,7 +61,7 @@ struct Space {
 }
 
 /// Restores.
-pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: bool, unaudited: bool) -> Result {
+pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited: bool) -> Result {
     let node = session.node()?;
     let target = session.target(target, &node)?;
     let spaces = space_names(&node, &target)?;
@@ -51,26 +73,31 @@ pub fn restore(session: &Session, target: &TargetArgs, output: &Path, delta: boo
     if unaudited {
         restore = restore.unaudited();
     }
-    let report = match (spaces.as_slice(), delta) {
-        ([only], false) if !output.is_dir() => {
-            refuse_leftovers(output)?;
-            restore.into_files(&BTreeMap::from([(only.clone(), output.to_owned())]))
+    let report = match (place, spaces.as_slice()) {
+        (Place::New(output), [only]) if !output.is_dir() => {
+            // What is there already is refused below.
+            let _alone = output.symlink_metadata().is_err().then(|| Alone::hold(output)).transpose()?;
+            restore.into_files(&BTreeMap::from([(only.clone(), output.clone())])).map_err(Failure::of_restore)
         }
-        (_, false) => restore.into_dir(output),
-        (_, true) => {
+        (Place::New(output), _) => restore.into_dir(output).map_err(Failure::of_restore),
+        (Place::Delta(output), _) => {
             let dir = delta_dir(&spaces, output)?;
-            spaces.iter().try_for_each(|name| refuse_leftovers(&dir.join(name)))?;
-            restore.delta_into_dir(dir)
+            // To the end: the locks are the process's.
+            let _alone = spaces.iter().map(|name| Alone::hold(dir.join(name))).collect::<sqlite::Result<Vec<_>>>()?;
+            restore.delta_into_dir(dir).map_err(|e| match e {
+                Error::Cancelled => Failure::Interrupted(
+                    "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
+                ),
+                e => Failure::of_restore(e),
+            })
         }
+        (Place::Replace(database), _) => sqlite::replace(restore, database).map_err(|e| match e {
+            sqlite::Error::Archive(e) => Failure::of_restore(e),
+            e => e.into(),
+        }),
     };
     bar.finish_and_clear();
-    let report = report.map_err(|e| match e {
-        Error::Cancelled if delta => Failure::Interrupted(
-            "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
-        ),
-        e => Failure::of_restore(e),
-    })?;
-    tell(session, &report, output)
+    tell(session, &report?, place)
 }
 
 /// The directory that a delta restore rewrites: the one that is named, or the one that holds the file that is.
@@ -89,18 +116,8 @@ fn delta_dir(spaces: &[String], output: &Path) -> Result<PathBuf> {
     }
 }
 
-/// SQLite would play another database's log into the restored one.
-fn refuse_leftovers(database: &Path) -> Result {
-    match sqlite_leftovers(database) {
-        None => Ok(()),
-        Some(log) => Err(Failure::Other(format!(
-            "{} lies where SQLite would play it into what is restored: close whatever uses it, move it away, and restore again",
-            log.display()
-        ))),
-    }
-}
-
-fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
+fn tell(session: &Session, report: &RestoreReport, place: &Place) -> Result {
+    let output = place.path();
     if session.global.json {
         let space =
             |s: &rewound::SpaceState| Space { name: s.name.clone(), bytes: s.length, page_size: s.page_size.get() };
@@ -117,10 +134,11 @@ fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
             pages_proven: report.pages_proven,
             pages_unproven: report.pages_unproven,
             damaged: report.damaged.clone(),
+            put_in_place: put_in_place(report, place),
             seconds: report.elapsed.as_secs_f64(),
         });
     }
-    let mut out = stdout();
+    let mut out = words();
     let at = session.zone.show(report.timestamp);
     writeln!(out, "{GOOD}restored{GOOD:#} {} as of LSN {} of {at} to {}", report.node, report.lsn, output.display())?;
     let (written, proven) = (units::bytes(report.bytes_written), units::plural(report.pages_proven, "page"));
@@ -134,7 +152,40 @@ fn tell(session: &Session, report: &RestoreReport, output: &Path) -> Result {
             "{NOTE}done without:{NOTE:#} {damage}; the state is exact all the same, but run `rewound verify`"
         )?;
     }
+    let commands = put_in_place(report, place);
+    if !commands.is_empty() {
+        writeln!(
+            out,
+            "to put it in the place of the database, end the application and the watcher, run this, and start them again"
+        )?;
+        writeln!(
+            out,
+            "(`rewound restore --replace DB` does all of it, and refuses while anybody has the database open):"
+        )?;
+        commands.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+    }
     Ok(())
+}
+
+/// Lines for a shell that put a restored SQLite database in the place of the one that it is a state of. SQLite would play the old one's log into it, so that goes first.
+fn put_in_place(report: &RestoreReport, place: &Place) -> Vec<String> {
+    let Place::New(output) = place else { return Vec::new() };
+    let is_database = std::fs::File::open(output).is_ok_and(|file| {
+        let mut first = [0; 16];
+        (&file).read_exact(&mut first).is_ok() && &first == b"SQLite format 3\0"
+    });
+    let (true, Ok(file)) = (is_database, std::path::absolute(output)) else { return Vec::new() };
+    let file = units::quoted(&file);
+    // Named in a line of its own where nobody has put it on record.
+    let (mut lines, database) = match sqlite::database_restored(report) {
+        Some(path) => (Vec::new(), units::quoted(&path)),
+        None => (vec!["DB=/path/to/app.db".to_owned()], "\"$DB\"".to_owned()),
+    };
+    lines.extend([
+        format!("chown --reference={database} {file} && chmod --reference={database} {file}"),
+        format!("rm -f {database}-wal {database}-shm {database}-journal && mv -f {file} {database}"),
+    ]);
+    lines
 }
 
 /// Names of the spaces that a state has, in order of their numbers.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::PolicyArgs;
 use crate::failure::Result;
 use crate::moment::length;
-use crate::output::{BOLD, GOOD, json, stdout};
+use crate::output::{BOLD, GOOD, json, stdout, words};
 use crate::policy::{self, PolicyInfo};
 use crate::session::Session;
 use crate::units;
@@ -110,7 +110,7 @@ pub fn set(session: &Session, args: &PolicyArgs) -> Result {
         return json(&PolicyInfo::of(&policy));
     }
     let of = session.global.node.as_ref().map_or("the archive".to_owned(), |name| format!("node {name}"));
-    let mut out = stdout();
+    let mut out = words();
     writeln!(out, "{GOOD}set:{GOOD:#} {of} keeps {}", policy::words(&policy))?;
     writeln!(
         out,

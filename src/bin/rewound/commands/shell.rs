@@ -20,8 +20,22 @@ pub fn completions(shell: clap_complete::Shell) -> Result {
 /// Prints the manual page, or writes all of them.
 pub fn man(dir: Option<&Path>) -> Result {
     match dir {
-        Some(dir) => clap_mangen::generate_to(Cli::command(), dir)
-            .map_err(|e| Failure::Other(format!("writing manual pages to {}: {e}", dir.display()))),
+        Some(dir) => {
+            let mut command = Cli::command().disable_help_subcommand(true);
+            command.build();
+            pages(&command, dir)
+        }
         None => Ok(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout().lock())?),
     }
+}
+
+/// Writes the page of a command, and those of its subcommands.
+fn pages(command: &clap::Command, dir: &Path) -> Result {
+    let page = clap_mangen::Man::new(command.clone());
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let path = dir.join(page.get_filename());
+    rewound::write_file(&path, &text)
+        .map_err(|e| Failure::Other(format!("writing manual pages: {}: {e}", path.display())))?;
+    command.get_subcommands().filter(|c| !c.is_hide_set()).try_for_each(|c| pages(c, dir))
 }

@@ -6,7 +6,7 @@ use rewound::{Archive, ExpiryPlan, KeptSpan, Lsn, NodeSweep, Position, SweepOpti
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::output::{BAD, BOLD, DIM, NOTE, json, stdout};
+use crate::output::{BAD, BOLD, DIM, NOTE, json, stdout, words};
 use crate::session::Session;
 use crate::units;
 
@@ -87,7 +87,7 @@ pub fn sweep(session: &Session, dry_run: bool, confirm_clock: bool) -> Result {
         let failed = failed.iter().map(|(node, e)| FailedNode { node: node.clone(), error: e.to_string() }).collect();
         json(&Swept { dry_run, nodes: nodes.iter().map(|n| info(&archive, n)).collect(), failed })?;
     } else {
-        let mut out = stdout();
+        let mut out = if dry_run { stdout() } else { words() };
         nodes.iter().try_for_each(|node| print(session, &archive, &mut out, node, dry_run))?;
         for (node, e) in &failed {
             writeln!(out, "{BOLD}node {node}{BOLD:#}\n  {BAD}left alone{BAD:#}  {e}")?;

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rewound::adapters::sqlite::{self, Event, WatchOptions, Watcher};
+use rewound::adapters::sqlite::{self, Attached, Event, Status, WatchOptions, Watcher};
 use rewound::options::Cancel;
 use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
 use serde::Serialize;
 
+use crate::args::DatabaseArgs;
 use crate::failure::{Failure, Result};
 use crate::moment::Zone;
-use crate::output::{self, DIM, GOOD, NOTE};
+use crate::output::{self, DIM, GOOD, NOTE, message};
 use crate::policy;
 use crate::session::Session;
 use crate::units;
@@ -23,40 +24,76 @@ const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// How often after that, at least.
 const SWEEP: Duration = Duration::from_secs(86_400);
 
-/// The node of a database: made where it is not there yet.
-fn node(session: &Session, database: &Path) -> Result<(Archive, Node)> {
-    // Before anything is created for it.
+/// The pause before something is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a backup tries to begin, as long as it tries everything else.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Attaches to a database, then takes its node: made where it is not there yet, but only for what can be watched. What waiting can mend, such as a locked
+/// database or a full archive, is tried again for `patience`, as the watcher itself does.
+fn attach(session: &Session, args: &DatabaseArgs, patience: Duration) -> Result<(Archive, Node, Watcher)> {
+    let database = &args.database;
+    // Before anybody is asked for a passphrase.
     if !database.is_file() {
-        return Err(sqlite::Error::NoDatabase { path: database.to_owned() }.into());
+        return Err(sqlite::Error::NoDatabase { path: database.clone() }.into());
     }
     let archive = session.archive()?;
     let name = match &session.global.node {
         Some(name) => name.clone(),
-        None => database.file_name().and_then(|n| n.to_str()).map(str::to_owned).ok_or_else(|| {
-            Failure::Usage("the database's name is not text: give the node a name with --node".into())
-        })?,
+        None => own_name(database)?,
     };
-    match archive.node(&name) {
-        Err(Error::NoSuchNode { .. }) => {
-            let node = archive.create_node(&name, Origin::Existing)?;
-            Ok((archive, node))
+    let mut options = WatchOptions::default();
+    options.base.replay.cancel = session.cancel();
+    options.enable_wal = args.enable_wal;
+    options.adopt = args.adopt;
+    let attached = try_again(session, patience, || Attached::open(database, options.clone()))?;
+    let node = try_again(session, patience, || match archive.node(&name) {
+        Err(Error::NoSuchNode { .. }) => Ok(archive.create_node(&name, Origin::Existing)?),
+        found => Ok(found?),
+    })?;
+    let watcher = attached.watch(&node)?;
+    Ok((archive, node, watcher))
+}
+
+/// Does something that waiting may help with, and tells why it waits. An interruption ends it with the failure.
+fn try_again<T>(session: &Session, patience: Duration, mut what: impl FnMut() -> sqlite::Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match what() {
+            Err(e) if e.may_pass() && begun.elapsed() < patience && !session.cancel().is_cancelled() => {
+                let event = Event::Retrying { failure: e.to_string(), after: RETRY };
+                tell(&event, &session.zone, session.global.quiet);
+                pause(RETRY, &session.cancel());
+            }
+            done => return Ok(done?),
         }
-        found => Ok((archive, found?)),
     }
 }
 
-fn options(session: &Session, enable_wal: bool) -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.base.replay.cancel = session.cancel();
-    options.enable_wal = enable_wal;
-    options
+/// Waits; an interruption ends it early.
+fn pause(time: Duration, cancel: &Cancel) {
+    let begun = Instant::now();
+    while begun.elapsed() < time && !cancel.is_cancelled() {
+        std::thread::sleep(TICK);
+    }
+}
+
+/// The name of a database's file, for its node.
+fn own_name(database: &Path) -> Result<String> {
+    let usable = sqlite::name_of(database);
+    if database.file_name().and_then(|n| n.to_str()) == Some(&usable) {
+        return Ok(usable);
+    }
+    Err(Failure::Usage(format!(
+        "the name of {} cannot be that of a node: give one with --node, such as --node {usable:?}",
+        database.display()
+    )))
 }
 
 /// Follows a database until it is interrupted.
-pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64, sweep: bool) -> Result {
-    let (archive, node) = node(session, database)?;
+pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool) -> Result {
+    let (archive, node, mut watcher) = attach(session, args, Duration::MAX)?;
     let admin = archive.administrator(session.actor.clone());
-    let mut watcher = Watcher::open(&node, database, options(session, enable_wal))?;
     let handle = watcher.handle();
     let (zone, quiet) = (session.zone.clone(), session.global.quiet);
     watcher.on_event(move |event| tell(event, &zone, quiet));
@@ -65,9 +102,10 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         let kept = kept
             .as_ref()
             .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
-        anstream::eprintln!("{GOOD}watching{GOOD:#} {} as node {:?}", database.display(), node.name());
-        anstream::eprintln!("keeps {kept}");
+        message!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
+        message!("keeps {kept}");
     }
+    let told = handle.clone();
     let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
@@ -93,12 +131,24 @@ pub fn watch(session: &Session, database: &Path, enable_wal: bool, maintain: u64
         drop(stop);
         done
     });
-    let status = done.map_err(interrupted)?;
+    let status = done.inspect_err(|_| tell_of_the_rest(&told.status())).map_err(interrupted)?;
     if !quiet {
         let commits = units::plural(status.commits, "transaction");
-        anstream::eprintln!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
+        message!("{GOOD}stopped{GOOD:#} at LSN {}: {commits} archived", status.archived);
     }
     Ok(())
+}
+
+/// Where a watcher ends in a failure: what is not in the archive.
+fn tell_of_the_rest(status: &Status) {
+    let rest = match status.pending_bytes {
+        0 => "what was committed".to_owned(),
+        n => format!("{} of the database's log, committed", units::bytes(n)),
+    };
+    message!(
+        "{NOTE}not archived:{NOTE:#} {rest} after LSN {}; mend what is below and start it again soon: it goes on there, unless the log was checkpointed by then",
+        status.archived
+    );
 }
 
 /// In the midst of a first copy or a comparison; anything else ends where it is.
@@ -119,7 +169,7 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     match node.maintain(&options) {
         Ok(_) | Err(Error::Cancelled | Error::MaintenanceActive { .. }) => {}
         // Restores become slower, not wrong.
-        Err(e) if !quiet => anstream::eprintln!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
+        Err(e) if !quiet => message!("{NOTE}layers are not up to date:{NOTE:#} {e}"),
         Err(_) => {}
     }
 }
@@ -145,12 +195,12 @@ fn let_expire(admin: &Administrator, cancel: &Cancel) {
         match e {
             // Somebody else sees to it.
             Error::Cancelled | Error::MaintenanceActive { .. } => {}
-            Error::ClockImplausible { .. } => anstream::eprintln!(
+            Error::ClockImplausible { .. } => message!(
                 "{NOTE}nothing expires:{NOTE:#} {}; `rewound sweep --confirm-clock`, once the clock was looked at",
                 Failure::from(e)
             ),
             // The archive grows, and is no worse for it.
-            e => anstream::eprintln!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
+            e => message!("{NOTE}nothing {node}expires:{NOTE:#} {}", Failure::from(e)),
         }
     }
 }
@@ -165,12 +215,11 @@ struct BackedUp {
 }
 
 /// Brings the archive up to now, once.
-pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
-    let (_, node) = node(session, database)?;
+pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
+    let (_, node, mut watcher) = attach(session, args, PATIENCE)?;
     let (zone, quiet) = (session.zone.clone(), session.global.quiet || session.global.json);
-    let status =
-        sqlite::backup(&node, database, options(session, enable_wal), move |event| tell_backup(event, &zone, quiet));
-    let status = status.map_err(interrupted)?;
+    watcher.on_event(move |event| tell_backup(event, &zone, quiet));
+    let status = watcher.backup().map_err(interrupted)?;
     let done = BackedUp {
         node: node.name().to_owned(),
         lsn: status.archived.get(),
@@ -183,19 +232,16 @@ pub fn backup(session: &Session, database: &Path, enable_wal: bool) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        anstream::eprintln!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", database.display(), done.lsn);
+        message!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
     }
     Ok(())
 }
 
 /// The same of a single backup, which has to compare where the database's log has started over since the last one: that is its way, and no warning.
 fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
-    if let Event::ResyncStarted { .. } = event {
+    if let Event::ResyncStarted { reason } = event {
         if !quiet {
-            anstream::eprintln!(
-                "{DIM}{}{DIM:#} compares all pages: the database's log has started over since the last time",
-                zone.now()
-            );
+            message!("{DIM}{}{DIM:#} compares all pages: {reason}", zone.now());
         }
     } else {
         tell(event, zone, quiet);
@@ -238,5 +284,5 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
         // One line a commit is what `log` is for.
         _ => return,
     };
-    anstream::eprintln!("{DIM}{now}{DIM:#} {text}");
+    message!("{DIM}{now}{DIM:#} {text}");
 }

@@ -1,0 +1,95 @@
+//! What crashes leave under `tmp/` and `leases/`, and who removes it.
+//!
+//! A temporary file's name begins with its scope, which says when its owner is gone for certain:
+//!
+//! | scope | of | nobody's once |
+//! |---|---|---|
+//! | `catalog-<seq>` | an entry about to be published | there is an entry of this number: it cannot be published any more |
+//! | `checkpoint-<seq>` | a checkpoint of the catalog | there is a later entry. Its maker may live, and then does without: a checkpoint is derived |
+//! | `w<node>` | a writer: new segments, large batches, base copies | the node's `writer.lock` is free |
+//! | `c<node>` | a builder or sweeper of a node | the node's `maintain.lock` is free |
+//!
+//! Whoever takes one of the locks removes what is left of its scope. Opening a writer also removes what is left of the first two, and a sweep all there is. Of a node that
+//! is not deleted a sweep leaves the writer's scope to the next writer, as holding its lock even for a moment would keep that writer from opening.
+
+use std::io::ErrorKind;
+
+use super::{Catalog, CatalogState, number};
+use crate::error::{Error, Result};
+use crate::format::retention::Deletion;
+use crate::sealed::remove_leftovers;
+use crate::types::NodeId;
+
+/// The scope of an entry's temporary file.
+pub(super) fn entry_scope(sequence: u64) -> String {
+    format!("catalog-{sequence:016x}")
+}
+
+/// The scope of a checkpoint's temporary file.
+pub(super) fn checkpoint_scope(sequence: u64) -> String {
+    format!("checkpoint-{sequence:016x}")
+}
+
+/// The number in a temporary name that begins like this.
+fn numbered(name: &str, prefix: &str, digits: usize) -> Option<u64> {
+    let (scope, _) = name.strip_prefix(prefix)?.split_once('-')?;
+    number(scope, digits)
+}
+
+impl Catalog {
+    /// Removes temporary files of entries and checkpoints that crashes left.
+    pub fn remove_own_leftovers(&self) -> Result<()> {
+        let entries = self.current()?.entries;
+        for name in self.temporary_names()? {
+            let dead = numbered(&name, "catalog-", 16).is_some_and(|sequence| sequence <= entries)
+                || numbered(&name, "checkpoint-", 16).is_some_and(|sequence| sequence < entries);
+            if dead {
+                self.remove_leftover(&format!("tmp/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all that crashes left and that nobody else is going to remove.
+    pub fn remove_all_leftovers(&self) -> Result<()> {
+        self.remove_own_leftovers()?;
+        self.remove_stale_leases()?;
+        let state = self.current()?.clone();
+        for name in self.temporary_names()? {
+            for (scope, lock) in [("w", "writer"), ("c", "maintain")] {
+                let Some(node) = numbered(&name, scope, 8).and_then(|id| u32::try_from(id).ok()) else { continue };
+                if is_live(&state, NodeId::new(node)) {
+                    continue;
+                }
+                let lock = format!("nodes/{node:08x}/{lock}.lock");
+                // An error: the node has no directory, so nobody can hold its lock or take it.
+                let guard = match self.storage.try_lock(&lock) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("lock", &lock, e)),
+                    Ok(None) => continue,
+                    guard => guard.ok(),
+                };
+                remove_leftovers(self.storage.as_ref(), &format!("{scope}{node:08x}"))?;
+                drop(guard);
+            }
+        }
+        Ok(())
+    }
+
+    fn temporary_names(&self) -> Result<Vec<String>> {
+        let entries = self.storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))?;
+        Ok(entries.into_iter().map(|e| e.name).collect())
+    }
+
+    pub(super) fn remove_leftover(&self, path: &str) -> Result<()> {
+        match self.storage.remove(path) {
+            // Others look for leftovers too.
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_live(state: &CatalogState, node: NodeId) -> bool {
+    state.retention.deletion == Deletion::Live
+        && state.nodes.get(&node).is_some_and(|n| n.retention.deletion == Deletion::Live)
+}
