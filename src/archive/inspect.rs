@@ -123,8 +123,7 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn commits(&self, range: impl RangeBounds<Lsn>) -> Result<Commits> {
-        let context = self.context()?;
-        Commits::new(context.log, &context.record, &range)
+        self.look(|context| Commits::new(context.log.clone(), &context.record, &range))
     }
 
     /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn from. Damage is left out of it;
@@ -230,10 +229,8 @@ impl Node {
     pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
         // What it reads is not removed meanwhile, where the archive can be written to.
         let _lease = self.archive.inner.catalog.lease(self.id).ok();
-        let context = self.context()?;
-        let from = resolve(&context.log, &context.record, from)?;
-        let to = resolve(&context.log, &context.record, to)?;
-        diff(&context, from, to, options)
+        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
+        diff(&self.context()?, from, to, options)
     }
 
     /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.

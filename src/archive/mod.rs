@@ -303,9 +303,8 @@ impl Node {
 
     /// Builds a snapshot as of a target from what is archived; the engine is not involved.
     pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
-        let mut context = self.context()?;
-        let to: Position = resolve(&context.log, &context.record, target)?.lsn.into();
-        build_snapshot(&mut context, to, options)
+        let to: Position = self.resolve(target)?.lsn.into();
+        build_snapshot(&mut self.context()?, to, options)
     }
 
     /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.
@@ -323,21 +322,26 @@ impl Node {
         Ok(self.context()?.record.restore_points)
     }
 
-    /// Looks at the node without a lease: what is missing may have expired, and gone, since the catalog was read. Then it is looked at as it is now.
+    /// Looks at the node by what the catalog says now. A sweep may remove what is listed here, or was gone by, and is no longer needed; its entry
+    /// comes after that. So what looks like damage is damage if it is found again by the same state.
     pub(crate) fn look<T>(&self, mut look: impl FnMut(&mut NodeContext) -> Result<T>) -> Result<T> {
-        let mut context = self.context()?;
-        loop {
-            let known = context.record.clone();
-            match look(&mut context) {
-                Err(e) if e.is_damage() => {
-                    context = self.context()?;
-                    if context.record == known {
-                        return Err(e);
-                    }
-                }
+        /// Each time something else is found, or the state is another: a storage that lies would go on for ever.
+        const LOOKS: usize = 16;
+        let mut before = None;
+        for _ in 1..LOOKS {
+            let mut context = self.context()?;
+            let retention = context.record.retention.clone();
+            let error = match look(&mut context) {
+                Err(e) if e.is_damage() => e,
                 done => return done,
+            };
+            let found = Some((retention, error.to_string()));
+            if found == before {
+                return Err(error);
             }
+            before = found;
         }
+        look(&mut self.context()?)
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {

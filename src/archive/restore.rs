@@ -16,7 +16,7 @@ use crate::format::state::exclusion_key;
 use crate::options::ReplayOptions;
 use crate::replay::{
     DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
-    replay_records, resolve,
+    replay_records,
 };
 use crate::types::{FileId, PageSize, Position, Target};
 
@@ -253,8 +253,8 @@ impl<'a> Restore<'a> {
             }
             lease => Some(lease?),
         };
+        let resolved = self.node.resolve(&self.target)?;
         let mut context = self.node.context()?;
-        let resolved = resolve(&context.log, &context.record, &self.target)?;
         let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
         let state = &sources.tail.state;
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {

@@ -303,9 +303,17 @@ fn a_killed_replacement_is_the_old_or_the_new_one() {
     let (mut killed, mut hot, mut replaced) = (0, 0, 0);
     for round in 0..40_u32 {
         let mut child = spawn(if round % 2 == 0 { now } else { then });
-        // Later and later.
-        std::thread::sleep(whole * (round + 4) / 44);
-        child.kill().unwrap();
+        if round % 4 < 2 {
+            // Later and later.
+            std::thread::sleep(whole * (round + 4) / 44);
+        } else {
+            // In the midst of it, as far as one can tell from outside.
+            while !estate.path("live.db-journal").exists() && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(whole * round / 400);
+        }
+        let _ = child.kill();
         killed += u32::from(!child.wait().unwrap().success());
         hot += u32::from(estate.path("live.db-journal").exists());
         let seen = rows(&path);

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use rewound::adapters::sqlite::{self, Alone};
+use rewound::adapters::sqlite::{self, Alone, WatchOptions};
 use rewound::{Error, Node, RestoreReport, Target};
 use serde::Serialize;
 
 use crate::args::TargetArgs;
 use crate::failure::{Failure, Result};
-use crate::output::{GOOD, NOTE, json, words};
+use crate::output::{GOOD, NOTE, json, message, words};
 use crate::progress;
 use crate::session::Session;
 use crate::units;
@@ -65,6 +65,15 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
     let node = session.node()?;
     let target = session.target(target, &node)?;
     let spaces = space_names(&node, &target)?;
+    let target = match place {
+        Place::Replace(database) => {
+            // What it names now, before more is archived.
+            let at = Target::Lsn(node.resolve(&target)?.lsn);
+            archive_first(session, &node, database)?;
+            at
+        }
+        _ => target,
+    };
     let bar = progress::bar("restoring", session.global.quiet);
     let mut restore = node.restore(target).options(session.replay_options()).progress(|p| {
         bar.set_length(p.bytes_total);
@@ -98,6 +107,30 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
     };
     bar.finish_and_clear();
     tell(session, &report?, place)
+}
+
+/// Archives what a database holds that is about to be replaced, where it is the node's own: nothing else would bring that back.
+fn archive_first(session: &Session, node: &Node, database: &Path) -> Result {
+    let own = sqlite::database_of(node).filter(|own| database.canonicalize().is_ok_and(|path| path == *own));
+    let Some(own) = own else { return Ok(()) };
+    match Alone::hold(&own) {
+        Err(e @ (sqlite::Error::InUse { .. } | sqlite::Error::AlreadyWatched { .. })) => return Err(e.into()),
+        // A log beside it is what this is for; whatever else is wrong with it, is why it is replaced.
+        alone => drop(alone),
+    }
+    let mut options = WatchOptions::default();
+    options.base.replay.cancel = session.cancel();
+    match sqlite::backup(node, &own, options, |_| {}) {
+        Ok(status) if !session.global.quiet => {
+            message!("{GOOD}archived{GOOD:#} what it held up to LSN {}", status.archived);
+        }
+        Ok(_) => {}
+        Err(sqlite::Error::Archive(Error::Cancelled)) => return Err(Error::Cancelled.into()),
+        Err(e) => {
+            message!("{NOTE}not archived:{NOTE:#} what was committed since the last watcher or backup ended ({e})")
+        }
+    }
+    Ok(())
 }
 
 /// The directory that a delta restore rewrites: the one that is named, or the one that holds the file that is.
