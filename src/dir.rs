@@ -145,7 +145,13 @@ impl Access {
             }
         }
         if given || before.mode() & 0o7777 != mode {
-            new.set_permissions(Permissions::from_mode(mode))?;
+            match new.set_permissions(Permissions::from_mode(mode)) {
+                // Some services may not set that bit. It only saves the system's passing the group on, which is done here.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied && mode & 0o2000 != 0 => {
+                    new.set_permissions(Permissions::from_mode(mode & !0o2000))?;
+                }
+                set => set?,
+            }
         }
         Ok(())
     }

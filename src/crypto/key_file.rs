@@ -100,7 +100,7 @@ impl KeyFile {
             None => failed("open key file")(e),
         })?;
         // Of the open file, not of the path, which may lead elsewhere a moment later.
-        check_private(&file)
+        check_private(&file, path)
             .map_err(failed("read permissions of key file"))?
             .map_err(|found| problem(path.display(), found))?;
         // Room for all of it at once: a vector that grows leaves copies of the key behind.
@@ -273,10 +273,13 @@ fn create_private(path: &Path) -> io::Result<(Dir, File)> {
     Ok((dir, file))
 }
 
-/// Whether only the owner has access.
-fn check_private(file: &File) -> io::Result<Result<(), KeyFileProblem>> {
+/// Whether only the owner has access. What systemd hands to a service (`LoadCredential=`) lies in a directory of that service's own, and shows the mask of
+/// its access list in the place of its group's bits.
+fn check_private(file: &File, path: &Path) -> io::Result<Result<(), KeyFileProblem>> {
     let mode = file.metadata()?.mode();
-    if mode & 0o077 != 0 {
+    let handed_out = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir));
+    let others = if handed_out { 0o037 } else { 0o077 };
+    if mode & others != 0 {
         return Ok(Err(KeyFileProblem::Permissions { mode: mode & 0o7777 }));
     }
     Ok(Ok(()))

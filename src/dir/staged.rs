@@ -4,7 +4,7 @@
 //! directories, the name is hidden: `.NAME.rewound-ID`. What has such a name is locked by whoever makes it, so a lock that is free tells that it was left behind.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +28,11 @@ const ID: usize = 32;
 const DEPTH: usize = 16;
 /// As many symbolic links as the system follows.
 const LINKS: usize = 40;
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Opens a directory to go on from there: where the system can, without the right to list it.
+#[cfg(target_os = "linux")]
+const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const WALK: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A file in the making. Dropping it does not remove a hidden name: see [`discard`](Self::discard).
 #[derive(Debug)]
@@ -96,9 +100,11 @@ fn link(_: &File, _: &Dir, _: &OsStr) -> io::Result<()> {
 
 /// Locks what was just created under a hidden name; `false` if somebody who swept was faster.
 fn claim(dir: &Dir, hidden: &OsStr, made: &File) -> bool {
-    if made.lock().is_err() {
+    match made.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return false,
         // A file system without locks: nobody can sweep there either.
-        return true;
+        Err(TryLockError::Error(_)) => return true,
     }
     dir.stat(hidden).is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity))
 }
@@ -122,12 +128,12 @@ pub(crate) fn refuse_links_of_others(path: &Path, opened: &Dir) -> io::Result<()
     let (mut at, mut links) = (Dir::open(Path::new("/"))?, 0);
     while let Some(name) = rest.pop() {
         if name == ".." {
-            at = Dir { file: rustix::fs::openat(&at.file, c"..", DIRECTORY, Mode::empty())?.into() };
+            at = Dir { file: rustix::fs::openat(&at.file, c"..", WALK, Mode::empty())?.into() };
             continue;
         }
         let there = at.stat(&name)?;
         if there.kind != FileType::Symlink {
-            at = at.subdir(&name)?;
+            at = Dir { file: rustix::fs::openat(&at.file, &name, WALK, Mode::empty())?.into() };
             continue;
         }
         links += 1;
@@ -171,7 +177,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::from(rustix::fs::openat(&dir.file, &hidden, flags, mode).map_err(|e| dir.refused(e))?);
     let mut write = || {
         // So that nobody sweeps it.
-        let _ = file.lock();
+        let _ = file.try_lock();
         let made = Access { mode: file.metadata()?.mode() & 0o7777, ..Access::of(&owner) };
         there.unwrap_or(made).give(&file)?;
         file.write_all(bytes)?;
@@ -232,6 +238,10 @@ impl Dir {
 
     fn remove_if_left(&self, name: &OsStr) -> io::Result<()> {
         let there = self.stat(name)?;
+        // What a restore as root leaves was given to the directory's owner. Another's thing of that name was put there for root to remove.
+        if is_root() && there.uid != self.metadata()?.uid() {
+            return Ok(());
+        }
         let file = match there.kind {
             FileType::Directory => self.subdir(name)?.file,
             _ => self.open_file_to_write(name)?,

@@ -50,13 +50,26 @@ fn name_of(path: &Path) -> Result<&OsStr> {
     path.file_name().ok_or_else(|| Error::Unsupported(format!("{} names no file", path.display())))
 }
 
+/// Whether nobody else can interfere in a directory that output goes to.
+fn prove(path: &Path, dir: &Dir) -> io::Result<()> {
+    let found = dir.metadata()?;
+    refuse_others(&found, &found, path)?;
+    refuse_links_of_others(path, dir)
+}
+
+/// Removes what killed restores have left of an output.
+fn sweep(target: &Path) -> Result<()> {
+    let above = parent(target);
+    if let Ok(dir) = Dir::open(above)
+        && prove(above, &dir).is_ok()
+    {
+        dir.sweep_staged(name_of(target)?);
+    }
+    Ok(())
+}
+
 /// Opens a directory that output goes to, and creates it and what is missing above it.
 fn destination(path: &Path) -> Result<Dir> {
-    let prove = |path: &Path, dir: &Dir| {
-        let found = dir.metadata()?;
-        refuse_others(&found, &found, path)?;
-        refuse_links_of_others(path, dir)
-    };
     // Before anything is created, what is there.
     if let Some((above, dir)) = path.ancestors().find_map(|above| Some((above, Dir::open(above).ok()?))) {
         prove(above, &dir).map_err(failed("restore into", above))?;
@@ -237,7 +250,7 @@ struct MadeDir {
 impl NewDir {
     /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory. Removes what a killed restore to it has left.
     pub fn new(target: &Path, id: &str) -> Result<NewDir> {
-        let name = name_of(target)?;
+        name_of(target)?;
         match fs::symlink_metadata(target) {
             Ok(found) if found.is_dir() => {
                 if fs::read_dir(target).map_err(failed("list", target))?.next().is_some() {
@@ -255,9 +268,7 @@ impl NewDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed("look at", target)(e)),
         }
-        if let Ok(above) = Dir::open(parent(target)) {
-            above.sweep_staged(name);
-        }
+        sweep(target)?;
         Ok(NewDir { target: target.to_owned(), id: id.to_owned(), made: OnceLock::new() })
     }
 
@@ -392,11 +403,7 @@ impl NewFiles {
                 return Err(Error::TargetNotEmpty { path: target.clone() });
             }
         }
-        for target in targets.values() {
-            if let Ok(dir) = Dir::open(parent(target)) {
-                dir.sweep_staged(name_of(target)?);
-            }
-        }
+        targets.values().try_for_each(|target| sweep(target))?;
         Ok(NewFiles { targets: targets.clone(), id: id.to_owned(), made: OnceLock::new() })
     }
 
@@ -483,8 +490,15 @@ impl DeltaDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed("open", &path))?,
         };
-        if file.metadata().map_err(failed("look at", &path))?.nlink() != 1 {
+        let found = file.metadata().map_err(failed("look at", &path))?;
+        if found.nlink() != 1 {
             return Err(Error::UnsafeFile { path, found: "a file with other names as well (hard links)" });
+        }
+        // Anybody could have laid it there, to read what is written.
+        let dir = self.dir.metadata().map_err(failed("look at", &self.path))?;
+        let trusted = [0, dir.uid(), rustix::process::geteuid().as_raw()];
+        if dir.mode() & 0o002 != 0 && !trusted.contains(&found.uid()) {
+            return Err(Error::UnsafeFile { path, found: "another user's file in a directory that all can write to" });
         }
         Ok(Some(file))
     }

@@ -199,6 +199,21 @@ fn root_does_not_restore_for_a_user_where_others_could_interfere() {
     std::fs::set_permissions(&place, PermissionsExt::from_mode(0o1777)).unwrap();
     estate.ok(&["restore", "-o", "place/app.db"]);
     assert_eq!(of(&place.join("app.db")), (USER, GROUP, 0o600));
+    // What somebody else has laid there gets no plaintext.
+    std::fs::set_permissions(&estate.path("place/app.db"), PermissionsExt::from_mode(0o666)).unwrap();
+    std::os::unix::fs::chown(place.join("app.db"), Some(1), Some(1)).unwrap();
+    let before = std::fs::read(place.join("app.db")).unwrap();
+    let run = estate.run(&["restore", "--lsn", "1", "-o", "place", "--delta"]);
+    assert!(run.code == 1 && run.err.contains("another user's file"), "{run:?}");
+    assert!(std::fs::read(place.join("app.db")).unwrap() == before);
+}
+
+#[test]
+fn an_output_that_ends_in_a_slash_is_a_directory() {
+    let estate = Estate::days_ago(0);
+    Shop::stock(&estate);
+    estate.ok(&["restore", "-o", "above/new/"]);
+    assert_eq!(orders(&estate.path("above/new/app.db")), 30);
 }
 
 #[test]

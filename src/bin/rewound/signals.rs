@@ -27,6 +27,14 @@ struct Prompt(Option<(File, Termios)>);
 
 static PROMPT: Mutex<Option<Prompt>> = Mutex::new(None);
 
+/// Whether a restore may be under way: to end at once leaves what it has begun.
+static RESTORING: AtomicBool = AtomicBool::new(false);
+
+/// From now on the command writes to the place of a restore.
+pub fn restoring() {
+    RESTORING.store(true, Ordering::SeqCst);
+}
+
 /// Asks somebody for a passphrase: meanwhile the first signal ends the process, with the terminal as it was.
 pub fn at_prompt<T>(ask: impl FnOnce() -> T) -> T {
     let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
@@ -74,12 +82,26 @@ pub fn handle(interrupted: Arc<AtomicBool>) -> Result {
             requests += u32::from(REQUESTS.contains(&signal));
             if requests > 1 {
                 scratch::discard();
+                if RESTORING.load(Ordering::SeqCst) {
+                    tell_at_once();
+                }
                 signal_hook::low_level::exit(130);
             }
         }
     };
     std::thread::Builder::new().name("rewound-signals".into()).spawn(run).map_err(failed)?;
     Ok(())
+}
+
+/// Says what a restore may have left. Whoever holds standard error is not waited for.
+fn tell_at_once() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let text = b"error: ended at once: a restore that was under way may have left a hidden .NAME.rewound-ID, or a journal beside the database that SQLite plays back with its next opening; run it again\n";
+    let stderr = rustix::stdio::stderr();
+    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+    if poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(stderr, text);
+    }
 }
 
 /// The signals that whoever started us ignores, one bit each; none where the system does not say.

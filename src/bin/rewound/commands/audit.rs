@@ -1,6 +1,7 @@
 //! `audit`: the trail, and what proves it.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use rewound::{Archive, Attestation, AuditEntry};
@@ -10,7 +11,11 @@ use crate::args::AuditArgs;
 use crate::failure::{Failure, Result};
 use crate::output::{BOLD, DIM, GOOD, json, stdout};
 use crate::session::Session;
+use crate::signals;
 use crate::units;
+
+/// So much of a file of attestations is read: hundreds of thousands of them.
+const MAX_LINES: u64 = 64 << 20;
 
 #[derive(Serialize)]
 struct Proven {
@@ -116,7 +121,11 @@ fn since(session: &Session, archive: &Archive, text: &str) -> Result {
     let text = if text.starts_with("rewound-head-") {
         text.to_owned()
     } else {
-        let read = std::fs::read_to_string(Path::new(text));
+        // A pipe is waited for as somebody at the terminal is.
+        let read = signals::at_prompt(|| {
+            let mut read = String::new();
+            File::open(Path::new(text))?.take(MAX_LINES).read_to_string(&mut read).map(|_| read)
+        });
         // The newest line, where a file gathers one a day.
         let read = read.map_err(|e| Failure::Other(format!("reading the attestation from {text}: {e}")))?;
         read.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rewound::adapters::sqlite::{self, Alone, WatchOptions};
@@ -13,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{GOOD, NOTE, json, message, words};
 use crate::progress;
 use crate::session::Session;
+use crate::signals;
 use crate::units;
 
 /// Where a state goes.
@@ -74,6 +76,7 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
         }
         _ => target,
     };
+    signals::restoring();
     let bar = progress::bar("restoring", session.global.quiet);
     let mut restore = node.restore(target).options(session.replay_options()).progress(|p| {
         bar.set_length(p.bytes_total);
@@ -83,7 +86,7 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
         restore = restore.unaudited();
     }
     let report = match (place, spaces.as_slice()) {
-        (Place::New(output), [only]) if !output.is_dir() => {
+        (Place::New(output), [only]) if !output.is_dir() && !output.as_os_str().as_bytes().ends_with(b"/") => {
             // What is there already is refused below.
             let _alone = output.symlink_metadata().is_err().then(|| Alone::hold(output)).transpose()?;
             restore.into_files(&BTreeMap::from([(only.clone(), output.clone())])).map_err(Failure::of_restore)
@@ -214,10 +217,10 @@ fn put_in_place(report: &RestoreReport, place: &Place) -> Vec<String> {
         Some(path) => (Vec::new(), units::quoted(&path)),
         None => (vec!["DB=/path/to/app.db".to_owned()], "\"$DB\"".to_owned()),
     };
-    lines.extend([
-        format!("chown --reference={database} {file} && chmod --reference={database} {file}"),
-        format!("rm -f {database}-wal {database}-shm {database}-journal && mv -f {file} {database}"),
-    ]);
+    // One chain: typed once more, when the restored file is the database already, it removes nothing.
+    lines.push(format!(
+        "chown --reference={database} {file} && chmod --reference={database} {file} && rm -f {database}-wal {database}-shm {database}-journal && mv -f {file} {database}"
+    ));
     lines
 }
 
