@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rewound::adapters::sqlite::{Attached, Error, Event, State, Status, WatchOptions, Watcher, backup};
-use rewound::{Node, Target};
+use rewound::{Archive, Node, Origin, Target};
 use rusqlite::Connection;
 
 use super::oracle;
 use super::process::Process;
-use super::support::{Place, Watching, connect, watch};
+use super::support::{Place, Watching, connect, key, watch};
 use super::workload::{Shape, counter, prepare, transaction};
 
 /// A database of a table whose rows say whose it is.
@@ -536,4 +536,47 @@ fn a_log_that_started_over_once_is_continued() {
     add(&db, "b", 1);
     assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
     assert_eq!(archived(&node), rows(&db));
+}
+
+/// Several follow one database, each now and then: what one of them left says nothing to the others, also where their marks are the same.
+#[test]
+fn what_another_node_left_is_not_gone_by() {
+    for two_archives in [false, true] {
+        let place = Place::new();
+        drop(make(&place.db(), "one", 1));
+        let x = place.node();
+        let other = match two_archives {
+            true => Archive::create(place.path("other"), key()).unwrap(),
+            false => Archive::open(place.path("archive"), key()).unwrap(),
+        };
+        let y = other.create_node("y", Origin::Existing).unwrap();
+        once(&x, &place.db()).unwrap();
+        drop(make(&place.db(), "two", 1));
+        once(&y, &place.db()).unwrap();
+        // Its own is gone, and nothing else proves anything.
+        for resyncs in [1, 0] {
+            assert_eq!(once(&x, &place.db()).unwrap().resyncs, resyncs, "{two_archives}");
+            assert_eq!(archived(&x), [count("one", 1), count("two", 1)]);
+        }
+    }
+}
+
+/// An older copy of the archive that was gone on with has another commit of the same number.
+#[test]
+fn what_another_copy_of_the_archive_left_is_not_gone_by() {
+    let place = Place::new();
+    drop(make(&place.db(), "one", 1));
+    once(&place.node(), &place.db()).unwrap();
+    let copied =
+        std::process::Command::new("cp").args(["-r".into(), place.path("archive"), place.path("copy")]).status();
+    assert!(copied.unwrap().success());
+    // Two commits, each the second of its archive, each of the first frames of a log that began anew.
+    for (archive, whose) in [("archive", "two"), ("copy", "three"), ("archive", "")] {
+        let node = super::support::open_node(&place.path(archive));
+        if !whose.is_empty() {
+            drop(make(&place.db(), whose, 1));
+        }
+        once(&node, &place.db()).unwrap();
+        assert_eq!(archived(&node), rows(&place.connect()), "{archive} {whose}");
+    }
 }

@@ -12,7 +12,7 @@ use super::identity::{Identity, Kin, Record, name_of};
 use super::log::{Log, Place, Transaction};
 use super::mark::mark;
 use super::options::WatchOptions;
-use super::parting::Since;
+use super::parting::{End, Since};
 use crate::archive::Node;
 use crate::ingest::{Batch, Writer};
 use crate::types::{Commit, Durability, PageId, PageSize, SpaceId};
@@ -100,6 +100,12 @@ impl Archivist {
             }
             (Kin::Same | Kin::Moved, _) => None,
         }
+    }
+
+    /// Where the node ends, if any commit of it has a mark.
+    pub fn end(&self, node: &Node) -> Option<End> {
+        let mark = self.writer.host_mark()?;
+        Some(End { archive: node.archive_id(), node: node.id(), mark, time: self.writer.newest_timestamp() })
     }
 
     /// Adds the mark of the commit that is about to be made. There is no other writer, so its number is known.

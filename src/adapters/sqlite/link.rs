@@ -17,7 +17,7 @@ use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::parting::{Parting, Since, settle};
+use super::parting::{End, Parting, Since, settle};
 use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
@@ -219,19 +219,19 @@ impl Link {
     }
 
     /// What has happened to the database since a watcher of before ended.
-    pub fn since(&self, parting: &Parting, mark: &[u8]) -> Result<Since> {
+    pub fn since(&self, parting: &Parting, end: &End) -> Result<Since> {
         let Pin { at, file, .. } = self.pins.pin();
-        Ok(parting.since(mark, &self.identity()?.file, file, at))
+        Ok(parting.since(end, &self.identity()?.file, file, at))
     }
 
-    /// What the next watcher may go by.
-    pub fn parting(&self) -> Option<Parting> {
+    /// What the next watcher may go by, where the archive ends.
+    pub fn parting(&self, end: End) -> Option<Parting> {
         settle(self.file.stamp().ok()?);
         let before = self.pins.index().ok()?;
         let stamp = self.file.stamp().ok()?;
         let at = self.pins.index().ok()?;
-        let (mark, _) = self.durable.filter(|_| before == at)?;
-        Parting::new(&mark, self.progress.place, &self.file, stamp, at)
+        self.durable.filter(|(mark, _)| before == at && end.mark == mark)?;
+        Parting::new(end, self.progress.place, &self.file, stamp, at)
     }
 
     /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a place that is known to be the same, or the log itself.

@@ -10,18 +10,35 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 use super::files::{DatabaseFile, Stamp};
 use super::format::IndexHeader;
 use super::identity::FileId;
 use super::live::telling;
 use super::log::Place;
+use crate::types::{ArchiveId, NodeId, Timestamp};
 
 /// Longer than any of these.
 const LIMIT: usize = 4096;
 /// Two writes within one tick of the kernel's clock leave a file the same time: a stamp counts once it is older than the longest.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Where an archive ends. The mark alone says that only among the commits of one node: several may follow a database, and each
+/// leaves its own word in the place of the last one's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct End {
+    #[n(0)]
+    pub archive: ArchiveId,
+    #[n(1)]
+    pub node: NodeId,
+    /// The newest mark, which says where in the log it ends, ...
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub mark: Vec<u8>,
+    /// ... and the time of the newest commit: an older copy of the archive that was gone on with has other commits of that number.
+    #[n(3)]
+    pub time: Timestamp,
+}
 
 /// A database and its log when a watcher ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -29,9 +46,8 @@ pub(super) struct Parting {
     /// Which start of the machine.
     #[n(0)]
     boot: String,
-    /// The archive's newest mark, which says where in the log it ended.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    mark: Vec<u8>,
+    #[n(1)]
+    end: End,
     #[n(2)]
     file: FileId,
     #[n(3)]
@@ -66,13 +82,13 @@ fn boot() -> Option<String> {
 
 impl Parting {
     /// As of now; `None` where the log has started over meanwhile. `at` was read from the log's index after `stamp`, and said the same before it.
-    pub fn new(mark: &[u8], place: Place, file: &DatabaseFile, stamp: Stamp, at: IndexHeader) -> Option<Parting> {
+    pub fn new(end: End, place: Place, file: &DatabaseFile, stamp: Stamp, at: IndexHeader) -> Option<Parting> {
         let complete = at.backfilled == at.frames && at.frames == place.frame;
         let salts = at.salts.0.to_vec();
         let file = FileId::of(&file.file().metadata().ok()?);
         (at.salts == place.salts).then_some(Parting {
             boot: boot()?,
-            mark: mark.to_vec(),
+            end,
             file,
             stamp,
             salts,
@@ -97,16 +113,22 @@ impl Parting {
         minicbor::decode(bytes.get(..read)?).ok()
     }
 
-    /// Removes what was left.
+    /// Removes what was left, also by an earlier version.
     pub fn forget(lock: &File) {
-        if Parting::read(lock).is_some() {
+        let mut bytes = [0; 64];
+        let read = lock.read_at(&mut bytes, 0).unwrap_or(0);
+        let mut fields = Decoder::new(bytes.get(..read).unwrap_or_default());
+        // All begin with a start of a machine, which has 36 characters and an end of line.
+        let is_one =
+            matches!(fields.array(), Ok(Some(_))) && fields.str().is_ok_and(|boot| boot.trim_end().len() == 36);
+        if is_one {
             let _ = lock.set_len(0);
         }
     }
 
     /// What has happened since, where this is of the archive's end and of that file. `at` and `stamp` are of one moment in which the log was pinned.
-    pub fn since(&self, mark: &[u8], file: &FileId, stamp: Stamp, at: IndexHeader) -> Since {
-        if self.mark != mark || !self.file.is(file) || Some(&self.boot) != boot().as_ref() {
+    pub fn since(&self, end: &End, file: &FileId, stamp: Stamp, at: IndexHeader) -> Since {
+        if self.end != *end || !self.file.is(file) || Some(&self.boot) != boot().as_ref() {
             return Since::Unknown;
         }
         let same_log = self.salts == at.salts.0 && telling(at.salts);

@@ -15,7 +15,7 @@ use super::format::{DatabaseHeader, has_wal_reset_bug};
 use super::identity::{Kin, Record};
 use super::link::{Caught, Former, Link, SETTLED, check};
 use super::options::WatchOptions;
-use super::parting::{Parting, Since};
+use super::parting::{End, Parting, Since};
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
@@ -310,10 +310,11 @@ impl Watcher {
         {
             self.count(&caught);
         }
+        let end = self.end();
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
         if self.status.state == State::Following && closed.is_ok() {
-            self.leave();
+            self.leave(end);
         }
         self.link = None;
         self.notifier = None;
@@ -360,7 +361,7 @@ impl Watcher {
         }
         caught.add(&link.tend(archivist, &self.options)?);
         if link.was_emptied() {
-            self.leave();
+            self.leave(self.end());
         }
         let Some(link) = &self.link else { return Ok(0) };
         let trouble = link.trouble.clone();
@@ -411,9 +412,9 @@ impl Watcher {
     fn go_on(&mut self, mark: &[u8]) -> Result<()> {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
         let (begun, database, log) = (Instant::now(), link.identity()?, link.generation()?);
-        let since = match &self.parting {
-            Some(parting) => link.since(parting, mark)?,
-            None => Since::Unknown,
+        let since = match (&self.parting, archivist.end(&self.node)) {
+            (Some(parting), Some(end)) => link.since(parting, &end)?,
+            _ => Since::Unknown,
         };
         let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, log, since));
         if doubt.is_none() && resume(link, archivist, mark, since)? {
@@ -477,9 +478,15 @@ impl Watcher {
         Ok(())
     }
 
+    /// Where the archive ends.
+    fn end(&self) -> Option<End> {
+        self.archivist.as_ref()?.end(&self.node)
+    }
+
     /// Leaves for the next watcher what the database is like now. That it gets there is not vital.
-    fn leave(&self) {
-        if let (Some(parting), Some(lock)) = (self.link.as_ref().and_then(Link::parting), &self.lock) {
+    fn leave(&self, end: Option<End>) {
+        let parting = self.link.as_ref().zip(end).and_then(|(link, end)| link.parting(end));
+        if let (Some(parting), Some(lock)) = (parting, &self.lock) {
             Parting::forget(lock);
             parting.leave(lock);
         }
