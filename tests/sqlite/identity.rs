@@ -538,6 +538,30 @@ fn a_log_that_started_over_once_is_continued() {
     assert_eq!(archived(&node), rows(&db));
 }
 
+/// Overwritten in place just before the watcher ends, which does not look any more.
+#[test]
+fn a_database_that_is_overwritten_as_the_watcher_ends_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    drop(make(&place.path("older.db"), "older", 2));
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let node = place.node();
+    let mut options = WatchOptions::default();
+    options.poll_interval = Duration::from_secs(60);
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    for _ in 0..5 {
+        watcher.poll_once().unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    assert!(copied.unwrap().success());
+    watcher.close().unwrap();
+    let status = once(&node, &place.db()).unwrap();
+    assert_eq!(status.resyncs, 1);
+    assert_eq!(archived(&node), [count("older", 2)]);
+    drop(db);
+}
+
 /// Several follow one database, each now and then: what one of them left says nothing to the others, also where their marks are the same.
 #[test]
 fn what_another_node_left_is_not_gone_by() {

@@ -5,7 +5,7 @@
 //! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
 //! [`Pins::allow`] it. A crash leaves nothing here: the mark in the archive tells where to go on.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
@@ -17,7 +17,7 @@ use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::parting::{End, Parting, Since, settle};
+use super::parting::{End, Parting, Since, settle, tells};
 use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
@@ -228,8 +228,12 @@ impl Link {
     pub fn parting(&self, end: End) -> Option<Parting> {
         settle(self.file.stamp().ok()?);
         let before = self.pins.index().ok()?;
-        let stamp = self.file.stamp().ok()?;
-        let at = self.pins.index().ok()?;
+        let stamp = match self.pins.pin() {
+            // Nothing was copied back since: who has written to the file has overwritten it, and the next watcher is to see that.
+            Pin { hold: Hold::File, file, .. } => file,
+            _ => self.file.stamp().ok()?,
+        };
+        let at = self.pins.index().ok().filter(|_| tells(stamp, SystemTime::now()))?;
         self.durable.filter(|(mark, _)| before == at && end.mark == mark)?;
         Parting::new(end, self.progress.place, &self.file, stamp, at)
     }
@@ -362,7 +366,8 @@ impl Link {
         let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
         // Where another database has taken this one's name it may have taken its log as well.
         self.check_files()?;
-        if there.len() == 0 || !self.pins.empty_log()? {
+        // Who has read in a transaction could not write in it any more (SQLITE_BUSY_SNAPSHOT), also where that needs nothing of the log.
+        if there.len() == 0 || self.pins.index_file().is_read_elsewhere()? || !self.pins.empty_log()? {
             return Ok(Caught::default());
         }
         self.emptied = true;

@@ -23,6 +23,8 @@ use crate::types::{ArchiveId, NodeId, Timestamp};
 const LIMIT: usize = 4096;
 /// Two writes within one tick of the kernel's clock leave a file the same time: a stamp counts once it is older than the longest.
 const TICK: Duration = Duration::from_millis(20);
+/// The same where a file system keeps whole seconds, or every other.
+const COARSE: Duration = Duration::from_secs(2);
 
 /// Where an archive ends. The mark alone says that only among the commits of one node: several may follow a database, and each
 /// leaves its own word in the place of the last one's.
@@ -142,11 +144,42 @@ impl Parting {
     }
 }
 
+/// How long ago a file was written to; `None` where that is yet to come.
+fn age(stamp: Stamp, now: SystemTime) -> Option<Duration> {
+    UNIX_EPOCH.checked_add(stamp.written()).and_then(|written| now.duration_since(written).ok())
+}
+
+/// Whether a stamp that was taken before `now` will be another one once the file is written to. One of a whole second may be of a file system that keeps no more.
+pub(super) fn tells(stamp: Stamp, now: SystemTime) -> bool {
+    stamp.written().subsec_nanos() != 0 || age(stamp, now).is_some_and(|age| age >= COARSE)
+}
+
 /// Waits until a stamp that is taken now tells what was written before from what will be.
 pub(super) fn settle(stamp: Stamp) {
-    let age =
-        UNIX_EPOCH.checked_add(stamp.written()).and_then(|written| SystemTime::now().duration_since(written).ok());
+    let age = age(stamp, SystemTime::now());
     if age.is_none_or(|age| age < TICK) {
         std::thread::sleep(TICK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_of_whole_seconds_tells_once_it_is_old() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_000_500);
+        for (seconds, nanos, told) in [
+            (1_000, 0, false),
+            (999, 0, false),
+            (998, 0, true),
+            (10, 0, true),
+            (1_000, 1, true),
+            (999, 999_000_000, true),
+            // The clock was set back.
+            (1_001, 0, false),
+        ] {
+            assert_eq!(tells(Stamp::new(seconds, nanos, 4096), now), told, "{seconds} {nanos}");
+        }
     }
 }
