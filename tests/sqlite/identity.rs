@@ -342,6 +342,28 @@ fn a_database_that_is_overwritten_in_place_is_compared() {
     assert!(remarks(&node)[0].contains("something else than SQLite"), "{:?}", remarks(&node));
 }
 
+/// The same, with the index removed at once, which is noticed first or at the same time.
+#[test]
+fn a_database_that_is_overwritten_without_its_index_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    drop(make(&place.path("older.db"), "older", 2));
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    add(&db, "old", 1);
+    caught_up(&watching);
+    with_log_left(db);
+    std::thread::sleep(WatchOptions::default().poll_interval * 2);
+    let script = "cat older.db > app.db; rm app.db-shm";
+    let done = std::process::Command::new("sh").args(["-c", script]).current_dir(place.db().parent().unwrap()).status();
+    assert!(done.unwrap().success());
+    watching.until("the failure", |s| s.failures > 0);
+    watching.until("the end of it", |s| s.state == State::Following);
+    assert_eq!(watching.stop().resyncs, 1);
+    assert!(remarks(&node)[0].contains("something else than SQLite"), "{:?}", remarks(&node));
+    assert_eq!(archived(&node), rows(&place.connect()));
+}
+
 /// The log's file, or its index, is removed behind the watcher's back once the application has ended.
 #[test]
 fn a_log_or_an_index_that_is_removed_is_made_anew() {

@@ -191,6 +191,11 @@ impl DatabaseFile {
         &self.file
     }
 
+    /// Whether both are one open file: it was never closed in between.
+    pub fn is(&self, other: &DatabaseFile) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+    }
+
     /// Another process that has this file open as a database, although its name stands for another one.
     pub fn left_behind(&self) -> Option<Pid> {
         left_behind(&self.file, &self.path, CONNECTED)

@@ -112,8 +112,10 @@ pub struct Watcher {
     behind_since: Option<Instant>,
     archivist: Option<Archivist>,
     link: Option<Link>,
-    /// What was last attached to.
+    /// What was last attached to, ...
     former: Option<Former>,
+    /// ... and whether the file that is attached to was held open since the archive was last as the database is.
+    held: bool,
     notifier: Option<Notifier>,
     /// Why the archive's newest state is not taken for what the mark says, where that is so.
     distrust: Option<String>,
@@ -183,6 +185,7 @@ impl Watcher {
             archivist: None,
             link: None,
             former: None,
+            held: false,
             notifier: None,
             distrust: None,
             suspicion: None,
@@ -339,13 +342,14 @@ impl Watcher {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
         let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
         if look {
-            link.check_files()?;
-            hold(&self.paths, &mut self.lock)?;
+            // First: who overwrites it may remove files as well.
             if let Err(e) = link.check_content() {
                 // The log may continue all the same.
                 self.distrust = Some(e.to_string());
                 return Err(e);
             }
+            link.check_files()?;
+            hold(&self.paths, &mut self.lock)?;
             archivist.writer.check()?;
         }
         if self.behind_since.is_none() && link.is_behind()? {
@@ -387,7 +391,7 @@ impl Watcher {
             Some(mark) if !self.node.layers()?.is_empty() => self.go_on(&mark)?,
             _ => self.copy()?,
         }
-        (self.distrust, self.suspicion) = (None, None);
+        (self.distrust, self.suspicion, self.held) = (None, None, true);
         self.status.state = State::Following;
         Ok(())
     }
@@ -416,7 +420,7 @@ impl Watcher {
             (Some(parting), Some(end)) => link.since(parting, &end)?,
             _ => Since::Unknown,
         };
-        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, log, since));
+        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, self.held, log, since));
         if doubt.is_none() && resume(link, archivist, mark, since)? {
             if archivist.kin == Kin::Moved {
                 archivist.news = Some(Record::new(&database, &archivist.name, None));
@@ -470,8 +474,15 @@ impl Watcher {
     fn attached(&mut self, link: Link) -> Result<()> {
         self.note_header(&link.header()?);
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
-        if self.former.replace(link.former()).is_none() {
-            self.parting = self.lock.as_ref().and_then(Parting::read);
+        match &self.former {
+            None => self.parting = self.lock.as_ref().and_then(Parting::read),
+            Some(former) => {
+                self.held &= former.is_of(&link);
+                // Nobody has looked in between.
+                if let Err(e) = former.check_content(&link) {
+                    self.distrust = Some(e.to_string());
+                }
+            }
         }
         self.link = Some(link);
         self.status.state = State::Starting;
@@ -509,18 +520,25 @@ impl Watcher {
         match e {
             Error::Archive(crate::Error::PreviousImageMismatch { .. }) => {
                 self.distrust = Some(e.to_string());
-                self.link = None;
+                self.let_go();
             }
             // The pin stays: the log keeps what the archive does not have yet.
             Error::Archive(_) => {}
             _ => {
                 self.suspicion = Some(e.to_string());
-                self.link = None;
+                self.let_go();
             }
         }
         // How far it falls behind is told meanwhile.
         if self.link.as_mut().is_none_or(|link| link.look().is_err() || link.pending_bytes() > 0) {
             self.behind_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Ends the attachment, and keeps what the next one has to know of it.
+    fn let_go(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.former = Some(link.former());
         }
     }
 
