@@ -254,6 +254,12 @@ impl Node {
         self.open_writer_with(WriterOptions::default())
     }
 
+    /// The identity of its archive.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn archive_id(&self) -> ArchiveId {
+        self.archive.id()
+    }
+
     /// Goes on with the archive that is at its place now, where that is another directory than the one that was opened: this archive, mounted or copied anew.
     /// [`Error::Displaced`] while it, or all that it has of this node, is away.
     #[cfg(feature = "sqlite")]

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rewound::adapters::sqlite::{Attached, Error, Event, State, Status, WatchOptions, Watcher, backup};
-use rewound::{Node, Target};
+use rewound::{Archive, Node, Origin, Target};
 use rusqlite::Connection;
 
 use super::oracle;
 use super::process::Process;
-use super::support::{Place, Watching, connect, watch};
+use super::support::{Place, Watching, connect, key, watch};
 use super::workload::{Shape, counter, prepare, transaction};
 
 /// A database of a table whose rows say whose it is.
@@ -342,6 +342,28 @@ fn a_database_that_is_overwritten_in_place_is_compared() {
     assert!(remarks(&node)[0].contains("something else than SQLite"), "{:?}", remarks(&node));
 }
 
+/// The same, with the index removed at once, which is noticed first or at the same time.
+#[test]
+fn a_database_that_is_overwritten_without_its_index_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    drop(make(&place.path("older.db"), "older", 2));
+    let node = place.node();
+    let watching = watch(&node, &place.db(), WatchOptions::default());
+    add(&db, "old", 1);
+    caught_up(&watching);
+    with_log_left(db);
+    std::thread::sleep(WatchOptions::default().poll_interval * 2);
+    let script = "cat older.db > app.db; rm app.db-shm";
+    let done = std::process::Command::new("sh").args(["-c", script]).current_dir(place.db().parent().unwrap()).status();
+    assert!(done.unwrap().success());
+    watching.until("the failure", |s| s.failures > 0);
+    watching.until("the end of it", |s| s.state == State::Following);
+    assert_eq!(watching.stop().resyncs, 1);
+    assert!(remarks(&node)[0].contains("something else than SQLite"), "{:?}", remarks(&node));
+    assert_eq!(archived(&node), rows(&place.connect()));
+}
+
 /// The log's file, or its index, is removed behind the watcher's back once the application has ended.
 #[test]
 fn a_log_or_an_index_that_is_removed_is_made_anew() {
@@ -536,4 +558,71 @@ fn a_log_that_started_over_once_is_continued() {
     add(&db, "b", 1);
     assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
     assert_eq!(archived(&node), rows(&db));
+}
+
+/// Overwritten in place just before the watcher ends, which does not look any more.
+#[test]
+fn a_database_that_is_overwritten_as_the_watcher_ends_is_compared() {
+    let place = Place::new();
+    let db = make(&place.db(), "old", 3);
+    drop(make(&place.path("older.db"), "older", 2));
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let node = place.node();
+    let mut options = WatchOptions::default();
+    options.poll_interval = Duration::from_secs(60);
+    let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
+    for _ in 0..5 {
+        watcher.poll_once().unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    assert!(copied.unwrap().success());
+    watcher.close().unwrap();
+    let status = once(&node, &place.db()).unwrap();
+    assert_eq!(status.resyncs, 1);
+    assert_eq!(archived(&node), [count("older", 2)]);
+    drop(db);
+}
+
+/// Several follow one database, each now and then: what one of them left says nothing to the others, also where their marks are the same.
+#[test]
+fn what_another_node_left_is_not_gone_by() {
+    for two_archives in [false, true] {
+        let place = Place::new();
+        drop(make(&place.db(), "one", 1));
+        let x = place.node();
+        let other = match two_archives {
+            true => Archive::create(place.path("other"), key()).unwrap(),
+            false => Archive::open(place.path("archive"), key()).unwrap(),
+        };
+        let y = other.create_node("y", Origin::Existing).unwrap();
+        once(&x, &place.db()).unwrap();
+        drop(make(&place.db(), "two", 1));
+        once(&y, &place.db()).unwrap();
+        // Its own is gone, and nothing else proves anything.
+        for resyncs in [1, 0] {
+            assert_eq!(once(&x, &place.db()).unwrap().resyncs, resyncs, "{two_archives}");
+            assert_eq!(archived(&x), [count("one", 1), count("two", 1)]);
+        }
+    }
+}
+
+/// An older copy of the archive that was gone on with has another commit of the same number.
+#[test]
+fn what_another_copy_of_the_archive_left_is_not_gone_by() {
+    let place = Place::new();
+    drop(make(&place.db(), "one", 1));
+    once(&place.node(), &place.db()).unwrap();
+    let copied =
+        std::process::Command::new("cp").args(["-r".into(), place.path("archive"), place.path("copy")]).status();
+    assert!(copied.unwrap().success());
+    // Two commits, each the second of its archive, each of the first frames of a log that began anew.
+    for (archive, whose) in [("archive", "two"), ("copy", "three"), ("archive", "")] {
+        let node = super::support::open_node(&place.path(archive));
+        if !whose.is_empty() {
+            drop(make(&place.db(), whose, 1));
+        }
+        once(&node, &place.db()).unwrap();
+        assert_eq!(archived(&node), rows(&place.connect()), "{archive} {whose}");
+    }
 }

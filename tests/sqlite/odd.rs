@@ -595,6 +595,38 @@ fn an_idle_database_is_complete_without_its_log() {
     newest_matches(&node, &db);
 }
 
+/// A transaction of the application's that has read, and writes later, can do so however long it takes: the log does not start over under it.
+#[test]
+fn a_log_is_not_emptied_under_a_transaction_that_may_write() {
+    let (place, mut random) = (Place::new(), Random(seed()));
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    let mut watcher = Process::watcher(&place.db(), &place.path("archive"), 32 << 20);
+    watcher.until(&["CopyFinished"]);
+    fill(&db, &mut random, 5);
+    let begin = || {
+        let copied = |r: &rusqlite::Row<'_>| Ok(r.get::<_, i64>(1)? > 0 && r.get::<_, i64>(1)? == r.get::<_, i64>(2)?);
+        while !db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], copied).unwrap() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        db.execute_batch("BEGIN; SELECT count(*) FROM ledger").unwrap();
+    };
+    let write = "INSERT INTO ledger SELECT (SELECT max(n) FROM ledger) + 1, 1, count(*), coalesce(sum(length(v)), 0)
+       FROM items; COMMIT";
+    begin();
+    std::thread::sleep(Duration::from_millis(4500));
+    assert!(log_bytes(&place) > 0);
+    db.execute_batch(write).unwrap();
+    begin();
+    watcher.stop();
+    assert!(log_bytes(&place) > 0);
+    db.execute_batch(write).unwrap();
+    let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    assert_eq!((status.resyncs, status.commits), (0, 1), "{:?}", status.last_resync);
+    newest_matches(&node, &db);
+}
+
 /// A file of another content is never taken for the one that was left, whatever it is called.
 #[test]
 fn a_complete_database_that_was_changed_is_compared() {

@@ -12,7 +12,7 @@ use super::identity::{Identity, Kin, Record, name_of};
 use super::log::{Log, Place, Transaction};
 use super::mark::mark;
 use super::options::WatchOptions;
-use super::parting::Since;
+use super::parting::{End, Since};
 use crate::archive::Node;
 use crate::ingest::{Batch, Writer};
 use crate::types::{Commit, Durability, PageId, PageSize, SpaceId};
@@ -83,23 +83,16 @@ impl Archivist {
         Ok(Archivist { writer, name, space, kin, record, news: None, previous: Vec::new() })
     }
 
-    /// Why a log that goes on where the archive ends would prove nothing of this database; `None` where it would.
-    pub fn doubt(&self, database: &Identity, log: Salts, since: Since) -> Option<String> {
-        let path = database.path().display();
-        match (self.kin, &self.record) {
-            (Kin::Unknown, _) | (_, None) => {
-                Some(format!("the archive, written by an earlier version, does not say whether it is that of {path}"))
-            }
-            (Kin::Replaced, _) => Some(format!("{path} was replaced by another file")),
-            (Kin::Other, Some(record)) => Some(format!("{path} takes the place of {}", record.path().display())),
-            (_, Some(record)) if record.disowns(log) => {
-                Some(format!("the log of {path} is that of another file, which was there before"))
-            }
-            _ if since == Since::Overwritten => {
-                Some(format!("{path} was written to by something else than SQLite while nobody watched"))
-            }
-            (Kin::Same | Kin::Moved, _) => None,
-        }
+    /// Why a log that goes on where the archive ends would prove nothing of this database; `None` where it would. `held`: whether this file was held open
+    /// since the archive ended there.
+    pub fn doubt(&self, database: &Identity, held: bool, log: Salts, since: Since) -> Option<String> {
+        doubt(self.kin, self.record.as_ref(), database, held, log, since)
+    }
+
+    /// Where the node ends, if any commit of it has a mark.
+    pub fn end(&self, node: &Node) -> Option<End> {
+        let mark = self.writer.host_mark()?;
+        Some(End { archive: node.archive_id(), node: node.id(), mark, time: self.writer.newest_timestamp() })
     }
 
     /// Adds the mark of the commit that is about to be made. There is no other writer, so its number is known.
@@ -158,5 +151,60 @@ impl Archivist {
         progress.length = transaction.length;
         progress.frames.extend(transaction.pages);
         Ok(Archived { commit, pages, header })
+    }
+}
+
+fn doubt(
+    kin: Kin,
+    record: Option<&Record>,
+    database: &Identity,
+    held: bool,
+    log: Salts,
+    since: Since,
+) -> Option<String> {
+    let path = database.path().display();
+    match (kin, record) {
+        (Kin::Unknown, _) | (_, None) => {
+            Some(format!("the archive, written by an earlier version, does not say whether it is that of {path}"))
+        }
+        (Kin::Replaced, _) => Some(format!("{path} was replaced by another file")),
+        (Kin::Other, Some(record)) => Some(format!("{path} takes the place of {}", record.path().display())),
+        (_, Some(record)) if record.disowns(log) => {
+            Some(format!("the log of {path} is that of another file, which was there before"))
+        }
+        _ if since == Since::Overwritten => {
+            Some(format!("{path} was written to by something else than SQLite while nobody watched"))
+        }
+        _ if !held && !database.file.is_unique() && !matches!(since, Since::Untouched(_)) => Some(format!(
+            "{path} may be another file of the same number: its file system keeps no time of birth, and it was written to while nobody watched"
+        )),
+        (Kin::Same | Kin::Moved, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::sqlite::identity::identity;
+
+    /// Without a time of birth a file's number proves nothing by itself.
+    #[test]
+    fn a_number_that_may_have_been_given_again_is_doubted() {
+        let untouched = Since::Untouched(None);
+        for (born, held, since, doubted) in [
+            (Some(5), false, Since::Unknown, false),
+            (Some(5), false, Since::Overwritten, true),
+            (None, false, Since::Unknown, true),
+            (None, false, Since::Overwritten, true),
+            (None, false, untouched, false),
+            (None, true, Since::Unknown, false),
+        ] {
+            let database = identity("/a/app.db", 7, 1, born);
+            let record = Record::new(&database, "app.db", None);
+            for kin in [Kin::Same, Kin::Moved] {
+                let doubt = doubt(kin, Some(&record), &database, held, Salts([1; 8]), since);
+                assert_eq!(doubt.is_some(), doubted, "{born:?} {held} {since:?}: {doubt:?}");
+            }
+        }
     }
 }

@@ -164,6 +164,11 @@ impl Paths {
 pub(super) struct Stamp(#[n(0)] i64, #[n(1)] i64, #[n(2)] u64);
 
 impl Stamp {
+    #[cfg(test)]
+    pub fn new(seconds: i64, nanos: i64, length: u64) -> Stamp {
+        Stamp(seconds, nanos, length)
+    }
+
     /// Since the Unix epoch.
     pub fn written(&self) -> Duration {
         Duration::new(self.0.try_into().unwrap_or(0), self.1.try_into().unwrap_or(0))
@@ -184,6 +189,11 @@ impl DatabaseFile {
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether both are one open file: it was never closed in between.
+    pub fn is(&self, other: &DatabaseFile) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
     }
 
     /// Another process that has this file open as a database, although its name stands for another one.
@@ -264,10 +274,19 @@ impl IndexFile {
         &self.file
     }
 
-    /// Whether another process has one of SQLite's locks for itself. It is asked for and not taken. What this process has is not seen.
+    /// Whether another process has one of SQLite's locks for itself. What this process has is not seen.
     pub fn is_locked_elsewhere(&self, lock: IndexLock) -> Result<bool> {
-        // A reader's lock, which only that process's would keep from being had.
-        let lock = Flock { start: lock as u64, length: 1, ..Flock::from(FlockType::ReadLock) };
+        self.is_refused(lock, FlockType::ReadLock)
+    }
+
+    /// Whether another process has begun to read what needs nothing of the log. What this process reads is not seen.
+    pub fn is_read_elsewhere(&self) -> Result<bool> {
+        self.is_refused(IndexLock::Slot0, FlockType::WriteLock)
+    }
+
+    /// Whether another process keeps a lock from being had. It is asked for and not taken.
+    fn is_refused(&self, lock: IndexLock, how: FlockType) -> Result<bool> {
+        let lock = Flock { start: lock as u64, length: 1, ..Flock::from(how) };
         let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
         Ok(other.is_some())
     }

@@ -1,7 +1,8 @@
 //! Which database a node belongs to: on record in the archive, and compared with the file that is there.
 //!
 //! A file is known by its number and the time of its birth. A file system gives both to no second file, and both stay when the file is renamed or the machine
-//! starts anew; numbers of devices do not, so the device counts only where there is no time of birth. A log that continues the
+//! starts anew; numbers of devices do not, so the device counts only where there is no time of birth. The number may be that of a file that is gone there, so
+//! that continuity takes more than the log. A log that continues the
 //! archive's proves nothing without this: SQLite takes the log beside a file for that file's own.
 //!
 //! Never decides what a comparison finds, or what is done about another database; says what the file is to the node.
@@ -41,6 +42,11 @@ impl FileId {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let born = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
         FileId { number: metadata.ino(), device: metadata.dev(), born }
+    }
+
+    /// Whether no other file can have this identity, ever: without a time of birth the number is given again once the file is gone.
+    pub fn is_unique(&self) -> bool {
+        self.born.is_some()
     }
 
     /// Whether both are of one file.
@@ -216,12 +222,13 @@ fn usable(text: &str) -> String {
 }
 
 #[cfg(test)]
+pub(super) fn identity(path: &str, number: u64, device: u64, born: Option<u64>) -> Identity {
+    Identity { path: path.into(), file: FileId { number, device, born } }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn identity(path: &str, number: u64, device: u64, born: Option<u64>) -> Identity {
-        Identity { path: path.into(), file: FileId { number, device, born } }
-    }
 
     #[test]
     fn a_file_is_known_by_its_number_and_birth() {

@@ -5,7 +5,7 @@
 //! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
 //! [`Pins::allow`] it. A crash leaves nothing here: the mark in the archive tells where to go on.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
@@ -17,7 +17,7 @@ use super::live::Live;
 use super::log::{Log, Place};
 use super::mark::find;
 use super::options::WatchOptions;
-use super::parting::{Parting, Since, settle};
+use super::parting::{End, Parting, Since, settle, tells};
 use super::pin::{Hold, Pin, Pins};
 use crate::types::{Commit, PageSize};
 
@@ -44,6 +44,9 @@ const JUST_NOW: Duration = Duration::from_millis(100);
 const KNOCK: Duration = Duration::from_millis(20);
 /// ... at most.
 const KNOCK_MAX: Duration = Duration::from_millis(200);
+
+/// What is told of a file that was copied over.
+const FOREIGN: &str = "written to by something else than SQLite";
 
 /// A database that is attached to.
 #[derive(Debug)]
@@ -86,14 +89,34 @@ struct Quiet {
     file: Stamp,
 }
 
+impl Quiet {
+    /// Whether the file was written to since, and by no checkpoint as far as one can see: the log is the same, and no more of it is in the file.
+    fn is_betrayed(&self, at: IndexHeader, file: Stamp) -> bool {
+        self.salts == at.salts && at.backfilled <= self.backfilled && self.file != file
+    }
+}
+
 /// What was attached to before.
 #[derive(Debug)]
 pub(super) struct Former {
     file: DatabaseFile,
     index: IndexFile,
+    quiet: Option<Quiet>,
 }
 
 impl Former {
+    /// Whether the same file is attached to again.
+    pub fn is_of(&self, link: &Link) -> bool {
+        self.file.is(&link.file)
+    }
+
+    /// An error where that file was written to since, and not by SQLite.
+    pub fn check_content(&self, link: &Link) -> Result<()> {
+        let Pin { at, file, .. } = link.pins.pin();
+        let betrayed = self.is_of(link) && self.quiet.is_some_and(|quiet| quiet.is_betrayed(at, file));
+        if betrayed { Err(link.inconsistent(FOREIGN)) } else { Ok(()) }
+    }
+
     /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
     pub fn check(&self, paths: &Paths) -> Result<()> {
         let Some(process) = self.index.left_behind() else { return Ok(()) };
@@ -219,19 +242,23 @@ impl Link {
     }
 
     /// What has happened to the database since a watcher of before ended.
-    pub fn since(&self, parting: &Parting, mark: &[u8]) -> Result<Since> {
+    pub fn since(&self, parting: &Parting, end: &End) -> Result<Since> {
         let Pin { at, file, .. } = self.pins.pin();
-        Ok(parting.since(mark, &self.identity()?.file, file, at))
+        Ok(parting.since(end, &self.identity()?.file, file, at))
     }
 
-    /// What the next watcher may go by.
-    pub fn parting(&self) -> Option<Parting> {
+    /// What the next watcher may go by, where the archive ends.
+    pub fn parting(&self, end: End) -> Option<Parting> {
         settle(self.file.stamp().ok()?);
         let before = self.pins.index().ok()?;
-        let stamp = self.file.stamp().ok()?;
-        let at = self.pins.index().ok()?;
-        let (mark, _) = self.durable.filter(|_| before == at)?;
-        Parting::new(&mark, self.progress.place, &self.file, stamp, at)
+        let stamp = match self.pins.pin() {
+            // Nothing was copied back since: who has written to the file has overwritten it, and the next watcher is to see that.
+            Pin { hold: Hold::File, file, .. } => file,
+            _ => self.file.stamp().ok()?,
+        };
+        let at = self.pins.index().ok().filter(|_| tells(stamp, SystemTime::now()))?;
+        self.durable.filter(|(mark, _)| before == at && end.mark == mark)?;
+        Parting::new(end, self.progress.place, &self.file, stamp, at)
     }
 
     /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a place that is known to be the same, or the log itself.
@@ -362,7 +389,8 @@ impl Link {
         let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
         // Where another database has taken this one's name it may have taken its log as well.
         self.check_files()?;
-        if there.len() == 0 || !self.pins.empty_log()? {
+        // Who has read in a transaction could not write in it any more (SQLITE_BUSY_SNAPSHOT), also where that needs nothing of the log.
+        if there.len() == 0 || self.pins.index_file().is_read_elsewhere()? || !self.pins.empty_log()? {
             return Ok(Caught::default());
         }
         self.emptied = true;
@@ -565,12 +593,12 @@ impl Link {
         let now = Quiet { salts: at.salts, backfilled: at.backfilled, file };
         let last = self.quiet.replace(now).unwrap_or(now);
         let foreign = (last.salts, last.backfilled) == (now.salts, now.backfilled) && last.file != now.file;
-        if foreign { Err(self.inconsistent("written to by something else than SQLite")) } else { Ok(()) }
+        if foreign { Err(self.inconsistent(FOREIGN)) } else { Ok(()) }
     }
 
-    /// The files that others may go on using once they have lost their names.
+    /// The files that others may go on using once they have lost their names, and what was known of them.
     pub fn former(&self) -> Former {
-        Former { file: self.file.clone(), index: self.pins.index_file().clone() }
+        Former { file: self.file.clone(), index: self.pins.index_file().clone(), quiet: self.quiet }
     }
 
     /// Whether there is something in the log that is not archived yet; looks only.
@@ -597,5 +625,40 @@ impl Link {
 
     fn inconsistent(&self, what: &str) -> Error {
         Error::Inconsistent { reason: format!("{}: {what}", self.paths.database.display()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::sqlite::format::INDEX_HEADER;
+
+    fn at(salts: u8, backfilled: u32) -> IndexHeader {
+        let mut bytes = [0; INDEX_HEADER];
+        bytes[12] = 1;
+        bytes[32..40].fill(salts);
+        let sum = crate::adapters::sqlite::format::Checksum::default().over(&bytes[..40], cfg!(target_endian = "big"));
+        bytes[40..44].copy_from_slice(&sum.0.to_ne_bytes());
+        bytes[44..48].copy_from_slice(&sum.1.to_ne_bytes());
+        bytes.copy_within(..48, 48);
+        bytes[96..100].copy_from_slice(&backfilled.to_ne_bytes());
+        IndexHeader::decode(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_without_a_checkpoint_is_betrayed() {
+        let (before, after) = (Stamp::new(10, 5, 4096), Stamp::new(10, 6, 4096));
+        let quiet = Quiet { salts: Salts([1; 8]), backfilled: 7, file: before };
+        for (at, file, betrayed) in [
+            (at(1, 7), before, false),
+            (at(1, 7), after, true),
+            // The index was made anew.
+            (at(1, 0), after, true),
+            (at(1, 0), before, false),
+            (at(1, 8), after, false),
+            (at(2, 7), after, false),
+        ] {
+            assert_eq!(quiet.is_betrayed(at, file), betrayed, "{at:?} {file:?}");
+        }
     }
 }

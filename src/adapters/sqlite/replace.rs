@@ -301,6 +301,10 @@ impl<'a> InPlace<'a> {
     }
 }
 
+fn no_database() -> ArchiveError {
+    ArchiveError::Unsupported("the target is no SQLite database, which could replace one".into())
+}
+
 /// The header of a journal with so many records, for a database of so many pages.
 fn head(records: u32, nonce: u32, pages: u32, page: u32) -> [u8; SECTOR as usize] {
     let mut header = [0; SECTOR as usize];
@@ -332,6 +336,9 @@ impl PageSink for InPlace<'_> {
                 "the node is not one SQLite database, which could replace another: restore it into a directory".into(),
             ));
         };
+        if space.length == 0 {
+            return Err(no_database());
+        }
         if self.page.get().is_some() {
             // Once more, without a damaged layer: the journal says what the file was.
             return Ok(());
@@ -345,7 +352,7 @@ impl PageSink for InPlace<'_> {
 
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> crate::Result<()> {
         if offset == 0 && DatabaseHeader::decode(bytes.get(..DATABASE_HEADER).unwrap_or_default()).is_none() {
-            return Err(ArchiveError::Unsupported("the target is no SQLite database, which could replace one".into()));
+            return Err(no_database());
         }
         self.rewrite(offset, bytes, &mut vec![0; bytes.len()])
     }

@@ -15,7 +15,7 @@ use super::format::{DatabaseHeader, has_wal_reset_bug};
 use super::identity::{Kin, Record};
 use super::link::{Caught, Former, Link, SETTLED, check};
 use super::options::WatchOptions;
-use super::parting::{Parting, Since};
+use super::parting::{End, Parting, Since};
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
@@ -112,8 +112,10 @@ pub struct Watcher {
     behind_since: Option<Instant>,
     archivist: Option<Archivist>,
     link: Option<Link>,
-    /// What was last attached to.
+    /// What was last attached to, ...
     former: Option<Former>,
+    /// ... and whether the file that is attached to was held open since the archive was last as the database is.
+    held: bool,
     notifier: Option<Notifier>,
     /// Why the archive's newest state is not taken for what the mark says, where that is so.
     distrust: Option<String>,
@@ -183,6 +185,7 @@ impl Watcher {
             archivist: None,
             link: None,
             former: None,
+            held: false,
             notifier: None,
             distrust: None,
             suspicion: None,
@@ -310,10 +313,11 @@ impl Watcher {
         {
             self.count(&caught);
         }
+        let end = self.end();
         // The archive first: the pin holds what it does not have.
         let closed = self.archivist.take().map_or(Ok(()), |a| a.writer.close());
         if self.status.state == State::Following && closed.is_ok() {
-            self.leave();
+            self.leave(end);
         }
         self.link = None;
         self.notifier = None;
@@ -338,13 +342,14 @@ impl Watcher {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(0) };
         let look = self.files_checked.is_none_or(|at| at.elapsed() >= self.options.poll_interval);
         if look {
-            link.check_files()?;
-            hold(&self.paths, &mut self.lock)?;
+            // First: who overwrites it may remove files as well.
             if let Err(e) = link.check_content() {
                 // The log may continue all the same.
                 self.distrust = Some(e.to_string());
                 return Err(e);
             }
+            link.check_files()?;
+            hold(&self.paths, &mut self.lock)?;
             archivist.writer.check()?;
         }
         if self.behind_since.is_none() && link.is_behind()? {
@@ -360,7 +365,7 @@ impl Watcher {
         }
         caught.add(&link.tend(archivist, &self.options)?);
         if link.was_emptied() {
-            self.leave();
+            self.leave(self.end());
         }
         let Some(link) = &self.link else { return Ok(0) };
         let trouble = link.trouble.clone();
@@ -386,7 +391,7 @@ impl Watcher {
             Some(mark) if !self.node.layers()?.is_empty() => self.go_on(&mark)?,
             _ => self.copy()?,
         }
-        (self.distrust, self.suspicion) = (None, None);
+        (self.distrust, self.suspicion, self.held) = (None, None, true);
         self.status.state = State::Following;
         Ok(())
     }
@@ -411,11 +416,11 @@ impl Watcher {
     fn go_on(&mut self, mark: &[u8]) -> Result<()> {
         let (Some(link), Some(archivist)) = (&mut self.link, &mut self.archivist) else { return Ok(()) };
         let (begun, database, log) = (Instant::now(), link.identity()?, link.generation()?);
-        let since = match &self.parting {
-            Some(parting) => link.since(parting, mark)?,
-            None => Since::Unknown,
+        let since = match (&self.parting, archivist.end(&self.node)) {
+            (Some(parting), Some(end)) => link.since(parting, &end)?,
+            _ => Since::Unknown,
         };
-        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, log, since));
+        let doubt = self.distrust.clone().or_else(|| archivist.doubt(&database, self.held, log, since));
         if doubt.is_none() && resume(link, archivist, mark, since)? {
             if archivist.kin == Kin::Moved {
                 archivist.news = Some(Record::new(&database, &archivist.name, None));
@@ -469,17 +474,30 @@ impl Watcher {
     fn attached(&mut self, link: Link) -> Result<()> {
         self.note_header(&link.header()?);
         self.notifier = self.options.notify.then(|| Notifier::new(&self.paths)).flatten();
-        if self.former.replace(link.former()).is_none() {
-            self.parting = self.lock.as_ref().and_then(Parting::read);
+        match &self.former {
+            None => self.parting = self.lock.as_ref().and_then(Parting::read),
+            Some(former) => {
+                self.held &= former.is_of(&link);
+                // Nobody has looked in between.
+                if let Err(e) = former.check_content(&link) {
+                    self.distrust = Some(e.to_string());
+                }
+            }
         }
         self.link = Some(link);
         self.status.state = State::Starting;
         Ok(())
     }
 
+    /// Where the archive ends.
+    fn end(&self) -> Option<End> {
+        self.archivist.as_ref()?.end(&self.node)
+    }
+
     /// Leaves for the next watcher what the database is like now. That it gets there is not vital.
-    fn leave(&self) {
-        if let (Some(parting), Some(lock)) = (self.link.as_ref().and_then(Link::parting), &self.lock) {
+    fn leave(&self, end: Option<End>) {
+        let parting = self.link.as_ref().zip(end).and_then(|(link, end)| link.parting(end));
+        if let (Some(parting), Some(lock)) = (parting, &self.lock) {
             Parting::forget(lock);
             parting.leave(lock);
         }
@@ -502,18 +520,25 @@ impl Watcher {
         match e {
             Error::Archive(crate::Error::PreviousImageMismatch { .. }) => {
                 self.distrust = Some(e.to_string());
-                self.link = None;
+                self.let_go();
             }
             // The pin stays: the log keeps what the archive does not have yet.
             Error::Archive(_) => {}
             _ => {
                 self.suspicion = Some(e.to_string());
-                self.link = None;
+                self.let_go();
             }
         }
         // How far it falls behind is told meanwhile.
         if self.link.as_mut().is_none_or(|link| link.look().is_err() || link.pending_bytes() > 0) {
             self.behind_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Ends the attachment, and keeps what the next one has to know of it.
+    fn let_go(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.former = Some(link.former());
         }
     }
 

@@ -131,3 +131,14 @@ fn stretches_of_zeros_are_written_over() {
     sink.finish().unwrap();
     assert!(fs::read(&path).unwrap() == new);
 }
+
+#[test]
+fn nothing_is_replaced_by_an_empty_file() {
+    let (old, dir) = (database(4096, true, 30, false), TempDir::new().unwrap());
+    let path = dir.path().join("app.db");
+    fs::write(&path, &old).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let sink = InPlace::new(&path, &file);
+    assert!(matches!(sink.begin(&space(b"", 4096)), Err(ArchiveError::Unsupported(_))));
+    assert!(!sink.is_under_way() && fs::read(&path).unwrap() == old);
+}
