@@ -40,6 +40,8 @@ fn prefix(node: NodeId) -> String {
 impl Catalog {
     /// Takes a lease on what the catalog says of a node now or later.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
+        // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
+        self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), DIR)?;
         loop {
             let sequence = self.current()?.entries;

@@ -244,7 +244,12 @@ impl Catalog {
         let sequence = state.entries + 1;
         // One that is out of range is not taken along: it would be the last.
         let before = if state.time > Timestamp::LATEST { Timestamp::ZERO } else { state.time };
-        let time = env::now(self.clock.as_ref())?.max(before);
+        let now = match (env::now(self.clock.as_ref()), &event) {
+            // The commit is durable and has its name: it is made known by whatever clock, with the newest time that was believed.
+            (Err(_), Event::RestorePoint { .. }) => before,
+            (now, _) => now?,
+        };
+        let time = now.max(before);
         let entry = CatalogEntry { sequence, time, actor: actor.clone(), event };
         let body = encode_cbor(&entry)?;
         if body.len() > MAX_EVENT {

@@ -675,7 +675,8 @@ impl Shared {
             if let Some(segment) = &mut io.segment {
                 segment.sync()?;
             }
-            // The segment of an archive that was moved away can be written and synced, but is not where it will be looked for.
+            // The segment of an archive that was moved away can be written and synced, but is not where it will be looked for. Where that cannot be told for
+            // now, nothing is acknowledged either; and as the commits have their place in the log, they can only be found again by another writer, not refused.
             check_place(self.storage.as_ref())?;
         }
         // Before the seal: recovery looks for names without an entry in unsealed segments only.

@@ -172,6 +172,8 @@ struct Timeline<'a> {
     end: Position,
     /// Where the log begins with a state that needs no snapshot: the empty one, or the fork.
     beginning: Option<Position>,
+    /// The log begins later than it was begun, though nothing of it has expired.
+    cut: bool,
 }
 
 impl<'a> Timeline<'a> {
@@ -190,11 +192,12 @@ impl<'a> Timeline<'a> {
             None if record.origin == Origin::Empty => Some(Position::ORIGIN),
             None => None,
         };
+        let there = |start: Position| segments.first().is_none_or(|s| s.from == start);
+        let cut = kept.is_none() && start.is_some_and(|start| !there(start));
         let beginning = start.filter(|start| {
-            let there = segments.first().is_none_or(|s| s.from == *start);
-            there && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
+            there(*start) && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
         });
-        Timeline { input, id, segments, end: log.end, beginning }
+        Timeline { input, id, segments, end: log.end, beginning, cut }
     }
 
     fn snapshots(&self) -> impl Iterator<Item = &LayerRecord> {
@@ -242,7 +245,14 @@ impl<'a> Timeline<'a> {
 
     /// Plans; gives whether the timeline stands on its fork. `None` where what is to be kept cannot be kept.
     fn plan(&self, promises: &[Promise], forks: &[(TimelineId, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
+        if self.cut {
+            return None;
+        }
         let available = self.available();
+        if available.is_empty() && self.input.record.retention.kept(self.id).is_none() {
+            // Nothing can be restored before the first base copy, which is corrected with this log.
+            return Some(false);
+        }
         let wants = wanted(self.input, promises, self.id, forks, &available);
         let mut spans = Vec::new();
         let mut on_fork = false;
@@ -326,6 +336,8 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
         && due <= input.archived
         && input.layers(newest).filter(|l| l.from.is_none()).all(|l| l.to < log.end)
         && log.end > Position::ORIGIN
+        // Before the first base copy there is nothing to build it from.
+        && !Timeline::new(input, newest, log).available().is_empty()
     {
         plan.build.push(BuildFirst { position: log.end, frees: None });
     }

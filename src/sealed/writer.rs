@@ -1,6 +1,8 @@
 //! Writes a whole sealed file: under a temporary name first, then published.
 //! A crash leaves the temporary file or the complete one.
 
+use std::io::ErrorKind;
+
 use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
 use crate::env::{Owner, random};
 use crate::error::{Error, Result};
@@ -84,8 +86,12 @@ impl<'a> SealedWriter<'a> {
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());
         self.drain()?;
-        if let Some(file) = self.file.take() {
-            file.finish().map_err(|e| Error::io("sync", &self.temporary, e))?;
+        if let Some(file) = self.file.take()
+            && let Err(e) = file.finish()
+        {
+            // Once the name is taken this is a leftover, and others may remove it.
+            let lost = e.kind() == ErrorKind::NotFound && self.storage.open(name).is_ok();
+            return if lost { Ok(None) } else { Err(Error::io("sync", &self.temporary, e)) };
         }
         let summary = SealedSummary { id: self.id, length: self.written, commitment: self.commitment };
         let published = publish_durable(self.storage, &self.temporary, name)?;
@@ -121,7 +127,11 @@ pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()>
     for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
         if entry.name.starts_with(&prefix) {
             let path = format!("tmp/{}", entry.name);
-            storage.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+            match storage.remove(&path) {
+                // A sweep looks for leftovers too.
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
+                _ => {}
+            }
         }
     }
     Ok(())

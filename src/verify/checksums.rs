@@ -128,15 +128,21 @@ pub(super) fn check_file(
     let mut at = header_len;
     let mut index = 0;
     while at < len {
-        let header = frame(file, path, at, index);
-        let (next, frame_index, kind) = match header {
-            Ok(found) => found,
+        let mut found = frame(file, path, at, index);
+        if segment && found.as_ref().is_err_and(Error::is_damage) {
             // The end of a segment that was never sealed, or is not yet.
-            Err(e) if segment && e.is_damage() && is_torn(file, path, (at, len), index, sealed)? => {
+            if is_torn(file, path, (at, len), index, sealed)? {
                 report.torn_tails += u64::from(!is_zero(file, path, at, len)?);
                 read(len - at)?;
                 return Ok(());
             }
+            if sealed.is_none() {
+                // What lies behind it was written after it: where a writer has added both since it was looked for, it is there by now.
+                found = frame(file, path, at, index);
+            }
+        }
+        let (next, frame_index, kind) = match found {
+            Ok(found) => found,
             Err(e) if e.is_damage() => {
                 report.note(e);
                 // Go on behind it, where there is a frame that can be read.

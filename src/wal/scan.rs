@@ -384,6 +384,10 @@ pub(crate) fn find_frame<T>(
     while at < end {
         let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
         let window = read_range(file, path, at, len)?;
+        if window.is_empty() {
+            // It was cut since its length was asked for.
+            break;
+        }
         if window.iter().all(|b| *b == 0) {
             let before = zeros;
             zeros += window.len() as u64;

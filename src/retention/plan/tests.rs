@@ -265,7 +265,7 @@ proptest! {
         empty in any::<bool>(),
         points in prop::collection::btree_set(1..60u64, 0..4),
         points_for in 0..80u32,
-        base in (0..20u64, 0..6u64),
+        base in prop::option::weighted(0.9, (0..20u64, 0..6u64)),
         lag in prop::option::of(0..12u64),
         records_begin in prop_oneof![Just(0), 0..60u64],
         steps in prop::collection::vec(step(), 1..6),
@@ -276,8 +276,9 @@ proptest! {
         let mut world = World::new(origin, &cuts, end);
         (world.lag, world.records_begin) = (lag, records_begin);
         world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for;
-        if !empty {
-            world.add(FIRST, None, base.0, base.0 + base.1);
+        // None: its first base copy is still to come.
+        if let Some((to, len)) = base.filter(|_| !empty) {
+            world.add(FIRST, None, to, to + len);
         }
         for point in &points {
             world.point(format!("p{point}"), *point);
@@ -320,6 +321,10 @@ proptest! {
 
             // As the sweeper does: build, plan anew, expire, and remove now or later.
             let mut plan = world.plan(step.percent);
+            if available.is_empty() {
+                prop_assert_eq!(plan, ExpiryPlan::default(), "nothing can be restored yet");
+                continue;
+            }
             for _ in 0..8 {
                 prop_assert_eq!(&plan.blocked, &None);
                 if plan.build.is_empty() {
@@ -659,6 +664,32 @@ fn gaps_keep_everything() {
     let plan = world.plan(0);
     assert_eq!(plan.blocked, Some(Blocked::Incomplete(FIRST)));
     assert!(plan.is_empty());
+}
+
+/// The log from before the first base copy is what that one is corrected with, and no snapshot can be built from it.
+#[test]
+fn before_the_first_base_copy_everything_stays() {
+    for policy in [Policy::continuous(SECOND), Policy::periodic(SECOND * 100, SECOND * 300, 1)] {
+        let mut world = World::new(Origin::Existing, &[10, 20, 30], 40);
+        world.state.retention.policies = vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
+        world.point("p".into(), 12);
+        world.hold("h", 14, None);
+        world.window(FIRST, 39);
+        assert_eq!(world.plan(0), ExpiryPlan::default());
+    }
+}
+
+/// A lost beginning is a gap like any other, with and without a snapshot behind it: it may be found again.
+#[test]
+fn a_lost_beginning_keeps_everything() {
+    for snapshot in [None, Some(25)] {
+        let mut world = World::new(Origin::Empty, &[10, 20, 30], 40);
+        world.logs.get_mut(&FIRST).unwrap().segments.remove(0);
+        snapshot.into_iter().for_each(|at| world.add(FIRST, None, at, at));
+        world.window(FIRST, 35);
+        let plan = world.plan(0);
+        assert_eq!(plan, ExpiryPlan { blocked: Some(Blocked::Incomplete(FIRST)), ..ExpiryPlan::default() });
+    }
 }
 
 #[test]

@@ -75,18 +75,23 @@ impl Fixture {
     }
 
     pub fn on(storage: MemStorage) -> Fixture {
-        Fixture::with(storage, 1)
+        Fixture::with(storage, 1, Origin::Empty)
     }
 
     /// With randomness of its own, and so with other identities and keys.
     pub fn seeded(seed: u64) -> Fixture {
-        Fixture::with(MemStorage::without_recording(), seed)
+        Fixture::with(MemStorage::without_recording(), seed, Origin::Empty)
     }
 
-    fn with(storage: MemStorage, seed: u64) -> Fixture {
+    /// Of an engine that had data before: nothing can be restored before its first base copy.
+    pub fn existing() -> Fixture {
+        Fixture::with(MemStorage::without_recording(), 1, Origin::Existing)
+    }
+
+    fn with(storage: MemStorage, seed: u64, origin: Origin) -> Fixture {
         let clock = TestClock::new();
         let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed)).unwrap();
-        let node = archive.create_node("n", Origin::Empty).unwrap();
+        let node = archive.create_node("n", origin).unwrap();
         let mut fixture = Fixture { storage, clock, archive, node, writer: None, commits: BTreeMap::new() };
         fixture.open();
         fixture

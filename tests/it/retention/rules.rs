@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rewound::{
-    Archive, Blocked, Deletion, Durability, Error, HoldOn, Mode, Origin, PageId, PageSink, PageSize, Policy, Result,
-    Scope, SpaceId, SpaceState, Target,
+    Archive, BaseSpace, Blocked, Consistency, Deletion, Durability, Error, HoldOn, Mode, Origin, PageId, PageSink,
+    PageSize, PageSource, Policy, Position, Result, Scope, SpaceId, SpaceState, Target,
 };
 
 use super::{DAY, Fixture, HOUR, PAGES, actor, at, compact, days, image, options};
@@ -31,6 +31,69 @@ fn without_a_policy_everything_stays() {
     let report = fixture.sweep();
     assert_eq!(report.nodes[0].plan.blocked, Some(Blocked::NoPolicy));
     assert_eq!(earliest(&fixture), 1);
+}
+
+/// An engine in the midst of whose copies sweeps run.
+struct Swept<'f> {
+    fixture: &'f Fixture,
+    breaks: bool,
+}
+
+impl PageSource for Swept<'_> {
+    fn begin(&mut self, _: Position) -> Result<Consistency> {
+        self.fixture.sweep();
+        Ok(Consistency::Fuzzy)
+    }
+
+    fn read_pages(&mut self, _: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> Result<()> {
+        self.fixture.sweep();
+        if self.breaks {
+            return Err(Error::Cancelled);
+        }
+        let pages = self.fixture.model(u64::MAX);
+        for (to, from) in buf.iter_mut().zip(&pages[first as usize * 512..]) {
+            *to = *from;
+        }
+        Ok(())
+    }
+}
+
+/// The log of a node that cannot be restored yet is what its first base copy is corrected with, however old it is and whatever becomes of that copy.
+#[test]
+fn nothing_expires_before_the_first_base_copy() {
+    let hour = Duration::from_nanos(HOUR);
+    for policy in [Policy::continuous(hour), Policy::periodic(days(1), days(2), 1)] {
+        let mut fixture = Fixture::existing();
+        fixture.admin().set_retention(Scope::Archive, &policy).unwrap();
+        for _ in 0..4 {
+            fixture.live(1, 3);
+            let done = fixture.sweep();
+            assert!(done.nodes[0].plan.is_empty() && done.nodes[0].plan.build.is_empty(), "{done:?}");
+        }
+        let writer = fixture.writer();
+        let broken = writer.base_snapshot(&mut Swept { fixture: &fixture, breaks: true }, &compact());
+        assert!(matches!(broken, Err(Error::Cancelled)), "{broken:?}");
+        for _ in 0..2 {
+            fixture.live(1, 3);
+            fixture.sweep();
+        }
+        let segments = fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count();
+        assert!(segments >= 6, "{segments} segments are left of those of six days");
+        let from = fixture.writer().base_snapshot(&mut Swept { fixture: &fixture, breaks: false }, &compact()).unwrap();
+        fixture.clock.advance(HOUR / 4);
+        fixture.commit();
+        fixture.sweep();
+        for lsn in from.get()..=*fixture.commits.last_key_value().unwrap().0 {
+            fixture.check(lsn, "after the base copy");
+        }
+        // From then on the log before it goes.
+        for _ in 0..3 {
+            fixture.live(1, 3);
+            fixture.sweep();
+            fixture.check(*fixture.commits.last_key_value().unwrap().0, "later");
+        }
+        assert!(!fixture.storage.files().keys().any(|p| p.contains("/0000000000000001-0")), "the log before it");
+    }
 }
 
 #[test]
