@@ -89,6 +89,34 @@ fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Option<Holder> {
     lock_of_another(file, bytes).map(|lock| Holder(lock.pid))
 }
 
+/// A POSIX lock that this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OwnLock {
+    for_itself: bool,
+    first: u64,
+    last: u64,
+}
+
+/// The POSIX locks that this process has on a file. The kernel lists all there are; no call asks for one's own.
+fn own_locks(file: &Metadata) -> Vec<OwnLock> {
+    let (number, process) = (file.ino().to_string(), std::process::id().to_string());
+    let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let own = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "POSIX", _, how, pid, file, first, last] = fields.as_slice() else { return None };
+        let last = if *last == "EOF" { u64::MAX } else { last.parse().ok()? };
+        let lock = OwnLock { for_itself: *how == "WRITE", first: first.parse().ok()?, last };
+        // The number of the device that is listed is not the one that `stat` gives on every file system.
+        (*pid == process && file.rsplit(':').next() == Some(number.as_str())).then_some(lock)
+    };
+    listed.lines().filter_map(own).collect()
+}
+
+/// Whether this process has a POSIX lock on a file: to open it and close it again would give that up.
+pub(super) fn is_locked_here(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|file| !own_locks(&file).is_empty())
+}
+
 /// The file beside a database whose name ends so.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
@@ -228,7 +256,11 @@ impl DatabaseFile {
             // One that has the file for itself (locking_mode=EXCLUSIVE) needs no index.
             let connected = lock_of_another(&self.file, CONNECTED).filter(|lock| lock.typ == FlockType::ReadLock);
             let Some(lock) = connected else { return Ok(None) };
-            if paths.index.exists() && lock_of_another(&*open_kept(&paths.index)?, IN_USE).is_some() {
+            let index = match open_kept(&paths.index) {
+                Err(_) if !paths.index.exists() => None,
+                index => Some(index?),
+            };
+            if index.is_some_and(|index| lock_of_another(&index, IN_USE).is_some()) {
                 return Ok(None);
             }
             if begun.elapsed() >= CONNECTING {
@@ -340,20 +372,11 @@ impl IndexFile {
         Ok(elsewhere || self.are_locked_here(IndexLock::Writer, IndexLock::Checkpoint)?)
     }
 
-    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of. The kernel lists them; no call asks for one's own.
+    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of.
     fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
-        let number = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.ino().to_string();
-        let process = std::process::id().to_string();
-        let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-        let is_one = |line: &str| {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_, "POSIX", _, "WRITE", pid, file, from, to] = fields.as_slice() else { return false };
-            let from_to = (from.parse::<u64>(), to.parse::<u64>());
-            *pid == process
-                && file.rsplit(':').next() == Some(number.as_str())
-                && matches!(from_to, (Ok(from), Ok(to)) if from <= first as u64 && last as u64 <= to)
-        };
-        Ok(listed.lines().any(is_one))
+        let there = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?;
+        let all = |lock: &OwnLock| lock.for_itself && lock.first <= first as u64 && last as u64 <= lock.last;
+        Ok(own_locks(&there).iter().any(all))
     }
 
     /// The header as of one moment; `None` while it is being changed.
