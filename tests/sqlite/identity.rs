@@ -436,6 +436,39 @@ fn an_index_removed_under_the_application_is_told() {
     assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
 }
 
+/// The same before the watcher came.
+#[test]
+fn an_index_removed_before_the_watcher_is_told() {
+    let place = Place::new();
+    prepare(&place.connect());
+    let reader = Process::reader(&place.db());
+    assert_eq!(Process::run(&place.db(), "attach"), "attached");
+    std::fs::remove_file(place.path("app.db-shm")).unwrap();
+    let told = format!("while process {} uses it", reader.0.id());
+    let refused = Attached::open(place.db(), WatchOptions::default()).unwrap_err();
+    assert!(matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)), "{refused}");
+    // Somebody has made another one meanwhile.
+    counter(&place.connect());
+    assert!(place.path("app.db-shm").exists());
+    let refused = Attached::open(place.db(), WatchOptions::default()).unwrap_err();
+    assert!(matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)), "{refused}");
+    reader.stop();
+    Attached::open(place.db(), WatchOptions::default()).unwrap();
+}
+
+/// A process of another container has no number here. It is there all the same.
+#[test]
+fn a_process_of_another_container_is_told() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    std::fs::remove_file(place.path("app.db-shm")).unwrap();
+    match Process::run_in_a_container(&place.db(), "attach") {
+        Some(said) => assert!(said.contains("while another process (of another container) uses it"), "{said}"),
+        None => eprintln!("left out: no namespace can be made here"),
+    }
+}
+
 /// Another process still has the file open that was there before: whoever operates it has to know.
 #[test]
 fn a_file_replaced_under_the_application_is_told() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rewound::Archive;
-use rewound::adapters::sqlite::{State, WatchOptions, Watcher};
+use rewound::adapters::sqlite::{Alone, Error, State, WatchOptions, Watcher, backup, replace};
 use rewound::{Origin, Target};
 use rusqlite::Connection;
 
@@ -144,4 +144,35 @@ fn attached_databases() {
         db.query_row("SELECT count(*), total(n) FROM t", [], |r| Ok((r.get(0)?, r.get::<_, f64>(1)? as i64))).unwrap()
     };
     assert_eq!(sum(&Connection::open(&file).unwrap()), sum(&other));
+}
+
+/// A restore in place that is refused, as this process itself uses the database, leaves its locks alone.
+#[test]
+fn a_refused_replacement_costs_no_locks() {
+    let place = Place::new();
+    let db = place.connect();
+    prepare(&db);
+    let node = place.node();
+    backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE; INSERT INTO keyed VALUES ('mine', 1)").unwrap();
+    let refused = |by_watcher| {
+        let kept = |e: &Error| {
+            if by_watcher { matches!(e, Error::AlreadyWatched { .. }) } else { matches!(e, Error::InUse { .. }) }
+        };
+        let held = Alone::hold(place.db()).unwrap_err();
+        assert!(kept(&held), "{held}");
+        let replaced = replace(node.restore(Target::Latest), place.db()).unwrap_err();
+        assert!(kept(&replaced), "{replaced}");
+        assert_eq!(Process::run(&place.db(), "lock"), "busy");
+        // Were the lock on the database file lost, whoever closes last beside us would take the log away.
+        assert!(place.path("app.db-wal").exists());
+    };
+    refused(false);
+    let watcher = Watcher::open(&place.reopened(), place.db(), WatchOptions::default()).unwrap();
+    refused(true);
+    watcher.close().unwrap();
+    refused(false);
+    db.execute_batch("COMMIT").unwrap();
+    drop(db);
+    replace(node.restore(Target::Latest), place.db()).unwrap();
 }

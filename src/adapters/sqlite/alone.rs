@@ -3,7 +3,8 @@
 //! SQLite's connections in WAL mode hold a POSIX lock on the database file from their first read to their end, and one on the index; in
 //! the other modes during transactions. A lock on all of the file refuses, and is refused by, each of them. The watcher's lock is on a file of its own.
 //!
-//! Invariant: what refuses has written nothing. The locks belong to the process: they tell of other processes, not of this one.
+//! Invariant: what refuses has written nothing. The locks belong to the process: they tell of other processes, not of this one, whose own are looked for in the
+//! kernel's list of locks before any of the files is opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -14,15 +15,15 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::error::{Error, Result};
-use super::files::beside;
+use super::files::{beside, is_locked_here};
 
 /// A link is not followed, and a pipe not waited for.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
 /// Keeps everybody else from using a database, for as long as it lives: connections of other processes, whether they are there or come, and watchers.
 ///
-/// Not for a process that uses the database itself: POSIX gives up all locks that it has on a file when it closes a descriptor of it, as
-/// this does in the end.
+/// A process that uses the database itself is refused as well, before a descriptor is opened: POSIX gives up all locks that it has on a file when it closes one. It
+/// must not begin to use it while this lives.
 #[derive(Debug)]
 #[must_use = "the database is free again as soon as this is dropped"]
 pub struct Alone {
@@ -58,8 +59,20 @@ pub(super) struct Others {
 
 impl Others {
     pub fn hold(path: &Path) -> Result<Others> {
+        // Where there is no such file nobody has ever watched, and who begins to meets the other locks. It has no POSIX locks, so it comes first:
+        // what this process has on the other files outlives a look at them only where they are not opened.
+        let at = beside(path, "-rewound");
+        let watched = open(&at)?;
+        match watched.as_ref().map(File::try_lock) {
+            None | Some(Ok(())) => {}
+            Some(Err(TryLockError::WouldBlock)) => return Err(Error::AlreadyWatched { path: path.to_owned() }),
+            Some(Err(TryLockError::Error(e))) => return Err(Error::io("lock", at, e)),
+        }
         // A process whose database was moved away or removed still has the index of this name.
         let at = beside(path, "-shm");
+        if is_locked_here(path) || is_locked_here(&at) {
+            return Err(Error::InUse { path: path.to_owned() });
+        }
         let index = open(&at)?;
         if let Some(file) = &index {
             lock(file, &at).map_err(|e| match e {
@@ -67,14 +80,7 @@ impl Others {
                 e => e,
             })?;
         }
-        // Where there is no such file nobody has ever watched, and who begins to meets the other locks.
-        let at = beside(path, "-rewound");
-        let watched = open(&at)?;
-        match watched.as_ref().map(File::try_lock) {
-            None | Some(Ok(())) => Ok(Others { _index: index, _watched: watched }),
-            Some(Err(TryLockError::WouldBlock)) => Err(Error::AlreadyWatched { path: path.to_owned() }),
-            Some(Err(TryLockError::Error(e))) => Err(Error::io("lock", at, e)),
-        }
+        Ok(Others { _index: index, _watched: watched })
     }
 
     /// Locks the file as well, and looks for logs once nobody can begin one.

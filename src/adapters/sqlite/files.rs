@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ type FileKey = (u64, u64);
 
 /// The bytes of a database file of which every connection in WAL mode keeps a lock: first, and how many.
 const CONNECTED: (u64, u64) = (0x4000_0002, 510);
+/// How long a connection may take from the one to the other.
+const CONNECTING: Duration = Duration::from_millis(50);
 /// The byte of an index of which every process keeps a lock that uses it.
 const IN_USE: (u64, u64) = (128, 1);
 
@@ -60,14 +62,59 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
+/// Another process that holds a lock. One that this process's namespace does not have, such as that of another container, has no number here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holder(Option<Pid>);
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("another process (of another container)"),
+        }
+    }
+}
+
+/// What would keep a lock on these bytes from being had, be it with others; it is not taken.
+fn lock_of_another(file: &File, (start, length): (u64, u64)) -> Option<Flock> {
+    let lock = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
+    fcntl_getlk(file, &lock).ok().flatten()
+}
+
 /// Another process that is connected through a file whose name stands for something else by now, or for nothing.
-fn left_behind(file: &File, path: &Path, (start, length): (u64, u64)) -> Option<Pid> {
+fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Option<Holder> {
     if is_same(file, path) {
         return None;
     }
-    // What would keep a lock from being had; it is not taken.
-    let lock = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
-    fcntl_getlk(file, &lock).ok().flatten()?.pid
+    lock_of_another(file, bytes).map(|lock| Holder(lock.pid))
+}
+
+/// A POSIX lock that this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OwnLock {
+    for_itself: bool,
+    first: u64,
+    last: u64,
+}
+
+/// The POSIX locks that this process has on a file. The kernel lists all there are; no call asks for one's own.
+fn own_locks(file: &Metadata) -> Vec<OwnLock> {
+    let (number, process) = (file.ino().to_string(), std::process::id().to_string());
+    let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let own = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "POSIX", _, how, pid, file, first, last] = fields.as_slice() else { return None };
+        let last = if *last == "EOF" { u64::MAX } else { last.parse().ok()? };
+        let lock = OwnLock { for_itself: *how == "WRITE", first: first.parse().ok()?, last };
+        // The number of the device that is listed is not the one that `stat` gives on every file system.
+        (*pid == process && file.rsplit(':').next() == Some(number.as_str())).then_some(lock)
+    };
+    listed.lines().filter_map(own).collect()
+}
+
+/// Whether this process has a POSIX lock on a file: to open it and close it again would give that up.
+pub(super) fn is_locked_here(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|file| !own_locks(&file).is_empty())
 }
 
 /// The file beside a database whose name ends so.
@@ -197,8 +244,30 @@ impl DatabaseFile {
     }
 
     /// Another process that has this file open as a database, although its name stands for another one.
-    pub fn left_behind(&self) -> Option<Pid> {
+    pub fn left_behind(&self) -> Option<Holder> {
         left_behind(&self.file, &self.path, CONNECTED)
+    }
+
+    /// Another process that is connected in WAL mode, while no other process uses the index of this name: its own has lost that name. One that is just
+    /// connecting is waited for, a moment.
+    pub fn connected_without_index(&self, paths: &Paths) -> Result<Option<Holder>> {
+        let begun = Instant::now();
+        loop {
+            // One that has the file for itself (locking_mode=EXCLUSIVE) needs no index.
+            let connected = lock_of_another(&self.file, CONNECTED).filter(|lock| lock.typ == FlockType::ReadLock);
+            let Some(lock) = connected else { return Ok(None) };
+            let index = match open_kept(&paths.index) {
+                Err(_) if !paths.index.exists() => None,
+                index => Some(index?),
+            };
+            if index.is_some_and(|index| lock_of_another(&index, IN_USE).is_some()) {
+                return Ok(None);
+            }
+            if begun.elapsed() >= CONNECTING {
+                return Ok(Some(Holder(lock.pid)));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn len(&self) -> Result<u64> {
@@ -292,7 +361,7 @@ impl IndexFile {
     }
 
     /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
-    pub fn left_behind(&self) -> Option<Pid> {
+    pub fn left_behind(&self) -> Option<Holder> {
         left_behind(&self.file, &self.path, IN_USE)
     }
 
@@ -303,20 +372,11 @@ impl IndexFile {
         Ok(elsewhere || self.are_locked_here(IndexLock::Writer, IndexLock::Checkpoint)?)
     }
 
-    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of. The kernel lists them; no call asks for one's own.
+    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of.
     fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
-        let number = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.ino().to_string();
-        let process = std::process::id().to_string();
-        let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-        let is_one = |line: &str| {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_, "POSIX", _, "WRITE", pid, file, from, to] = fields.as_slice() else { return false };
-            let from_to = (from.parse::<u64>(), to.parse::<u64>());
-            *pid == process
-                && file.rsplit(':').next() == Some(number.as_str())
-                && matches!(from_to, (Ok(from), Ok(to)) if from <= first as u64 && last as u64 <= to)
-        };
-        Ok(listed.lines().any(is_one))
+        let there = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?;
+        let all = |lock: &OwnLock| lock.for_itself && lock.first <= first as u64 && last as u64 <= lock.last;
+        Ok(own_locks(&there).iter().any(all))
     }
 
     /// The header as of one moment; `None` while it is being changed.

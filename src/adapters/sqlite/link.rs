@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
 use super::error::{Error, Result};
-use super::files::{DatabaseFile, IndexFile, Paths, Stamp, is_same};
+use super::files::{DatabaseFile, Holder, IndexFile, Paths, Stamp, is_same};
 use super::format::{DatabaseHeader, IndexHeader, Salts};
 use super::identity::Identity;
 use super::live::Live;
@@ -119,23 +119,28 @@ impl Former {
 
     /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
     pub fn check(&self, paths: &Paths) -> Result<()> {
-        let Some(process) = self.index.left_behind() else { return Ok(()) };
-        Err(Error::Inconsistent {
-            reason: format!(
-                "{} was removed or replaced while process {process} uses it: end that process, as nobody sees what it commits",
-                paths.index.display()
-            ),
-        })
+        not_to_be_used(self.index.left_behind(), paths)
     }
 
     /// What to tell where another process still has the file open that was there before.
     pub fn warning(&self, paths: &Paths) -> Option<String> {
         let process = self.file.left_behind()?;
         Some(format!(
-            "process {process} still has the file open that {} was before, and shares the log of the one that is there now: restart it, then check the database (PRAGMA integrity_check)",
+            "{process} still has the file open that {} was before, and shares the log of the one that is there now: restart it, then check the database (PRAGMA integrity_check)",
             paths.database.display()
         ))
     }
+}
+
+/// An error where somebody uses an index that is not that of the database any more.
+pub(super) fn not_to_be_used(by: Option<Holder>, paths: &Paths) -> Result<()> {
+    let Some(process) = by else { return Ok(()) };
+    Err(Error::Inconsistent {
+        reason: format!(
+            "{} was removed or replaced while {process} uses it: end that process, as nobody sees what it commits",
+            paths.index.display()
+        ),
+    })
 }
 
 /// A pass of copying back, while others may follow.

@@ -13,7 +13,7 @@ use super::error::{Error, Result, Stage};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
 use super::identity::{Kin, Record};
-use super::link::{Caught, Former, Link, SETTLED, check};
+use super::link::{Caught, Former, Link, SETTLED, check, not_to_be_used};
 use super::options::WatchOptions;
 use super::parting::{End, Parting, Since};
 use super::pin::enable_wal;
@@ -84,7 +84,10 @@ fn connect(paths: &Paths, options: &WatchOptions, lock: &mut Option<File>) -> Re
         other => other?.wal,
     };
     hold(paths, lock)?;
-    if !wal {
+    if wal {
+        // A connection of this process would make another index, and take it for the one that everybody uses.
+        not_to_be_used(file.connected_without_index(paths)?, paths)?;
+    } else {
         enable_wal(&paths.database, options.busy_timeout)?;
     }
     Link::open(paths, options)
