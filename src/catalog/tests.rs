@@ -189,3 +189,38 @@ fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
         assert_eq!(catalog.current().unwrap().time.as_nanos(), expected, "after {last}");
     }
 }
+
+/// Once a number is taken, others remove what was meant for it: who is late is told that it is taken, and that nothing has failed.
+#[test]
+fn what_was_removed_as_a_leftover_has_lost_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = crate::storage::FsStorage::new(dir.path().join("archive"));
+    for dir in ["", "tmp", "catalog"] {
+        storage.create_dir(dir).unwrap();
+    }
+    let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
+    let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
+    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng).unwrap();
+    let begin = || {
+        let info = FileInfo {
+            kind: FileKind::Catalog,
+            node: NodeId::default(),
+            timeline: TimelineId::default(),
+            epoch: Epoch::default(),
+            sequence: 1,
+            from: 0,
+            to: 0,
+            created: Timestamp::ZERO,
+            link: [0; 32],
+        };
+        SealedWriter::create(&storage, &keys, "catalog-1", info).unwrap()
+    };
+    let lost = begin();
+    crate::sealed::remove_leftovers(&storage, "catalog-1").unwrap();
+    let e = lost.publish("catalog/entry", &[]).unwrap_err();
+    assert!(matches!(e, Error::Storage { .. }), "nobody else has the name: {e}");
+    let (late, first) = (begin(), begin());
+    assert!(first.publish("catalog/entry", &[]).unwrap().is_some());
+    crate::sealed::remove_leftovers(&storage, "catalog-1").unwrap();
+    assert!(late.publish("catalog/entry", &[]).unwrap().is_none());
+}

@@ -495,3 +495,19 @@ pub(crate) fn plain(blob: &Blob<'_>, decoder: &mut Decoder, path: &str, offset: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemStorage, Storage};
+
+    /// A writer cuts off what it had reserved: a search that goes by the length from before ends with the file.
+    #[test]
+    fn a_search_ends_where_the_file_was_cut() {
+        let storage = MemStorage::new();
+        storage.set_file("f", vec![7; 100]);
+        let file = storage.open("f").unwrap();
+        let found = find_frame(file.as_ref(), "f", 0, 1 << 50, &mut |_, _| Ok(Some(())));
+        assert!(matches!(found, Ok(Search::Nothing)), "{found:?}");
+    }
+}

@@ -264,3 +264,25 @@ fn what_has_its_time_is_written_by_whatever_clock() {
     let (_, spaces) = node.restore(Target::Latest).into_memory().unwrap();
     assert_eq!(spaces["main"], [5; SIZE]);
 }
+
+/// A commit with a time of its own needs no clock, and its name no more than it does: it is in the catalog, and the writer goes on.
+#[test]
+fn a_named_commit_is_made_known_by_whatever_clock() {
+    let clock = TestClock::new();
+    let (_, archive, node, _) = node(&clock);
+    let writer = node.open_writer_with(quiet()).unwrap();
+    let space = first(&writer);
+    let right = rewound::env::Clock::now(&clock).as_nanos();
+    clock.set(u64::MAX);
+    let mut batch = writer.batch();
+    batch.write_page(PageId::new(space, 0), &[2; SIZE], None).unwrap();
+    batch.restore_point("named").unwrap();
+    let commit = batch.commit_at(Timestamp::from_nanos(right + 5_000), Durability::Synced).unwrap();
+    assert_eq!(node.restore_points().unwrap()["named"].position, Position::from(commit.lsn));
+    clock.set(right + 10_000);
+    write(&writer, space, 3, Durability::Synced).unwrap();
+    writer.close().unwrap();
+    let (report, spaces) = node.restore(Target::RestorePoint("named".into())).into_memory().unwrap();
+    assert_eq!((report.lsn, &spaces["main"]), (commit.lsn, &vec![2; SIZE]));
+    archive.verify_audit().unwrap();
+}
