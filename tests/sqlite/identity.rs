@@ -624,9 +624,10 @@ fn what_another_node_left_is_not_gone_by() {
         let place = Place::new();
         drop(make(&place.db(), "one", 1));
         let x = place.node();
-        let other = match two_archives {
-            true => Archive::create(place.path("other"), key()).unwrap(),
-            false => Archive::open(place.path("archive"), key()).unwrap(),
+        let other = if two_archives {
+            Archive::create(place.path("other"), key()).unwrap()
+        } else {
+            Archive::open(place.path("archive"), key()).unwrap()
         };
         let y = other.create_node("y", Origin::Existing).unwrap();
         once(&x, &place.db()).unwrap();
