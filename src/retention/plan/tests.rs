@@ -685,7 +685,9 @@ fn a_lost_beginning_keeps_everything() {
     for snapshot in [None, Some(25)] {
         let mut world = World::new(Origin::Empty, &[10, 20, 30], 40);
         world.logs.get_mut(&FIRST).unwrap().segments.remove(0);
-        snapshot.into_iter().for_each(|at| world.add(FIRST, None, at, at));
+        if let Some(at) = snapshot {
+            world.add(FIRST, None, at, at);
+        }
         world.window(FIRST, 35);
         let plan = world.plan(0);
         assert_eq!(plan, ExpiryPlan { blocked: Some(Blocked::Incomplete(FIRST)), ..ExpiryPlan::default() });
