@@ -209,6 +209,8 @@ impl Node {
     /// [`Error::RestorePointExists`] where the name is taken; those of [`resolve`](Self::resolve).
     pub fn add_restore_point(&self, name: &str, target: &Target) -> Result<Resolved> {
         check_name("restore point", name)?;
+        // A writer's named commit stands whatever the clock says; this can be asked for again.
+        crate::env::now(self.archive.inner.options.clock.as_ref())?;
         let context = self.context()?;
         context.catalog.append(&context.actor, |state| {
             let record = state.node(self.id)?;
