@@ -182,8 +182,7 @@ fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
         refused("deletion", administrator.delete(Scope::Node("n"), DELETION_GRACE).map(drop));
         refused("confirmation", administrator.confirm_clock());
         refused("sweep", administrator.sweep(&SweepOptions::default()).map(drop));
-        // A commit that is there has its time.
-        node.add_restore_point("name", &Target::Latest).unwrap();
+        refused("named commit", node.add_restore_point("name", &Target::Latest).map(drop));
         writer.flush().unwrap();
 
         for given in [LATEST + 1, u64::MAX] {

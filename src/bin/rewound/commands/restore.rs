@@ -130,7 +130,7 @@ fn archive_first(session: &Session, node: &Node, database: &Path) -> Result {
         Ok(_) => {}
         Err(sqlite::Error::Archive(Error::Cancelled)) => return Err(Error::Cancelled.into()),
         Err(e) => {
-            message!("{NOTE}not archived:{NOTE:#} what was committed since the last watcher or backup ended ({e})")
+            message!("{NOTE}not archived:{NOTE:#} what was committed since the last watcher or backup ended ({e})");
         }
     }
     Ok(())
