@@ -200,7 +200,7 @@ fn root_does_not_restore_for_a_user_where_others_could_interfere() {
     estate.ok(&["restore", "-o", "place/app.db"]);
     assert_eq!(of(&place.join("app.db")), (USER, GROUP, 0o600));
     // What somebody else has laid there gets no plaintext.
-    std::fs::set_permissions(&estate.path("place/app.db"), PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(estate.path("place/app.db"), PermissionsExt::from_mode(0o666)).unwrap();
     std::os::unix::fs::chown(place.join("app.db"), Some(1), Some(1)).unwrap();
     let before = std::fs::read(place.join("app.db")).unwrap();
     let run = estate.run(&["restore", "--lsn", "1", "-o", "place", "--delta"]);
