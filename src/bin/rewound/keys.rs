@@ -54,6 +54,9 @@ fn ask(prompt: &str) -> Result<String> {
             "no key: give --key-file FILE, set REWOUND_KEY_FILE or {KEY}, or run in a terminal to type a passphrase"
         )));
     }
-    signals::at_prompt(|| rpassword::prompt_password(prompt))
-        .map_err(|e| Failure::NoKey(format!("reading the passphrase: {e}")))
+    signals::at_prompt(|| rpassword::prompt_password(prompt)).map_err(|e| match e.kind() {
+        // The read may notice the signal before whoever handles it does.
+        std::io::ErrorKind::Interrupted => Failure::Interrupted("interrupted: nothing was done".into()),
+        _ => Failure::NoKey(format!("reading the passphrase: {e}")),
+    })
 }
