@@ -85,7 +85,6 @@ mod compare;
 pub mod crypto;
 #[doc(hidden)]
 pub mod delta;
-mod dir;
 pub mod env;
 pub mod error;
 mod format;
@@ -109,8 +108,6 @@ pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyCh
 pub use compact::MaintainReport;
 pub use compare::{Bisection, Diff, Probe, SpaceDiff};
 pub use crypto::{KeyFile, KeyProvider, Keyring};
-#[doc(hidden)]
-pub use dir::write_file;
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
 pub use format::retention::{Deletion, HoldScope, Mode, Policy, Span, TimelineExpiry};

@@ -16,11 +16,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rewound_dir::{Access, Dir, WrongKind};
 use zeroize::Zeroizing;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::{KeyProvider, SecretKey, kdf};
-use crate::dir::{self, Access, Dir, WrongKind};
 use crate::env::{self, Rng, SystemRng};
 use crate::error::{Error, KeyFileProblem, Result};
 use crate::types::RecipientId;
@@ -94,7 +94,7 @@ impl KeyFile {
         let path = path.as_ref();
         let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
         // Links are followed, as secret stores hand out links; nothing is waited for.
-        let file = dir::open_path(path).map_err(|e| match WrongKind::of(&e) {
+        let file = rewound_dir::open_path(path).map_err(|e| match WrongKind::of(&e) {
             Some(wrong) => problem(path.display(), KeyFileProblem::NotAFile(wrong.found)),
             None if e.kind() == io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
             None => failed("open key file")(e),
@@ -267,8 +267,8 @@ fn create_private(path: &Path) -> io::Result<(Dir, File)> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = Dir::open(parent)?;
     let found = dir.metadata()?;
-    dir::refuse_others(&found, &found, parent)?;
-    dir::refuse_links_of_others(parent, &dir)?;
+    rewound_dir::refuse_others(&found, &found, parent)?;
+    rewound_dir::refuse_links_of_others(parent, &dir)?;
     let file = dir.create(name, Access::file_in(&found).private())?;
     Ok((dir, file))
 }

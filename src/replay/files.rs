@@ -16,10 +16,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rewound_dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
 
 use super::sink::PageSink;
-use crate::dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
 use crate::env::Owner;
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
@@ -34,12 +33,6 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
         Some(WrongKind { found, .. }) => Error::UnsafeFile { path, found },
         None => Error::io(operation, path.display().to_string(), e),
     }
-}
-
-#[cfg(feature = "sqlite")]
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    Dir::open(dir).and_then(|d| d.sync()).map_err(failed("sync directory", dir))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -111,15 +104,12 @@ fn prove_place(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Keeps every other process from using a file by the locks that SQLite and many engines take on it (POSIX, `fcntl`), or refuses where one
-/// does. Such locks belong to the process and end as soon as it closes *any* descriptor of the file: open it once, and keep that.
-pub(crate) fn lock_alone(file: &File, path: &Path) -> Result<()> {
-    use rustix::io::Errno;
-    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
-        // A file system without locks has nobody who relies on them.
-        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
-        Err(Errno::AGAIN | Errno::ACCESS) => Err(Error::InUse { path: path.to_owned() }),
-        Err(e) => Err(failed("lock", path)(e.into())),
+/// Locks a file that is to be rewritten against every other process, or refuses it where one uses it.
+fn lock_alone(file: &File, path: &Path) -> Result<()> {
+    match rewound_dir::lock_alone(file) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::InUse { path: path.to_owned() }),
+        Err(e) => Err(failed("lock", path)(e)),
     }
 }
 

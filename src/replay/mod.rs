@@ -18,8 +18,6 @@ mod tail;
 
 pub(crate) use execute::{RestoreRun, RunStats, content_units, pages_per_unit, run_units};
 pub(crate) use files::{DeltaDir, NewDir, NewFiles};
-#[cfg(feature = "sqlite")]
-pub(crate) use files::{lock_alone, sync_dir};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};

@@ -32,11 +32,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::FileType;
+use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
 
 use super::path::{check, check_dir, is_name, parent};
 use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
-use crate::dir::{Access, Dir, WrongKind, identity, identity_at, is_root, refuse_others};
 use crate::env::Owner;
 use crate::error::Error;
 
@@ -295,8 +294,8 @@ impl Storage for FsStorage {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),
             };
-            let len = if stat.kind == FileType::RegularFile { stat.len } else { 0 };
-            found.push(Entry { name, len, is_dir: stat.kind == FileType::Directory });
+            let len = if stat.kind == Kind::File { stat.len } else { 0 };
+            found.push(Entry { name, len, is_dir: stat.kind == Kind::Directory });
         }
         Ok(found)
     }
@@ -354,7 +353,7 @@ impl Storage for FsStorage {
 
     fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
         let Place { dir, name } = self.place(path, false)?;
-        Ok(Some(dir.stat(name)?.identity))
+        Ok(Some(told_apart(dir.stat(name)?.identity)))
     }
 
     /// What an unprivileged process can still write, in bytes.
@@ -473,7 +472,7 @@ impl AppendFile for FsAppendFile {
     }
 
     fn identity(&self) -> io::Result<Option<FileIdentity>> {
-        Ok(Some(identity(&self.file.metadata()?)))
+        Ok(Some(told_apart(identity(&self.file.metadata()?))))
     }
 }
 
@@ -509,7 +508,7 @@ struct FsLock {
 
 impl LockGuard for FsLock {
     fn identity(&self) -> io::Result<Option<FileIdentity>> {
-        Ok(Some(identity(&self.file.metadata()?)))
+        Ok(Some(told_apart(identity(&self.file.metadata()?))))
     }
 }
 
@@ -522,6 +521,10 @@ impl Drop for FsLock {
             let _ = self.file.unlock();
         }
     }
+}
+
+fn told_apart(Identity { device, inode }: Identity) -> FileIdentity {
+    FileIdentity { device, inode }
 }
 
 /// Sets or clears the immutable flag.

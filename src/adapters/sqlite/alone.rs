@@ -11,8 +11,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rewound_dir::{WrongKind, lock_alone, open_path_to_write};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use super::error::{Error, Result};
 use super::files::{beside, is_locked_here};
@@ -116,20 +116,18 @@ pub(super) fn refused(path: &Path, reason: &str) -> Error {
 }
 
 fn open(path: &Path) -> Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(CAREFUL.bits().cast_signed());
-    let file = match options.open(path) {
+    let file = match open_path_to_write(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            return Err(refused(path, "it is a symbolic link: name the file itself"));
+        Err(e) => {
+            return Err(match WrongKind::of(&e).map(|wrong| wrong.found) {
+                Some("a symbolic link") => refused(path, "it is a symbolic link: name the file itself"),
+                Some(_) => refused(path, "it is no regular file"),
+                None => Error::io("open", path, e),
+            });
         }
-        Err(e) => return Err(Error::io("open", path, e)),
     };
     let found = file.metadata().map_err(|e| Error::io("look at", path, e))?;
-    if !found.is_file() {
-        return Err(refused(path, "it is no regular file"));
-    }
     if found.nlink() > 1 {
         let reason = "it has a second name (a hard link), under which its log may lie: remove that name first";
         return Err(refused(path, reason));
@@ -138,8 +136,9 @@ fn open(path: &Path) -> Result<Option<File>> {
 }
 
 fn lock(file: &File, path: &Path) -> Result<()> {
-    crate::replay::lock_alone(file, path).map_err(|e| match e {
-        crate::Error::InUse { path } => Error::InUse { path },
-        e => Error::Archive(e),
-    })
+    match lock_alone(file) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::InUse { path: path.to_owned() }),
+        Err(e) => Err(Error::io("lock", path, e)),
+    }
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
+use rewound_dir::{Access, Dir, WrongKind, open_path};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
-use crate::dir::{Access, Dir, WrongKind, open_path};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);

@@ -66,7 +66,7 @@ fn broken(path: &std::path::Path, what: &str, frame: u32) -> Error {
 impl Log {
     /// Opens the log. Its generation is chosen with [`begin`](Self::begin).
     pub fn open(path: PathBuf, page_size: u32) -> Result<Log> {
-        let file = crate::dir::open_path(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = rewound_dir::open_path(&path).map_err(|e| Error::io("open", &path, e))?;
         let header = WalHeader { page_size, salts: Salts::default(), big_endian: false, checksum: Checksum::default() };
         let page_size = page_size as usize;
         Ok(Log { path, file, page_size, header, window: Window::default(), single: Vec::new() })

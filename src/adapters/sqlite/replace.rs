@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rewound_dir::{Dir, Walk, walk};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::alone::{Alone, Others, leftover, refused};
@@ -33,7 +34,7 @@ use super::pin::failed;
 use crate::archive::Restore;
 use crate::error::Error as ArchiveError;
 use crate::format::state::SpaceState;
-use crate::replay::{PageSink, RestoreReport, sync_dir};
+use crate::replay::{PageSink, RestoreReport};
 use crate::types::SpaceId;
 
 /// How long a connection that is just ending is waited for.
@@ -44,8 +45,6 @@ const SECTOR: u32 = 512;
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// The page with this byte is never used, and never in a journal.
 const LOCK_BYTE: u64 = 1 << 30;
-/// More than the kernel follows.
-const MAX_LINKS: u32 = 40;
 /// Bytes that are read and compared at once.
 const STEP: usize = 1 << 20;
 
@@ -107,27 +106,22 @@ pub fn database_restored(report: &RestoreReport) -> Option<PathBuf> {
 
 /// Refuses a path with a link in it that somebody has laid who owns neither the file nor this process: he would choose what is written over.
 fn trust_links(given: &Path, owner: u32) -> Result<()> {
-    let failed = |e| Error::io("resolve", given, e);
-    let own = std::fs::metadata("/proc/self").map_err(failed)?.uid();
-    let absolute = std::path::absolute(given).map_err(failed)?;
-    let parts = |path: &Path| path.components().rev().map(|c| c.as_os_str().to_owned()).collect::<Vec<_>>();
-    let (mut rest, mut at, mut links) = (parts(&absolute), PathBuf::new(), 0);
-    while let Some(part) = rest.pop() {
-        let here = at.join(&part);
-        match here.symlink_metadata().map_err(failed)? {
-            link if link.is_symlink() => {
-                links += 1;
-                if links > MAX_LINKS || ![0, own, owner].contains(&link.uid()) {
-                    let reason = format!("{} is a link of another user's: name the file itself", here.display());
-                    return Err(refused(given, &reason));
-                }
-                rest.extend(parts(&here.read_link().map_err(failed)?));
-            }
-            _ if part == ".." => _ = at.pop(),
-            _ => at = here,
+    let own = rustix::process::geteuid().as_raw();
+    match walk(given, &[0, own, owner]).map_err(|e| Error::io("resolve", given, e))? {
+        Walk::Reached(_) => Ok(()),
+        Walk::Foreign { link, .. } => {
+            let reason = format!("{} is a link of another user's: name the file itself", link.display());
+            Err(refused(given, &reason))
         }
     }
-    Ok(())
+}
+
+/// Makes the entries of a file's directory durable.
+fn sync_above(path: &Path) -> crate::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    Dir::open(dir)
+        .and_then(|dir| dir.sync())
+        .map_err(|e| ArchiveError::io("sync directory", dir.display().to_string(), e))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -270,7 +264,7 @@ impl<'a> InPlace<'a> {
         journal.sync_all().map_err(failed)?;
         journal.write_all_at(&head(count, nonce, pages, page), 0).map_err(failed)?;
         journal.sync_all().map_err(failed)?;
-        sync_dir(self.path.parent().unwrap_or(Path::new("/")))
+        sync_above(self.path)
     }
 
     /// What is needed beside what there is: the journal, and what the file grows by.
@@ -373,7 +367,7 @@ impl PageSink for InPlace<'_> {
         let failed = |e| ArchiveError::io("remove", self.journal.display().to_string(), e);
         std::fs::remove_file(&self.journal).map_err(failed)?;
         let _ = self.over.set(());
-        sync_dir(self.path.parent().unwrap_or(Path::new("/")))
+        sync_above(self.path)
     }
 }
 

@@ -121,7 +121,7 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
             [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
             _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
         };
-        rewound::write_file(path, svg::draw(one, &session.zone).as_bytes())
+        rewound_dir::write_file(path, svg::draw(one, &session.zone).as_bytes())
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;
     }
     if session.global.json {

@@ -35,7 +35,7 @@ fn pages(command: &clap::Command, dir: &Path) -> Result {
     let mut text = Vec::new();
     page.render(&mut text)?;
     let path = dir.join(page.get_filename());
-    rewound::write_file(&path, &text)
+    rewound_dir::write_file(&path, &text)
         .map_err(|e| Failure::Other(format!("writing manual pages: {}: {e}", path.display())))?;
     command.get_subcommands().filter(|c| !c.is_hide_set()).try_for_each(|c| pages(c, dir))
 }

@@ -1,21 +1,23 @@
 //! Files and directories in the making, and what a killed process leaves of them.
 //!
 //! A file has no name until it is complete, so that nothing is left of it whatever happens. If the file system cannot do that, and for
-//! directories, the name is hidden: `.NAME.rewound-ID`. What has such a name is locked by whoever makes it, so a lock that is free tells that it was left behind.
+//! directories, the name is hidden: `.NAME.rewound-ID`, with an id of 32 hex digits. What has such a
+//! name is locked by whoever makes it, so a lock that is free tells that it was left behind.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::{Access, BY_NAME, Dir, WrongKind, component, identity, is_root, refuse_others};
-use crate::env::{Owner, SystemRng, random};
-use crate::types::FileId;
+use super::{
+    Access, BY_NAME, Dir, Kind, WrongKind, component, identity, is_root, refuse_links_of_others, refuse_others,
+};
 
 #[cfg(test)]
 mod tests;
@@ -26,18 +28,13 @@ const MARK: &str = ".rewound-";
 const ID: usize = 32;
 /// A directory that is left behind is removed to so many levels.
 const DEPTH: usize = 16;
-/// As many symbolic links as the system follows.
-const LINKS: usize = 40;
-/// Opens a directory to go on from there: where the system can, without the right to list it.
-#[cfg(target_os = "linux")]
-const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-#[cfg(not(target_os = "linux"))]
-const WALK: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A file in the making. Dropping it does not remove a hidden name: see [`discard`](Self::discard).
 #[derive(Debug)]
-pub(crate) struct Staged {
-    owner: Owner,
+pub struct Staged {
+    /// The process that made it. A forked child removes nothing of its parent's.
+    maker: u32,
+    /// The file, open for reading and writing.
     pub file: Arc<File>,
     hidden: Option<OsString>,
 }
@@ -53,7 +50,7 @@ impl Staged {
 
     /// Removes the hidden name, if there is one.
     pub fn discard(&self, dir: &Dir) {
-        if let Some(hidden) = self.hidden.as_ref().filter(|_| self.owner.is_here()) {
+        if let Some(hidden) = self.hidden.as_ref().filter(|_| self.maker == std::process::id()) {
             let _ = dir.remove(hidden);
         }
     }
@@ -65,6 +62,13 @@ fn hidden(name: &OsStr, id: &str) -> OsString {
     hidden.push(MARK);
     hidden.push(id);
     hidden
+}
+
+/// An id that no other file in the making has, as far as chance allows. Where it is taken all the
+/// same, nothing is overwritten: whoever creates it is refused.
+fn unlikely_id() -> String {
+    let half = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", half(), half())
 }
 
 #[cfg(target_os = "linux")]
@@ -109,50 +113,6 @@ fn claim(dir: &Dir, hidden: &OsStr, made: &File) -> bool {
     dir.stat(hidden).is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity))
 }
 
-/// As root: refuses a directory that was reached through a symbolic link of somebody who is neither root nor the directory's owner. Who has
-/// a say in a part of a path would choose where root writes.
-pub(crate) fn refuse_links_of_others(path: &Path, opened: &Dir) -> io::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
-    let refused = |what: String| {
-        let text = format!("{what} on the way to {}: give a path without it", path.display());
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
-    };
-    let reached = opened.metadata()?;
-    let names = |path: &Path| -> Vec<OsString> {
-        let parts = path.components().rev().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
-        parts.map(|c| c.as_os_str().to_owned()).collect()
-    };
-    let mut rest = names(&std::path::absolute(path)?);
-    let (mut at, mut links) = (Dir::open(Path::new("/"))?, 0);
-    while let Some(name) = rest.pop() {
-        if name == ".." {
-            at = Dir { file: rustix::fs::openat(&at.file, c"..", WALK, Mode::empty())?.into() };
-            continue;
-        }
-        let there = at.stat(&name)?;
-        if there.kind != FileType::Symlink {
-            at = Dir { file: rustix::fs::openat(&at.file, &name, WALK, Mode::empty())?.into() };
-            continue;
-        }
-        links += 1;
-        if links > LINKS || (there.uid != 0 && there.uid != reached.uid()) {
-            return refused(format!("{} is a symbolic link of user {}", name.display(), there.uid));
-        }
-        let to = OsString::from_vec(rustix::fs::readlinkat(&at.file, &name, Vec::new())?.into_bytes());
-        if Path::new(&to).is_absolute() {
-            at = Dir::open(Path::new("/"))?;
-        }
-        rest.extend(names(to.as_ref()));
-    }
-    // The links that were looked at need not be those that were followed.
-    if identity(&at.metadata()?) == identity(&reached) {
-        return Ok(());
-    }
-    refused("something was replaced".into())
-}
-
 /// Writes a file that others are to read, such as a picture: whole or not at all, in place of the file of that name. It keeps that file's
 /// owner and permissions; a new one belongs to the owner of its directory, with the permissions that the umask leaves. What is no
 /// regular file is not replaced.
@@ -165,13 +125,12 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_links_of_others(parent, &dir)?;
     dir.sweep_staged(name);
     let there = match dir.stat(name) {
-        Ok(there) if there.kind == FileType::RegularFile => Some(Access::of(&dir.open_file(name)?.metadata()?)),
-        Ok(there) => return Err(WrongKind::error(FileType::RegularFile, there.kind)),
+        Ok(there) if there.kind == Kind::File => Some(Access::of(&dir.open_file(name)?.metadata()?)),
+        Ok(there) => return Err(WrongKind::error(Kind::File, there.kind)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
-    let id = FileId::from_bytes(random(&SystemRng).map_err(io::Error::other)?).to_string();
-    let hidden = hidden(name, &id);
+    let hidden = hidden(name, &unlikely_id());
     let flags = BY_NAME | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
     let mode = Mode::from_raw_mode(0o666);
     let mut file = File::from(rustix::fs::openat(&dir.file, &hidden, flags, mode).map_err(|e| dir.refused(e))?);
@@ -193,7 +152,7 @@ impl Dir {
     pub fn stage(&self, name: &OsStr, id: &str, access: Access) -> io::Result<Staged> {
         if let Some(file) = unnamed(self) {
             access.give(&file)?;
-            return Ok(Staged { owner: Owner::here(), file: Arc::new(file), hidden: None });
+            return Ok(Staged { maker: std::process::id(), file: Arc::new(file), hidden: None });
         }
         self.stage_hidden(name, id, access)
     }
@@ -203,7 +162,7 @@ impl Dir {
         loop {
             let file = self.create(&hidden, access)?;
             if claim(self, &hidden, &file) {
-                return Ok(Staged { owner: Owner::here(), file: Arc::new(file), hidden: Some(hidden) });
+                return Ok(Staged { maker: std::process::id(), file: Arc::new(file), hidden: Some(hidden) });
             }
         }
     }
@@ -243,7 +202,7 @@ impl Dir {
             return Ok(());
         }
         let file = match there.kind {
-            FileType::Directory => self.subdir(name)?.file,
+            Kind::Directory => self.subdir(name)?.file,
             _ => self.open_file_to_write(name)?,
         };
         file.try_lock().map_err(io::Error::from)?;
@@ -271,7 +230,7 @@ impl Dir {
     /// Removes a file, or a directory with what is in it, and follows no link.
     fn remove_all(&self, name: &OsStr, depth: usize) -> io::Result<()> {
         let name = component(name)?;
-        if self.stat(name)?.kind != FileType::Directory {
+        if self.stat(name)?.kind != Kind::Directory {
             return self.remove(name);
         }
         let dir = self.subdir(name)?;

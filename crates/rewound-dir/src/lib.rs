@@ -8,9 +8,31 @@
 //!   ([`Access`]). Nothing that was there before is given away: it may be a hard link to
 //!   a file of somebody else.
 //!
-//! Only the path given to [`Dir::open`] and [`Dir::create_all`] follows links: an operator typed it.
+//! Only a path that an operator typed follows links: what [`Dir::open`], [`Dir::create_all`] and
+//! [`open_path`] take. Whose links those are is told by [`walk`].
+//!
+//! A file appears whole or not at all: [`Staged`], [`write_file`].
+//!
+//! It never reads or writes what a file holds, but for [`write_file`], and reports every failure as
+//! the system's [`io::Error`]. Where a name stands for something else than what belongs there, that
+//! error holds a [`WrongKind`].
 //!
 //! A crash between creating and giving leaves something empty that belongs to the process's user.
+//!
+//! ```
+//! use rewound_dir::{Access, Dir, WrongKind};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! # let temp = tempfile::tempdir()?;
+//! # let path = temp.path();
+//! let dir = Dir::open(path)?;
+//! dir.create("state", Access::file_in(&dir.metadata()?))?;
+//! std::os::unix::fs::symlink("/etc/passwd", path.join("link"))?;
+//! let refused = dir.open_file_to_write("link").unwrap_err();
+//! assert_eq!(WrongKind::of(&refused).map(|wrong| wrong.found), Some("a symbolic link"));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -20,49 +42,104 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fcntl_lock};
 use rustix::io::Errno;
 
-use crate::storage::FileIdentity;
-
+mod links;
 mod staged;
 #[cfg(test)]
 mod tests;
 
-pub use staged::write_file;
-pub(crate) use staged::{Staged, refuse_links_of_others};
+pub use links::{Walk, refuse_links_of_others, walk};
+pub use staged::{Staged, write_file};
 
 /// Flags of every call that opens something by name.
 const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// A directory, open.
 #[derive(Debug)]
-pub(crate) struct Dir {
+pub struct Dir {
     file: File,
 }
 
 /// Whom a new file or directory belongs to, and its mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
+pub struct Access {
+    /// The user.
     pub uid: u32,
+    /// The group.
     pub gid: u32,
+    /// The permission bits, and those for set-user-id, set-group-id and sticky.
     pub mode: u32,
 }
 
 /// What a name stands for. The name itself is looked at, not what a link leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub kind: FileType,
+pub struct Stat {
+    /// Whether it is a file, a directory, or what else.
+    pub kind: Kind,
+    /// Its length in bytes.
     pub len: u64,
+    /// The user whom it belongs to.
     pub uid: u32,
+    /// Its type and permission bits, as `stat` returns them.
     pub mode: u32,
-    pub identity: FileIdentity,
+    /// Tells it from what may take its name.
+    pub identity: Identity,
+}
+
+/// Tells files and directories apart while they are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// What a name can stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+    /// What this library does not know.
+    Unknown,
+}
+
+impl From<FileType> for Kind {
+    fn from(found: FileType) -> Kind {
+        match found {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::CharacterDevice => Kind::CharacterDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Unknown => Kind::Unknown,
+        }
+    }
 }
 
 /// A name stands for something else than what belongs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WrongKind {
+pub struct WrongKind {
+    /// What belongs there, with its article: "a regular file".
     pub expected: &'static str,
+    /// What is there: "a symbolic link".
     pub found: &'static str,
 }
 
@@ -80,26 +157,26 @@ impl WrongKind {
         e.get_ref()?.downcast_ref().copied()
     }
 
-    fn error(wanted: FileType, found: FileType) -> io::Error {
+    fn error(wanted: Kind, found: Kind) -> io::Error {
         let kind = match (wanted, found) {
-            (FileType::Directory, _) => io::ErrorKind::NotADirectory,
-            (_, FileType::Directory) => io::ErrorKind::IsADirectory,
+            (Kind::Directory, _) => io::ErrorKind::NotADirectory,
+            (_, Kind::Directory) => io::ErrorKind::IsADirectory,
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, WrongKind { expected: describe(wanted), found: describe(found) })
     }
 }
 
-fn describe(kind: FileType) -> &'static str {
+fn describe(kind: Kind) -> &'static str {
     match kind {
-        FileType::RegularFile => "a regular file",
-        FileType::Directory => "a directory",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        FileType::BlockDevice => "a block device",
-        FileType::Unknown => "something unknown",
+        Kind::File => "a regular file",
+        Kind::Directory => "a directory",
+        Kind::Symlink => "a symbolic link",
+        Kind::Fifo => "a FIFO",
+        Kind::Socket => "a socket",
+        Kind::CharacterDevice => "a character device",
+        Kind::BlockDevice => "a block device",
+        Kind::Unknown => "something unknown",
     }
 }
 
@@ -121,6 +198,7 @@ impl Access {
     }
 
     /// The same owner and group, for the owner's eyes only.
+    #[must_use]
     pub fn private(self) -> Access {
         Access { mode: self.mode & 0o700, ..self }
     }
@@ -198,7 +276,7 @@ impl Dir {
         let name = component(name.as_ref())?;
         let flags = BY_NAME | OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = rustix::fs::openat(&self.file, name, flags, Mode::empty())
-            .map_err(|e| self.explain(name, FileType::Directory, e))?;
+            .map_err(|e| self.explain(name, Kind::Directory, e))?;
         Ok(Dir { file: fd.into() })
     }
 
@@ -215,10 +293,8 @@ impl Dir {
     fn open_as(&self, name: &OsStr, access: OFlags) -> io::Result<File> {
         let name = component(name)?;
         let fd = rustix::fs::openat(&self.file, name, BY_NAME | access, Mode::empty())
-            .map_err(|e| self.explain(name, FileType::RegularFile, e))?;
-        let file = File::from(fd);
-        let found = kind(&file.metadata()?);
-        if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
+            .map_err(|e| self.explain(name, Kind::File, e))?;
+        regular(fd.into())
     }
 
     /// Creates a file, open for reading and writing. `AlreadyExists` if the name is taken, by a link too.
@@ -242,9 +318,9 @@ impl Dir {
             Ok(()) => {}
             Err(Errno::EXIST) => {
                 return match self.stat(name)?.kind {
-                    FileType::Directory => Ok(false),
+                    Kind::Directory => Ok(false),
                     found => {
-                        let wrong = WrongKind { expected: describe(FileType::Directory), found: describe(found) };
+                        let wrong = WrongKind { expected: describe(Kind::Directory), found: describe(found) };
                         Err(io::Error::new(io::ErrorKind::AlreadyExists, wrong))
                     }
                 };
@@ -321,7 +397,7 @@ impl Dir {
         let name = component(name.as_ref())?;
         rustix::fs::unlinkat(&self.file, name, AtFlags::empty()).map_err(|e| match e {
             Errno::ACCESS => self.refused(e),
-            e => self.explain(name, FileType::RegularFile, e),
+            e => self.explain(name, Kind::File, e),
         })
     }
 
@@ -348,6 +424,7 @@ impl Dir {
         self.file.sync_all()
     }
 
+    /// Owner, mode and identity of the directory itself.
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
     }
@@ -359,7 +436,7 @@ impl Dir {
     }
 
     /// Says why a name could not be opened.
-    fn explain(&self, name: &OsStr, wanted: FileType, errno: Errno) -> io::Error {
+    fn explain(&self, name: &OsStr, wanted: Kind, errno: Errno) -> io::Error {
         let Ok(found) = self.stat(name) else { return errno.into() };
         match errno {
             Errno::LOOP | Errno::NXIO | Errno::NOTDIR | Errno::ISDIR | Errno::MLINK if found.kind != wanted => {
@@ -390,11 +467,11 @@ fn denied(what: &str, uid: u32, mode: u32) -> io::Error {
 impl Stat {
     fn new(stat: &rustix::fs::Stat) -> Stat {
         Stat {
-            kind: FileType::from_raw_mode(stat.st_mode),
+            kind: FileType::from_raw_mode(stat.st_mode).into(),
             len: stat.st_size as u64,
             uid: stat.st_uid,
             mode: stat.st_mode as u32,
-            identity: FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
+            identity: Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
         }
     }
 }
@@ -409,40 +486,70 @@ fn shared(dir: &Metadata) -> u32 {
     not(target_os = "linux"),
     expect(clippy::cast_possible_truncation, reason = "a narrower type on some systems")
 )]
-fn kind(metadata: &Metadata) -> FileType {
-    FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode)
+fn kind(metadata: &Metadata) -> Kind {
+    FileType::from_raw_mode(metadata.mode() as rustix::fs::RawMode).into()
 }
 
 /// The identity of an open file or directory.
-pub(crate) fn identity(metadata: &Metadata) -> FileIdentity {
-    FileIdentity { device: metadata.dev(), inode: metadata.ino() }
+pub fn identity(metadata: &Metadata) -> Identity {
+    Identity { device: metadata.dev(), inode: metadata.ino() }
 }
 
 /// The identity of what a path that an operator typed leads to.
-pub(crate) fn identity_at(path: &Path) -> io::Result<FileIdentity> {
+pub fn identity_at(path: &Path) -> io::Result<Identity> {
     Ok(identity(&std::fs::metadata(path)?))
 }
 
-/// Opens a regular file by a path that an operator typed, for reading.
-pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+/// Opens a regular file by a path that an operator typed, for reading. Links are followed.
+pub fn open_path(path: &Path) -> io::Result<File> {
     let flags = BY_NAME.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
-    let file =
-        File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match (e, std::fs::metadata(path)) {
-            (Errno::NXIO, Ok(found)) => WrongKind::error(FileType::RegularFile, kind(&found)),
-            _ => e.into(),
-        })?);
-    let found = kind(&file.metadata()?);
-    if found == FileType::RegularFile { Ok(file) } else { Err(WrongKind::error(FileType::RegularFile, found)) }
+    open_regular(path, flags, |path| std::fs::metadata(path))
+}
+
+/// Opens a regular file by its path, for reading and writing. Its last component is not followed if
+/// it is a link: what is there is to be written to, or locked.
+pub fn open_path_to_write(path: &Path) -> io::Result<File> {
+    open_regular(path, BY_NAME | OFlags::RDWR, |path| std::fs::symlink_metadata(path))
+}
+
+fn open_regular(path: &Path, flags: OFlags, look: fn(&Path) -> io::Result<Metadata>) -> io::Result<File> {
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let fd = opened.map_err(|e| match (e, look(path)) {
+        (Errno::NXIO | Errno::LOOP | Errno::MLINK | Errno::ISDIR, Ok(found)) if kind(&found) != Kind::File => {
+            WrongKind::error(Kind::File, kind(&found))
+        }
+        _ => e.into(),
+    })?;
+    regular(fd.into())
+}
+
+fn regular(file: File) -> io::Result<File> {
+    match kind(&file.metadata()?) {
+        Kind::File => Ok(file),
+        found => Err(WrongKind::error(Kind::File, found)),
+    }
+}
+
+/// Keeps every other process from using a file by the locks that SQLite and many engines take on it
+/// (POSIX, `fcntl`); `false` if one of them uses it. Such locks belong to the process and end as soon
+/// as it closes *any* descriptor of the file: open it once, and keep that.
+pub fn lock_alone(file: &File) -> io::Result<bool> {
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks has nobody who relies on them.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether this process may do what only root may, which others could turn to their ends.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// As root, and if what is created is given to another user: refuses a directory in which somebody else than root and those who can write to `base`, the directory that all of it belongs to,
 /// could put things in the way. `path` is the directory, for the message.
-pub(crate) fn refuse_others(dir: &Metadata, base: &Metadata, path: &Path) -> io::Result<()> {
+pub fn refuse_others(dir: &Metadata, base: &Metadata, path: &Path) -> io::Result<()> {
     if !is_root() || base.uid() == 0 {
         return Ok(());
     }
