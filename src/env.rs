@@ -58,13 +58,25 @@ pub(crate) fn random<const N: usize>(rng: &dyn Rng) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The process that opened something. A fork copies what is in memory, and shares what is open in the kernel: what a child did with its copy of a writer, a
-/// lock or a file would be done to the parent's. So what was opened here acts here only.
+/// The process that opened something. A fork copies what is in memory, and shares what is open in the
+/// kernel: what a child did with its copy of a writer, a lock or a file would be done to the parent's.
+/// So what was opened here acts here only. Adapters and storages keep one beside what they open, and
+/// ask it before they act and before they drop.
 ///
-/// Asked before any lock of ours is taken: the threads that may have held it do not exist in the child. A child is told by its number, which
-/// it shares with its parent only where both are the first of a PID namespace.
+/// Ask it before any lock is taken: the threads that may have held one do not exist in the child. A
+/// child is told by its number, which it shares with its parent only if both are the first of a PID
+/// namespace.
+///
+/// ```
+/// use rewound::env::Owner;
+///
+/// let owner = Owner::here();
+/// assert!(owner.is_here());
+/// owner.check("the index")?;
+/// # Ok::<(), rewound::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner(u32);
+pub struct Owner(u32);
 
 impl Owner {
     /// This process.
@@ -77,13 +89,22 @@ impl Owner {
         self == Owner::here()
     }
 
-    /// [`Error::Forked`] in any other process.
+    /// Refuses every other process than the one that opened `what`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`] in a process that was forked from it.
     pub fn check(self, what: &'static str) -> Result<()> {
         let here = std::process::id();
         if self.0 == here { Ok(()) } else { Err(Error::Forked { what, opened_by: self.0, here }) }
     }
 
-    /// The same for those who speak the system's errors.
+    /// [`check`](Self::check) for a [`Storage`](crate::storage::Storage), whose errors are the
+    /// system's: the [`Error::Forked`] is inside, and comes out of it again in the calls of an archive.
+    ///
+    /// # Errors
+    ///
+    /// As for `check`.
     pub fn check_io(self, what: &'static str) -> io::Result<()> {
         self.check(what).map_err(io::Error::other)
     }

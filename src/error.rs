@@ -515,8 +515,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An I/O failure, with "disk full" told apart, what is none of the system's, and what in an archive is damage.
-    pub(crate) fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
+    /// A failure of the system at a file, for sinks, page sources and adapters as well as here. A full
+    /// disk becomes [`Error::DiskFull`]. What the storage said in an error of the system's comes out
+    /// again: [`Error::Forked`], and damage where something else lies in the place of an archive's file.
+    ///
+    /// `operation` is a verb, such as "write"; `path` is the file, relative to the archive if it is in one.
+    pub fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
         if let Some(own @ Error::Forked { .. }) = source.get_ref().and_then(|e| e.downcast_ref()) {
             return own.clone();

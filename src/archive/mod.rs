@@ -254,16 +254,27 @@ impl Node {
         self.open_writer_with(WriterOptions::default())
     }
 
-    /// The identity of its archive.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn archive_id(&self) -> ArchiveId {
+    /// The identity of its archive, as [`Archive::id`] returns it.
+    pub fn archive_id(&self) -> ArchiveId {
         self.archive.id()
     }
 
-    /// Goes on with the archive that is at its place now, where that is another directory than the one that was opened: this archive, mounted or copied anew.
-    /// [`Error::Displaced`] while it, or all that it has of this node, is away.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn reopen_if_displaced(&self) -> Result<()> {
+    /// Goes on with the archive that is at its place now, if that is another directory than the one
+    /// that was opened: this archive, unmounted and mounted again, or moved away and copied back. For
+    /// long-running programs, after [`Error::Displaced`] and before they open a writer anew. Every
+    /// handle of the [`Archive`] goes on there, other nodes' too; a writer that was open does not.
+    /// Where nothing was displaced it does nothing.
+    ///
+    /// It proves that what is there opens with the same key, and that its catalog holds the newest
+    /// entry known here: it is this archive, as it was last seen or further. What came to the log
+    /// since, only the next writer tells, by reading it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Displaced`] while the archive, or all that it has of this node, is away, and if what is
+    /// there is another archive or an older state of this one; the handles then stay as they were.
+    /// [`Error::Storage`] if it cannot be read.
+    pub fn reopen(&self) -> Result<()> {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
         let path = format!("nodes/{:08x}", self.id.get());

@@ -214,9 +214,10 @@ impl<'a> Restore<'a> {
         self.ended(&begun, result)
     }
 
-    /// Restores into a sink that may be begun more than once: each time, all of the target is given to it.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
+    /// Restores into a sink that may be begun more than once: if a layer turns out to be damaged in the
+    /// midst of it, the restore begins anew without that layer, and all of the target is given to the
+    /// sink once more, from [`PageSink::begin`] on. `destination` is the place, for the audit trail.
+    pub fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
         self.attempt(destination, &mut |restore, begun| {
             let report = restore.run(begun, sink)?;
             let records = restore.replay(begun, None)?;

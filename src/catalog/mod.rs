@@ -300,7 +300,6 @@ impl Catalog {
     }
 
     /// Goes on with the archive that is at its place now, where that is not what was opened. It has to be this one, as far as it is known here, or further.
-    #[cfg(feature = "sqlite")]
     pub fn reopen_if_displaced(&self) -> Result<()> {
         let Err(displaced) = check_place(self.storage.as_ref()) else { return Ok(()) };
         let (sequence, head) = {

@@ -62,7 +62,7 @@ impl Archivist {
     /// Opens the node's writer for a database and finds its space. A node of another database is refused, unless it is to be adopted. An archive that had gone
     /// away, and is back, is gone on with.
     pub fn open(node: &Node, database: &Identity, options: &WatchOptions) -> Result<Archivist> {
-        node.reopen_if_displaced()?;
+        node.reopen()?;
         // First of all, as the node's own watcher may be at work.
         Record::admit(Record::of_node(node).as_ref(), node.name(), database, options.adopt)?;
         let writer = node.open_writer_with(options.writer.clone())?;

@@ -12,7 +12,7 @@ use super::compare::{Subject, copy, resync};
 use super::error::{Error, Result, Stage};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
-use super::identity::{Kin, Record};
+use super::identity::{Kin, Record, check_space_name};
 use super::link::{Caught, Former, Link, SETTLED, check, not_to_be_used};
 use super::options::WatchOptions;
 use super::parting::{End, Parting, Since};
@@ -21,7 +21,6 @@ use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
 use crate::archive::Node;
 use crate::env::Owner;
-use crate::types::check_name;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
@@ -51,7 +50,7 @@ impl Attached {
     /// Attaches to a database. Copies and compares nothing. For a watcher that is just ending it waits a second.
     pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
         if let Some(space) = &options.space {
-            check_name("space", space)?;
+            check_space_name(space)?;
         }
         let paths = Paths::of(database.as_ref())?;
         let (begun, mut lock) = (Instant::now(), None);
@@ -169,7 +168,7 @@ impl Watcher {
     /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
         if let Some(space) = &options.space {
-            check_name("space", space)?;
+            check_space_name(space)?;
         }
         let paths = Paths::of(database.as_ref())?;
         Watcher::new(node, paths, options)?.start()
