@@ -74,7 +74,6 @@
 //!
 //! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
 
-pub mod adapters;
 mod archive;
 mod audit;
 #[doc(hidden)]
