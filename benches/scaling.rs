@@ -1,7 +1,7 @@
 //! How cost grows: with the size of the state, with the length of the window, with the size of pages, with threads.
 //!
 //! Each table is measured in turns with the limit beside it (a copy of the result, synced; zstd over the same bytes). Frame sizes are
-//! in `scan.rs`. With `REWOUND_RESULTS=benches/peers/results` the figures are kept for the plots.
+//! in `scan.rs`. With `REWOUND_RESULTS=crates/peers/results` the figures are kept for the plots.
 
 #![expect(
     clippy::unwrap_used,

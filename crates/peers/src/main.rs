@@ -11,12 +11,12 @@
 //! Each prints a table and writes `results/<name>.json`. `--quick` is short and writes nothing. Contenders take turns in
 //! one process (or, in `litestream`, in the same minutes), so that what disturbs one disturbs all; what counts is the ratio.
 
-#[path = "../../common/branches.rs"]
+#[path = "../../../benches/common/branches.rs"]
 mod branches;
 mod common;
 mod logs;
 mod plots;
-#[path = "../../common/random.rs"]
+#[path = "../../../benches/common/random.rs"]
 mod random;
 mod svg;
 
