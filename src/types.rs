@@ -116,21 +116,31 @@ impl Timestamp {
     /// This moment plus a duration, saturating at the end of the range.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+        Timestamp(self.0.saturating_add(nanos(by)))
     }
 
     /// This moment less a duration, saturating at the epoch.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+        Timestamp(self.0.saturating_sub(nanos(by)))
     }
+}
+
+/// A duration in nanoseconds; one of more than 584 years becomes the longest there is.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An offset or a length as an index. One beyond the address space becomes the last index, which
+/// lies in no slice: whoever looks there finds nothing.
+pub(crate) fn as_index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 impl From<SystemTime> for Timestamp {
     /// Times before 1970 become the epoch, times after 2554 the end of the range.
     fn from(time: SystemTime) -> Timestamp {
-        let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        Timestamp(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Timestamp(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 }
 

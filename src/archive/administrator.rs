@@ -273,9 +273,8 @@ impl Administrator {
             }
             let nodes: Vec<NodeId> = node.map_or_else(|| state.nodes.keys().copied().collect(), |n| vec![n]);
             for node in &nodes {
-                if node_locks(state, *node).next().is_some() {
-                    let lock = node_locks(state, *node).next().cloned().unwrap_or_default();
-                    return Err(Error::Locked { operation: "deleting", lock });
+                if let Some(lock) = node_locks(state, *node).next() {
+                    return Err(Error::Locked { operation: "deleting", lock: lock.clone() });
                 }
                 if let Some((hold, _)) = state.holds(*node, now).next() {
                     return Err(Error::Held { operation: "deleting", hold: hold.clone() });

@@ -90,7 +90,9 @@ impl Archive {
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
         let inner = &self.inner;
-        verify_catalog(inner.storage.as_ref(), inner.catalog.keys(), &options.replay.cancel, progress)
+        // Before the look at the files, as others may be adding some.
+        let known = inner.catalog.current()?.entries;
+        verify_catalog(inner.storage.as_ref(), inner.catalog.keys(), known, &options.replay.cancel, progress)
     }
 
     /// The files of the catalog.

@@ -94,7 +94,7 @@ impl Passphrase {
 impl KeyProvider for Passphrase {
     fn recipient(&self) -> RecipientId {
         let digest = kdf::sha256(&[RECIPIENT_LABEL]);
-        RecipientId::from_bytes(digest.first_chunk().copied().unwrap_or_default())
+        RecipientId::from_bytes(*digest.first_chunk().expect("a SHA-256 is longer than a number"))
     }
 
     fn describe(&self) -> String {

@@ -150,7 +150,8 @@ impl Encoder {
         if !old.starts_with(&DICTIONARY_MAGIC) && new.len() <= frame::MAX_CONTENT {
             self.context.compress_using_dict(&mut self.scratch, new, old, LEVEL).map_err(compress_error)?;
             if let Some(start) = frame::exchange_header(&mut self.scratch, new.len()) {
-                return Ok(self.scratch.get(start..).unwrap_or_default());
+                let patch = self.scratch.get(start..);
+                return Ok(patch.expect("the header was exchanged within the frame"));
             }
         }
         // Ten times slower, for what the one-shot call cannot express: a context of its own, for

@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     /// The next `n` bytes.
     #[inline]
     pub fn bytes(&mut self, what: &'static str, n: usize) -> Result<&'a [u8]> {
-        let rest = self.bytes.get(self.offset..).unwrap_or_default();
+        let rest = self.bytes.get(self.offset..).expect("no more was read than there is");
         let taken = rest.get(..n).ok_or_else(|| FormatError::truncated(self.offset, what, n, rest.len()))?;
         self.offset += n;
         Ok(taken)

@@ -258,14 +258,14 @@ impl SealedHeader {
 
 /// A length whose bound was checked when the archive's keys were made; the decoder refuses what does not fit.
 fn len16<T>(list: &[T]) -> [u8; 2] {
-    u16::try_from(list.len()).unwrap_or(u16::MAX).to_le_bytes()
+    u16::try_from(list.len()).expect("stanzas are bounded when the archive's keys are made").to_le_bytes()
 }
 
 /// Compares the CRC-32 of a header with what it covers. Its place, that of the length of the stanzas and theirs are the same in every version.
 fn check_crc(bytes: &[u8]) -> Result<()> {
     let mut r = Reader::new(bytes);
     let covered = r.bytes("header", FIXED_LEN - 4)?;
-    let len = covered.last_chunk().map_or(0, |len| u16::from_le_bytes(*len));
+    let len = u16::from_le_bytes(*covered.last_chunk().expect("the fixed part ends with a length"));
     let found = r.u32("header CRC-32")?;
     let expected = crc(covered, r.bytes("recipients", usize::from(len))?);
     if found == expected {

@@ -3,7 +3,7 @@
 use super::FormatError;
 use super::codec::{Reader, put_bytes, put_varint};
 use super::state::{ConfigValue, Effect, MAX_MARK, MAX_SPACE_LENGTH};
-use crate::types::{MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp};
+use crate::types::{MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, as_index};
 
 type Result<T> = std::result::Result<T, FormatError>;
 
@@ -43,7 +43,7 @@ impl<'a> Blob<'a> {
             (true, false) => Some(0),
             (true, true) => Some(r.length("plain length", limit)?),
         };
-        let stored = r.bytes("blob", usize::try_from(head >> 1).unwrap_or(usize::MAX))?;
+        let stored = r.bytes("blob", as_index(head >> 1))?;
         Ok(Blob { stored, plain_len })
     }
 }
@@ -278,7 +278,7 @@ fn put_named(out: &mut Vec<u8>, kind: u8, name: &[u8]) {
 
 fn read_u32(r: &mut Reader<'_>, what: &'static str) -> Result<u32> {
     let value = r.varint_up_to(what, u64::from(u32::MAX))?;
-    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+    Ok(u32::try_from(value).expect("the varint was bounded"))
 }
 
 fn read_space(r: &mut Reader<'_>) -> Result<SpaceId> {

@@ -161,6 +161,16 @@ pub(crate) fn segments_of<S>(spans: &[Span], segments: &[S], from: impl Fn(&S) -
     merged
 }
 
+/// The runs of segments that belong to any of the spans ([`segments_of`]).
+pub(crate) fn runs_of<'s, S>(
+    spans: &[Span],
+    segments: &'s [S],
+    from: impl Fn(&S) -> Position,
+) -> impl Iterator<Item = &'s [S]> {
+    let ranges = segments_of(spans, segments, from).into_iter();
+    ranges.map(|range| segments.get(range).expect("a range was cut to the segments it is of"))
+}
+
 /// What stays of one timeline, and the segments that go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct TimelineExpiry {
@@ -242,7 +252,7 @@ mod nanos {
     use minicbor::encode::{self, Encoder, Write};
 
     pub fn encode<C, W: Write>(time: &Duration, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
-        e.u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))?.ok()
+        e.u64(crate::types::nanos(*time))?.ok()
     }
 
     pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Duration, Error> {

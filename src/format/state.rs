@@ -291,7 +291,7 @@ impl std::fmt::Display for StateError {
 
 /// What an effect changed, as it was before.
 enum Before {
-    Length(SpaceId, u64),
+    Length(SpaceId, Option<u64>),
     /// The space is new; the number that it might have got.
     NoSpace(SpaceId, u32),
     Space(SpaceId, Option<SpaceState>),
@@ -317,7 +317,7 @@ impl NodeState {
     }
 
     fn before(&self, effect: &Effect) -> Before {
-        let length = |id: SpaceId| Before::Length(id, self.spaces.get(&id).map_or(0, |s| s.length));
+        let length = |id: SpaceId| Before::Length(id, self.spaces.get(&id).map(|s| s.length));
         match effect {
             Effect::Extend(page) => length(page.space),
             Effect::SetLength(id, _) => length(*id),
@@ -335,9 +335,9 @@ impl NodeState {
     fn undo(&mut self, before: Before) {
         match before {
             Before::Length(id, length) => {
-                if let Some(space) = self.spaces.all.get_mut(&id) {
-                    space.length = length;
-                }
+                // The change was made: the space was there, and still is.
+                let space = self.spaces.all.get_mut(&id).expect("a length was changed of a space that is there");
+                space.length = length.expect("a space that is there has a length");
             }
             Before::NoSpace(id, next) => {
                 self.spaces.remove(id);

@@ -2,7 +2,7 @@
 
 use crate::catalog::NodeRecord;
 use crate::error::Result;
-use crate::format::retention::segments_of;
+use crate::format::retention::runs_of;
 use crate::types::TimelineId;
 use crate::wal::{Log, SegmentRef};
 
@@ -17,6 +17,5 @@ pub(crate) fn stretches(log: &Log, record: &NodeRecord) -> Result<Stretches> {
 /// Those of all these segments that have not expired.
 pub(crate) fn stretches_of(all: Vec<(SegmentRef, u64)>, record: &NodeRecord, timeline: TimelineId) -> Stretches {
     let Some(kept) = record.retention.kept(timeline) else { return vec![all] };
-    let ranges = segments_of(kept, &all, |(s, _)| s.from);
-    ranges.into_iter().map(|range| all.get(range).unwrap_or_default().to_vec()).collect()
+    runs_of(kept, &all, |(s, _)| s.from).map(<[_]>::to_vec).collect()
 }

@@ -11,7 +11,7 @@ use super::policy::{Promise, promises};
 use super::retained::{Reason, Want, snapshot_due, wanted};
 use crate::catalog::{CatalogState, NodeRecord};
 use crate::format::event::{LayerRecord, Origin};
-use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, segments_of};
+use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, runs_of, segments_of};
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
 
 /// Most layers that one plan lets go: an entry of the catalog has to hold their names. The others follow in the next.
@@ -182,10 +182,7 @@ impl<'a> Timeline<'a> {
         let kept = record.retention.kept(id);
         let segments = match kept {
             None => log.segments.clone(),
-            Some(spans) => {
-                let ranges = segments_of(spans, &log.segments, |s| s.from);
-                ranges.into_iter().flat_map(|r| log.segments.get(r).unwrap_or_default()).copied().collect()
-            }
+            Some(spans) => runs_of(spans, &log.segments, |s| s.from).flatten().copied().collect(),
         };
         let start = match record.parents.get(&id) {
             Some((_, fork)) => Some(*fork),
@@ -230,8 +227,7 @@ impl<'a> Timeline<'a> {
 
     /// Bytes of the segments that spans need.
     fn bytes(&self, spans: &[Span]) -> u64 {
-        let ranges = segments_of(spans, &self.segments, |s| s.from);
-        ranges.into_iter().flat_map(|r| self.segments.get(r).unwrap_or_default()).map(|s| s.bytes).sum()
+        runs_of(spans, &self.segments, |s| s.from).flatten().map(|s| s.bytes).sum()
     }
 
     /// Whether a layer is of use for what is kept.
@@ -278,7 +274,7 @@ impl<'a> Timeline<'a> {
         }
         plan.layers.extend(layers);
         for ((span, snapshot), want) in spans.iter().zip(wants) {
-            let segments = self.segments.get(span.segments(&self.segments, |s| s.from)).unwrap_or_default();
+            let segments: Vec<_> = runs_of(&[*span], &self.segments, |s| s.from).flatten().collect();
             plan.kept.push(KeptSpan {
                 timeline: self.id,
                 span: *span,

@@ -16,7 +16,7 @@ use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
 use crate::options::{Cancel, CompactOptions};
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
-use crate::types::{FileId, Position, TimelineId, Timestamp};
+use crate::types::{FileId, Position, TimelineId, Timestamp, nanos};
 use crate::wal::Log;
 
 /// Most files that one entry names: the others follow in the next sweep.
@@ -326,7 +326,7 @@ fn expire(
             read_back(context.storage.as_ref(), &context.keys, layer)?;
         }
     }
-    let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+    let grace = nanos(grace);
     let appended = context.catalog.append_if(&context.actor, |state| {
         let now_planned = plan_of(context, state, gathered, now, percent)?;
         let same = (&now_planned.timelines, &now_planned.layers, now_planned.last)

@@ -208,10 +208,10 @@ impl MemStorage {
             Some(Node::File(id)) => Some(*id),
             _ => None,
         };
-        assert!(id.is_some(), "{path:?} cannot be the path of a file");
+        let id = id.unwrap_or_else(|| panic!("{path:?} cannot be the path of a file"));
         let bytes = bytes.into().into();
         let operation = Operation::SetFile { path: path.to_owned() };
-        medium.perform(Step { operation, file: id.unwrap_or_default(), bytes, end: 0 });
+        medium.perform(Step { operation, file: id, bytes, end: 0 });
     }
 }
 

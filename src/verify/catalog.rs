@@ -10,15 +10,22 @@ use crate::options::Cancel;
 use crate::sealed::{ArchiveKeys, SealedFile};
 use crate::storage::Storage;
 
-/// Verifies the catalog.
+/// Verifies the catalog, of which `known` entries were read before.
 pub(crate) fn verify_catalog(
     storage: &dyn Storage,
     keys: &ArchiveKeys,
+    known: u64,
     cancel: &Cancel,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let newest = newest(storage)?.unwrap_or_default();
+    if newest < known {
+        let expected = format_args!("entry {known}, which was there when the archive was opened or later");
+        let found = format_args!("entry {newest}");
+        let (kind, path) = (DamageKind::Missing, entry_path(known));
+        report.note(Error::damage(kind, path, 0, "newest catalog entry", expected, found));
+    }
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total: 0, cancel: cancel.clone() };
     // Unknown behind an entry that cannot be read at all.
     let mut link = Some([0; 32]);

@@ -8,6 +8,7 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TR
 use crate::options::Cancel;
 use crate::sealed::read_header;
 use crate::storage::{ReadFile, Storage, read_range};
+use crate::types::as_index;
 use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
 /// What a disk writes whole or not at all.
@@ -185,12 +186,12 @@ fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, s
         Some(seal) if at < seal => Ok(false),
         // A crash can keep the trailer and lose the seal, by whole sectors, which then read as zeros. Rot does not.
         Some(seal) => {
-            let size = usize::try_from(len.saturating_sub(seal)).unwrap_or(usize::MAX).min(MAX_PLAINTEXT);
+            let size = as_index(len.saturating_sub(seal)).min(MAX_PLAINTEXT);
             let bytes = read_range(file, path, seal, size)?;
-            let skip = usize::try_from(seal.next_multiple_of(SECTOR) - seal).unwrap_or(0);
+            let skip = as_index(seal.next_multiple_of(SECTOR) - seal);
             let (first, rest) = bytes.split_at_checked(skip).unwrap_or((&bytes, &[]));
             let lost = |sector: &[u8]| !sector.is_empty() && sector.iter().all(|b| *b == 0);
-            Ok(lost(first) || rest.chunks(usize::try_from(SECTOR).unwrap_or(512)).any(lost))
+            Ok(lost(first) || rest.chunks(as_index(SECTOR)).any(lost))
         }
     }
 }

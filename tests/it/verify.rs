@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rewound::options::Cancel;
-use rewound::storage::MemStorage;
+use rewound::storage::{MemStorage, Storage};
 use rewound::{
     Archive, CompactOptions, DamageKind, Durability, Error, Lsn, Origin, PageId, PageSize, Target, VerifyOptions,
     VerifyReport, verify_checksums,
@@ -488,4 +488,22 @@ fn zeros_behind_the_end_of_a_sealed_segment_are_no_damage() {
     bytes.push(0);
     storage.set_file(&part, bytes);
     assert_eq!(checksums(&storage).findings.len(), 1);
+}
+
+#[test]
+fn misses_entries_of_the_catalog_that_an_open_archive_has_read() {
+    for gone in [1, 3, usize::MAX] {
+        let storage = estate();
+        let options = archive_options(&TestClock::new(), 9);
+        let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
+        let mut entries: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".entry")).collect();
+        entries.sort_unstable();
+        for path in entries.iter().rev().take(gone) {
+            storage.remove(path).unwrap();
+        }
+        let report = archive.verify_catalog(&VerifyOptions::default(), &mut |_| {}).unwrap();
+        let newest = entries.last().unwrap();
+        let missed = |e: &Error| matches!(e, Error::Damaged(d) if d.kind == DamageKind::Missing && d.path == *newest);
+        assert!(report.findings.iter().any(missed), "{gone}: {:?}", report.findings);
+    }
 }
