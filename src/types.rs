@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
 use crate::error::{Error, Result};
+use crate::sync::{SystemTime, UNIX_EPOCH};
 
 /// Number of a commit on a timeline: dense, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]

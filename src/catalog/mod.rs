@@ -20,8 +20,6 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
-
 pub(crate) use lease::Lease;
 pub(crate) use retention::CLOCK_BOUND;
 pub use retention::{ClockMark, Expiring, Hold, NodeRetention, PolicyChange};
@@ -40,6 +38,7 @@ use crate::sealed::{
     read_single,
 };
 use crate::storage::{Storage, check_place, create_dir_durable, displaced};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
 /// Entries per directory.

@@ -31,7 +31,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
 use rustix::fs::FileType;
 
 use super::path::{check, check_dir, is_name, parent};
@@ -39,6 +38,7 @@ use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
 use crate::dir::{Access, Dir, WrongKind, identity, identity_at, is_root, refuse_others};
 use crate::env::Owner;
 use crate::error::Error;
+use crate::sync::{Mutex, RwLock};
 
 #[cfg(test)]
 mod tests;
