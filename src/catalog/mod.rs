@@ -9,6 +9,7 @@
 
 pub(crate) mod checkpoint;
 mod entries;
+mod fold;
 mod lease;
 mod leftovers;
 mod retention;

@@ -51,7 +51,7 @@ impl Attached {
     /// Attaches to a database. Copies and compares nothing. For a watcher that is just ending it waits a second.
     pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
         if let Some(space) = &options.space {
-            check_name("space", space)?;
+            check_name("space", space).map_err(crate::error::Error::from)?;
         }
         let paths = Paths::of(database.as_ref())?;
         let (begun, mut lock) = (Instant::now(), None);
@@ -169,7 +169,7 @@ impl Watcher {
     /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
         if let Some(space) = &options.space {
-            check_name("space", space)?;
+            check_name("space", space).map_err(crate::error::Error::from)?;
         }
         let paths = Paths::of(database.as_ref())?;
         Watcher::new(node, paths, options)?.start()
