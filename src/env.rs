@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::sync::SystemTime;
 use crate::types::Timestamp;
 
 /// Where the time comes from.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::storage::Misplaced;
-use crate::types::{Lsn, PageId, Position, Target, Timestamp};
+use crate::types::{InvalidName, Lsn, PageId, Position, Target, Timestamp};
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -562,6 +562,13 @@ impl Error {
     /// Whether this is damage in the archive, as opposed to a failed call.
     pub fn is_damage(&self) -> bool {
         matches!(self, Error::Damaged(_) | Error::Gap { .. })
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(refused: InvalidName) -> Error {
+        let InvalidName { what, name, reason } = refused;
+        Error::InvalidName { what, name, reason }
     }
 }
 

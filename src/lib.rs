@@ -95,6 +95,7 @@ mod replay;
 mod retention;
 mod sealed;
 pub mod storage;
+mod sync;
 pub mod types;
 mod verify;
 mod wal;

@@ -207,7 +207,7 @@ impl ReplayOptions {
 impl Default for ReplayOptions {
     fn default() -> ReplayOptions {
         ReplayOptions {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: crate::sync::parallelism(),
             log_memory: 96 << 20,
             unit_bytes: 1 << 20,
             temporary_dir: std::env::temp_dir(),

@@ -6,11 +6,11 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-use crate::error::{Error, Result};
+use crate::sync::{SystemTime, UNIX_EPOCH};
 
 /// Number of a commit on a timeline: dense, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -427,9 +427,23 @@ impl fmt::Display for Target {
 /// Longest name of a node, space, restore point or configuration key, in bytes.
 pub const MAX_NAME: usize = 200;
 
+/// A name that cannot be used: [`Error::InvalidName`](crate::Error::InvalidName) where it is
+/// returned by a call of the library.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} cannot name a {what}: {reason}")]
+#[non_exhaustive]
+pub struct InvalidName {
+    /// What it was to name.
+    pub what: &'static str,
+    /// The name.
+    pub name: String,
+    /// Why not.
+    pub reason: &'static str,
+}
+
 /// Checks a name of a node, space or restore point: 1 to [`MAX_NAME`] bytes, no
 /// control characters, no `/` or `\`, not starting with `.`, so that it is safe as a file name.
-pub fn check_name(what: &'static str, name: &str) -> Result<()> {
+pub fn check_name(what: &'static str, name: &str) -> Result<(), InvalidName> {
     let reason = if name.is_empty() {
         "it is empty"
     } else if name.len() > MAX_NAME {
@@ -441,7 +455,7 @@ pub fn check_name(what: &'static str, name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidName { what, name: name.to_owned(), reason })
+    Err(InvalidName { what, name: name.to_owned(), reason })
 }
 
 #[cfg(test)]

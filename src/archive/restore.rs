@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::Node;
 use crate::catalog::Lease;
@@ -18,6 +17,7 @@ use crate::replay::{
     DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
     replay_records,
 };
+use crate::sync::Instant;
 use crate::types::{FileId, PageSize, Position, Target};
 
 /// A restore that was not started yet. Made by [`Node::restore`].

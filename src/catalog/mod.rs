@@ -9,6 +9,7 @@
 
 pub(crate) mod checkpoint;
 mod entries;
+mod fold;
 mod lease;
 mod leftovers;
 mod retention;
@@ -19,8 +20,6 @@ mod tests;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Mutex, MutexGuard};
 
 pub(crate) use lease::Lease;
 pub(crate) use retention::CLOCK_BOUND;
@@ -40,6 +39,7 @@ use crate::sealed::{
     read_single,
 };
 use crate::storage::{Storage, check_place, create_dir_durable, displaced};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
 /// Entries per directory.

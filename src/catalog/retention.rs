@@ -1,15 +1,12 @@
-//! The fold of what concerns retention: policies, locks, holds, what expired.
+//! What the catalog says of retention: policies, locks, holds, what expired.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-use super::state::CatalogState;
-use crate::error::{Error, Result};
-use crate::format::event::{CatalogEntry, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy, Span};
-use crate::types::{NodeId, Position, TimelineId, Timestamp};
+use crate::types::{Position, TimelineId, Timestamp};
 
 /// A policy, from the time on that it was set.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -138,125 +135,5 @@ impl NodeRetention {
         let Some(kept) = self.kept(timeline) else { return Some(Position::ORIGIN) };
         let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);
         kept.iter().filter(leads).map(|s| s.base).min()
-    }
-}
-
-impl CatalogState {
-    /// What has become of a node, be it through its own deletion or that of the archive.
-    pub fn deletion(&self, node: NodeId) -> Deletion {
-        let own = self.nodes.get(&node).map_or(Deletion::Live, |n| n.retention.deletion);
-        match (own, self.retention.deletion) {
-            (Deletion::Live, archive) => archive,
-            (Deletion::Until(a), Deletion::Until(b)) => Deletion::Until(a.min(b)),
-            (own, _) => own,
-        }
-    }
-
-    /// Refuses what may not go on with a node that is deleted.
-    pub fn check_live(&self, node: NodeId) -> Result<()> {
-        let name = || self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
-        match self.deletion(node) {
-            Deletion::Live => Ok(()),
-            Deletion::Until(until) => Err(Error::Deleted { what: name(), until }),
-            Deletion::Final => Err(Error::NoSuchNode { node: name() }),
-        }
-    }
-
-    /// Locks on a node, those of the archive included.
-    pub fn locks(&self, node: Option<NodeId>) -> impl Iterator<Item = &String> {
-        let own = node.and_then(|n| self.nodes.get(&n)).into_iter().flat_map(|n| &n.retention.locks);
-        self.retention.locks.iter().chain(own)
-    }
-
-    /// Holds that concern a node.
-    pub fn holds(&self, node: NodeId, now: Timestamp) -> impl Iterator<Item = (&String, &Hold)> {
-        self.retention.holds.iter().filter(move |(_, hold)| {
-            let concerns = match hold.scope {
-                HoldScope::Archive => true,
-                HoldScope::Node { node: n } | HoldScope::Commits { node: n, .. } => n == node,
-            };
-            concerns && hold.is_active(now)
-        })
-    }
-
-    /// Takes one of the events of retention into account.
-    pub(super) fn fold_retention(&mut self, entry: &CatalogEntry, impossible: &dyn Fn(&str) -> Error) -> Result<()> {
-        let unknown = || impossible("an unknown node");
-        let sequence = entry.sequence;
-        match &entry.event {
-            Event::RetentionChanged { node, policy, covers } => {
-                let change = PolicyChange { entry: sequence, covers: *covers, policy: policy.clone() };
-                match node {
-                    None => self.retention.policies.push(change),
-                    Some(node) => {
-                        self.nodes.get_mut(node).ok_or_else(unknown)?.retention.policies.push(change);
-                    }
-                }
-            }
-            Event::LockPlaced { node, name } => {
-                self.locks_of(*node).ok_or_else(unknown)?.insert(name.clone());
-            }
-            Event::LockReleased { node, name } => {
-                self.locks_of(*node).ok_or_else(unknown)?.remove(name);
-            }
-            Event::HoldPlaced { name, scope, until } => {
-                let hold = Hold { scope: *scope, until: *until, reason: entry.actor.reason.clone() };
-                self.retention.holds.insert(name.clone(), hold);
-            }
-            Event::HoldReleased { name } => {
-                self.retention.holds.remove(name);
-            }
-            Event::FilesExpired { node, clock, timelines, files, grace, last } => {
-                let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
-                node.layers.retain(|l| !files.layers.contains(&l.file));
-                for timeline in timelines {
-                    node.retention.kept.insert(timeline.timeline, timeline.kept.clone());
-                }
-                let due = Timestamp::from_nanos(clock.as_nanos().saturating_add(*grace));
-                node.retention.expiring.insert(sequence, Expiring { due });
-                if *last {
-                    node.retention.deletion = Deletion::Final;
-                }
-                self.retention.clock.clock = *clock;
-            }
-            Event::FilesRemoved { node, entry, .. } => {
-                let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
-                node.retention.expiring.remove(entry).ok_or_else(|| impossible("a removal of nothing"))?;
-            }
-            Event::DeletionChanged { node, deletion } => match node {
-                None => self.retention.deletion = *deletion,
-                Some(node) => {
-                    let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
-                    if node.retention.deletion == Deletion::Final {
-                        return Err(impossible("the return of a node whose files were given up"));
-                    }
-                    node.retention.deletion = *deletion;
-                }
-            },
-            Event::ClockObserved { clock, archived, confirmed } => {
-                self.retention.clock.clock = *clock;
-                if *confirmed {
-                    self.retention.clock.archived = *archived;
-                }
-            }
-            // They are told for the record; what they say has no effect. The others are folded elsewhere.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn locks_of(&mut self, node: Option<NodeId>) -> Option<&mut BTreeSet<String>> {
-        match node {
-            None => Some(&mut self.retention.locks),
-            Some(node) => self.nodes.get_mut(&node).map(|n| &mut n.retention.locks),
-        }
-    }
-
-    /// The time of an entry takes the time that is believed along, if it is near.
-    pub(super) fn observe(&mut self, sequence: u64, time: Timestamp) {
-        let mark = &mut self.retention.clock;
-        if sequence == 1 || mark.is_near(time) {
-            mark.clock = time;
-        }
     }
 }

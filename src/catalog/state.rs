@@ -1,13 +1,13 @@
-//! The fold of the catalog.
+//! What the catalog says, as a value, and what can be asked of it. `fold` alone changes it.
 
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
-use super::retention::{ArchiveRetention, NodeRetention};
-use crate::error::{DamageKind, Error, Result};
-use crate::format::event::{CatalogEntry, Event, LayerRecord, Origin};
-use crate::format::retention::Deletion;
+use super::retention::{ArchiveRetention, Hold, NodeRetention};
+use crate::error::{Error, Result};
+use crate::format::event::{LayerRecord, Origin};
+use crate::format::retention::{Deletion, HoldScope};
 use crate::types::{Epoch, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// A named commit.
@@ -60,7 +60,7 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
-    fn note_durable(&mut self, timeline: TimelineId, position: Position) {
+    pub(super) fn note_durable(&mut self, timeline: TimelineId, position: Position) {
         let durable = self.durable.entry(timeline).or_default();
         *durable = position.max(*durable);
     }
@@ -112,78 +112,40 @@ impl CatalogState {
         self.nodes.get(&id).ok_or_else(|| Error::NoSuchNode { node: id.to_string() })
     }
 
-    /// Takes one entry more into account.
-    pub fn fold(&mut self, entry: &CatalogEntry, path: &str) -> Result<()> {
-        let impossible = |found: &str| {
-            Error::damage(
-                DamageKind::Structure,
-                path,
-                0,
-                "catalog event",
-                "one that the entries before it allow",
-                found,
-            )
-        };
-        self.observe(entry.sequence, entry.time);
-        match &entry.event {
-            Event::ArchiveCreated { key, recipients } => {
-                if entry.sequence != 1 {
-                    return Err(impossible("a second beginning"));
-                }
-                self.key = Some(*key);
-                self.recipients.clone_from(recipients);
-            }
-            Event::NodeCreated { node, name, origin } => {
-                crate::types::check_name("node", name).map_err(|_| impossible("an unusable name"))?;
-                let record = NodeRecord {
-                    name: name.clone(),
-                    origin: *origin,
-                    created: entry.time,
-                    epoch: Epoch::new(0),
-                    timeline: TimelineId::new(1),
-                    parents: BTreeMap::new(),
-                    layers: Vec::new(),
-                    restore_points: BTreeMap::new(),
-                    durable: BTreeMap::new(),
-                    retention: NodeRetention::default(),
-                };
-                if self.node_named(name).is_ok() || self.nodes.insert(*node, record).is_some() {
-                    return Err(impossible("a node twice"));
-                }
-            }
-            Event::WriterOpened { node, timeline, epoch, position } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
-                if *epoch <= record.epoch {
-                    return Err(impossible("an epoch that does not rise"));
-                }
-                record.epoch = *epoch;
-                record.note_durable(*timeline, *position);
-            }
-            Event::LayerPublished(layer) => {
-                let record = self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
-                record.layers.push(layer.clone());
-                record.note_durable(layer.timeline, layer.to.max(layer.consistent_from));
-            }
-            Event::RestorePoint { node, timeline, name, position, timestamp } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
-                let point = RestorePointRecord { timeline: *timeline, position: *position, timestamp: *timestamp };
-                if record.restore_points.insert(name.clone(), point).is_some() {
-                    return Err(impossible("a restore point twice"));
-                }
-                record.note_durable(*timeline, *position);
-            }
-            Event::TimelineCreated { node, timeline, parent, fork } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
-                if *timeline <= record.timeline {
-                    return Err(impossible("a timeline that does not rise"));
-                }
-                record.parents.insert(*timeline, (*parent, *fork));
-                record.timeline = *timeline;
-            }
-            _ => self.fold_retention(entry, &impossible)?,
+    /// What has become of a node, be it through its own deletion or that of the archive.
+    pub fn deletion(&self, node: NodeId) -> Deletion {
+        let own = self.nodes.get(&node).map_or(Deletion::Live, |n| n.retention.deletion);
+        match (own, self.retention.deletion) {
+            (Deletion::Live, archive) => archive,
+            (Deletion::Until(a), Deletion::Until(b)) => Deletion::Until(a.min(b)),
+            (own, _) => own,
         }
-        self.entries = entry.sequence;
-        self.time = entry.time;
-        Ok(())
+    }
+
+    /// Refuses what may not go on with a node that is deleted.
+    pub fn check_live(&self, node: NodeId) -> Result<()> {
+        let name = || self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
+        match self.deletion(node) {
+            Deletion::Live => Ok(()),
+            Deletion::Until(until) => Err(Error::Deleted { what: name(), until }),
+            Deletion::Final => Err(Error::NoSuchNode { node: name() }),
+        }
+    }
+
+    /// Locks on a node, those of the archive included.
+    pub fn locks(&self, node: Option<NodeId>) -> impl Iterator<Item = &String> {
+        let own = node.and_then(|n| self.nodes.get(&n)).into_iter().flat_map(|n| &n.retention.locks);
+        self.retention.locks.iter().chain(own)
+    }
+
+    /// Holds that concern a node.
+    pub fn holds(&self, node: NodeId, now: Timestamp) -> impl Iterator<Item = (&String, &Hold)> {
+        self.retention.holds.iter().filter(move |(_, hold)| {
+            let concerns = match hold.scope {
+                HoldScope::Archive => true,
+                HoldScope::Node { node: n } | HoldScope::Commits { node: n, .. } => n == node,
+            };
+            concerns && hold.is_active(now)
+        })
     }
 }

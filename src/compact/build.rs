@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use super::NodeContext;
 use super::reuse::{OldBlock, Since};
 use crate::delta::{Decoder, Encoder};
@@ -16,6 +14,7 @@ use crate::options::CompactOptions;
 use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
+use crate::sync::Mutex;
 use crate::types::{NodeId, PageSize, SpaceId};
 
 /// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.

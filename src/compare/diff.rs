@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::Mutex;
-
 use crate::compact::NodeContext;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
@@ -11,6 +9,7 @@ use crate::format::record::Op;
 use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, Sources, Unit, run_units};
+use crate::sync::Mutex;
 use crate::types::{PageSize, Position, SpaceId};
 use crate::wal::Visit;
 

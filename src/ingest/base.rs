@@ -5,7 +5,7 @@
 //! full image, and replay from the start corrects whatever the copy caught.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::commit::{Shared, Tenancy, WRITER};
 use crate::compact::copy_parts;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::layer::LayerWriter;
 use crate::options::CompactOptions;
+use crate::sync::{self, Instant};
 use crate::types::{PageSize, Position, SpaceId};
 
 /// How long open batches may keep a base copy from beginning.
@@ -139,7 +140,7 @@ fn wait_for(tenancy: &Arc<Tenancy>) -> Result<()> {
                     .into(),
             ));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        sync::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -5,18 +5,15 @@ use std::sync::Arc;
 
 use super::commit::{Assembled, Shared, Tenancy, WRITER};
 use super::pages::Version;
-use crate::crypto::SecretKey;
-use crate::crypto::aead::FrameCipher;
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
 use crate::format::state::{
     ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, MAX_SPACES, NodeState, check_mark, check_redo,
     exclusion_key, page_end,
 };
 use crate::options::WriterOptions;
-use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, temporary_name};
+use crate::sealed::{SpillReader, SpillWriter, Spilled, spill, temporary_name};
 use crate::storage::{AppendFile, read_range};
 use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
 
@@ -578,10 +575,9 @@ pub(super) struct Ops {
 struct Spill {
     path: String,
     file: Box<dyn AppendFile>,
-    sealer: FrameSealer,
-    opener: FrameOpener,
-    /// Offset, length and chain value of each piece.
-    pieces: Vec<(u64, usize, [u8; TAG_LEN])>,
+    writer: SpillWriter,
+    reader: SpillReader,
+    pieces: Vec<Spilled>,
 }
 
 impl Ops {
@@ -614,27 +610,15 @@ impl Ops {
     /// Moves all pieces to disk.
     fn spill(&mut self, shared: &Shared) -> Result<()> {
         if self.spill.is_none() {
-            // A key of its own that is never stored: after a crash the file is noise.
-            let key = SecretKey::random(shared.keys.rng().as_ref())?;
-            let backend = shared.keys.backend();
+            let (writer, reader) = spill(&shared.keys)?;
             let path = temporary_name(&shared.keys, &shared.scope)?;
             let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
-            self.spill = Some(Spill {
-                path,
-                file,
-                sealer: FrameSealer::new(FrameCipher::new(backend, &key), [0; TAG_LEN], Arc::clone(shared.keys.rng())),
-                opener: FrameOpener::new(FrameCipher::new(backend, &key), [0; TAG_LEN]),
-                pieces: Vec::new(),
-            });
+            self.spill = Some(Spill { path, file, writer, reader, pieces: Vec::new() });
         }
-        if let Some(spill) = &mut self.spill {
-            let mut sealed = Vec::new();
+        if let Some(Spill { path, file, writer, pieces, .. }) = &mut self.spill {
             for piece in self.pieces.drain(..) {
-                let chain = spill.sealer.chain();
-                sealed.clear();
-                spill.sealer.seal(FrameSpec::plain(FrameKind::Body, 0, 0), &[&piece], &mut sealed)?;
-                spill.pieces.push((spill.file.len(), sealed.len(), chain));
-                spill.file.append(&sealed).map_err(|e| Error::io("write", &spill.path, e))?;
+                let append = |sealed: &[u8]| file.append(sealed).map_err(|e| Error::io("write", &*path, e));
+                pieces.push(writer.put(&piece, append)?);
             }
         }
         self.bytes = 0;
@@ -661,15 +645,10 @@ impl Ops {
         let mut seen = 0;
         if let Some(spill) = &self.spill {
             let file = shared.storage.open(&spill.path).map_err(|e| Error::io("open", &spill.path, e))?;
-            for (offset, len, chain) in &spill.pieces {
-                let mut frame = read_range(file.as_ref(), &spill.path, *offset, *len)?;
-                let header = FrameHeader::decode(&frame).map_err(|e| e.at(&spill.path, *offset))?;
-                let opened = spill.opener.open_in_place(&header, chain, &mut frame);
-                let (piece, _) =
-                    opened.map_err(|_| crate::sealed::frame_error(&spill.path, *offset, &header, false))?;
-                debug_assert_eq!(piece.len() + HEADER_LEN + TAG_LEN, *len);
+            for piece in &spill.pieces {
+                let mut frame = read_range(file.as_ref(), &spill.path, piece.offset, piece.len)?;
                 seen += 1;
-                visit(piece, seen == count)?;
+                visit(spill.reader.open(piece, &spill.path, &mut frame)?, seen == count)?;
             }
         }
         for piece in &self.pieces {

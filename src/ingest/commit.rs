@@ -8,9 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
 
 use super::batch::{Batch, Ops};
 use super::pages::PageTable;
@@ -26,6 +24,7 @@ use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
 use crate::sealed::ArchiveKeys;
 use crate::storage::{LockGuard, Storage, check_name, check_place};
+use crate::sync::{self, Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
 
@@ -575,7 +574,7 @@ impl Shared {
         let until = Instant::now() + log.pace.patience();
         log.pace.gathering = true;
         let first = loop {
-            MutexGuard::unlocked(log, std::thread::yield_now);
+            MutexGuard::unlocked(log, sync::yield_now);
             if log.pace.groups != group || log.io.is_none() || log.failed.is_some() || log.closed {
                 break false;
             }

@@ -9,8 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use parking_lot::Mutex;
-
+use crate::sync::Mutex;
 use crate::types::{PageId, Position, SpaceId};
 
 const SHARDS: usize = 16;

@@ -1,8 +1,6 @@
 //! A writer's tenure: recovery when it opens, its thread, its end.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
@@ -17,6 +15,8 @@ use crate::format::state::{ConfigValue, NodeState};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::sealed::remove_leftovers;
 use crate::storage::{Storage, create_dir_durable};
+use crate::sync::mpsc::{self, RecvTimeoutError, Sender};
+use crate::sync::{self, JoinHandle};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
 
@@ -119,7 +119,7 @@ impl Writer {
                     }
                 }
             };
-            (stop, std::thread::Builder::new().name("rewound-writer".into()).spawn(run))
+            (stop, sync::spawn("rewound-writer", run))
         });
         let thread = match thread {
             Some((stop, Ok(handle))) => Some((stop, handle)),

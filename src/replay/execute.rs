@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use super::rebuild::{Parts, Rebuilder, Sources, Unit};
 use super::sink::{PageSink, Progress};
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
+use crate::sync::{self, Mutex};
 use crate::types::SpaceId;
 
 /// What a run did.
@@ -97,7 +96,7 @@ pub(crate) fn run_units<T: Send>(
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
+    sync::scope(|scope| {
         let others: Vec<_> = (1..options.threads.max(1)).map(|_| scope.spawn(worker)).collect();
         let mut result = worker();
         for other in others {

@@ -11,17 +11,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use rewound_dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
 
 use super::sink::PageSink;
 use crate::env::Owner;
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
+use crate::sync::mpsc::{self, Sender};
+use crate::sync::{self, JoinHandle, Mutex};
 use crate::types::SpaceId;
 
 /// Says that a delta restore has begun and not ended: the directory is neither what it was nor what it is to be.
@@ -180,7 +179,7 @@ impl Files {
                 }
                 Ok(())
             };
-            *syncer = std::thread::Builder::new().name("rewound-sync".into()).spawn(run).ok().map(|h| (wake, h));
+            *syncer = sync::spawn("rewound-sync", run).ok().map(|h| (wake, h));
         }
         if let Some((wake, _)) = syncer.as_ref() {
             // It has ended where a sync failed, which is reported in the end.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::Tail;
 use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
@@ -13,6 +11,7 @@ use crate::format::record::{Blob, Op};
 use crate::layer::{BlockBuffers, PageEntry, PartReader};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
+use crate::sync::Mutex;
 use crate::types::{FileId, NodeId, PageId, PageSize, SpaceId};
 
 /// Parts kept open: some megabytes of block indexes.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result};
 use crate::format::state::{ConfigValue, EXCLUSION, SpaceState};
+use crate::sync::Mutex;
 use crate::types::{Lsn, SpaceId, Timestamp};
 
 /// Takes restored pages: a directory, a running engine, anything.

@@ -9,18 +9,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use crate::crypto::SecretKey;
-use crate::crypto::aead::FrameCipher;
 use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::codec::{Reader, put_varint};
-use crate::format::frame::{FrameHeader, FrameKind, TAG_LEN};
 use crate::format::record::Op;
 use crate::format::state::NodeState;
 use crate::options::ReplayOptions;
-use crate::sealed::{FrameOpener, FrameSealer, FrameSpec, frame_error};
+use crate::sealed::{SpillReader, Spilled};
 use crate::types::{PageId, Position, SpaceId};
 use crate::wal::{Log, Visit, fold_op};
 
@@ -73,7 +69,7 @@ enum Run {
 #[derive(Debug)]
 struct DiskRun {
     file: File,
-    opener: FrameOpener,
+    reader: SpillReader,
     frames: Vec<RunFrame>,
 }
 
@@ -81,9 +77,7 @@ struct DiskRun {
 struct RunFrame {
     first: PageId,
     last: PageId,
-    offset: u64,
-    len: usize,
-    chain: [u8; TAG_LEN],
+    at: Spilled,
 }
 
 impl Ops {
@@ -287,13 +281,8 @@ fn spill(log: &Log, ops: &mut Ops, options: &ReplayOptions) -> Result<DiskRun> {
     let dir = &options.temporary_dir;
     let path = dir.display().to_string();
     let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::io("create temporary file in", &path, e))?;
-    let rng = log.keys.rng();
-    let key = SecretKey::random(rng.as_ref())?;
-    let cipher = || FrameCipher::new(log.keys.backend(), &key);
-    let mut sealer = FrameSealer::new(cipher(), [0; TAG_LEN], Arc::clone(rng));
-    let mut frames = Vec::new();
-    let (mut plaintext, mut sealed) = (Vec::new(), Vec::new());
-    let mut offset = 0;
+    let (mut writer, reader) = crate::sealed::spill(&log.keys)?;
+    let (mut frames, mut plaintext) = (Vec::new(), Vec::new());
     let mut first = None;
     let mut refs = ops.refs.iter().peekable();
     while let Some(r) = refs.next() {
@@ -302,18 +291,16 @@ fn spill(log: &Log, ops: &mut Ops, options: &ReplayOptions) -> Result<DiskRun> {
         put_varint(&mut plaintext, u64::from(r.len));
         plaintext.extend_from_slice(ops.op(r));
         if plaintext.len() >= RUN_FRAME || refs.peek().is_none() {
-            let chain = sealer.chain();
-            sealed.clear();
-            sealer.seal(FrameSpec::plain(FrameKind::Body, 0, 0), &[&plaintext], &mut sealed)?;
-            file.write_all(&sealed).map_err(|e| Error::io("write temporary file in", &path, e))?;
+            let at = writer.put(&plaintext, |sealed| {
+                file.write_all(sealed).map_err(|e| Error::io("write temporary file in", &path, e))
+            })?;
             let first = first.take().unwrap_or(r.page);
-            frames.push(RunFrame { first, last: r.page, offset, len: sealed.len(), chain });
-            offset += sealed.len() as u64;
+            frames.push(RunFrame { first, last: r.page, at });
             plaintext.clear();
         }
     }
     *ops = Ops::default();
-    Ok(DiskRun { file, opener: FrameOpener::new(cipher(), [0; TAG_LEN]), frames })
+    Ok(DiskRun { file, reader, frames })
 }
 
 impl DiskRun {
@@ -322,14 +309,12 @@ impl DiskRun {
         let start = self.frames.partition_point(|f| f.last < low);
         let mut frame = Vec::new();
         for f in self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= high) {
-            frame.resize(f.len, 0);
-            self.file.read_exact_at(&mut frame, f.offset).map_err(|e| Error::io("read", what, e))?;
-            let header = FrameHeader::decode(&frame).map_err(|e| e.at(what, f.offset))?;
-            let opened = self.opener.open_in_place(&header, &f.chain, &mut frame);
-            let (plaintext, _) = opened.map_err(|_| frame_error(what, f.offset, &header, false))?;
+            frame.resize(f.at.len, 0);
+            self.file.read_exact_at(&mut frame, f.at.offset).map_err(|e| Error::io("read", what, e))?;
+            let plaintext = self.reader.open(&f.at, what, &mut frame)?;
             let mut r = Reader::new(plaintext);
             while !r.is_empty() {
-                let bad = |e: crate::format::FormatError| e.at(what, f.offset);
+                let bad = |e: crate::format::FormatError| e.at(what, f.at.offset);
                 let number = r.varint("op number").map_err(bad)?;
                 let left = r.remaining();
                 let len = r.length("op length", left).map_err(bad)?;

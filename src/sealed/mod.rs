@@ -9,6 +9,7 @@
 mod body;
 mod reader;
 mod single;
+mod spill;
 mod stream;
 mod writer;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub(crate) use body::{read_body, write_body};
 pub(crate) use reader::{SealedFile, decode_cbor, encode_cbor, read_header};
 pub(crate) use single::{SingleFrame, read_bytes, read_single};
+pub(crate) use spill::{SpillReader, SpillWriter, Spilled, spill};
 pub(crate) use stream::{FrameStream, Step};
 pub(crate) use writer::{SealedSummary, SealedWriter, remove_leftovers, temporary_name};
 

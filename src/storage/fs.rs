@@ -31,13 +31,13 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
 use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
 
 use super::path::{check, check_dir, is_name, parent};
 use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
 use crate::env::Owner;
 use crate::error::Error;
+use crate::sync::{Mutex, RwLock};
 
 #[cfg(test)]
 mod tests;

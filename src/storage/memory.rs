@@ -24,7 +24,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 pub use crash::{CrashPlan, Unsynced};
 pub use operation::Operation;
@@ -33,6 +32,7 @@ use self::medium::Medium;
 use self::state::{File, FileId, Node, State, Step, is_dir};
 use super::path::{check, check_dir};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
+use crate::sync::Mutex;
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use super::{Meter, VerifyOptions, VerifyProgress, VerifyReport};
 use crate::compact::NodeContext;
 use crate::crypto::kdf::sha256;
@@ -11,6 +9,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
 use crate::layer::layer_path;
 use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
+use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
 
 /// Rebuilds the latest state, that at the end of each stretch, and the state at each snapshot twice: from the snapshot, and from what lies before it.

@@ -8,6 +8,7 @@
     reason = "what is wrong in a test shows as a panic; clippy.toml reaches only into functions marked as tests"
 )]
 
+mod architecture;
 mod basic;
 mod catalog;
 #[cfg(feature = "aws-lc")]
