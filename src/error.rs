@@ -8,8 +8,24 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::storage::Misplaced;
+use rewound_dir::WrongKind;
+
 use crate::types::{InvalidName, Lsn, PageId, Position, Target, Timestamp};
+
+/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a file.
+#[derive(Debug)]
+pub(crate) struct Misplaced {
+    pub path: String,
+    pub wrong: WrongKind,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.wrong)
+    }
+}
+
+impl std::error::Error for Misplaced {}
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

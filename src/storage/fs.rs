@@ -24,7 +24,6 @@
 //! ours, and are not listed.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -36,7 +35,7 @@ use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at,
 use super::path::{check, check_dir, is_name, parent};
 use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
 use crate::env::Owner;
-use crate::error::Error;
+use crate::error::{Error, Misplaced};
 use crate::sync::{Mutex, RwLock};
 
 #[cfg(test)]
@@ -69,21 +68,6 @@ pub struct FsStorage {
     /// Whether complete files get the file system's immutable flag.
     immutable: bool,
 }
-
-/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a file.
-#[derive(Debug)]
-pub(crate) struct Misplaced {
-    pub path: String,
-    pub wrong: WrongKind,
-}
-
-impl fmt::Display for Misplaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.wrong)
-    }
-}
-
-impl std::error::Error for Misplaced {}
 
 /// Tells what is misplaced in the archive from every other failure, for [`Error::io`].
 fn misplaced(path: &str, e: io::Error) -> io::Error {

@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use fs::FsStorage;
-pub(crate) use fs::Misplaced;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 
 use crate::error::{Error, Result};

@@ -4,12 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Uses that go up and are known, each with its reason.
-const KNOWN: [(&str, &str, &str); 2] = [
-    ("dir", "storage", "what is misplaced is told in the words of the store"),
-    ("error", "storage", "an I/O error that tells of a misplaced file becomes damage"),
-];
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -92,8 +86,8 @@ fn uses() -> BTreeMap<(String, String), PathBuf> {
         let top = inside.components().next().unwrap().as_os_str().to_str().unwrap();
         let top = top.trim_end_matches(".rs");
         let is_test = inside.ends_with("tests.rs") || inside.ends_with("testing.rs");
-        // The root of the library names everything; programs have a `crate` of their own.
-        if top == "lib" || top == "bin" || is_test {
+        // The root of the library names everything.
+        if top == "lib" || is_test {
             continue;
         }
         for name in used(&code(&fs::read_to_string(&file).unwrap())) {
@@ -112,14 +106,9 @@ fn dependencies_go_downwards_only() {
     let layer = |module: &str| layers.iter().position(|row| row.iter().any(|m| m == module));
     let mut wrong = Vec::new();
     for ((from, to), file) in uses() {
-        // What the root re-exports is named by adapters: the facade, which they stand on.
-        if to.starts_with(|c: char| c.is_uppercase()) {
-            continue;
-        }
         let place =
             |module: &str| layer(module).unwrap_or_else(|| panic!("{}: {module} is not in the map", file.display()));
-        let known = KNOWN.iter().any(|(a, b, _)| (*a, *b) == (from.as_str(), to.as_str()));
-        if place(&from) >= place(&to) && !known {
+        if place(&from) >= place(&to) {
             wrong.push(format!("{}: {from} uses {to}", file.display()));
         }
     }
