@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use rewound::{Batch, Commit, Durability, Node, PageId, PageSize, SpaceId, Writer};
+
 use super::error::{Error, Result};
 use super::files::DatabaseFile;
 use super::format::{DatabaseHeader, Salts};
@@ -13,9 +15,6 @@ use super::log::{Log, Place, Transaction};
 use super::mark::mark;
 use super::options::WatchOptions;
 use super::parting::{End, Since};
-use rewound::Node;
-use rewound::{Batch, Writer};
-use rewound::{Commit, Durability, PageId, PageSize, SpaceId};
 
 /// The archive, open for one database.
 #[derive(Debug)]

@@ -6,18 +6,16 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
+use rewound::{
+    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId,
+    SpaceState, Target,
+};
 
 use super::archivist::{Archivist, Progress};
 use super::error::{Error, Result};
 use super::identity::{Identity, Record};
 use super::link::Link;
 use super::live::{Live, Source};
-use rewound::Batch;
-use rewound::Node;
-use rewound::PageSink;
-use rewound::SpaceState;
-use rewound::{Commit, Durability, Lsn, PageId, PageSize, SpaceId, Target};
-use rewound::{CompactOptions, ReplayOptions};
 
 /// Pages are compared in stretches of about so many bytes where the archive has none.
 const STRETCH: u64 = 1 << 20;

@@ -15,16 +15,12 @@ use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use minicbor::{Decode, Encode};
+use rewound::types::{MAX_NAME, check_name};
+use rewound::{Batch, ConfigScope, Node, Target, Writer};
 
 use super::error::{Error, Result};
 use super::format::Salts;
-use rewound::Error as ArchiveError;
-use rewound::Node;
-use rewound::Target;
-use rewound::{Batch, ConfigScope, Writer};
 
-/// The longest name of a node or space, in bytes.
-const MAX_NAME: usize = 200;
 /// The configuration value of a node that holds its [`Record`], bound to the environment.
 pub(super) const KEY: &str = "sqlite.database";
 
@@ -217,29 +213,11 @@ fn name_beside(database: &Path, other: &Path) -> String {
 /// The nearest to a text that may be a name.
 fn usable(text: &str) -> String {
     let plain = text.trim_start_matches('.').chars();
-    let mut name: String = plain.map(|c| if is_separating(c) { '_' } else { c }).collect();
+    let mut name: String = plain.map(|c| if c.is_control() || c == '/' || c == '\\' { '_' } else { c }).collect();
     while name.len() > MAX_NAME {
         name.pop();
     }
-    if check_space_name(&name).is_ok() { name } else { "database".to_owned() }
-}
-
-/// What no name of a node or space may hold, as it would lead out of a directory.
-fn is_separating(c: char) -> bool {
-    c.is_control() || c == '/' || c == '\\'
-}
-
-/// Refuses the name of a space before the database is attached to: the archive would refuse it too,
-/// but only with the first commit.
-pub(super) fn check_space_name(name: &str) -> Result<()> {
-    let reason = match name {
-        "" => "it is empty",
-        _ if name.len() > MAX_NAME => "it is longer than 200 bytes",
-        _ if name.starts_with('.') => "it starts with a dot",
-        _ if name.chars().any(is_separating) => "it holds a control character or a slash",
-        _ => return Ok(()),
-    };
-    Err(ArchiveError::InvalidName { what: "space", name: name.to_owned(), reason }.into())
+    if check_name("node", &name).is_ok() { name } else { "database".to_owned() }
 }
 
 #[cfg(test)]

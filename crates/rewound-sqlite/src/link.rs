@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use rewound::{Commit, PageSize};
+
 use super::archivist::{Archivist, Progress};
 use super::checkpointer::Syncer;
 use super::error::{Error, Result};
@@ -19,7 +21,6 @@ use super::mark::find;
 use super::options::WatchOptions;
 use super::parting::{End, Parting, Since, settle, tells};
 use super::pin::{Hold, Pin, Pins};
-use rewound::{Commit, PageSize};
 
 /// After so long without a transaction the pin is moved to where it is in nobody's way.
 pub(super) const SETTLED: Duration = Duration::from_millis(3);

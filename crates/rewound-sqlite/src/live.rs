@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
+use rewound::{BaseSpace, Consistency, PageSize, PageSource, Position};
+
 use super::error::{Error, Result};
 use super::files::DatabaseFile;
 use super::format::{IndexHeader, Salts};
 use super::log::{Log, Place};
-use rewound::{BaseSpace, Consistency, PageSource};
-use rewound::{PageSize, Position};
 
 /// The database as of one moment.
 #[derive(Debug)]

@@ -4,11 +4,12 @@
 //! up to it, which depends on the log's salts and on every byte before. A log that has the same checksum at the same frame is the same log up to
 //! there. At the very beginning of a generation, where there is no frame, its salts take the place of the checksum.
 
+use rewound::Lsn;
+
 use super::error::Result;
 use super::format::IndexHeader;
 use super::live::telling;
 use super::log::{Log, Place};
-use rewound::Lsn;
 
 const LEN: usize = 20;
 

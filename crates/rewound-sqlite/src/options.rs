@@ -1,8 +1,7 @@
 //! How a database is watched, each option with its default and the reason for it.
 
-use std::time::Duration;
-
 use rewound::{CompactOptions, WriterOptions};
+use std::time::Duration;
 
 /// How a database is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,14 +11,14 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use minicbor::{Decode, Decoder, Encode};
+use rewound::types::ArchiveId;
+use rewound::{NodeId, Timestamp};
 
 use super::files::{DatabaseFile, Stamp};
 use super::format::IndexHeader;
 use super::identity::FileId;
 use super::live::telling;
 use super::log::Place;
-use rewound::types::ArchiveId;
-use rewound::{NodeId, Timestamp};
 
 /// Longer than any of these.
 const LIMIT: usize = 4096;

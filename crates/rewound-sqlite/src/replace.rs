@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rewound::{Error as ArchiveError, PageSink, Restore, RestoreReport, SpaceId, SpaceState};
 use rewound_dir::{Dir, Walk, walk};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -31,11 +32,6 @@ use super::files::{Paths, beside};
 use super::format::{DATABASE_HEADER, DatabaseHeader};
 use super::identity::{KEY, Record};
 use super::pin::failed;
-use rewound::Error as ArchiveError;
-use rewound::Restore;
-use rewound::SpaceId;
-use rewound::SpaceState;
-use rewound::{PageSink, RestoreReport};
 
 /// How long a connection that is just ending is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rewound::{Lsn, Position, Timestamp};
 
 use super::error::Result;
 use super::wake::Bell;
-use rewound::{Lsn, Position, Timestamp};
 
 /// What a watcher is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -7,20 +7,22 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rewound::Node;
+use rewound::env::Owner;
+use rewound::types::check_name;
+
 use super::archivist::Archivist;
 use super::compare::{Subject, copy, resync};
 use super::error::{Error, Result, Stage};
 use super::files::{DatabaseFile, Paths, is_same};
 use super::format::{DatabaseHeader, has_wal_reset_bug};
-use super::identity::{Kin, Record, check_space_name};
+use super::identity::{Kin, Record};
 use super::link::{Caught, Former, Link, SETTLED, check, not_to_be_used};
 use super::options::WatchOptions;
 use super::parting::{End, Parting, Since};
 use super::pin::enable_wal;
 use super::status::{Event, Handle, State, Status};
 use super::wake::{Notifier, wait};
-use rewound::Node;
-use rewound::env::Owner;
 
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(100);
@@ -50,7 +52,7 @@ impl Attached {
     /// Attaches to a database. Copies and compares nothing. For a watcher that is just ending it waits a second.
     pub fn open(database: impl AsRef<Path>, options: WatchOptions) -> Result<Attached> {
         if let Some(space) = &options.space {
-            check_space_name(space)?;
+            check_name("space", space).map_err(rewound::Error::from)?;
         }
         let paths = Paths::of(database.as_ref())?;
         let (begun, mut lock) = (Instant::now(), None);
@@ -168,7 +170,7 @@ impl Watcher {
     /// record in it, and another one is refused.
     pub fn open(node: &Node, database: impl AsRef<Path>, options: WatchOptions) -> Result<Watcher> {
         if let Some(space) = &options.space {
-            check_space_name(space)?;
+            check_name("space", space).map_err(rewound::Error::from)?;
         }
         let paths = Paths::of(database.as_ref())?;
         Watcher::new(node, paths, options)?.start()

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use rewound::PageSize;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use rewound::PageSize;
 
 /// A database as a file's bytes, complete and without a log.
 fn database(page_size: u32, wal: bool, rows: u32, auto_vacuum: bool) -> Vec<u8> {
