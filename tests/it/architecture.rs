@@ -1,4 +1,5 @@
-//! The code map in `docs/architecture.md` is true: dependencies go downwards only.
+//! The code map in `docs/architecture.md` is true: dependencies go downwards only, and locks,
+//! threads and clocks come from `sync` alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -136,4 +137,62 @@ fn uses_are_found_in_every_form() {
     assert_eq!(found("use crate::{\n    dir::{self, Dir},\n    env,\n};"), ["dir", "env"]);
     assert_eq!(found("let x = crate::sealed::spill(&keys);"), ["sealed"]);
     assert!(found(&code("// crate::wal\nfn f() {}\n#[cfg(test)]\nmod tests {\n use crate::a;")).is_empty());
+}
+
+/// What `sync` alone may name; the two halves make the path.
+const BANNED: [(&str, &str); 7] = [
+    ("parking", "_lot"),
+    ("std::", "thread"),
+    ("time::", "Instant"),
+    ("time::", "SystemTime"),
+    ("sync::", "mpsc"),
+    ("sync::", "Condvar"),
+    ("sync::", "Mutex"),
+];
+
+/// Braces of `use` are opened far enough for the paths above: `std::{thread, io}` and
+/// `std::time::{Duration, Instant}` are found as well as the plain form.
+fn is_named(code: &str, (module, item): (&str, &str)) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let ends = |rest: &str| !rest.starts_with(is_word);
+    let ours = |at: usize| code.get(..at).is_some_and(|before| before.ends_with("crate::"));
+    let plain = format!("{module}{item}");
+    let found = code.match_indices(&plain);
+    let mut found = found.filter(|(at, name)| ends(&code[at + name.len()..]) && !ours(*at));
+    let braced = code.match_indices(&format!("{module}{{")).any(|(at, open)| {
+        let list = code[at + open.len()..].split(';').next().unwrap_or_default();
+        !ours(at) && list.split(|c: char| !is_word(c)).any(|word| word == item)
+    });
+    found.next().is_some() || braced
+}
+
+#[test]
+fn locks_threads_and_clocks_are_named_in_one_place() {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 50, "the sources are not where this test looks for them");
+    let mut offences = Vec::new();
+    for file in files {
+        let inside = file.strip_prefix(&src).unwrap();
+        if inside == Path::new("sync.rs") || inside.ends_with("tests.rs") {
+            continue;
+        }
+        let code = code(&fs::read_to_string(&file).unwrap());
+        let named = BANNED.iter().filter(|banned| is_named(&code, **banned));
+        offences.extend(named.map(|(module, item)| format!("{}: {module}{item}", inside.display())));
+    }
+    assert!(offences.is_empty(), "take these from crate::sync: {offences:#?}");
+}
+
+#[test]
+fn banned_names_are_found_in_every_form() {
+    for code in ["use std::time::Instant;", "use std::time::{Duration, Instant};"] {
+        assert!(is_named(code, ("time::", "Instant")), "{code}");
+    }
+    assert!(is_named("use std::{io, thread};", ("std::", "thread")));
+    assert!(is_named("std::thread::sleep(d)", ("std::", "thread")));
+    assert!(!is_named("use crate::sync::{Mutex, mpsc};", ("sync::", "Mutex")));
+    assert!(!is_named("crate::sync::Mutex::new(())", ("sync::", "Mutex")));
+    assert!(!is_named("use std::time::InstantLike;", ("time::", "Instant")));
 }
