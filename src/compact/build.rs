@@ -15,7 +15,7 @@ use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_un
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::sync::Mutex;
-use crate::types::{NodeId, PageSize, SpaceId};
+use crate::types::{NodeId, PageSize, SpaceId, as_index};
 
 /// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
 const MIN_REGION: u64 = 16 << 20;
@@ -80,7 +80,7 @@ pub(crate) fn copy_parts(
     let mut buffer = Vec::new();
     let mut first = 0;
     while first < space.pages() {
-        let count = usize::try_from(space.pages() - first).unwrap_or(usize::MAX).min(COPY / size);
+        let count = as_index(space.pages() - first).min(COPY / size);
         buffer.clear();
         buffer.resize(count * size, 0);
         read(first, &mut buffer)?;

@@ -10,7 +10,7 @@ use crate::format::part::{BlockIndex, PartRef};
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, PartReader};
 use crate::replay::{Parts, Sources};
-use crate::types::SpaceId;
+use crate::types::{SpaceId, as_index};
 
 /// A block of the last snapshot.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl Since<'_> {
         let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min().unwrap_or_default();
         let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return Ok(Vec::new()) };
         // At most as many as a part has pages.
-        let mut touched = vec![false; usize::try_from(last - first + 1).unwrap_or(usize::MAX)];
-        let index = |page: u64| usize::try_from(page.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut touched = vec![false; as_index(last - first + 1)];
+        let index = |page: u64| as_index(page.saturating_sub(first));
         let mut mark = |from: u64, to: u64| {
             if from <= last && to >= first {
                 touched.get_mut(index(from)..=index(to.min(last))).unwrap_or_default().fill(true);

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
 use crate::sync::{self, Mutex};
-use crate::types::SpaceId;
+use crate::types::{SpaceId, as_index};
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -177,7 +177,7 @@ impl RestoreRun<'_> {
             let (images, _) = rebuilder.result();
             let offset = unit.first * u64::from(unit.page_size.get());
             // The last page may reach beyond the end of the space.
-            let len = usize::try_from(space.length - offset).unwrap_or(usize::MAX).min(images.len());
+            let len = as_index(space.length - offset).min(images.len());
             sink.write(unit.space, offset, images.get(..len).unwrap_or_default())?;
             proven.fetch_add(p, Ordering::Relaxed);
             unproven.fetch_add(u, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use crate::layer::{BlockBuffers, PageEntry, PartReader};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::sync::Mutex;
-use crate::types::{FileId, NodeId, PageId, PageSize, SpaceId};
+use crate::types::{FileId, NodeId, PageId, PageSize, SpaceId, as_index};
 
 /// Parts kept open: some megabytes of block indexes.
 const OPEN_PARTS: usize = 128;
@@ -41,7 +41,7 @@ impl Unit {
 
     fn bytes(&self) -> usize {
         // The count was chosen so that this fits the memory of a unit.
-        usize::try_from(self.count).unwrap_or(usize::MAX).saturating_mul(self.page_size.bytes())
+        as_index(self.count).saturating_mul(self.page_size.bytes())
     }
 }
 
@@ -281,7 +281,7 @@ impl<'a> Rebuilder<'a> {
 }
 
 fn index(unit: &Unit, number: u64) -> usize {
-    usize::try_from(number.wrapping_sub(unit.first)).unwrap_or(usize::MAX)
+    as_index(number.wrapping_sub(unit.first))
 }
 
 fn slot<'s>(

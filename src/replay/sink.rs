@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::format::state::{ConfigValue, EXCLUSION, SpaceState};
 use crate::sync::Mutex;
-use crate::types::{Lsn, SpaceId, Timestamp};
+use crate::types::{Lsn, SpaceId, Timestamp, as_index};
 
 /// Takes restored pages: a directory, a running engine, anything.
 ///
@@ -150,7 +150,7 @@ impl PageSink for Memory {
 
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut all = self.spaces.lock();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let start = as_index(offset);
         let range = all.get_mut(&space).and_then(|(_, b)| b.get_mut(start..start.saturating_add(bytes.len())));
         range.ok_or_else(|| Error::host("bytes beyond the end of a space"))?.copy_from_slice(bytes);
         Ok(())

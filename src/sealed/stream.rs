@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::frame::{FrameHeader, HEADER_LEN, TAG_LEN};
 use crate::storage::read_full;
+use crate::types::as_index;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -88,12 +89,12 @@ impl<'f> FrameStream<'f> {
         }
         let len = header.frame_len();
         if len as u64 > left || !self.ensure(len)? {
-            let have = self.available().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let have = self.available().min(as_index(left));
             return stop(FormatError::truncated(0, "frame", len, have).at(path, offset));
         }
         let (opener, chain) = (self.file.opener(), self.chain);
         let opened = if let Some(lent) = &self.lent {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX);
+            let start = as_index(offset);
             let frame = lent.get(start..start.saturating_add(len)).unwrap_or_default();
             let text = len - HEADER_LEN - TAG_LEN;
             if self.buffer.len() < text {
@@ -120,7 +121,7 @@ impl<'f> FrameStream<'f> {
     /// What is at hand from the next frame on.
     fn ahead(&self) -> &[u8] {
         let (bytes, at) = match &self.lent {
-            Some(lent) => (lent.as_ref(), usize::try_from(self.offset).unwrap_or(usize::MAX)),
+            Some(lent) => (lent.as_ref(), as_index(self.offset)),
             None => (self.buffer.as_slice(), self.at),
         };
         bytes.get(at..).unwrap_or_default()
@@ -139,7 +140,7 @@ impl<'f> FrameStream<'f> {
         self.buffer.copy_within(self.at.., 0);
         self.at = 0;
         let left = self.end.saturating_sub(self.offset);
-        let want = need.max(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX)).max(kept);
+        let want = need.max(CHUNK).min(as_index(left)).max(kept);
         self.buffer.resize(want, 0);
         let rest = self.buffer.get_mut(kept..).unwrap_or_default();
         let got = read_full(self.file.file().as_ref(), self.file.path(), self.offset + kept as u64, rest)?;

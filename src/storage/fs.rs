@@ -37,6 +37,7 @@ use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
 use crate::env::Owner;
 use crate::error::{Error, Misplaced};
 use crate::sync::{Mutex, RwLock};
+use crate::types::as_index;
 
 #[cfg(test)]
 mod tests;
@@ -397,7 +398,7 @@ impl FsAppendFile {
         let target = (self.len / ZERO_STEP + 1) * ZERO_STEP;
         let mut at = self.len;
         while at < target {
-            let want = usize::try_from(target - at).unwrap_or(usize::MAX);
+            let want = as_index(target - at);
             let zeros = ZEROS.get(..want).unwrap_or(&ZEROS);
             self.file.write_all_at(zeros, at)?;
             at += zeros.len() as u64;

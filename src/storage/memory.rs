@@ -33,6 +33,7 @@ use self::state::{File, FileId, Node, State, Step, is_dir};
 use super::path::{check, check_dir};
 use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
 use crate::sync::Mutex;
+use crate::types::as_index;
 
 #[cfg(test)]
 mod tests;
@@ -430,7 +431,7 @@ impl MemReadFile {
 impl ReadFile for MemReadFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.with(|file| {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.end);
+            let start = as_index(offset).min(file.end);
             let count = buf.len().min(file.end - start);
             let data = file.data.get(start..).unwrap_or_default();
             let data = data.get(..count).unwrap_or(data);

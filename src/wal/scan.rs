@@ -14,7 +14,7 @@ use crate::format::segment::{PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::{Effect, NodeState};
 use crate::sealed::{FrameStream, SealedFile, Step, decode_cbor};
 use crate::storage::{ReadFile, read_range};
-use crate::types::{Lsn, Position, Timestamp};
+use crate::types::{Lsn, Position, Timestamp, as_index};
 
 /// Bytes looked at in one go for frames beyond a tail that cannot be read.
 const SEARCH_STEP: usize = 1 << 20;
@@ -276,11 +276,11 @@ impl SegmentReader {
         let mut at = self.file.header_len();
         let (mut window, mut start, mut ahead) = (Vec::new(), 0, HEADER_LEN);
         while at + (HEADER_LEN as u64) <= self.end {
-            let within = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let within = as_index(at - start);
             if window.get(within..within.saturating_add(HEADER_LEN)).is_none() {
                 (window, start) = (read_range(file, path, at, ahead)?, at);
             }
-            let within = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let within = as_index(at - start);
             let Ok(header) = FrameHeader::decode(window.get(within..).unwrap_or_default()) else { break };
             frames.push_back((header.index, at));
             while frames.front().is_some_and(|(index, _)| *index < header.durable) {
@@ -382,7 +382,7 @@ pub(crate) fn find_frame<T>(
 ) -> Result<Search<T>> {
     let (mut at, mut zeros) = (from, 0);
     while at < end {
-        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
+        let len = as_index(end - at).min(SEARCH_STEP);
         let window = read_range(file, path, at, len)?;
         if window.is_empty() {
             // It was cut since its length was asked for.
@@ -421,7 +421,7 @@ pub(crate) fn is_zero(file: &dyn ReadFile, path: &str, from: u64, end: u64) -> R
         if end - from > ZEROS_LOOKED_THROUGH && at - from >= ZEROS_AT_THE_ENDS {
             at = at.max(end - ZEROS_AT_THE_ENDS);
         }
-        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEARCH_STEP);
+        let len = as_index(end - at).min(SEARCH_STEP);
         let bytes = read_range(file, path, at, len)?;
         if bytes.is_empty() {
             break;
