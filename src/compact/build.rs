@@ -10,6 +10,7 @@ use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::names::Scope;
 use crate::options::CompactOptions;
 use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
 use crate::sealed::ArchiveKeys;
@@ -397,12 +398,12 @@ impl ReadBack {
 
 impl NodeContext {
     /// What a new layer of this node has in common with its parts.
-    pub(super) fn layer<'a>(
-        &'a self,
-        scope: &'a str,
+    pub(super) fn layer(
+        &self,
+        scope: Scope,
         from: Option<crate::types::Position>,
         to: crate::types::Position,
-    ) -> LayerWriter<'a> {
+    ) -> LayerWriter<'_> {
         LayerWriter {
             storage: self.storage.as_ref(),
             keys: &self.keys,

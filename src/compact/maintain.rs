@@ -7,6 +7,7 @@ use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
 use crate::layer::LayerReader;
+use crate::names::{self, Scope};
 use crate::options::CompactOptions;
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::sealed::remove_leftovers;
@@ -27,20 +28,15 @@ pub struct MaintainReport {
 
 /// One builder, or sweeper, at a time works on a node.
 pub(crate) fn lock_builder(context: &mut NodeContext) -> Result<Box<dyn LockGuard>> {
-    let dir = format!("nodes/{:08x}", context.node.get());
-    create_dir_durable(context.storage.as_ref(), &dir)?;
-    create_dir_durable(context.storage.as_ref(), "tmp")?;
-    let path = format!("{dir}/maintain.lock");
+    create_dir_durable(context.storage.as_ref(), &names::node_dir(context.node))?;
+    create_dir_durable(context.storage.as_ref(), names::TMP)?;
+    let path = names::builder_lock(context.node);
     let lock = context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: context.record.name.clone() })?;
-    remove_leftovers(context.storage.as_ref(), &scope(context))?;
+    remove_leftovers(context.storage.as_ref(), Scope::Builder(context.node))?;
     // Another builder may have published since this one looked.
     context.record = context.catalog.current()?.node(context.node)?.clone();
     Ok(lock)
-}
-
-fn scope(context: &NodeContext) -> String {
-    format!("c{:08x}", context.node.get())
 }
 
 /// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have expired meanwhile: the lock keeps that from happening, and where
@@ -73,9 +69,9 @@ pub(crate) fn snapshot(context: &mut NodeContext, to: Position, options: &Compac
     if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
-    let scope = scope(context);
+    let scope = Scope::Builder(context.node);
     let (record, bytes) = {
-        let layer = context.layer(&scope, None, to);
+        let layer = context.layer(scope, None, to);
         let parts = context.parts();
         let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
@@ -107,9 +103,9 @@ fn layer(
         *entry = (*entry).min(*length);
     }
     lowest.retain(|space, _| since.tail.state.spaces.contains_key(space));
-    let scope = scope(context);
+    let scope = Scope::Builder(context.node);
     let (record, bytes) = {
-        let writer = context.layer(&scope, Some(from), to);
+        let writer = context.layer(scope, Some(from), to);
         let parts = context.parts();
         let new = delta_parts(&writer, &parts, &before, &since, options)?;
         let bytes = new.iter().map(|p| p.length).sum();

@@ -7,7 +7,7 @@ use crate::compact::NodeContext;
 use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
-use crate::layer::layer_path;
+use crate::names::layer_path;
 use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
 use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
