@@ -64,7 +64,7 @@ impl NodeContext {
     }
 
     pub fn parts(&self) -> Parts {
-        Parts::new(Arc::clone(&self.storage), Arc::clone(&self.keys), self.node)
+        Parts::new(self.storage.clone(), Arc::clone(&self.keys), self.node)
     }
 
     /// The plan for a position.

@@ -15,6 +15,8 @@ mod redo;
 mod resolve;
 mod sink;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use execute::{RestoreRun, RunStats, content_units, pages_per_unit, run_units};
 pub(crate) use files::{DeltaDir, NewDir, NewFiles};
