@@ -92,6 +92,7 @@ mod ingest;
 mod layer;
 mod names;
 pub mod options;
+mod past;
 mod replay;
 mod retention;
 mod sealed;
