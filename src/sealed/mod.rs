@@ -333,18 +333,26 @@ impl FrameOpener {
         Ok((text, *tag))
     }
 
-    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag.
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head` is
+    /// what `header` was decoded from, and `body` is what follows it: it may be of a map that
+    /// changes, so the tag is copied before it is compared, and returned as it was compared.
     pub fn open_into(
         &self,
         header: &FrameHeader,
+        head: &[u8; HEADER_LEN],
         chain: &[u8; TAG_LEN],
-        frame: &[u8],
+        body: &[u8],
         out: &mut [u8],
     ) -> std::result::Result<[u8; TAG_LEN], TagMismatch> {
-        let (head, body) = frame.split_at_checked(HEADER_LEN).ok_or(TagMismatch)?;
         let (text, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(TagMismatch)?;
-        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, tag, out)?;
-        Ok(*tag)
+        let tag = *tag;
+        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, &tag, out)?;
+        Ok(tag)
+    }
+
+    /// Whether ciphertext may be opened where it can change meanwhile: no byte of it is read twice.
+    pub fn can_open_maps(&self) -> bool {
+        self.cipher.is_one_pass()
     }
 }
 

@@ -196,8 +196,8 @@ impl Log {
     /// durable may come from the cache, what comes after may be what a failed sync has given up.
     pub fn open_settled(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<SegmentReader> {
         self.make_durable(medium, segment)?;
-        let reader = self.open(segment)?;
-        let from = reader.unproven_from()?;
+        // What is mapped cannot be dropped from the cache: the reader goes first.
+        let from = self.open(segment)?.unproven_from()?;
         medium.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
         // Once more, as it may have been sealed, or cut short by what was forgotten.
         self.open(segment)
