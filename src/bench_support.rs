@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::crypto::{Backend, KeyFile, Keyring};
 use crate::env::SystemRng;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec::Reader;
 use crate::format::event::CatalogEntry;
 use crate::format::frame::{FrameHeader, FrameKind, Trailer};
@@ -14,7 +14,7 @@ use crate::format::record::{Commits, Op};
 use crate::format::segment::{SegmentPreface, SegmentSeal};
 use crate::names::{self, Scope};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
-use crate::storage::{MemStorage, Storage};
+use crate::storage::{Calls, MemStorage, Storage};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
 /// A complete sealed file of frames of one size, with what opens it.
@@ -41,8 +41,8 @@ impl SealedFrames {
     ) -> Result<SealedFrames> {
         let keyring = Keyring::new(KeyFile::from_bytes([1; 32]));
         let keys = ArchiveKeys::create(ArchiveId::from_bytes([2; 16]), &keyring, backend, Arc::new(SystemRng))?;
-        storage.create_dir("").map_err(|e| Error::io("create directory", "", e))?;
-        storage.create_dir(names::TMP).map_err(|e| Error::io("create directory", names::TMP, e))?;
+        storage.dir_created("")?;
+        storage.dir_created(names::TMP)?;
         let info = FileInfo {
             kind: FileKind::Part,
             node: NodeId::new(1),

@@ -14,7 +14,7 @@ use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve, window};
-use crate::storage::ReadStore;
+use crate::storage::{ReadCalls, ReadStore};
 use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
 use crate::wal::{Log, Visit, fold_ops};
@@ -302,7 +302,7 @@ fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
 
 /// Counts the files below a directory, of one kind or all.
 fn count_files(storage: &dyn ReadStore, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+    for entry in storage.listed(dir)? {
         if entry.is_dir {
             count_files(storage, &names::join(dir, &entry.name), kind, count)?;
         } else if kind.is_none() || names::kind(&entry.name) == kind {

@@ -27,7 +27,7 @@ use crate::past::NodeContext;
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
-use crate::storage::{FsStorage, Storage, check_place};
+use crate::storage::{Calls, FsStorage, ReadCalls, Storage, check_place};
 use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
 use crate::wal::Log;
 
@@ -60,11 +60,11 @@ impl Archive {
     /// [`create`](Self::create) in any storage, with options.
     pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
         check_place(storage.as_ref())?;
-        storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
-        let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
+        storage.dir_created("")?;
+        let there = storage.listed("")?;
         if there.iter().any(|e| e.name == names::CATALOG || e.name == names::NODES) {
             // An interrupted creation leaves directories and no entry: that is no archive yet.
-            let whole = storage.list(&names::entry_group_dir(0)).map_err(|e| Error::io("list", names::CATALOG, e))?;
+            let whole = storage.listed(&names::entry_group_dir(0))?;
             if !whole.is_empty() {
                 return Err(Error::ArchiveExists { path: storage.location().into() });
             }
@@ -277,7 +277,7 @@ impl Node {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
         let path = names::node_dir(self.id);
-        let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
+        let there = context.storage.listed(&path)?;
         if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
             return Err(Error::Displaced { path, found: "nothing".into() });
         }

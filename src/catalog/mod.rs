@@ -35,7 +35,7 @@ use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::names::{self, Scope, entry_dir, entry_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedWriter, encode_cbor};
-use crate::storage::{Storage, check_place, create_dir_durable, displaced};
+use crate::storage::{Calls, Storage, check_place, create_dir_durable, displaced};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
@@ -123,7 +123,7 @@ impl Catalog {
         if state.entries > self.durable.load(Ordering::Relaxed) {
             let dir = entry_dir(state.entries);
             create_dir_durable(self.storage.as_ref(), &dir)?;
-            self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+            self.storage.dir_synced(&dir)?;
             self.durable.store(state.entries, Ordering::Relaxed);
         }
         Ok(())

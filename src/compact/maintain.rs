@@ -13,7 +13,7 @@ use crate::options::CompactOptions;
 use crate::past::NodeContext;
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::sealed::remove_leftovers;
-use crate::storage::{LockGuard, create_dir_durable};
+use crate::storage::{Calls, LockGuard, ReadCalls, ReadFileCalls, create_dir_durable};
 use crate::types::{FileId, Position, SpaceId};
 
 /// What maintenance did.
@@ -33,7 +33,7 @@ pub(crate) fn lock_builder(builder: &mut Builder) -> Result<Box<dyn LockGuard>> 
     create_dir_durable(builder.context.storage.as_ref(), &names::node_dir(builder.context.node))?;
     create_dir_durable(builder.context.storage.as_ref(), names::TMP)?;
     let path = names::builder_lock(builder.context.node);
-    let lock = builder.context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+    let lock = builder.context.storage.locked(&path)?;
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
     remove_leftovers(builder.context.storage.as_ref(), Scope::Builder(builder.context.node))?;
     // Another builder may have published since this one looked.
@@ -179,8 +179,8 @@ fn boundary(
 ) -> Result<Option<Position>> {
     let mut bytes = 0;
     for (segment, next) in context.log.between(from, end)? {
-        let file = context.storage.open(&segment.path).map_err(|e| Error::io("open", &segment.path, e))?;
-        let whole = file.len().map_err(|e| Error::io("stat", &segment.path, e))?;
+        let file = context.storage.opened(&segment.path)?;
+        let whole = file.length(&segment.path)?;
         let at = next.map_or(end, |n| n.from).min(end);
         // Of a segment that begins earlier, the share of its commits that come after.
         let (all, after) = (at.get() - segment.from.get(), at.get() - from.max(segment.from).get());

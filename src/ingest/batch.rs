@@ -14,7 +14,7 @@ use crate::format::state::{
 };
 use crate::options::WriterOptions;
 use crate::sealed::{SpillReader, SpillWriter, Spilled, spill, temporary_name};
-use crate::storage::{AppendFile, read_range};
+use crate::storage::{AppendFile, AppendFileCalls, Calls, ReadCalls, read_range};
 use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
 
 /// Ops are gathered in pieces of about as many frames, and of no more bytes than these: a piece with its last op fits in one frame.
@@ -612,12 +612,12 @@ impl Ops {
         if self.spill.is_none() {
             let (writer, reader) = spill(&shared.keys)?;
             let path = temporary_name(&shared.keys, shared.scope)?;
-            let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
+            let file = shared.storage.created(&path)?;
             self.spill = Some(Spill { path, file, writer, reader, pieces: Vec::new() });
         }
         if let Some(Spill { path, file, writer, pieces, .. }) = &mut self.spill {
             for piece in self.pieces.drain(..) {
-                let append = |sealed: &[u8]| file.append(sealed).map_err(|e| Error::io("write", &*path, e));
+                let append = |sealed: &[u8]| file.appended(&*path, sealed);
                 pieces.push(writer.put(&piece, append)?);
             }
         }
@@ -644,7 +644,7 @@ impl Ops {
         let count = self.pieces();
         let mut seen = 0;
         if let Some(spill) = &self.spill {
-            let file = shared.storage.open(&spill.path).map_err(|e| Error::io("open", &spill.path, e))?;
+            let file = shared.storage.opened(&spill.path)?;
             for piece in &spill.pieces {
                 let mut frame = read_range(file.as_ref(), &spill.path, piece.offset, piece.len)?;
                 seen += 1;

@@ -15,7 +15,7 @@ use crate::format::state::{ConfigValue, NodeState};
 use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::sealed::remove_leftovers;
-use crate::storage::{Storage, create_dir_durable};
+use crate::storage::{Calls, Storage, create_dir_durable};
 use crate::sync::mpsc::{self, RecvTimeoutError, Sender};
 use crate::sync::{self, JoinHandle};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
@@ -60,7 +60,7 @@ impl Writer {
         create_dir_durable(storage.as_ref(), &names::node_dir(node))?;
         create_dir_durable(storage.as_ref(), names::TMP)?;
         let lock_path = names::writer_lock(node);
-        let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
+        let lock = storage.locked(&lock_path)?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
         let scope = Scope::Writer(node);
         remove_leftovers(storage.as_ref(), scope)?;

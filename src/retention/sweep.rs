@@ -1,7 +1,6 @@
 //! Carries plans out: an entry first, the files later.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 
 use super::plan::{ExpiryInput, ExpiryPlan, SegmentInfo, TimelineLog, plan_expiry};
 use super::policy::promises;
@@ -18,6 +17,7 @@ use crate::options::{Cancel, CompactOptions};
 use crate::past::NodeContext;
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
+use crate::storage::{Calls, ReadCalls, ReadFileCalls};
 use crate::types::{FileId, Position, TimelineId, Timestamp, nanos};
 use crate::wal::Log;
 
@@ -385,10 +385,7 @@ fn unneeded<'l>(
         if leased {
             return Ok(false);
         }
-        let file = match context.storage.open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            other => other.map_err(|e| Error::io("open", &path, e))?,
-        };
+        let Some(file) = context.storage.opened_if_there(&path)? else { return Ok(false) };
         match read_header(file.as_ref(), &path) {
             Ok((header, _)) => Ok(header.header.created < before),
             Err(e) if e.is_damage() => Ok(false),
@@ -468,7 +465,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         }
         let Removal { dirs, files, bytes, .. } = removal;
         for dir in dirs {
-            context.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+            context.storage.dir_synced(&dir)?;
         }
         builder.catalog.append_if(&builder.actor, |state| {
             let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
@@ -501,21 +498,14 @@ impl Removal<'_> {
     /// Removes a file; one that is gone was removed by a sweep that was interrupted.
     fn file(&mut self, path: &str) -> Result<()> {
         let storage = self.context.storage.as_ref();
-        let bytes = match storage.open(path) {
-            Ok(file) => file.len().map_err(|e| Error::io("stat", path, e))?,
-            Err(e) if e.kind() == ErrorKind::NotFound => 0,
-            Err(e) => return Err(Error::io("open", path, e)),
-        };
+        let file = storage.opened_if_there(path)?;
+        let bytes = file.map_or(Ok(0), |file| file.length(path))?;
         // Where it is gone already, that may not be durable.
         self.dirs.insert(names::parent(path).to_owned());
-        match storage.delete(path) {
-            Ok(()) => {
-                self.files += 1;
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("remove", path, e)),
+        if storage.deleted_if_there(path)? {
+            self.files += 1;
+            self.bytes += bytes;
         }
+        Ok(())
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
 use crate::names;
 use crate::past::NodeContext;
 use crate::replay::log_end;
-use crate::storage::ReadStore;
+use crate::storage::{ReadCalls, ReadStore};
 
 const DAY: u128 = 86_400 * 1_000_000_000;
 
@@ -72,10 +72,9 @@ impl Usage {
 
 /// Bytes of the catalog.
 pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
-    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let mut bytes = 0;
-    for group in list(names::CATALOG)?.iter().filter(|e| e.is_dir) {
-        bytes += list(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
+    for group in storage.listed(names::CATALOG)?.iter().filter(|e| e.is_dir) {
+        bytes += storage.listed(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
     }
     Ok(bytes)
 }

@@ -1,6 +1,5 @@
 //! Opens a sealed file and reads frames of it by place.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
-use crate::storage::{ReadFile, ReadStore, check_place, read_full, read_range};
+use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, check_place, read_full, read_range};
 use crate::types::as_index;
 
 /// A sealed file, open for reading.
@@ -77,7 +76,7 @@ impl SealedFile {
     }
 
     pub fn len(&self) -> Result<u64> {
-        self.file.len().map_err(|e| Error::io("stat", &self.path, e))
+        self.file.length(&self.path)
     }
 
     /// Reads the frame at `offset` into `buffer`; gives its header and plaintext. `len` is its length where that is known.
@@ -249,14 +248,12 @@ pub(crate) struct Seal {
 
 /// Opens a file that has to be there.
 pub(crate) fn open_file(storage: &dyn ReadStore, path: &str) -> Result<Arc<dyn ReadFile>> {
-    match storage.open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            // Where the whole archive is gone, a file of it is not what is missing.
-            check_place(storage)?;
-            Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"))
-        }
-        opened => opened.map_err(|e| Error::io("open", path, e)),
+    if let Some(file) = storage.opened_if_there(path)? {
+        return Ok(file);
     }
+    // Where the whole archive is gone, a file of it is not what is missing.
+    check_place(storage)?;
+    Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"))
 }
 
 /// Reads the header of a file.

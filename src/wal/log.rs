@@ -7,7 +7,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::segment::PreviousSegment;
 use crate::names::{self, group_of};
 use crate::sealed::ArchiveKeys;
-use crate::storage::{ReadStore, Storage};
+use crate::storage::{Calls, ReadCalls, ReadStore, Storage};
 use crate::types::{NodeId, Position, TimelineId};
 
 /// A segment, by its name.
@@ -51,7 +51,7 @@ impl Log {
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
         let dir = names::timeline_dir(self.node, self.timeline);
-        let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+        let entries = self.storage.listed(&dir)?;
         let mut groups: Vec<u64> = entries.iter().filter_map(|e| names::group(&e.name)).collect();
         groups.sort_unstable();
         Ok(groups)
@@ -129,7 +129,7 @@ impl Log {
     /// The segments of one group by their names, in order.
     fn listed(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
         let dir = names::segment_group_dir(self.node, self.timeline, group);
-        let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+        let entries = self.storage.listed(&dir)?;
         let mut segments: Vec<(SegmentRef, u64)> = entries
             .iter()
             .filter_map(|entry| {
@@ -177,9 +177,9 @@ impl Log {
     /// Makes a segment durable that another process may have written and not synced, or synced and not yet durably named.
     fn make_durable(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<()> {
         let path = &segment.path;
-        medium.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
+        medium.file_synced(path)?;
         let dir = names::segment_dir(self.node, self.timeline, segment.sequence);
-        medium.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
+        medium.dir_synced(&dir)
     }
 
     /// Opens the newest segment, and lets it be read: what is read is durable before this returns.
@@ -198,7 +198,7 @@ impl Log {
         self.make_durable(medium, segment)?;
         // What is mapped cannot be dropped from the cache: the reader goes first.
         let from = self.open(segment)?.unproven_from()?;
-        medium.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
+        medium.evicted(&segment.path, from)?;
         // Once more, as it may have been sealed, or cut short by what was forgotten.
         self.open(segment)
     }
