@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Node;
-use crate::catalog::Lease;
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
-use crate::format::state::exclusion_key;
 use crate::options::ReplayOptions;
-use crate::past::NodeContext;
+use crate::past::{Layout, PastState};
 use crate::replay::{
-    DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
-    replay_records,
+    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport, replay_records,
 };
 use crate::sync::Instant;
-use crate::types::{FileId, PageSize, Position, Target};
+use crate::types::{FileId, PageSize, Target};
 
 /// A restore that was not started yet. Made by [`Node::restore`].
 #[must_use = "a restore does nothing until it is told where to go"]
@@ -42,17 +40,12 @@ impl std::fmt::Debug for Restore<'_> {
 
 /// What a restore works with once it has begun.
 struct Begun {
-    context: NodeContext,
+    past: PastState,
+    /// The commit that it is the state of.
     resolved: Resolved,
-    plan: Plan,
-    sources: Sources,
-    /// Spaces that are left out.
-    excluded: Vec<String>,
     /// What the audit trail calls it.
     id: FileId,
     started: Instant,
-    /// Keeps what is read from being removed.
-    _lease: Option<Lease>,
 }
 
 impl<'a> Restore<'a> {
@@ -125,9 +118,10 @@ impl<'a> Restore<'a> {
         // Refused before anything is read.
         NewDir::new(&path, &id)?;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
-            restore.check_space(begun, &|space| Some(path.join(space)))?;
+            let layout = begun.past.layout()?;
+            check_space(&layout, &|space| Some(path.join(space)))?;
             let sink = NewDir::new(&path, &id)?;
-            let report = restore.run(begun, &sink)?;
+            let report = restore.run(begun, &layout, &sink)?;
             let dir = restore.redo.is_some().then(|| sink.name_files()).transpose()?;
             let records = restore.replay(begun, dir.as_deref())?;
             sink.publish()?;
@@ -139,12 +133,12 @@ impl<'a> Restore<'a> {
     pub fn into_file(self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = path.as_ref().to_owned();
         self.into_named(&path.display().to_string(), |begun| {
-            let mut spaces = begun.sources.tail.state.spaces.values();
+            let mut spaces = begun.past.state().spaces.values();
             match (spaces.next(), spaces.next()) {
                 (Some(only), None) => Ok(BTreeMap::from([(only.name.clone(), path.clone())])),
                 _ => Err(Error::Unsupported(format!(
                     "the node has {} spaces: restore it into a directory, or name a file for each",
-                    begun.sources.tail.state.spaces.len()
+                    begun.past.state().spaces.len()
                 ))),
             }
         })
@@ -168,9 +162,10 @@ impl<'a> Restore<'a> {
             for path in files.values_mut() {
                 *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
             }
+            let layout = begun.past.layout()?;
             let sink = NewFiles::new(&files, &id)?;
-            restore.check_space(begun, &|space| files.get(space).cloned())?;
-            let report = restore.run(begun, &sink)?;
+            check_space(&layout, &|space| files.get(space).cloned())?;
+            let report = restore.run(begun, &layout, &sink)?;
             let records = restore.replay(begun, None)?;
             sink.publish()?;
             Ok(done(report, records, begun))
@@ -190,12 +185,13 @@ impl<'a> Restore<'a> {
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
         let mut sink = None;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
-            restore.check_space(begun, &|space| Some(path.join(space)))?;
+            let layout = begun.past.layout()?;
+            check_space(&layout, &|space| Some(path.join(space)))?;
             let sink = match &mut sink {
                 Some(sink) => &*sink,
                 none => none.insert(DeltaDir::new(&path)?),
             };
-            let mut report = restore.run(begun, sink)?;
+            let mut report = restore.run(begun, &layout, sink)?;
             report.bytes_written = sink.written.load(Ordering::Relaxed);
             let records = restore.replay(begun, Some(sink.path()))?;
             sink.publish()?;
@@ -207,7 +203,7 @@ impl<'a> Restore<'a> {
     /// the other ways to restore begin once more without it.
     pub fn into_sink(mut self, sink: &dyn PageSink) -> Result<RestoreReport> {
         let begun = self.begin("a sink of the host's")?;
-        let result = self.run(&begun, sink).and_then(|report| {
+        let result = self.run(&begun, &begun.past.layout()?, sink).and_then(|report| {
             let records = self.replay(&begun, None)?;
             Ok(done(report, records, &begun))
         });
@@ -219,7 +215,8 @@ impl<'a> Restore<'a> {
     /// sink once more, from [`PageSink::begin`] on. `destination` is the place, for the audit trail.
     pub fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
         self.attempt(destination, &mut |restore, begun| {
-            let report = restore.run(begun, sink)?;
+            let layout = begun.past.layout()?;
+            let report = restore.run(begun, &layout, sink)?;
             let records = restore.replay(begun, None)?;
             Ok(done(report, records, begun))
         })
@@ -229,8 +226,9 @@ impl<'a> Restore<'a> {
     pub fn into_memory(mut self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
         let mut spaces = BTreeMap::new();
         let report = self.attempt("memory", &mut |restore, begun| {
+            let layout = begun.past.layout()?;
             let memory = Memory::new();
-            let report = restore.run(begun, &memory)?;
+            let report = restore.run(begun, &layout, &memory)?;
             let records = restore.replay(begun, None)?;
             spaces = memory.into_spaces();
             Ok(done(report, records, begun))
@@ -255,12 +253,12 @@ impl<'a> Restore<'a> {
             lease => Some(lease?),
         };
         let resolved = self.node.resolve(&self.target)?;
-        let mut context = self.node.context()?;
-        let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
-        let state = &sources.tail.state;
+        let (to, lease) = (resolved.lsn.into(), lease.map(Arc::new));
+        let past = PastState::open(self.node.context()?, to, lease, &self.options)?.without_excluded();
+        let state = past.state();
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
             let mut count = 0;
-            replay_records(&context.log, state, &mut |_| {
+            replay_records(past.log(), state, &mut |_| {
                 count += 1;
                 Ok(())
             })?;
@@ -279,26 +277,11 @@ impl<'a> Restore<'a> {
             self.node.archive.inner.catalog.append(actor, |_| {
                 // An entry has to hold it, however many files there are.
                 let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
-                let (node, position) = (context.node, resolved.lsn.into());
+                let (node, position) = (self.node.id, resolved.lsn.into());
                 Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
             })?;
         }
-        Ok(Begun { context, resolved, plan, sources, excluded, id, started, _lease: lease })
-    }
-
-    /// Opens what a position is rebuilt from, without the spaces that are excluded from restores.
-    fn prepare(&self, context: &mut NodeContext, to: Position) -> Result<(Plan, Sources, Vec<String>)> {
-        let (plan, mut sources) = context.prepare(to, &self.options)?;
-        let state = &mut sources.tail.state;
-        let mut excluded = Vec::new();
-        state.spaces.retain(|id, space| {
-            let keep = !state.config.contains_key(&exclusion_key(id));
-            if !keep {
-                excluded.push(space.name.clone());
-            }
-            keep
-        });
-        Ok((plan, sources, excluded))
+        Ok(Begun { past, resolved, id, started })
     }
 
     /// Records how a restore has ended.
@@ -332,42 +315,18 @@ impl<'a> Restore<'a> {
     ) -> Result<RestoreReport> {
         loop {
             match go(self, begun) {
-                Err(Error::Damaged(damage)) => {
-                    begun.plan = begun.context.plan_without(&begun.plan, Some(&begun.sources), *damage)?;
-                    let to = begun.plan.target;
-                    (begun.plan, begun.sources, begun.excluded) = self.prepare(&mut begun.context, to)?;
-                }
+                Err(Error::Damaged(damage)) => begun.past.without(*damage)?,
                 done => return done,
             }
         }
     }
 
-    /// Refuses a restore to where there is not enough space, whichever file systems the spaces go to. What a file holds already is written over.
-    fn check_space(&self, begun: &Begun, place: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
-        let run = RestoreRun { sources: &begun.sources, options: &self.options, sink: &Memory::new(), progress: None };
-        let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
-        for (id, bytes) in run.bytes_needed()? {
-            let name = begun.sources.tail.state.spaces.get(&id).map_or("", |space| &space.name);
-            let Some(path) = place(name) else { continue };
-            let there = std::fs::metadata(&path).map_or(0, |found| found.len());
-            let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-            let failed = |e| Error::io("look at free space of", existing.display().to_string(), e);
-            let device = std::fs::metadata(existing).map_err(failed)?.dev();
-            let stat = rustix::fs::statvfs(existing).map_err(|e| failed(e.into()))?;
-            let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let on_device = needed.entry(device).or_default();
-            *on_device = on_device.saturating_add(bytes.saturating_sub(there));
-            if *on_device > available {
-                return Err(Error::NotEnoughSpace { path, needed: *on_device, available });
-            }
-        }
-        Ok(())
-    }
-
-    fn run(&mut self, begun: &Begun, sink: &dyn PageSink) -> Result<RestoreReport> {
-        let state = &begun.sources.tail.state;
+    fn run(&mut self, begun: &Begun, layout: &Layout, sink: &dyn PageSink) -> Result<RestoreReport> {
+        let (past, state) = (&begun.past, begun.past.state());
         let progress = self.progress.as_mut().map(|p| p as &mut (dyn FnMut(Progress) + Send));
-        let stats = RestoreRun { sources: &begun.sources, options: &self.options, sink, progress }.run()?;
+        sink.begin(&state.spaces)?;
+        let stats = past.fill(layout, sink, progress)?;
+        sink.finish()?;
         let (config, environment) = RestoreReport::split_config(&state.config);
         Ok(RestoreReport {
             node: self.node.name.clone(),
@@ -377,13 +336,13 @@ impl<'a> Restore<'a> {
             spaces: state.spaces.clone().into_map(),
             config,
             environment,
-            excluded: begun.excluded.clone(),
+            excluded: past.excluded().to_vec(),
             mark: state.mark.as_ref().map(|m| m.mark.clone()),
             bytes_read: stats.bytes_read,
             bytes_written: stats.bytes_written,
-            commits_replayed: begun.sources.tail.commits,
-            layers: usize::from(begun.plan.base.is_some()) + begun.plan.deltas.len(),
-            damaged: begun.context.damaged.iter().map(ToString::to_string).collect(),
+            commits_replayed: past.sources().tail.commits,
+            layers: usize::from(past.plan().base.is_some()) + past.plan().deltas.len(),
+            damaged: past.damaged().iter().map(ToString::to_string).collect(),
             pages_proven: stats.pages_proven,
             pages_unproven: stats.pages_unproven,
             records_replayed: 0,
@@ -394,7 +353,7 @@ impl<'a> Restore<'a> {
     fn replay(&mut self, begun: &Begun, dir: Option<&Path>) -> Result<u64> {
         let Some(redo) = self.redo.as_mut() else { return Ok(0) };
         redo.begin(dir)?;
-        let count = replay_records(&begun.context.log, &begun.sources.tail.state, &mut |record| redo.apply(record))?;
+        let count = replay_records(begun.past.log(), begun.past.state(), &mut |record| redo.apply(record))?;
         redo.finish()?;
         Ok(count)
     }
@@ -405,4 +364,24 @@ fn done(mut report: RestoreReport, records: u64, begun: &Begun) -> RestoreReport
     report.elapsed = begun.started.elapsed();
     tracing::info!(%report, "restored");
     report
+}
+
+/// Refuses a restore to where there is not enough space, whichever file systems the spaces go to. What a file holds already is written over.
+fn check_space(layout: &Layout, place: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
+    let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
+    for (name, bytes) in layout.bytes() {
+        let Some(path) = place(name) else { continue };
+        let there = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+        let failed = |e| Error::io("look at free space of", existing.display().to_string(), e);
+        let device = std::fs::metadata(existing).map_err(failed)?.dev();
+        let stat = rustix::fs::statvfs(existing).map_err(|e| failed(e.into()))?;
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let on_device = needed.entry(device).or_default();
+        *on_device = on_device.saturating_add(bytes.saturating_sub(there));
+        if *on_device > available {
+            return Err(Error::NotEnoughSpace { path, needed: *on_device, available });
+        }
+    }
+    Ok(())
 }

@@ -7,8 +7,8 @@ use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
 use crate::layer::layer_path;
-use crate::past::NodeContext;
-use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
+use crate::past::{NodeContext, PastState, RunStats};
+use crate::replay::{PageSink, Progress, replay_records, resolve};
 use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
 
@@ -61,34 +61,30 @@ pub(super) fn verify_states(
 
 /// Rebuilds a state into nothing; gives its digest, or `None` where damage keeps from it.
 fn rebuild(
-    mut context: NodeContext,
+    context: NodeContext,
     to: Position,
     options: &VerifyOptions,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<Option<u128>> {
-    let digest = Digest::default();
-    let done = run(&mut context, to, options, &digest, meter);
-    context.damaged.drain(..).for_each(|d| report.note(Error::Damaged(Box::new(d))));
+    let mut past = match PastState::open(context, to, None, &options.replay) {
+        Ok(past) => past,
+        Err(e) => return report.found(Err(e)).map(|()| None),
+    };
+    let done = run(&mut past, meter);
+    past.damaged().iter().for_each(|d| report.note(Error::Damaged(Box::new(d.clone()))));
     match done {
-        Ok(stats) => {
+        Ok((stats, sum)) => {
             report.states += 1;
             report.pages_proven += stats.pages_proven;
             report.pages_unproven += stats.pages_unproven;
-            Ok(Some(*digest.sum.lock()))
+            Ok(Some(sum))
         }
         Err(e) => report.found(Err(e)).map(|()| None),
     }
 }
 
-fn run(
-    context: &mut NodeContext,
-    to: Position,
-    options: &VerifyOptions,
-    digest: &Digest,
-    meter: &mut Meter<'_>,
-) -> Result<RunStats> {
-    let (mut plan, mut sources) = context.prepare(to, &options.replay)?;
+fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> {
     loop {
         let (stage, begun, before) = (meter.stage, meter.done, meter.total);
         let mut seen = (0, 0);
@@ -98,21 +94,18 @@ fn run(
             let (bytes_done, bytes_total) = (begun + p.bytes_done, before.max(begun + p.bytes_total));
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
-        let progress: Option<&mut (dyn FnMut(Progress) + Send)> = Some(&mut progress);
-        let done = RestoreRun { sources: &sources, options: &options.replay, sink: digest, progress }.run();
+        let digest = Digest::default();
+        digest.begin(&past.state().spaces)?;
+        let done = past.layout().and_then(|layout| past.fill(&layout, &digest, Some(&mut progress)));
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
         match done {
-            Err(Error::Damaged(damage)) => {
-                context.plan_without(&plan, Some(&sources), *damage)?;
-                (plan, sources) = context.prepare(to, &options.replay)?;
-                *digest.sum.lock() = 0;
-            }
+            Err(Error::Damaged(damage)) => past.without(*damage)?,
             done => {
                 let stats = done?;
                 // An engine that logs records of its own needs those as well.
-                replay_records(&context.log, &sources.tail.state, &mut |_| options.replay.cancel.check())?;
-                return Ok(stats);
+                replay_records(past.log(), past.state(), &mut |_| past.options().cancel.check())?;
+                return Ok((stats, digest.sum.into_inner()));
             }
         }
     }
