@@ -15,7 +15,7 @@ mod resolve;
 mod sink;
 mod tail;
 
-pub(crate) use files::{DeltaDir, NewDir, NewFiles};
+pub(crate) use files::{DeltaDir, NewDir, NewFiles, check_space};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Page, PageSet, Parts, Rebuilder, Sources};
@@ -25,5 +25,6 @@ pub(crate) use resolve::{
     LogEnd, beginning, commit_time, log_end, lost_beginning, newest_commit, position_by, readable_end, resolve, window,
 };
 pub use resolve::{Resolved, Window};
-pub use sink::{Memory, PageSink, Progress, RestoreReport};
+pub(crate) use sink::Memory;
+pub use sink::{PageSink, Progress, RestoreReport};
 pub(crate) use tail::{Tail, collect};

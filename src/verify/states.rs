@@ -94,8 +94,7 @@ fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> 
             let (bytes_done, bytes_total) = (begun + p.bytes_done, before.max(begun + p.bytes_total));
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
-        let digest = Digest::default();
-        digest.begin(&past.state().spaces)?;
+        let digest = Digest::new(&past.state().spaces);
         let done = past.layout().and_then(|layout| past.fill(&layout, &digest, Some(&mut progress)));
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
@@ -112,13 +111,22 @@ fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> 
 }
 
 /// A sink that keeps nothing but a sum over all pages: the same for the same state, in whatever order and pieces it comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Digest {
     sum: Mutex<u128>,
-    sizes: Mutex<BTreeMap<SpaceId, usize>>,
+    sizes: BTreeMap<SpaceId, usize>,
 }
 
 impl Digest {
+    fn new(spaces: &BTreeMap<SpaceId, SpaceState>) -> Digest {
+        let sizes = spaces.iter().map(|(id, space)| (*id, space.page_size.bytes())).collect();
+        let digest = Digest { sum: Mutex::default(), sizes };
+        for (id, space) in spaces {
+            digest.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
+        }
+        digest
+    }
+
     fn add(&self, what: &[&[u8]]) {
         let digest = sha256(what);
         let half = digest.first_chunk::<16>().copied().unwrap_or_default();
@@ -128,16 +136,8 @@ impl Digest {
 }
 
 impl PageSink for Digest {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        for (id, space) in spaces {
-            self.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
-            self.sizes.lock().insert(*id, space.page_size.bytes());
-        }
-        Ok(())
-    }
-
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let size = self.sizes.lock().get(&space).copied().unwrap_or(4_096);
+        let size = self.sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
         for (page, at) in bytes.chunks(size).zip((offset..).step_by(size)) {
             // A zero page may also come as a stretch that nothing was ever written to.
             if page.iter().any(|b| *b != 0) {
@@ -147,7 +147,7 @@ impl PageSink for Digest {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         Ok(())
     }
 }
