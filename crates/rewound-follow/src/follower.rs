@@ -132,6 +132,11 @@ impl<S: Source> Follower<S> {
         self.handle.clone()
     }
 
+    /// What it follows.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// What it says about itself, for who makes it.
     pub fn report(&mut self) -> &mut Report<S::Details> {
         &mut self.report
