@@ -91,6 +91,7 @@ mod history;
 mod ingest;
 mod layer;
 pub mod options;
+mod past;
 mod replay;
 mod retention;
 mod sealed;

@@ -201,7 +201,7 @@ impl Node {
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
-        verify_node(&self.context()?, options, progress)
+        verify_node(&self.archive.inner.catalog, &self.context()?, options, progress)
     }
 
     /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable when this returns.
@@ -214,7 +214,8 @@ impl Node {
         // A writer's named commit stands whatever the clock says; this can be asked for again.
         crate::env::now(self.archive.inner.options.clock.as_ref())?;
         let context = self.context()?;
-        context.catalog.append(&context.actor, |state| {
+        let inner = &self.archive.inner;
+        inner.catalog.append(&inner.options.actor, |state| {
             let record = state.node(self.id)?;
             if record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::compact::NodeContext;
 use crate::error::{Error, Result};
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
+use crate::past::NodeContext;
 use crate::replay::log_end;
 use crate::storage::Storage;
 
