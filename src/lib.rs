@@ -90,6 +90,7 @@ mod format;
 mod history;
 mod ingest;
 mod layer;
+mod names;
 pub mod options;
 mod past;
 mod replay;

@@ -10,6 +10,7 @@ use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::names::Scope;
 use crate::options::CompactOptions;
 use crate::past::{PastState, content_units, pages_per_unit, run_units};
 use crate::replay::{PageSet, Rebuilder, Sources};
@@ -392,7 +393,7 @@ impl ReadBack {
 
 impl Builder {
     /// What a new layer of this node has in common with its parts.
-    pub(super) fn layer<'a>(&'a self, scope: &'a str, from: Option<Position>, to: Position) -> LayerWriter<'a> {
+    pub(super) fn layer(&self, scope: Scope, from: Option<Position>, to: Position) -> LayerWriter<'_> {
         LayerWriter {
             storage: self.context.storage.as_ref(),
             keys: &self.context.keys,

@@ -8,6 +8,7 @@ use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
 use crate::layer::LayerReader;
+use crate::names::{self, Scope};
 use crate::options::CompactOptions;
 use crate::past::{NodeContext, PastState};
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
@@ -29,20 +30,16 @@ pub struct MaintainReport {
 
 /// One builder, or sweeper, at a time works on a node.
 pub(crate) fn lock_builder(builder: &mut Builder) -> Result<Box<dyn LockGuard>> {
-    let dir = format!("nodes/{:08x}", builder.context.node.get());
-    create_dir_durable(builder.context.storage.as_ref(), &dir)?;
-    create_dir_durable(builder.context.storage.as_ref(), "tmp")?;
-    let path = format!("{dir}/maintain.lock");
-    let lock = builder.context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+    let (storage, node) = (builder.context.storage.as_ref(), builder.context.node);
+    create_dir_durable(storage, &names::node_dir(node))?;
+    create_dir_durable(storage, names::TMP)?;
+    let path = names::builder_lock(node);
+    let lock = storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
-    remove_leftovers(builder.context.storage.as_ref(), &scope(&builder.context))?;
+    remove_leftovers(storage, Scope::Builder(node))?;
     // Another builder may have published since this one looked.
     builder.context.record = builder.catalog.current()?.node(builder.context.node)?.clone();
     Ok(lock)
-}
-
-fn scope(context: &NodeContext) -> String {
-    format!("c{:08x}", context.node.get())
 }
 
 /// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have expired meanwhile: the lock keeps that from happening, and where
@@ -83,9 +80,9 @@ pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOpt
     if base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
-    let scope = scope(&builder.context);
+    let scope = Scope::Builder(builder.context.node);
     let (record, bytes) = {
-        let layer = builder.layer(&scope, None, to);
+        let layer = builder.layer(scope, None, to);
         let (new, kept) = snapshot_parts(&layer, &past, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
         kept.iter().try_for_each(|part| past.sources().parts.get(part).map(drop))?;
@@ -116,9 +113,9 @@ fn layer(
         *entry = (*entry).min(*length);
     }
     lowest.retain(|space, _| since.tail.state.spaces.contains_key(space));
-    let scope = scope(&builder.context);
+    let scope = Scope::Builder(builder.context.node);
     let (record, bytes) = {
-        let writer = builder.layer(&scope, Some(from), to);
+        let writer = builder.layer(scope, Some(from), to);
         let new = delta_parts(&writer, &before, &since, options)?;
         let bytes = new.iter().map(|p| p.length).sum();
         (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)

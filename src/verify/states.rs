@@ -6,7 +6,7 @@ use super::{Meter, VerifyOptions, VerifyProgress, VerifyReport};
 use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
-use crate::layer::layer_path;
+use crate::names::layer_path;
 use crate::past::{NodeContext, PastState, RunStats};
 use crate::replay::{PageSink, Progress, replay_records, resolve};
 use crate::sync::Mutex;
