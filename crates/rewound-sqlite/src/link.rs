@@ -43,8 +43,8 @@ const PASSES: u32 = 8;
 const JUST_NOW: Duration = Duration::from_millis(100);
 /// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
 const KNOCK: Duration = Duration::from_millis(20);
-/// ... at most.
-const KNOCK_MAX: Duration = Duration::from_millis(200);
+/// ... for so many times at most.
+const KNOCKS: u64 = 10;
 
 /// What is told of a file that was copied over.
 const FOREIGN: &str = "written to by something else than SQLite";
@@ -120,16 +120,16 @@ impl Former {
 
     /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
     pub fn check(&self, paths: &Paths) -> Result<()> {
-        not_to_be_used(self.index.left_behind(), paths)
+        not_to_be_used(self.index.left_behind()?, paths)
     }
 
     /// What to tell where another process still has the file open that was there before.
-    pub fn warning(&self, paths: &Paths) -> Option<String> {
-        let process = self.file.left_behind()?;
-        Some(format!(
+    pub fn warning(&self, paths: &Paths) -> Result<Option<String>> {
+        let Some(process) = self.file.left_behind()? else { return Ok(None) };
+        Ok(Some(format!(
             "{process} still has the file open that {} was before, and shares the log of the one that is there now: restart it, then check the database (PRAGMA integrity_check)",
             paths.database.display()
-        ))
+        )))
     }
 }
 
@@ -275,6 +275,7 @@ impl Link {
             (_, Some(known)) => Some(known),
             _ => find(mark, &mut self.log, self.pins.index()?)?,
         };
+        // What is no mark of ours, and a length that no database has, are another adapter's.
         let length = u32::try_from(length / u64::from(self.page_size.get()));
         let (Some(place), Ok(length), Ok(mark)) = (place, length, mark.try_into()) else { return Ok(false) };
         self.begin(mark, Progress { place, length, ..Progress::default() });
@@ -431,8 +432,8 @@ impl Link {
         self.locked = self.seen.salts;
         let mut caught = Caught::default();
         // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
-        let times = u32::try_from(self.wal_bytes() / bound).unwrap_or(u32::MAX);
-        if self.pins.lock(KNOCK.saturating_mul(times).min(KNOCK_MAX))? {
+        let times = (self.wal_bytes() / bound).min(KNOCKS);
+        if self.pins.lock(KNOCK * u32::try_from(times).expect("a bounded number"))? {
             let done = self.copy_the_rest(archivist);
             self.pins.unlock()?;
             caught.add(&done?);

@@ -42,13 +42,12 @@ impl Database {
             Ok(paths) => paths,
             Err(e) => return Err((away, e)),
         };
-        let mut warning = None;
-        if let Some(before) = &away.before {
-            if let Err(e) = before.former.check(&paths) {
-                return Err((away, e));
-            }
-            warning = before.former.warning(&paths);
-        }
+        let former = away.before.as_ref().map(|before| &before.former);
+        let warning = match former.map(|former| former.check(&paths).and_then(|()| former.warning(&paths))) {
+            Some(Err(e)) => return Err((away, e)),
+            Some(Ok(warning)) => warning,
+            None => None,
+        };
         let held = away.connect(&paths, &self.options)?;
         if let Some(warning) = warning {
             report.warn(warning);
