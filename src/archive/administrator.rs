@@ -12,6 +12,7 @@ use crate::env;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy};
+use crate::names;
 use crate::replay::{Resolved, Window, resolve};
 use crate::retention::{
     Blocked, ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node,
@@ -365,7 +366,7 @@ impl Administrator {
                     // Nothing of it expires until what is missing is there again: whoever calls has to hear of it.
                     if let Some(blocked @ Blocked::Incomplete(timeline)) = &done.plan.blocked {
                         tracing::error!(node = %builder.context.record.name, %blocked, "nothing expires");
-                        let path = format!("nodes/{:08x}/wal/{:08x}", builder.context.node.get(), timeline.get());
+                        let path = names::timeline_dir(builder.context.node, *timeline);
                         let (what, expected) = ("what is to be kept", "log and snapshots to restore it from");
                         let found = "not all of them: nothing of the node expires, see verify";
                         let error = Error::damage(DamageKind::Missing, path, 0, what, expected, found);

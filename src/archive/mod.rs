@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event, LayerRecord, Origin};
 use crate::format::retention::Deletion;
 use crate::ingest::{OpenWriter, Writer};
+use crate::names;
 use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
 use crate::past::NodeContext;
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
@@ -61,13 +62,13 @@ impl Archive {
         check_place(storage.as_ref())?;
         storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
         let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
-        if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
+        if there.iter().any(|e| e.name == names::CATALOG || e.name == names::NODES) {
             // An interrupted creation leaves directories and no entry: that is no archive yet.
-            let whole = storage.list("catalog/00000000").map_err(|e| Error::io("list", "catalog", e))?;
+            let whole = storage.list(&names::entry_group_dir(0)).map_err(|e| Error::io("list", names::CATALOG, e))?;
             if !whole.is_empty() {
                 return Err(Error::ArchiveExists { path: storage.location().into() });
             }
-        } else if there.iter().any(|e| e.name != "tmp") {
+        } else if there.iter().any(|e| e.name != names::TMP) {
             return Err(Error::TargetNotEmpty { path: storage.location().into() });
         }
         let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
@@ -217,7 +218,7 @@ impl Archive {
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
         let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), node, timeline: record.timeline };
-        Ok(NodeContext { storage, keys, node, record, log, damaged: Vec::new() })
+        Ok(NodeContext { storage, keys, node, record, log })
     }
 
     /// What builds for a node in somebody's name.
@@ -274,7 +275,7 @@ impl Node {
     pub fn reopen(&self) -> Result<()> {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
-        let path = format!("nodes/{:08x}", self.id.get());
+        let path = names::node_dir(self.id);
         let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
         if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
             return Err(Error::Displaced { path, found: "nothing".into() });

@@ -611,7 +611,7 @@ impl Ops {
     fn spill(&mut self, shared: &Shared) -> Result<()> {
         if self.spill.is_none() {
             let (writer, reader) = spill(&shared.keys)?;
-            let path = temporary_name(&shared.keys, &shared.scope)?;
+            let path = temporary_name(&shared.keys, shared.scope)?;
             let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
             self.spill = Some(Spill { path, file, writer, reader, pieces: Vec::new() });
         }

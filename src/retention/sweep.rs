@@ -12,7 +12,8 @@ use crate::compact::{Builder, MaintainReport, lock_builder, read_back, snapshot}
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy};
-use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
+use crate::layer::{LayerReader, list_layers, list_parts};
+use crate::names::{self, layer_path, part_path};
 use crate::options::{Cancel, CompactOptions};
 use crate::past::NodeContext;
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
@@ -506,9 +507,7 @@ impl Removal<'_> {
             Err(e) => return Err(Error::io("open", path, e)),
         };
         // Where it is gone already, that may not be durable.
-        if let Some((dir, _)) = path.rsplit_once('/') {
-            self.dirs.insert(dir.to_owned());
-        }
+        self.dirs.insert(names::parent(path).to_owned());
         match storage.remove(path) {
             Ok(()) => {
                 self.files += 1;

@@ -7,7 +7,8 @@ use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
-use crate::layer::{BlockBuffers, LayerReader, PageEntry, PartReader, layer_path, part_path};
+use crate::layer::{BlockBuffers, LayerReader, PageEntry, PartReader};
+use crate::names::{layer_path, part_path};
 use crate::past::NodeContext;
 use crate::types::{FileId, PageId};
 
