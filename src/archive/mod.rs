@@ -219,7 +219,7 @@ impl Archive {
         let storage = Arc::clone(&inner.storage);
         let (medium, timeline) = (Some(Arc::clone(&storage)), record.timeline);
         let log = Log { storage: storage.clone(), medium, keys: Arc::clone(&keys), node, timeline };
-        Ok(NodeContext { storage, keys, node, record, log, damaged: Vec::new() })
+        Ok(NodeContext { storage, keys, node, record, log })
     }
 
     /// What builds for a node in somebody's name.

@@ -3,22 +3,20 @@
 //! Both read the live database as of one moment, under the pin, while the application goes on. A crash leaves either nothing
 //! or a whole commit; a first copy whose commit is there and whose base is not is made again.
 
-use std::collections::BTreeMap;
-
 use parking_lot::Mutex;
 use rewound::{
-    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId,
-    SpaceState, Target,
+    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId, Target,
 };
 
 use super::archivist::{Archivist, Progress};
 use super::error::{Error, Result};
+use super::format::first_of;
 use super::identity::{Identity, Record};
 use super::link::Link;
 use super::live::{Live, Source};
 
 /// Pages are compared in stretches of about so many bytes where the archive has none.
-const STRETCH: u64 = 1 << 20;
+const STRETCH: usize = 1 << 20;
 
 /// The database as it goes into the archive.
 pub(super) struct Subject<'a> {
@@ -82,14 +80,16 @@ pub(super) fn resync(
         Some(space) if archivist.writer.page_size(space) == Some(page_size) => {
             compare.space = space;
             let length = compare.live.len();
-            compare.archived = archivist.writer.space_length(space).unwrap_or(0);
+            compare.archived = archivist.writer.space_length(space).expect("a space with pages of a size has a length");
             if compare.archived != length {
                 compare.batch.set_length(space, length)?;
             }
             let sink = Mutex::new(compare);
             // Compared with what the live database says itself: nobody reads the past here.
             let restored = subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
-            let restored = restored.into_sink(&Sink { compare: &sink, page_size });
+            // What was compared is in the batch: it cannot begin again.
+            let mut once = Some(Sink { compare: &sink, page_size });
+            let restored = restored.into_sink(|_| once.take().ok_or_else(|| rewound::Error::host("compared already")));
             compare = sink.into_inner();
             if let Err(e) = restored {
                 return Err(compare.failure.unwrap_or(Error::Archive(e)));
@@ -129,6 +129,12 @@ fn too_long(pages: u64) -> Error {
     })
 }
 
+/// Pages that nobody wrote, a stretch of them.
+fn zeros(page_size: PageSize) -> Vec<u8> {
+    let size = page_size.bytes();
+    vec![0; size * (STRETCH / size).max(1)]
+}
+
 /// A comparison under way.
 struct Compare<'a> {
     live: Live<'a>,
@@ -158,13 +164,12 @@ impl Compare<'_> {
 
     /// What the database has beyond what the archive has.
     fn rest(&mut self, page_size: PageSize) -> Result<()> {
-        let size = u64::from(page_size.get());
-        let zero = vec![0; page_size.bytes() * usize::try_from((STRETCH / size).max(1)).unwrap_or(1)];
+        let zeros = zeros(page_size);
         let mut at = self.archived;
         while at < self.live.len() {
-            let len = usize::try_from(self.live.len() - at).unwrap_or(usize::MAX).min(zero.len());
-            self.stretch(page_size, at, zero.get(..len).unwrap_or_default())?;
-            at += len as u64;
+            let zero = first_of(&zeros, self.live.len() - at);
+            self.stretch(page_size, at, zero)?;
+            at += zero.len() as u64;
         }
         Ok(())
     }
@@ -191,27 +196,22 @@ impl Sink<'_, '_> {
 }
 
 impl PageSink for Sink<'_, '_> {
-    fn begin(&self, _: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<()> {
-        Ok(())
-    }
-
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
         self.stretch(space, offset, bytes)
     }
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> rewound::Result<()> {
-        let size = u64::from(self.page_size.get());
-        let zero = vec![0; self.page_size.bytes() * usize::try_from((STRETCH / size).max(1)).unwrap_or(1)];
+        let zeros = zeros(self.page_size);
         let mut done = 0;
         while done < length {
-            let len = usize::try_from(length - done).unwrap_or(usize::MAX).min(zero.len());
-            self.stretch(space, offset + done, zero.get(..len).unwrap_or_default())?;
-            done += len as u64;
+            let zero = first_of(&zeros, length - done);
+            self.stretch(space, offset + done, zero)?;
+            done += zero.len() as u64;
         }
         Ok(())
     }
 
-    fn finish(&self) -> rewound::Result<()> {
+    fn finish(self) -> rewound::Result<()> {
         Ok(())
     }
 }
