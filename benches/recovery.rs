@@ -140,12 +140,8 @@ fn sealed(_: &mut Criterion) {
         let build = |storage| SealedFrames::build(Arc::new(storage), Backend::default(), frame, total).unwrap();
         let read = build(FsStorage::new(&dirs[0]));
         let mapped = build(FsStorage::new(&dirs[1]).mapped());
-        let [r, m] = side_by_side(
-            rounds,
-            [&mut || assert!(black_box(read.scan().unwrap()) > 0), &mut || {
-                assert!(black_box(mapped.scan().unwrap()) > 0)
-            }],
-        );
+        let scan = |file: &SealedFrames| assert!(black_box(file.scan().unwrap()) > 0);
+        let [r, m] = side_by_side(rounds, [&mut || scan(&read), &mut || scan(&mapped)]);
         let bytes = total as u64;
         println!(
             "sealed, frames of {name}: read {:.2} GB/s, mapped {:.2}; read over mapped {}",
