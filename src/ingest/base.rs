@@ -79,8 +79,8 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
         .try_lock()
         .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
     // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
-    shared.check_tenure()?;
-    let _lease = shared.catalog.lease(shared.node)?;
+    shared.tenure.check()?;
+    let _lease = shared.tenure.lease()?;
     // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
     wait_for(&shared.change_tenancy(false))?;
@@ -96,8 +96,8 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
         storage: shared.storage.as_ref(),
         keys: &shared.keys,
         scope: &shared.scope,
-        node: shared.node,
-        timeline: shared.timeline,
+        node: shared.tenure.node,
+        timeline: shared.tenure.timeline,
         from: None,
         to: state.position,
         created: env::now(shared.clock.as_ref())?,
@@ -118,14 +118,13 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     };
     let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
-    shared.catalog.append(&shared.actor, |state| {
-        shared.check_tenure_in(state)?;
+    shared.tenure.append(|state| {
         // Only where the copy took longer than the whole window.
-        if !state.node(shared.node)?.retention.keeps_log_from(shared.timeline, record.to) {
+        if !state.node(shared.tenure.node)?.retention.keeps_log_from(shared.tenure.timeline, record.to) {
             let text = "the log that this base copy has to be corrected with has expired meanwhile: take another one";
             return Err(Error::Unsupported(text.into()));
         }
-        Ok((Event::LayerPublished(record.clone()), ()))
+        Ok(Event::LayerPublished(record.clone()))
     })?;
     Ok(consistent_from)
 }

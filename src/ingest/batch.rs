@@ -450,7 +450,7 @@ impl Batch {
         } else {
             self.created.get(&space).map(|(size, _)| *size).or_else(|| self.shared.spaces.read().get(&space).copied())
         };
-        found.ok_or_else(|| Error::NoSuchSpace { space: space.to_string(), node: self.shared.name.clone() })
+        found.ok_or_else(|| Error::NoSuchSpace { space: space.to_string(), node: self.shared.tenure.name.clone() })
     }
 
     /// The version of a page that the batch would patch, and whether it is the batch's own.

@@ -7,25 +7,24 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::batch::{Batch, Ops};
 use super::pages::PageTable;
-use crate::catalog::{Catalog, CatalogState};
+use super::tenure::{Tenure, ends_tenure};
 use crate::delta::Encoder;
 use crate::env::{self, Clock, Owner};
 use crate::error::{Error, Result};
-use crate::format::event::{Actor, Event};
 use crate::format::frame::FrameKind;
 use crate::format::record::put_commit;
 use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
 use crate::sealed::ArchiveKeys;
-use crate::storage::{LockGuard, Storage, check_name, check_place};
+use crate::storage::{Storage, check_place};
 use crate::sync::{self, Condvar, Instant, Mutex, MutexGuard, RwLock};
-use crate::types::{Commit, Durability, Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
+use crate::types::{Commit, Durability, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
 
 /// How long a leader waits at most for those to join whom it expects; see [`Shared::gather`].
@@ -46,27 +45,18 @@ pub(crate) struct Shared {
     pub owner: Owner,
     pub storage: Arc<dyn Storage>,
     pub keys: Arc<ArchiveKeys>,
-    pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
-    pub actor: Actor,
-    pub node: NodeId,
-    pub name: String,
-    pub timeline: TimelineId,
-    pub epoch: Epoch,
+    pub tenure: Tenure,
     /// Prefix of its temporary files.
     pub scope: String,
     pub options: WriterOptions,
     pub table: PageTable,
     pub spaces: RwLock<HashMap<SpaceId, PageSize>>,
     next_space: AtomicU32,
-    /// The newest entry of the catalog by which the node was this writer's.
-    entries: AtomicU64,
     tenancy: Mutex<Arc<Tenancy>>,
     encoders: Mutex<Vec<Encoder>>,
     log: Mutex<LogState>,
     wake: Condvar,
-    /// Held until the writer is closed.
-    pub lock: Mutex<Option<Box<dyn LockGuard>>>,
     /// One base copy at a time.
     pub base_copy: Mutex<()>,
 }
@@ -199,15 +189,10 @@ pub(crate) struct Assembled {
 #[derive(Debug)]
 pub(crate) struct SharedParts {
     pub storage: Arc<dyn Storage>,
-    pub catalog: Arc<Catalog>,
+    pub keys: Arc<ArchiveKeys>,
     pub clock: Arc<dyn Clock>,
-    pub actor: Actor,
-    pub node: NodeId,
-    pub name: String,
-    pub timeline: TimelineId,
-    pub epoch: Epoch,
+    pub tenure: Tenure,
     pub options: WriterOptions,
-    pub lock: Box<dyn LockGuard>,
 }
 
 impl Shared {
@@ -216,16 +201,10 @@ impl Shared {
         let spaces = at.state.spaces.iter().map(|(id, s)| (*id, s.page_size)).collect();
         Shared {
             owner: Owner::here(),
-            entries: AtomicU64::new(0),
-            keys: Arc::clone(parts.catalog.keys()),
             storage: parts.storage,
-            catalog: parts.catalog,
+            keys: parts.keys,
             clock: parts.clock,
-            actor: parts.actor,
-            node: parts.node,
-            name: parts.name,
-            timeline: parts.timeline,
-            epoch: parts.epoch,
+            tenure: parts.tenure,
             scope,
             table: PageTable::new(options.page_table, options.image_cache),
             options,
@@ -252,7 +231,6 @@ impl Shared {
                 pace: Pace::default(),
             }),
             wake: Condvar::new(),
-            lock: Mutex::new(Some(parts.lock)),
             base_copy: Mutex::default(),
         }
     }
@@ -332,7 +310,7 @@ impl Shared {
         let timestamp = self.timestamp(&log.state, assembled.timestamp)?;
         let before = log.state.timestamp;
         for name in &assembled.restore_points {
-            if log.naming.contains(name) || self.is_in_catalog(name)? {
+            if log.naming.contains(name) || self.tenure.is_named(name)? {
                 return Err(Error::RestorePointExists { name: name.clone() });
             }
         }
@@ -433,15 +411,12 @@ impl Shared {
         let storage = self.storage.as_ref();
         let in_place = || {
             check_place(storage)?;
-            self.catalog.check_newest()?;
-            if let Some(lock) = self.lock.lock().as_ref() {
-                check_name(storage, &lock_path(self.node), lock.identity())?;
-            }
+            self.tenure.check_place(storage)?;
             log.io.as_ref().and_then(|io| io.segment.as_ref()).map_or(Ok(()), |segment| segment.check(storage))
         };
         let found = in_place();
         if let Err(e @ Error::Displaced { .. }) = &found {
-            tracing::error!(node = %self.name, error = %e, "the writer stops");
+            tracing::error!(node = %self.tenure.name, error = %e, "the writer stops");
             log.failed = Some(e.clone());
             self.wake.notify_all();
         }
@@ -494,7 +469,7 @@ impl Shared {
             .wait_for_seat(&mut log)
             .and_then(|()| self.lead(&mut log, Lead { sync: true, seal: true, large: None }));
         drop(log);
-        drop(self.lock.lock().take());
+        self.tenure.release();
         done
     }
 
@@ -622,7 +597,7 @@ impl Shared {
             Err(_) => Some(Error::host("a panic while writing")),
         };
         if let Some(e) = failed {
-            tracing::error!(node = %self.name, error = %e, "the writer stops");
+            tracing::error!(node = %self.tenure.name, error = %e, "the writer stops");
             log.failed = Some(e);
         }
         if matches!(done, Ok(Ok(true))) {
@@ -649,7 +624,7 @@ impl Shared {
     ) -> Result<bool> {
         // Before anything is written, so that no commit that begins after the node was deleted, or taken over, is acknowledged.
         // Whatever else keeps the catalog from being read is told when the next commit is taken in.
-        if let Err(e) = self.check_tenure()
+        if let Err(e) = self.tenure.check()
             && ends_tenure(&e)
         {
             return Err(e);
@@ -680,7 +655,7 @@ impl Shared {
         }
         // Before the seal: recovery looks for names without an entry in unsealed segments only.
         for named in &pending.restore_points {
-            self.publish_restore_point(&named.name, named.position, named.timestamp)?;
+            self.tenure.publish_restore_point(&named.name, named.position, named.timestamp)?;
         }
         if let Some(state) = after
             && let Some(segment) = io.segment.take()
@@ -692,41 +667,9 @@ impl Shared {
         Ok(durable)
     }
 
-    /// Makes a named commit known to the catalog. The commit is durable already.
-    pub fn publish_restore_point(&self, name: &str, position: Position, timestamp: Timestamp) -> Result<()> {
-        self.catalog.append(&self.actor, |state| {
-            self.check_tenure_in(state)?;
-            if state.node(self.node)?.restore_points.contains_key(name) {
-                return Err(Error::RestorePointExists { name: name.to_owned() });
-            }
-            let (node, timeline, name) = (self.node, self.timeline, name.to_owned());
-            Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, ()))
-        })
-    }
-
-    /// Refuses to go on with a node that was deleted or has a newer writer: where the lock did not keep that one out, the catalog tells who came last. As
-    /// long as the catalog has not grown this costs an attempt to open the entry that would come next.
-    pub fn check_tenure(&self) -> Result<()> {
-        let known = self.entries.load(Ordering::Relaxed);
-        if known > 0 && !self.catalog.has_entry(known + 1)? {
-            return Ok(());
-        }
-        let state = self.catalog.current()?;
-        self.check_tenure_in(&state)?;
-        self.entries.store(state.entries, Ordering::Relaxed);
-        Ok(())
-    }
-
-    pub fn check_tenure_in(&self, state: &CatalogState) -> Result<()> {
-        if state.node(self.node)?.epoch != self.epoch {
-            return Err(Error::Fenced { node: self.name.clone() });
-        }
-        state.check_live(self.node)
-    }
-
-    /// [`check_tenure`](Self::check_tenure) for what is not written at once. A node that is lost stops the writer; other failures refuse this call only.
+    /// [`Tenure::check`] for what is not written at once. A node that is lost stops the writer; other failures refuse this call only.
     fn look(&self, log: &mut LogState) -> Result<()> {
-        let looked = self.check_tenure();
+        let looked = self.tenure.check();
         match &looked {
             Ok(()) => log.looked = Instant::now(),
             Err(e) if ends_tenure(e) => {
@@ -741,11 +684,7 @@ impl Shared {
     /// Whether a restore point has this name, or gets it from a commit that is pending.
     pub fn is_named(&self, name: &str) -> Result<bool> {
         // In this order: what is pending is in the catalog before it is none any more.
-        Ok(self.log.lock().naming.contains(name) || self.is_in_catalog(name)?)
-    }
-
-    fn is_in_catalog(&self, name: &str) -> Result<bool> {
-        Ok(self.catalog.current()?.node(self.node)?.restore_points.contains_key(name))
+        Ok(self.log.lock().naming.contains(name) || self.tenure.is_named(name)?)
     }
 
     /// Why a batch cannot be committed.
@@ -753,7 +692,9 @@ impl Shared {
         match e {
             StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
             StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
-            StateError::NoSpace(space) => Error::NoSuchSpace { space: space.to_string(), node: self.name.clone() },
+            StateError::NoSpace(space) => {
+                Error::NoSuchSpace { space: space.to_string(), node: self.tenure.name.clone() }
+            }
             StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
             StateError::Backwards(what, newest, given) => {
                 Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
@@ -768,9 +709,9 @@ impl Shared {
         }
         let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
         let start = SegmentStart {
-            node: self.node,
-            timeline: self.timeline,
-            epoch: self.epoch,
+            node: self.tenure.node,
+            timeline: self.tenure.timeline,
+            epoch: self.tenure.epoch,
             sequence: io.next_sequence,
             // The commits in it have their times: a clock that is not believed at this moment is no reason to stop.
             created: env::now(self.clock.as_ref()).unwrap_or(io.base.known_until),
@@ -779,7 +720,7 @@ impl Shared {
         };
         let created = ActiveSegment::create(self.storage.as_ref(), &self.keys, &self.scope, &start);
         let segment = created.map_err(|e| match e {
-            Error::Fenced { .. } => Error::Fenced { node: self.name.clone() },
+            Error::Fenced { .. } => Error::Fenced { node: self.tenure.name.clone() },
             other => other,
         })?;
         io.next_sequence += 1;
@@ -806,14 +747,4 @@ impl Shared {
         io.used = true;
         Ok(())
     }
-}
-
-/// Whether the node is no longer this writer's.
-fn ends_tenure(e: &Error) -> bool {
-    matches!(e, Error::Fenced { .. } | Error::Deleted { .. } | Error::NoSuchNode { .. })
-}
-
-/// The file whose lock keeps a second writer out.
-pub(super) fn lock_path(node: NodeId) -> String {
-    format!("nodes/{:08x}/writer.lock", node.get())
 }

@@ -13,6 +13,7 @@ mod base;
 mod batch;
 mod commit;
 mod pages;
+mod tenure;
 mod writer;
 
 pub use base::{BaseSpace, Consistency, PageSource};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, WRITER, lock_path};
+use super::commit::{Continuation, Shared, SharedParts, WRITER};
+use super::tenure::{Claim, Tenure, lock_path};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
 use crate::env::Clock;
 use crate::error::{Error, Result};
-use crate::format::event::{Actor, Event};
+use crate::format::event::Actor;
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::options::{CompactOptions, WriterOptions};
@@ -71,12 +72,7 @@ impl Writer {
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
         log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
-        let epoch = catalog.append(actor, |state| {
-            state.check_live(node)?;
-            let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
-            Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
-        })?;
-        tracing::info!(node = %name, %epoch, %position, "writer opened");
+        let tenure = Tenure::begin(Claim { catalog, actor, node, name, timeline, lock }, position)?;
         if let Err(error) = catalog.remove_own_leftovers() {
             // They are in nobody's way.
             tracing::warn!(%error, "temporary files that a crash left could not be removed");
@@ -85,22 +81,17 @@ impl Writer {
         let shared = Arc::new(Shared::new(
             SharedParts {
                 storage: Arc::clone(storage),
-                catalog: Arc::clone(catalog),
+                keys: Arc::clone(catalog.keys()),
                 clock: Arc::clone(clock),
-                actor: actor.clone(),
-                node,
-                name,
-                timeline,
-                epoch,
+                tenure,
                 options,
-                lock,
             },
             scope,
             recovered.at,
         ));
         // A crash may have come between a named commit and its entry in the catalog.
         for (name, position, timestamp) in recovered.restore_points {
-            match shared.publish_restore_point(&name, position, timestamp) {
+            match shared.tenure.publish_restore_point(&name, position, timestamp) {
                 Ok(()) | Err(Error::RestorePointExists { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -115,7 +106,7 @@ impl Writer {
                         if !shared.is_accepting() {
                             break;
                         }
-                        tracing::warn!(node = %shared.name, error = %e, "the writer's thread tries again");
+                        tracing::warn!(node = %shared.tenure.name, error = %e, "the writer's thread tries again");
                     }
                 }
             };
@@ -177,7 +168,7 @@ impl Writer {
 
     /// This writer's tenure.
     pub fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.shared.tenure.epoch
     }
 
     /// The space of this name, in the newest state.
@@ -220,10 +211,9 @@ impl Writer {
 
     fn end(&mut self) -> Result<()> {
         if let Err(forked) = self.shared.owner.check(WRITER) {
-            // The thread is none of this process's, and may have held whatever lock. Only the copy of the descriptor is let go, so that the lock
-            // ends with the parent.
+            // The thread is none of this process's, and may have held whatever lock.
             std::mem::forget(self.thread.take());
-            drop(self.shared.lock.try_lock().and_then(|mut lock| lock.take()));
+            self.shared.tenure.release_copy();
             return Err(forked);
         }
         if let Some((stop, handle)) = self.thread.take() {
