@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::batch::{Batch, Ops};
+use super::pace::{Gathered, Pace};
 use super::pages::PageTable;
 use super::tenure::{Tenure, ends_tenure};
 use crate::delta::Encoder;
@@ -26,9 +27,6 @@ use crate::storage::{Storage, check_place};
 use crate::sync::{self, Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::types::{Commit, Durability, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{ActiveSegment, SegmentStart};
-
-/// How long a leader waits at most for those to join whom it expects; see [`Shared::gather`].
-const GATHER: Duration = Duration::from_micros(200);
 
 /// How often a writer looks at least whether the node is still its own, while it takes commits in that it does not write yet.
 const LOOK: Duration = Duration::from_millis(100);
@@ -83,29 +81,6 @@ struct LogState {
     /// When it was last looked whether the node is still this writer's.
     looked: Instant,
     pace: Pace,
-}
-
-/// How synced commits come in, so that a group is not begun when most of it is just about to arrive.
-#[derive(Debug, Default)]
-struct Pace {
-    /// Groups written so far.
-    groups: u64,
-    /// Threads that may be about to commit: those of the last group, and those that came while it was written.
-    expected: usize,
-    /// How long the last group took.
-    took: Duration,
-    /// Whether somebody waits for the others to join.
-    gathering: bool,
-    /// How often in a row that ended without all of them.
-    missed: u32,
-}
-
-impl Pace {
-    /// How long to wait for the others: half of what a group takes where they come, as a rule; an eighth where they do not, but for every eighth time.
-    fn patience(&self) -> Duration {
-        let hopeful = self.missed < 2 || self.missed.is_multiple_of(8);
-        (self.took / if hopeful { 2 } else { 8 }).min(GATHER)
-    }
 }
 
 /// Commits that have an LSN and are not written.
@@ -528,7 +503,7 @@ impl Shared {
     /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
     fn lead_or_wait(&self, log: &mut MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
         Self::alive(log)?;
-        if log.io.is_none() || log.pace.gathering {
+        if log.io.is_none() || log.pace.is_gathering() {
             self.wake.wait(log);
             return Ok(());
         }
@@ -541,28 +516,26 @@ impl Shared {
     /// Gives the threads of the last group a moment to come back. Without it the first one back would sync alone, or two halves would take turns, and
     /// every commit would wait for two syncs. A single thread expects nobody and waits for nobody. `false` where another leader went ahead.
     fn gather(&self, log: &mut MutexGuard<'_, LogState>) -> bool {
-        let complete = |log: &LogState| log.pending.waiting >= log.pace.expected;
-        if complete(log) {
+        if log.pace.is_complete(log.pending.waiting) {
             return true;
         }
-        let group = log.pace.groups;
-        let until = Instant::now() + log.pace.patience();
-        log.pace.gathering = true;
-        let first = loop {
-            MutexGuard::unlocked(log, sync::yield_now);
-            if log.pace.groups != group || log.io.is_none() || log.failed.is_some() || log.closed {
-                break false;
+        let group = log.pace.groups();
+        let until = Instant::now() + log.pace.begin_gathering();
+        let gathered = loop {
+            sync::unlocked(log, sync::yield_now);
+            let led = log.pace.groups() != group || log.io.is_none();
+            if led || log.failed.is_some() || log.closed {
+                break Gathered::Overtaken;
             }
-            if complete(log) {
-                log.pace.missed = 0;
-                break true;
+            if log.pace.is_complete(log.pending.waiting) {
+                break Gathered::All;
             }
             if Instant::now() >= until {
-                log.pace.missed = log.pace.missed.saturating_add(1);
-                break true;
+                break Gathered::NotAll;
             }
         };
-        log.pace.gathering = false;
+        log.pace.end_gathering(gathered);
+        let first = gathered != Gathered::Overtaken;
         if !first {
             // Who slept because of the gathering looks again.
             self.wake.notify_all();
@@ -583,7 +556,7 @@ impl Shared {
         let after = ends.then(|| log.state.clone());
         let begun = Instant::now();
         // A panic of the host's storage, clock or generator must not leave the seat empty and the others waiting.
-        let done = MutexGuard::unlocked(log, || {
+        let done = sync::unlocked(log, || {
             catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
         });
         let names = &pending.restore_points;
@@ -603,9 +576,8 @@ impl Shared {
         if matches!(done, Ok(Ok(true))) {
             log.durable = log.durable.max(position);
         }
-        log.pace.groups += 1;
-        log.pace.expected = pending.waiting + log.pending.waiting;
-        log.pace.took = begun.elapsed();
+        let threads = pending.waiting + log.pending.waiting;
+        log.pace.wrote(threads, begun.elapsed());
         self.wake.notify_all();
         match done {
             Ok(result) => result.map(drop),

@@ -12,6 +12,7 @@
 mod base;
 mod batch;
 mod commit;
+mod pace;
 mod pages;
 mod tenure;
 mod writer;
