@@ -73,7 +73,7 @@ impl Drop for Restore<'_> {
 
 /// Copies all pages; gives the position from which on the archive can be restored.
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
-    shared.owner.check(WRITER)?;
+    shared.place.owner.check(WRITER)?;
     let _one = shared
         .base_copy
         .try_lock()
@@ -93,9 +93,9 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     shared.flush()?;
     let consistency = source.begin(state.position)?;
     let layer = LayerWriter {
-        storage: shared.storage.as_ref(),
-        keys: &shared.keys,
-        scope: &shared.scope,
+        storage: shared.place.storage.as_ref(),
+        keys: &shared.place.keys,
+        scope: &shared.place.scope,
         node: shared.tenure.node,
         timeline: shared.tenure.timeline,
         from: None,

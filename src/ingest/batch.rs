@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::commit::{Assembled, Shared, Tenancy, WRITER};
+use super::ops::Ops;
 use super::pages::Version;
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
@@ -12,14 +13,7 @@ use crate::format::state::{
     ConfigValue, Effect, MAX_CONFIG_BYTES, MAX_MARK, MAX_SPACE_LENGTH, MAX_SPACES, NodeState, check_mark, check_redo,
     exclusion_key, page_end,
 };
-use crate::options::WriterOptions;
-use crate::sealed::{SpillReader, SpillWriter, Spilled, spill, temporary_name};
-use crate::storage::{AppendFile, read_range};
 use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
-
-/// Ops are gathered in pieces of about as many frames, and of no more bytes than these: a piece with its last op fits in one frame.
-const PIECE_FRAMES: usize = 16;
-const MAX_PIECE: usize = 1 << 20;
 
 /// Whether a configuration value belongs to the data or to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +102,7 @@ impl ConfigDraft {
 impl Batch {
     pub(super) fn new(shared: Arc<Shared>) -> Batch {
         // In a forked child every call is refused; the locks may be held by threads that do not exist there.
-        let (token, began) = if shared.owner.is_here() {
+        let (token, began) = if shared.place.owner.is_here() {
             (shared.tenancy(), shared.newest())
         } else {
             (Arc::new(Tenancy { patches: false }), Position::ORIGIN)
@@ -362,16 +356,14 @@ impl Batch {
     fn finish(mut self, timestamp: Option<Timestamp>, durability: Durability) -> Result<Commit> {
         let shared = Arc::clone(&self.shared);
         self.usable()?;
-        let mut ops = std::mem::replace(&mut self.ops, Ops::new(&shared.options));
+        let ops = std::mem::replace(&mut self.ops, Ops::new(&shared.options));
         let assembled = Assembled {
             timestamp,
             durability,
             effects: std::mem::take(&mut self.effects),
             restore_points: std::mem::take(&mut self.restore_points),
         };
-        let done = shared.commit(&mut ops, assembled, self);
-        ops.discard(&shared);
-        done
+        shared.commit(&ops, assembled, self)
     }
 
     /// Checks, under the log's lock, that what the batch stands on is still so.
@@ -410,14 +402,13 @@ impl Batch {
     }
 
     fn op(&mut self, op: &Op<'_>) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        self.ops.put(op, &shared)
+        self.ops.put(op, &self.shared.place)
     }
 
     /// Refuses to go on with a batch that is not what the host asked for, or another process's. Asked first by every call.
     fn usable(&self) -> Result<()> {
-        self.shared.owner.check(WRITER)?;
-        if self.ops.broken {
+        self.shared.place.owner.check(WRITER)?;
+        if self.ops.is_broken() {
             return Err(Error::Unsupported(
                 "an earlier change to this batch failed: drop it and build it again".into(),
             ));
@@ -533,14 +524,13 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if !self.shared.owner.is_here() {
+        if !self.shared.place.owner.is_here() {
             return;
         }
         self.bases.keys().for_each(|page| self.shared.table.unwatch(*page));
         if let Some(encoder) = self.encoder.take() {
             self.shared.return_encoder(encoder);
         }
-        self.ops.discard(&self.shared);
     }
 }
 
@@ -557,112 +547,4 @@ fn check_page(size: PageSize, page: PageId) -> Result<()> {
         limit: MAX_SPACE_LENGTH / u64::from(size.get()) - 1,
         found: page.page,
     })
-}
-
-/// The ops of a batch, in pieces that end where an op does; on disk, encrypted, when there are many.
-#[derive(Debug)]
-pub(super) struct Ops {
-    pieces: Vec<Vec<u8>>,
-    bytes: usize,
-    piece: usize,
-    bound: usize,
-    spill: Option<Spill>,
-    /// A change could not be taken in: what is here is not what the host asked for.
-    broken: bool,
-}
-
-#[derive(Debug)]
-struct Spill {
-    path: String,
-    file: Box<dyn AppendFile>,
-    writer: SpillWriter,
-    reader: SpillReader,
-    pieces: Vec<Spilled>,
-}
-
-impl Ops {
-    fn new(options: &WriterOptions) -> Ops {
-        let piece = options.frame_bytes.saturating_mul(PIECE_FRAMES).min(MAX_PIECE);
-        Ops { pieces: Vec::new(), bytes: 0, piece, bound: options.batch_bytes, spill: None, broken: false }
-    }
-
-    fn put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
-        let done = self.try_put(op, shared);
-        self.broken |= done.is_err();
-        done
-    }
-
-    fn try_put(&mut self, op: &Op<'_>, shared: &Shared) -> Result<()> {
-        if self.pieces.last().is_none_or(|p| p.len() >= self.piece) {
-            if self.bytes > self.bound {
-                self.spill(shared)?;
-            }
-            self.pieces.push(Vec::new());
-        }
-        if let Some(piece) = self.pieces.last_mut() {
-            let before = piece.len();
-            op.put(piece);
-            self.bytes += piece.len() - before;
-        }
-        Ok(())
-    }
-
-    /// Moves all pieces to disk.
-    fn spill(&mut self, shared: &Shared) -> Result<()> {
-        if self.spill.is_none() {
-            let (writer, reader) = spill(&shared.keys)?;
-            let path = temporary_name(&shared.keys, &shared.scope)?;
-            let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
-            self.spill = Some(Spill { path, file, writer, reader, pieces: Vec::new() });
-        }
-        if let Some(Spill { path, file, writer, pieces, .. }) = &mut self.spill {
-            for piece in self.pieces.drain(..) {
-                let append = |sealed: &[u8]| file.append(sealed).map_err(|e| Error::io("write", &*path, e));
-                pieces.push(writer.put(&piece, append)?);
-            }
-        }
-        self.bytes = 0;
-        Ok(())
-    }
-
-    /// How many pieces there are.
-    pub fn pieces(&self) -> usize {
-        self.pieces.len() + self.spill.as_ref().map_or(0, |s| s.pieces.len())
-    }
-
-    /// Bytes of the ops where they are one piece in memory, or none.
-    pub fn single(&self) -> Option<&[u8]> {
-        match (&self.spill, self.pieces.as_slice()) {
-            (None, []) => Some(&[]),
-            (None, [only]) => Some(only),
-            _ => None,
-        }
-    }
-
-    /// Gives all pieces in order; the flag says which is the last.
-    pub fn each(&mut self, shared: &Shared, visit: &mut dyn FnMut(&[u8], bool) -> Result<()>) -> Result<()> {
-        let count = self.pieces();
-        let mut seen = 0;
-        if let Some(spill) = &self.spill {
-            let file = shared.storage.open(&spill.path).map_err(|e| Error::io("open", &spill.path, e))?;
-            for piece in &spill.pieces {
-                let mut frame = read_range(file.as_ref(), &spill.path, piece.offset, piece.len)?;
-                seen += 1;
-                visit(spill.reader.open(piece, &spill.path, &mut frame)?, seen == count)?;
-            }
-        }
-        for piece in &self.pieces {
-            seen += 1;
-            visit(piece, seen == count)?;
-        }
-        Ok(())
-    }
-
-    pub fn discard(&mut self, shared: &Shared) {
-        if let Some(spill) = self.spill.take().filter(|_| shared.owner.is_here()) {
-            drop(spill.file);
-            // Best effort: the next writer of the node removes what stays.
-            let _ = shared.storage.remove(&spill.path);
-        }
-    }
 }

@@ -10,23 +10,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::batch::{Batch, Ops};
+use super::batch::Batch;
+use super::ops::Ops;
 use super::pace::{Gathered, Pace};
 use super::pages::PageTable;
+use super::place::Place;
+use super::tail::{Continuation, Frame, LargeCommit, Tail};
 use super::tenure::{Tenure, ends_tenure};
 use crate::delta::Encoder;
-use crate::env::{self, Clock, Owner};
+use crate::env::{self, Clock};
 use crate::error::{Error, Result};
 use crate::format::frame::FrameKind;
 use crate::format::record::put_commit;
-use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
 use crate::options::WriterOptions;
-use crate::sealed::ArchiveKeys;
-use crate::storage::{Storage, check_place};
+use crate::storage::check_place;
 use crate::sync::{self, Condvar, Instant, Mutex, MutexGuard, RwLock};
 use crate::types::{Commit, Durability, PageSize, Position, SpaceId, Timestamp};
-use crate::wal::{ActiveSegment, SegmentStart};
 
 /// How often a writer looks at least whether the node is still its own, while it takes commits in that it does not write yet.
 const LOOK: Duration = Duration::from_millis(100);
@@ -40,13 +40,9 @@ pub(super) const WRITER: &str = "the writer";
 /// What batches and threads of one writer share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub owner: Owner,
-    pub storage: Arc<dyn Storage>,
-    pub keys: Arc<ArchiveKeys>,
+    pub place: Arc<Place>,
     pub clock: Arc<dyn Clock>,
-    pub tenure: Tenure,
-    /// Prefix of its temporary files.
-    pub scope: String,
+    pub tenure: Arc<Tenure>,
     pub options: WriterOptions,
     pub table: PageTable,
     pub spaces: RwLock<HashMap<SpaceId, PageSize>>,
@@ -72,7 +68,7 @@ struct LogState {
     state: NodeState,
     pending: Pending,
     /// `None` while a leader works with it.
-    io: Option<Io>,
+    tail: Option<Tail>,
     durable: Position,
     failed: Option<Error>,
     closed: bool,
@@ -86,20 +82,11 @@ struct LogState {
 /// Commits that have an LSN and are not written.
 #[derive(Debug, Default)]
 struct Pending {
-    frames: Vec<PendingFrame>,
+    frames: Vec<Frame>,
     bytes: usize,
     /// Commits among them whose threads wait for the sync.
     waiting: usize,
     restore_points: Vec<NamedCommit>,
-}
-
-#[derive(Debug)]
-struct PendingFrame {
-    kind: FrameKind,
-    first: Position,
-    last: Position,
-    before: Timestamp,
-    text: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -120,37 +107,6 @@ struct Lead<'a> {
     large: Option<LargeCommit<'a>>,
 }
 
-#[derive(Debug)]
-struct LargeCommit<'a> {
-    ops: &'a mut Ops,
-    position: Position,
-    before: Timestamp,
-    timestamp: Timestamp,
-}
-
-/// What only the leader touches.
-#[derive(Debug)]
-struct Io {
-    segment: Option<ActiveSegment>,
-    /// The state that the next segment continues from; current where there is no segment.
-    base: NodeState,
-    next_sequence: u64,
-    /// The segment before the next one, and its link.
-    previous: Option<(PreviousSegment, [u8; 32])>,
-    /// The newest commit that was handed to storage.
-    written: Position,
-    /// Whether the current segment holds a commit.
-    used: bool,
-}
-
-/// Where a writer takes up the log.
-#[derive(Debug)]
-pub(crate) struct Continuation {
-    pub state: NodeState,
-    pub next_sequence: u64,
-    pub previous: Option<(PreviousSegment, [u8; 32])>,
-}
-
 /// A batch ready to commit, beside its ops.
 #[derive(Debug)]
 pub(crate) struct Assembled {
@@ -163,24 +119,18 @@ pub(crate) struct Assembled {
 /// What a writer is made of.
 #[derive(Debug)]
 pub(crate) struct SharedParts {
-    pub storage: Arc<dyn Storage>,
-    pub keys: Arc<ArchiveKeys>,
+    pub place: Place,
     pub clock: Arc<dyn Clock>,
     pub tenure: Tenure,
     pub options: WriterOptions,
 }
 
 impl Shared {
-    pub fn new(parts: SharedParts, scope: String, at: Continuation) -> Shared {
-        let options = parts.options;
+    pub fn new(parts: SharedParts, at: Continuation) -> Shared {
+        let SharedParts { place, clock, tenure, options } = parts;
+        let (place, tenure) = (Arc::new(place), Arc::new(tenure));
         let spaces = at.state.spaces.iter().map(|(id, s)| (*id, s.page_size)).collect();
         Shared {
-            owner: Owner::here(),
-            storage: parts.storage,
-            keys: parts.keys,
-            clock: parts.clock,
-            tenure: parts.tenure,
-            scope,
             table: PageTable::new(options.page_table, options.image_cache),
             options,
             spaces: RwLock::new(spaces),
@@ -189,15 +139,8 @@ impl Shared {
             encoders: Mutex::default(),
             log: Mutex::new(LogState {
                 durable: at.state.position,
-                io: Some(Io {
-                    segment: None,
-                    base: at.state.clone(),
-                    next_sequence: at.next_sequence,
-                    previous: at.previous,
-                    written: at.state.position,
-                    used: false,
-                }),
-                state: at.state,
+                state: at.state.clone(),
+                tail: Some(Tail::new(Arc::clone(&place), Arc::clone(&tenure), Arc::clone(&clock), at)),
                 pending: Pending::default(),
                 failed: None,
                 closed: false,
@@ -207,6 +150,9 @@ impl Shared {
             }),
             wake: Condvar::new(),
             base_copy: Mutex::default(),
+            place,
+            clock,
+            tenure,
         }
     }
 
@@ -243,7 +189,7 @@ impl Shared {
 
     /// Something of the state that a host can ask for without an error; in a forked child, whose copy of the lock may be held for ever, nothing is known.
     pub fn known<T: Default>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
-        if self.owner.is_here() { self.at_standstill(f) } else { T::default() }
+        if self.place.owner.is_here() { self.at_standstill(f) } else { T::default() }
     }
 
     /// The newest commit that has an LSN.
@@ -253,7 +199,7 @@ impl Shared {
 
     /// The newest durable commit.
     pub fn durable(&self) -> Position {
-        if self.owner.is_here() { self.log.lock().durable } else { Position::ORIGIN }
+        if self.place.owner.is_here() { self.log.lock().durable } else { Position::ORIGIN }
     }
 
     /// Runs with the log standing still at a position. What it does must be short and take no lock of the host's.
@@ -262,8 +208,8 @@ impl Shared {
     }
 
     /// Commits a batch.
-    pub fn commit(&self, ops: &mut Ops, assembled: Assembled, mut batch: Batch) -> Result<Commit> {
-        self.owner.check(WRITER)?;
+    pub fn commit(&self, ops: &Ops, assembled: Assembled, mut batch: Batch) -> Result<Commit> {
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         // Room first, so that memory stays bounded whatever the durability; and for a large commit the
         // leader's seat, as it writes its pieces itself.
@@ -272,7 +218,7 @@ impl Shared {
             Self::accepting(&log)?;
             if log.pending.bytes >= self.options.pending_bytes {
                 self.lead_or_wait(&mut log, false)?;
-            } else if large && log.io.is_none() {
+            } else if large && log.tail.is_none() {
                 self.wake.wait(&mut log);
             } else {
                 break;
@@ -315,7 +261,7 @@ impl Shared {
             if !joins {
                 let text = Vec::new();
                 let kind = FrameKind::Commits;
-                log.pending.frames.push(PendingFrame { kind, first: position, last: position, before, text });
+                log.pending.frames.push(Frame { kind, first: position, last: position, before, text });
             }
             if let Some(frame) = log.pending.frames.last_mut() {
                 put_commit(&mut frame.text, before, timestamp, bytes);
@@ -330,7 +276,7 @@ impl Shared {
                     }
                 }
                 Durability::Buffered => {
-                    if log.pending.bytes >= limit && log.io.is_some() {
+                    if log.pending.bytes >= limit && log.tail.is_some() {
                         self.lead_or_wait(&mut log, false)?;
                     }
                 }
@@ -345,7 +291,7 @@ impl Shared {
 
     /// Makes every commit so far durable.
     pub fn flush(&self) -> Result<Position> {
-        self.owner.check(WRITER)?;
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         self.flush_locked(&mut log)?;
         Self::accepting(&log)?;
@@ -362,14 +308,14 @@ impl Shared {
 
     /// Logs that no commit happened until now; durable when it returns.
     pub fn tick(&self) -> Result<Timestamp> {
-        self.owner.check(WRITER)?;
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         let until = env::now(self.clock.as_ref())?.max(log.state.known_until);
         let last = log.state.position;
         let before = log.state.timestamp;
         let text = until.as_nanos().to_le_bytes().to_vec();
-        log.pending.frames.push(PendingFrame { kind: FrameKind::Tick, first: last, last, before, text });
+        log.pending.frames.push(Frame { kind: FrameKind::Tick, first: last, last, before, text });
         log.pending.bytes += 16;
         log.state.known_until = until;
         self.wait_for_seat(&mut log)?;
@@ -379,15 +325,15 @@ impl Shared {
 
     /// Proves that the archive, its catalog, the lock and the segment being written are still what they were when they were opened. The writer stops if they are not.
     pub fn check(&self) -> Result<()> {
-        self.owner.check(WRITER)?;
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         self.wait_for_seat(&mut log)?;
-        let storage = self.storage.as_ref();
+        let storage = self.place.storage.as_ref();
         let in_place = || {
             check_place(storage)?;
             self.tenure.check_place(storage)?;
-            log.io.as_ref().and_then(|io| io.segment.as_ref()).map_or(Ok(()), |segment| segment.check(storage))
+            log.tail.as_ref().map_or(Ok(()), Tail::check_place)
         };
         let found = in_place();
         if let Err(e @ Error::Displaced { .. }) = &found {
@@ -411,8 +357,7 @@ impl Shared {
         let (idle, old) = {
             let log = self.log.lock();
             let due = log.state.known_until.saturating_add(self.options.tick_interval);
-            let segment = log.io.as_ref().and_then(|io| io.segment.as_ref().filter(|_| io.used));
-            let old = segment.is_some_and(|s| now > s.created().saturating_add(self.options.segment_age));
+            let old = log.tail.as_ref().is_some_and(|t| t.is_older_than(self.options.segment_age, now));
             (now >= due, old)
         };
         if idle {
@@ -426,7 +371,7 @@ impl Shared {
 
     /// Seals the current segment, so that it can be shipped; the next commit begins a new one.
     pub fn cut_segment(&self) -> Result<()> {
-        self.owner.check(WRITER)?;
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         Self::accepting(&log)?;
         self.wait_for_seat(&mut log)?;
@@ -435,7 +380,7 @@ impl Shared {
 
     /// Ends the tenure: nothing more is accepted, everything accepted is durable, the segment is sealed, the lock is free.
     pub fn close(&self) -> Result<()> {
-        self.owner.check(WRITER)?;
+        self.place.owner.check(WRITER)?;
         let mut log = self.log.lock();
         if std::mem::replace(&mut log.closed, true) {
             return Ok(());
@@ -494,7 +439,7 @@ impl Shared {
     }
 
     fn wait_for_seat(&self, log: &mut MutexGuard<'_, LogState>) -> Result<()> {
-        while log.io.is_none() {
+        while log.tail.is_none() {
             self.wake.wait(log);
         }
         Self::alive(log)
@@ -503,7 +448,7 @@ impl Shared {
     /// Writes what is pending, where the leader's seat is free; else waits for the leader to be done.
     fn lead_or_wait(&self, log: &mut MutexGuard<'_, LogState>, sync: bool) -> Result<()> {
         Self::alive(log)?;
-        if log.io.is_none() || log.pace.is_gathering() {
+        if log.tail.is_none() || log.pace.is_gathering() {
             self.wake.wait(log);
             return Ok(());
         }
@@ -523,7 +468,7 @@ impl Shared {
         let until = Instant::now() + log.pace.begin_gathering();
         let gathered = loop {
             sync::unlocked(log, sync::yield_now);
-            let led = log.pace.groups() != group || log.io.is_none();
+            let led = log.pace.groups() != group || log.tail.is_none();
             if led || log.failed.is_some() || log.closed {
                 break Gathered::Overtaken;
             }
@@ -546,24 +491,24 @@ impl Shared {
     /// Takes the leader's seat, which must be free, and writes what is pending, without the lock.
     fn lead(&self, log: &mut MutexGuard<'_, LogState>, mut lead: Lead<'_>) -> Result<()> {
         Self::alive(log)?;
-        let Some(mut io) = log.io.take() else { return Ok(()) };
+        let mut tail = log.tail.take().expect("a leader takes the seat only if it is free");
         let pending = std::mem::take(&mut log.pending);
         let position = log.state.position;
         lead.sync |= !pending.restore_points.is_empty();
         // The state is needed only where a segment ends here.
-        let size = io.segment.as_ref().map_or(0, ActiveSegment::len) + pending.bytes as u64;
+        let size = tail.len() + pending.bytes as u64;
         let ends = lead.seal || size >= self.options.segment_bytes;
         let after = ends.then(|| log.state.clone());
         let begun = Instant::now();
         // A panic of the host's storage, clock or generator must not leave the seat empty and the others waiting.
         let done = sync::unlocked(log, || {
-            catch_unwind(AssertUnwindSafe(|| self.write_group(&mut io, &pending, position, lead, after)))
+            catch_unwind(AssertUnwindSafe(|| self.write_group(&mut tail, &pending, lead, after)))
         });
         let names = &pending.restore_points;
         for named in names {
             log.naming.remove(&named.name);
         }
-        log.io = Some(io);
+        log.tail = Some(tail);
         let failed = match &done {
             Ok(Ok(_)) => None,
             Ok(Err(e)) => Some(e.clone()),
@@ -585,12 +530,11 @@ impl Shared {
         }
     }
 
-    /// Writes a group; tells whether everything up to `position` is durable.
+    /// Writes a group; tells whether everything up to its end is durable.
     fn write_group(
         &self,
-        io: &mut Io,
+        tail: &mut Tail,
         pending: &Pending,
-        position: Position,
         lead: Lead<'_>,
         after: Option<NodeState>,
     ) -> Result<bool> {
@@ -602,39 +546,24 @@ impl Shared {
             return Err(e);
         }
         if !pending.frames.is_empty() {
-            let segment = self.segment(io)?;
-            if lead.sync && pending.bytes < 64 << 10 {
-                segment.expect_small_appends();
-            }
-            for frame in &pending.frames {
-                segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[&frame.text])?;
-            }
-            segment.write()?;
-            io.used |= pending.frames.iter().any(|f| f.kind == FrameKind::Commits);
+            tail.append(&pending.frames, lead.sync && pending.bytes < 64 << 10)?;
         }
         if let Some(large) = lead.large {
-            self.write_large(io, large)?;
+            tail.append_large(&large)?;
         }
-        io.written = position;
         let durable = lead.sync || after.is_some();
         if durable {
-            if let Some(segment) = &mut io.segment {
-                segment.sync()?;
-            }
+            tail.sync()?;
             // The segment of an archive that was moved away can be written and synced, but is not where it will be looked for. Where that cannot be told for
             // now, nothing is acknowledged either; and as the commits have their place in the log, they can only be found again by another writer, not refused.
-            check_place(self.storage.as_ref())?;
+            check_place(self.place.storage.as_ref())?;
         }
         // Before the seal: recovery looks for names without an entry in unsealed segments only.
         for named in &pending.restore_points {
             self.tenure.publish_restore_point(&named.name, named.position, named.timestamp)?;
         }
-        if let Some(state) = after
-            && let Some(segment) = io.segment.take()
-        {
-            io.previous = Some(segment.facts(state.position));
-            io.base = state.clone();
-            segment.seal(self.storage.as_ref(), state)?;
+        if let Some(state) = after {
+            tail.seal(state)?;
         }
         Ok(durable)
     }
@@ -672,51 +601,5 @@ impl Shared {
                 Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
             }
         }
-    }
-
-    /// The segment to write to; begins one where there is none.
-    fn segment<'i>(&self, io: &'i mut Io) -> Result<&'i mut ActiveSegment> {
-        if let Some(segment) = io.segment.take() {
-            return Ok(io.segment.insert(segment));
-        }
-        let (previous, link) = io.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
-        let start = SegmentStart {
-            node: self.tenure.node,
-            timeline: self.tenure.timeline,
-            epoch: self.tenure.epoch,
-            sequence: io.next_sequence,
-            // The commits in it have their times: a clock that is not believed at this moment is no reason to stop.
-            created: env::now(self.clock.as_ref()).unwrap_or(io.base.known_until),
-            link,
-            preface: SegmentPreface { state: io.base.clone(), previous },
-        };
-        let created = ActiveSegment::create(self.storage.as_ref(), &self.keys, &self.scope, &start);
-        let segment = created.map_err(|e| match e {
-            Error::Fenced { .. } => Error::Fenced { node: self.tenure.name.clone() },
-            other => other,
-        })?;
-        io.next_sequence += 1;
-        io.used = false;
-        Ok(io.segment.insert(segment))
-    }
-
-    /// Writes a commit of several pieces: partial frames, then the frame that ends it.
-    fn write_large(&self, io: &mut Io, commit: LargeCommit<'_>) -> Result<()> {
-        let LargeCommit { ops, position, before, timestamp } = commit;
-        let segment = self.segment(io)?;
-        let mut first = true;
-        ops.each(self, &mut |piece, last| {
-            if last {
-                let mut text = Vec::with_capacity(piece.len() + 20);
-                put_commit(&mut text, before, timestamp, piece);
-                segment.push(FrameKind::Commits, !first, position, position, before, &[&text])?;
-            } else {
-                segment.push(FrameKind::Partial, !first, position, position, before, &[piece])?;
-            }
-            first = false;
-            segment.write()
-        })?;
-        io.used = true;
-        Ok(())
     }
 }

@@ -12,8 +12,11 @@
 mod base;
 mod batch;
 mod commit;
+mod ops;
 mod pace;
 mod pages;
+mod place;
+mod tail;
 mod tenure;
 mod writer;
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, WRITER};
+use super::commit::{Shared, SharedParts, WRITER};
+use super::place::Place;
+use super::tail::Continuation;
 use super::tenure::{Claim, Tenure, lock_path};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
-use crate::env::Clock;
+use crate::env::{Clock, Owner};
 use crate::error::{Error, Result};
 use crate::format::event::Actor;
 use crate::format::record::Op;
@@ -80,13 +82,16 @@ impl Writer {
         let interval = options.flush_interval;
         let shared = Arc::new(Shared::new(
             SharedParts {
-                storage: Arc::clone(storage),
-                keys: Arc::clone(catalog.keys()),
+                place: Place {
+                    owner: Owner::here(),
+                    storage: Arc::clone(storage),
+                    keys: Arc::clone(catalog.keys()),
+                    scope,
+                },
                 clock: Arc::clone(clock),
                 tenure,
                 options,
             },
-            scope,
             recovered.at,
         ));
         // A crash may have come between a named commit and its entry in the catalog.
@@ -210,7 +215,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Err(forked) = self.shared.owner.check(WRITER) {
+        if let Err(forked) = self.shared.place.owner.check(WRITER) {
             // The thread is none of this process's, and may have held whatever lock.
             std::mem::forget(self.thread.take());
             self.shared.tenure.release_copy();
