@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::{Shared, Tenancy, WRITER};
+use super::commit::{Rules, Shared};
 use crate::compact::copy_parts;
 use crate::env;
 use crate::error::{Error, Result};
@@ -67,13 +67,13 @@ struct Restore<'a>(&'a Shared);
 
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        drop(self.0.change_tenancy(true));
+        drop(self.0.change_rules(true));
     }
 }
 
 /// Copies all pages; gives the position from which on the archive can be restored.
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
-    shared.place.owner.check(WRITER)?;
+    shared.place.check_process()?;
     let _one = shared
         .base_copy
         .try_lock()
@@ -83,10 +83,10 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let _lease = shared.tenure.lease()?;
     // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
-    wait_for(&shared.change_tenancy(false))?;
+    wait_for(&shared.change_rules(false))?;
     // From this position on no version from before it is patched.
     let state = shared.at_standstill(|state| {
-        shared.table.clear();
+        shared.known.table.clear();
         drop(guard);
         state.clone()
     });
@@ -130,9 +130,9 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
 }
 
 /// Waits until no batch works under these rules any more.
-fn wait_for(tenancy: &Arc<Tenancy>) -> Result<()> {
+fn wait_for(rules: &Arc<Rules>) -> Result<()> {
     let begun = Instant::now();
-    while Arc::strong_count(tenancy) > 1 {
+    while Arc::strong_count(rules) > 1 {
         if begun.elapsed() > PATIENCE {
             return Err(Error::Unsupported(
                 "a base copy waits for open batches, and one has been open for 30 seconds: commit or drop it first"

@@ -9,12 +9,14 @@ use std::time::Duration;
 /// How long a leader waits at most for those to join whom it expects.
 const LONGEST: Duration = Duration::from_micros(200);
 
-/// How synced commits come in, so that a group is not begun when most of it is just about to arrive.
+/// How synced commits come in, so that a group is not begun when most of it is just about to
+/// arrive.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Groups written so far.
     groups: u64,
-    /// Threads that may be about to commit: those of the last group, and those that came while it was written.
+    /// Threads that may be about to commit: those of the last group, and those that came while it
+    /// was written.
     expected: usize,
     /// How long the last group took.
     took: Duration,

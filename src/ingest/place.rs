@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::env::Owner;
+use crate::error::Result;
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 
@@ -18,4 +19,11 @@ pub(super) struct Place {
     pub keys: Arc<ArchiveKeys>,
     /// Prefix of the writer's temporary files.
     pub scope: String,
+}
+
+impl Place {
+    /// Refuses every other process than the writer's.
+    pub fn check_process(&self) -> Result<()> {
+        self.owner.check("the writer")
+    }
 }

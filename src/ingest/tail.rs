@@ -146,7 +146,8 @@ impl Tail {
             timeline: self.tenure.timeline,
             epoch: self.tenure.epoch,
             sequence: self.next_sequence,
-            // The commits in it have their times: a clock that is not believed at this moment is no reason to stop.
+            // The commits in it have their times: a clock that is not believed at this moment is no
+            // reason to stop.
             created: env::now(self.clock.as_ref()).unwrap_or(self.base.known_until),
             link,
             preface: SegmentPreface { state: self.base.clone(), previous },

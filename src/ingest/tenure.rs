@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::catalog::{Catalog, CatalogState, Lease};
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
+use crate::format::state::StateError;
 use crate::storage::{LockGuard, Storage, check_name};
 use crate::sync::Mutex;
-use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
+use crate::types::{Epoch, NodeId, Position, SpaceId, TimelineId, Timestamp};
 
 /// One writer's tenure.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ pub(super) struct Tenure {
     pub epoch: Epoch,
     catalog: Arc<Catalog>,
     actor: Actor,
-    /// The newest entry of the catalog by which the node was this writer's; zero before the first look.
+    /// The newest entry of the catalog by which the node was this writer's; zero before the first
+    /// look.
     seen: AtomicU64,
     /// Held until the writer is closed.
     lock: Mutex<Option<Box<dyn LockGuard>>>,
@@ -67,9 +69,9 @@ impl Tenure {
         })
     }
 
-    /// Refuses to go on with a node that was deleted or has a newer writer: where the lock did not keep that one out, the
-    /// catalog tells who came last. As long as the catalog has not grown this costs an attempt to open the entry that would
-    /// come next.
+    /// Refuses to go on with a node that was deleted or has a newer writer: where the lock did not
+    /// keep that one out, the catalog tells who came last. As long as the catalog has not grown
+    /// this costs an attempt to open the entry that would come next.
     pub fn check(&self) -> Result<()> {
         let seen = self.seen.load(Ordering::Relaxed);
         if seen > 0 && !self.catalog.has_entry(seen + 1)? {
@@ -126,13 +128,30 @@ impl Tenure {
         self.catalog.lease(self.node)
     }
 
+    /// Why a batch cannot be committed.
+    pub fn refused(&self, e: &StateError) -> Error {
+        match e {
+            StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
+            StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
+            StateError::NoSpace(space) => self.no_such_space(*space),
+            StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
+            StateError::Backwards(what, newest, given) => {
+                Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
+            }
+        }
+    }
+
+    pub fn no_such_space(&self, space: SpaceId) -> Error {
+        Error::NoSuchSpace { space: space.to_string(), node: self.name.clone() }
+    }
+
     /// Lets the node's lock go.
     pub fn release(&self) {
         drop(self.lock.lock().take());
     }
 
-    /// Lets go of a forked child's copy of the lock, so that it ends with the parent. Whoever holds the
-    /// mutex may not exist here.
+    /// Lets go of a forked child's copy of the lock, so that it ends with the parent. Whoever holds
+    /// the mutex may not exist here.
     pub fn release_copy(&self) {
         drop(self.lock.try_lock().and_then(|mut lock| lock.take()));
     }

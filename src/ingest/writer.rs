@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Shared, SharedParts, WRITER};
+use super::commit::{Shared, SharedParts};
 use super::place::Place;
 use super::tail::Continuation;
 use super::tenure::{Claim, Tenure, lock_path};
@@ -168,7 +168,7 @@ impl Writer {
 
     /// Time of the newest commit; zero before the first.
     pub fn newest_timestamp(&self) -> Timestamp {
-        self.shared.known(|state| state.timestamp)
+        self.shared.ask(|state| state.timestamp)
     }
 
     /// This writer's tenure.
@@ -178,27 +178,27 @@ impl Writer {
 
     /// The space of this name, in the newest state.
     pub fn space(&self, name: &str) -> Option<SpaceId> {
-        self.shared.known(|state| state.space_named(name))
+        self.shared.ask(|state| state.space_named(name))
     }
 
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.length))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.length))
     }
 
     /// Size of the pages of a space, in the newest state.
     pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.page_size))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.
     pub fn config(&self, key: &str) -> Option<ConfigValue> {
-        self.shared.known(|state| state.config.get(key).cloned())
+        self.shared.ask(|state| state.config.get(key).cloned())
     }
 
     /// The newest host mark: where an adapter takes up its work again.
     pub fn host_mark(&self) -> Option<Vec<u8>> {
-        self.shared.known(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+        self.shared.ask(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
     /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
@@ -215,7 +215,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Err(forked) = self.shared.place.owner.check(WRITER) {
+        if let Err(forked) = self.shared.place.check_process() {
             // The thread is none of this process's, and may have held whatever lock.
             std::mem::forget(self.thread.take());
             self.shared.tenure.release_copy();
