@@ -347,6 +347,7 @@ impl ConfigDraft {
         let held = self.held - known.unwrap_or(0) + after;
         let freed = self.freed + if known.is_none() { state.config.bytes_of(key) } else { 0 };
         if value.is_some() {
+            // Saturating: another commit may have removed meanwhile what is freed here.
             limit("bytes of configuration", MAX_CONFIG_BYTES, (state.config.bytes() + held).saturating_sub(freed))?;
         }
         self.keys.insert(key.to_owned(), after);

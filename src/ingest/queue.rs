@@ -172,3 +172,77 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::env::Owner;
+    use crate::format::state::Effect;
+    use crate::ingest::draft::Draft;
+    use crate::ingest::known::Known;
+    use crate::options::WriterOptions;
+    use crate::types::SpaceId;
+
+    fn draft() -> Draft {
+        let known = Known::new(Owner::here(), &WriterOptions::default(), &NodeState::default());
+        Draft::new(Arc::new(known), Position::ORIGIN)
+    }
+
+    fn commit(queue: &mut Queue, draft: Draft, at: u64, ops: &[u8]) -> Result<Placed, StateError> {
+        let checked = draft.check(queue.state().position).unwrap();
+        let (placed, _) = queue.admit(checked, Timestamp::from_nanos(at))?;
+        queue.put(&placed, ops);
+        Ok(placed)
+    }
+
+    /// What is written: kinds, and the first and last commit of each frame.
+    fn frames(group: &Group) -> Vec<(FrameKind, u64, u64)> {
+        group.frames.iter().map(|f| (f.kind, f.first.get(), f.last.get())).collect()
+    }
+
+    #[test]
+    fn commits_join_a_frame_until_it_is_full_or_a_tick_comes() {
+        let mut queue = Queue::new(NodeState::default(), 64);
+        for at in 1..=4 {
+            let placed = commit(&mut queue, draft(), at, &[7; 40]).unwrap();
+            assert_eq!((placed.lsn.get(), placed.before.as_nanos()), (at, at - 1));
+        }
+        queue.put_tick(Timestamp::from_nanos(9));
+        commit(&mut queue, draft(), 10, &[]).unwrap();
+        let group = queue.take();
+        let expected = [
+            (FrameKind::Commits, 1, 2),
+            (FrameKind::Commits, 3, 4),
+            (FrameKind::Tick, 4, 4),
+            (FrameKind::Commits, 5, 5),
+        ];
+        assert_eq!(frames(&group), expected);
+        assert!(queue.bytes() == 0 && frames(&queue.take()).is_empty(), "it was taken");
+        assert_eq!(queue.state().position, Position::new(5));
+    }
+
+    #[test]
+    fn a_refused_commit_leaves_nothing_behind() {
+        let mut queue = Queue::new(NodeState::default(), 64);
+        let mut bad = draft();
+        bad.name("here");
+        bad.effect(Effect::Drop(SpaceId::new(3)));
+        assert!(matches!(commit(&mut queue, bad, 1, b"x"), Err(StateError::NoSpace(_))));
+        assert_eq!(*queue.state(), NodeState::default());
+        assert!(!queue.is_naming("here") && queue.bytes() == 0);
+    }
+
+    #[test]
+    fn a_name_is_pending_until_its_group_is_done() {
+        let mut queue = Queue::new(NodeState::default(), 64);
+        let mut named = draft();
+        named.name("here");
+        assert!(commit(&mut queue, named, 1, b"x").unwrap().named);
+        let group = queue.take();
+        assert!(queue.is_naming("here"));
+        queue.forget_names(&group);
+        assert!(!queue.is_naming("here"));
+    }
+}

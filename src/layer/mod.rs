@@ -22,7 +22,7 @@ pub(crate) fn part_path(node: NodeId, file: FileId) -> String {
 }
 
 fn part_dir(node: NodeId, file: FileId) -> String {
-    let group = file.as_bytes().first().copied().unwrap_or_default();
+    let [group, ..] = file.as_bytes();
     format!("nodes/{:08x}/parts/{group:02x}", node.get())
 }
 

@@ -12,6 +12,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN};
 use crate::format::header::{FileKind, Header, MAX_LEN};
 use crate::storage::{ReadFile, Storage, read_range};
+use crate::types::as_index;
 
 /// A file of one frame, of which every byte was checked.
 #[derive(Debug)]
@@ -31,11 +32,9 @@ struct Whole(Bytes);
 
 impl ReadFile for Whole {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+        let (_, rest) = self.0.split_at(as_index(offset).min(self.0.len()));
         let len = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
-            to.copy_from_slice(from);
-        }
+        buf.split_at_mut(len).0.copy_from_slice(rest.split_at(len).0);
         Ok(len)
     }
 
@@ -57,7 +56,7 @@ pub(crate) fn read_bytes(storage: &dyn Storage, path: &str, limit: usize) -> Res
         let expected = format_args!("at most {limit} bytes");
         return Err(Error::damage(DamageKind::Structure, path, limit as u64, "length of the file", expected, len));
     }
-    Ok(read_range(file.as_ref(), path, 0, usize::try_from(len).unwrap_or(limit))?.into())
+    Ok(read_range(file.as_ref(), path, 0, as_index(len))?.into())
 }
 
 /// Reads a file of one frame, whose plaintext has at most `limit` bytes. Every byte of it is covered by a tag or a CRC-32, so that one that was read wrongly does not
