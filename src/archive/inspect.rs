@@ -11,6 +11,7 @@ use crate::format::event::Event;
 use crate::format::retention::Deletion;
 use crate::format::state::{ConfigValue, EXCLUSION, NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
+use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, readable_end, resolve, window};
 use crate::storage::Storage;
@@ -98,7 +99,7 @@ impl Archive {
     /// The files of the catalog.
     pub fn catalog_files(&self) -> Result<FileCount> {
         let mut count = FileCount::default();
-        count_files(self.inner.storage.as_ref(), "catalog", "", &mut count)?;
+        count_files(self.inner.storage.as_ref(), names::CATALOG, None, &mut count)?;
         Ok(count)
     }
 }
@@ -187,11 +188,10 @@ impl Node {
     /// The node's files, counted.
     pub fn files(&self) -> Result<NodeFiles> {
         let storage = self.archive.inner.storage.as_ref();
-        let dir = format!("nodes/{:08x}", self.id.get());
         let mut files = NodeFiles::default();
-        count_files(storage, &format!("{dir}/wal"), ".seg", &mut files.segments)?;
-        count_files(storage, &format!("{dir}/layers"), ".layer", &mut files.layers)?;
-        count_files(storage, &format!("{dir}/parts"), ".part", &mut files.parts)?;
+        count_files(storage, &names::log_dir(self.id), Some(Kind::Segment), &mut files.segments)?;
+        count_files(storage, &names::layers_dir(self.id), Some(Kind::Layer), &mut files.layers)?;
+        count_files(storage, &names::parts_dir(self.id), Some(Kind::Part), &mut files.parts)?;
         Ok(files)
     }
 
@@ -201,7 +201,7 @@ impl Node {
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
-        verify_node(&self.context()?, options, progress)
+        verify_node(&self.archive.inner.catalog, &self.context()?, options, progress)
     }
 
     /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable when this returns.
@@ -214,7 +214,8 @@ impl Node {
         // A writer's named commit stands whatever the clock says; this can be asked for again.
         crate::env::now(self.archive.inner.options.clock.as_ref())?;
         let context = self.context()?;
-        context.catalog.append(&context.actor, |state| {
+        let inner = &self.archive.inner;
+        inner.catalog.append(&inner.options.actor, |state| {
             let record = state.node(self.id)?;
             if record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
@@ -299,12 +300,12 @@ fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
     Ok(Some(state))
 }
 
-/// Counts the files below a directory whose names end so.
-fn count_files(storage: &dyn Storage, dir: &str, ending: &str, count: &mut FileCount) -> Result<()> {
+/// Counts the files below a directory, of one kind or all.
+fn count_files(storage: &dyn Storage, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
     for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
         if entry.is_dir {
-            count_files(storage, &format!("{dir}/{}", entry.name), ending, count)?;
-        } else if entry.name.ends_with(ending) {
+            count_files(storage, &names::join(dir, &entry.name), kind, count)?;
+        } else if kind.is_none() || names::kind(&entry.name) == kind {
             count.files += 1;
             count.bytes += entry.len;
         }

@@ -14,14 +14,16 @@ pub use restore::Restore;
 
 use crate::audit::{Attestation, Audit};
 use crate::catalog::{Catalog, RestorePointRecord};
-use crate::compact::{MaintainReport, NodeContext, build_snapshot, maintain};
+use crate::compact::{Builder, MaintainReport, build_snapshot, maintain};
 use crate::crypto::Keyring;
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event, LayerRecord, Origin};
 use crate::format::retention::Deletion;
 use crate::ingest::{OpenWriter, Writer};
+use crate::names;
 use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
+use crate::past::NodeContext;
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
@@ -60,13 +62,13 @@ impl Archive {
         check_place(storage.as_ref())?;
         storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
         let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
-        if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
+        if there.iter().any(|e| e.name == names::CATALOG || e.name == names::NODES) {
             // An interrupted creation leaves directories and no entry: that is no archive yet.
-            let whole = storage.list("catalog/00000000").map_err(|e| Error::io("list", "catalog", e))?;
+            let whole = storage.list(&names::entry_group_dir(0)).map_err(|e| Error::io("list", names::CATALOG, e))?;
             if !whole.is_empty() {
                 return Err(Error::ArchiveExists { path: storage.location().into() });
             }
-        } else if there.iter().any(|e| e.name != "tmp") {
+        } else if there.iter().any(|e| e.name != names::TMP) {
             return Err(Error::TargetNotEmpty { path: storage.location().into() });
         }
         let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
@@ -153,7 +155,7 @@ impl Archive {
         let mut commits = BTreeMap::new();
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
-            let context = self.context(node, self.inner.options.actor.clone())?;
+            let context = self.context(node)?;
             if context.record.retention.deletion != Deletion::Final {
                 commits.insert((node, context.timeline()), log_end(&context.log, &context.record)?.position);
             }
@@ -182,7 +184,7 @@ impl Archive {
             }
         }
         for ((node, timeline), position) in &attested.commits {
-            let context = self.context(*node, self.inner.options.actor.clone())?;
+            let context = self.context(*node)?;
             if context.record.retention.deletion == Deletion::Final || *timeline != context.timeline() {
                 continue;
             }
@@ -201,7 +203,7 @@ impl Archive {
         let mut all = Usage { catalog: catalog_bytes(self.inner.storage.as_ref())?, ..Usage::default() };
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
-            let context = self.context(node, self.inner.options.actor.clone())?;
+            let context = self.context(node)?;
             if context.record.retention.deletion == Deletion::Final {
                 continue;
             }
@@ -210,23 +212,19 @@ impl Archive {
         Ok(all)
     }
 
-    pub(crate) fn context(&self, node: NodeId, actor: Actor) -> Result<NodeContext> {
+    pub(crate) fn context(&self, node: NodeId) -> Result<NodeContext> {
         let inner = &self.inner;
         let record = inner.catalog.current()?.node(node)?.clone();
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
         let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), node, timeline: record.timeline };
-        Ok(NodeContext {
-            storage,
-            keys,
-            catalog: Arc::clone(&inner.catalog),
-            clock: Arc::clone(&inner.options.clock),
-            actor,
-            node,
-            record,
-            log,
-            damaged: Vec::new(),
-        })
+        Ok(NodeContext { storage, keys, node, record, log, damaged: Vec::new() })
+    }
+
+    /// What builds for a node in somebody's name.
+    pub(crate) fn builder(&self, context: NodeContext, actor: Actor) -> Builder {
+        let (catalog, clock) = (Arc::clone(&self.inner.catalog), Arc::clone(&self.inner.options.clock));
+        Builder { context, catalog, clock, actor }
     }
 }
 
@@ -277,7 +275,7 @@ impl Node {
     pub fn reopen(&self) -> Result<()> {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
-        let path = format!("nodes/{:08x}", self.id.get());
+        let path = names::node_dir(self.id);
         let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
         if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
             return Err(Error::Displaced { path, found: "nothing".into() });
@@ -321,12 +319,12 @@ impl Node {
     /// Builds a snapshot as of a target from what is archived; the engine is not involved.
     pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
         let to: Position = self.resolve(target)?.lsn.into();
-        build_snapshot(&mut self.context()?, to, options)
+        build_snapshot(&mut self.builder()?, to, options)
     }
 
     /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.
     pub fn maintain(&self, options: &CompactOptions) -> Result<MaintainReport> {
-        maintain(&mut self.context()?, options)
+        maintain(&mut self.builder()?, options)
     }
 
     /// Layers and snapshots there are, in order of publication.
@@ -362,10 +360,14 @@ impl Node {
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {
-        let context = self.archive.context(self.id, self.archive.inner.options.actor.clone())?;
+        let context = self.archive.context(self.id)?;
         if context.record.retention.deletion == Deletion::Final {
             return Err(Error::NoSuchNode { node: self.name.clone() });
         }
         Ok(context)
+    }
+
+    fn builder(&self) -> Result<Builder> {
+        Ok(self.archive.builder(self.context()?, self.archive.inner.options.actor.clone()))
     }
 }

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 
 use super::Node;
 use crate::catalog::Lease;
-use crate::compact::NodeContext;
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::state::exclusion_key;
 use crate::options::ReplayOptions;
+use crate::past::NodeContext;
 use crate::replay::{
     DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
     replay_records,
@@ -276,7 +276,7 @@ impl<'a> Restore<'a> {
         }
         let id = FileId::from_bytes(random(self.node.archive.inner.options.rng.as_ref())?);
         if let Some(actor) = &self.actor {
-            context.catalog.append(actor, |_| {
+            self.node.archive.inner.catalog.append(actor, |_| {
                 // An entry has to hold it, however many files there are.
                 let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
                 let (node, position) = (context.node, resolved.lsn.into());
@@ -307,7 +307,7 @@ impl<'a> Restore<'a> {
         let bytes = result.as_ref().map_or(0, |report| report.bytes_written);
         let error = result.as_ref().err().map(|e| e.to_string().chars().take(2_000).collect());
         let event = Event::RestoreFinished { restore: begun.id, bytes, error };
-        let recorded = begun.context.catalog.append(actor, |_| Ok((event.clone(), ())));
+        let recorded = self.node.archive.inner.catalog.append(actor, |_| Ok((event.clone(), ())));
         // What went wrong first is what to act on.
         let report = result?;
         recorded?;
@@ -344,14 +344,7 @@ impl<'a> Restore<'a> {
 
     /// Refuses a restore to where there is not enough space, whichever file systems the spaces go to. What a file holds already is written over.
     fn check_space(&self, begun: &Begun, place: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
-        let parts = begun.context.parts();
-        let run = RestoreRun {
-            parts: &parts,
-            sources: &begun.sources,
-            options: &self.options,
-            sink: &Memory::new(),
-            progress: None,
-        };
+        let run = RestoreRun { sources: &begun.sources, options: &self.options, sink: &Memory::new(), progress: None };
         let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
         for (id, bytes) in run.bytes_needed()? {
             let name = begun.sources.tail.state.spaces.get(&id).map_or("", |space| &space.name);
@@ -372,11 +365,9 @@ impl<'a> Restore<'a> {
     }
 
     fn run(&mut self, begun: &Begun, sink: &dyn PageSink) -> Result<RestoreReport> {
-        let parts = begun.context.parts();
         let state = &begun.sources.tail.state;
         let progress = self.progress.as_mut().map(|p| p as &mut (dyn FnMut(Progress) + Send));
-        let stats =
-            RestoreRun { parts: &parts, sources: &begun.sources, options: &self.options, sink, progress }.run()?;
+        let stats = RestoreRun { sources: &begun.sources, options: &self.options, sink, progress }.run()?;
         let (config, environment) = RestoreReport::split_config(&state.config);
         Ok(RestoreReport {
             node: self.node.name.clone(),

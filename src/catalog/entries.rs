@@ -1,8 +1,9 @@
 //! Entries one by one: for the audit trail, and for what the fold does not keep.
 
-use super::{Catalog, entry_path};
+use super::Catalog;
 use crate::error::Result;
 use crate::format::event::CatalogEntry;
+use crate::names::entry_path;
 
 impl Catalog {
     /// An entry, with its link to the one before and its own digest.

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use super::Catalog;
 use crate::env::{Owner, random};
 use crate::error::{Error, Result};
+use crate::names::{self, LEASES};
 use crate::storage::{LockGuard, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
-
-/// Where leases are.
-const DIR: &str = "leases";
 
 /// A lease, held until dropped.
 #[derive(Debug)]
@@ -33,20 +31,16 @@ impl Drop for Lease {
     }
 }
 
-fn prefix(node: NodeId) -> String {
-    format!("{:08x}-", node.get())
-}
-
 impl Catalog {
     /// Takes a lease on what the catalog says of a node now or later.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
-        create_dir_durable(self.storage.as_ref(), DIR)?;
+        create_dir_durable(self.storage.as_ref(), LEASES)?;
         loop {
             let sequence = self.current()?.entries;
             let id = FileId::from_bytes(random(self.keys.rng().as_ref())?);
-            let path = format!("{DIR}/{}{sequence:016x}-{id}.lock", prefix(node));
+            let path = names::lease_path(node, sequence, id);
             let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
@@ -62,21 +56,23 @@ impl Catalog {
 
     /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
     pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
-        Ok(self.held_leases(prefix(node).as_str())?.into_iter().min())
+        Ok(self.held_leases(Some(node))?.into_iter().min())
     }
 
     /// Removes leases that crashes left, of whatever node.
     pub(super) fn remove_stale_leases(&self) -> Result<()> {
-        self.held_leases("").map(drop)
+        self.held_leases(None).map(drop)
     }
 
-    /// The entries that holders of leases may still go by, of names that begin like this. Removes leases that nobody holds.
-    fn held_leases(&self, prefix: &str) -> Result<Vec<u64>> {
+    /// The entries that holders of leases on a node, or on any, may still go by. Removes leases that nobody holds.
+    fn held_leases(&self, of: Option<NodeId>) -> Result<Vec<u64>> {
         let mut held = Vec::new();
-        for entry in self.storage.list(DIR).map_err(|e| Error::io("list", DIR, e))? {
-            let path = format!("{DIR}/{}", entry.name);
-            let sequence = entry.name.split_once('-').and_then(|(_, rest)| super::number(rest.get(..16)?, 16));
-            let Some(sequence) = sequence.filter(|_| entry.name.starts_with(prefix)) else { continue };
+        for entry in self.storage.list(LEASES).map_err(|e| Error::io("list", LEASES, e))? {
+            let Some((node, sequence)) = names::lease(&entry.name) else { continue };
+            if of.is_some_and(|of| of != node) {
+                continue;
+            }
+            let path = names::join(LEASES, &entry.name);
             match self.storage.open(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 _ => {}

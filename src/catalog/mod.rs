@@ -34,6 +34,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
+use crate::names::{self, Scope, entry_dir, entry_path};
 use crate::sealed::{
     ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
     read_single,
@@ -41,11 +42,6 @@ use crate::sealed::{
 use crate::storage::{Storage, check_place, create_dir_durable, displaced};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
-
-/// Entries per directory.
-const GROUP: u64 = 1_024;
-/// Where the catalog is.
-const DIR: &str = "catalog";
 
 /// The catalog of an open archive.
 #[derive(Debug)]
@@ -59,28 +55,16 @@ pub(crate) struct Catalog {
     durable: AtomicU64,
 }
 
-fn group_dir(sequence: u64) -> String {
-    format!("{DIR}/{:08x}", sequence / GROUP)
-}
-
-pub(crate) fn entry_path(sequence: u64) -> String {
-    format!("{}/{sequence:016x}.entry", group_dir(sequence))
-}
-
-/// The number in a name of the very form that is given here: whatever else lies about is none of ours.
-fn number(name: &str, digits: usize) -> Option<u64> {
-    u64::from_str_radix(name, 16).ok().filter(|n| format!("{n:0digits$x}") == name)
-}
-
 /// The number of the newest entry; `None` where there is no catalog.
 pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let mut groups: Vec<u64> = list(DIR)?.iter().filter_map(|e| number(&e.name, 8)).collect();
+    let listed = list(names::CATALOG)?;
+    let mut groups: Vec<u64> = listed.iter().filter_map(|e| names::group(&e.name)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
-        let names = list(&group_dir(group * GROUP))?;
-        let numbers = names.iter().filter_map(|e| number(e.name.strip_suffix(".entry")?, 16));
-        let numbers = numbers.filter(|n| n / GROUP == group);
+        let listed = list(&names::entry_group_dir(group))?;
+        let numbers = listed.iter().filter_map(|e| names::entry(&e.name));
+        let numbers = numbers.filter(|n| names::group_of(*n) == group);
         if let Some(newest) = numbers.max() {
             return Ok(Some(newest));
         }
@@ -202,7 +186,7 @@ impl Catalog {
     /// Makes the newest entry durable, where it is another's. Those before it are: whoever published it had seen to that.
     fn settle(&self, state: &CatalogState) -> Result<()> {
         if state.entries > self.durable.load(Ordering::Relaxed) {
-            let dir = group_dir(state.entries);
+            let dir = entry_dir(state.entries);
             create_dir_durable(self.storage.as_ref(), &dir)?;
             self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
             self.durable.store(state.entries, Ordering::Relaxed);
@@ -260,8 +244,8 @@ impl Catalog {
             });
         }
         self.settle(state)?;
-        create_dir_durable(self.storage.as_ref(), "tmp")?;
-        create_dir_durable(self.storage.as_ref(), &group_dir(sequence))?;
+        create_dir_durable(self.storage.as_ref(), names::TMP)?;
+        create_dir_durable(self.storage.as_ref(), &entry_dir(sequence))?;
         let info = FileInfo {
             kind: FileKind::Catalog,
             node: NodeId::default(),
@@ -273,8 +257,8 @@ impl Catalog {
             created: time,
             link: state.head,
         };
-        let scope = leftovers::entry_scope(sequence);
-        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, &scope, info)?;
+        let scope = Scope::Entry(sequence);
+        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, scope, info)?;
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
         let path = entry_path(sequence);
         if writer.publish(&path, &[])?.is_none() {

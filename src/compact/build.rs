@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::NodeContext;
+use super::Builder;
 use super::reuse::{OldBlock, Since};
 use crate::delta::{Decoder, Encoder};
 use crate::error::{DamageKind, Error, Result};
@@ -10,12 +10,13 @@ use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::names::Scope;
 use crate::options::CompactOptions;
-use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
+use crate::replay::{Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::sync::Mutex;
-use crate::types::{NodeId, PageSize, SpaceId, as_index};
+use crate::types::{NodeId, PageSize, Position, SpaceId, as_index};
 
 /// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
 const MIN_REGION: u64 = 16 << 20;
@@ -159,14 +160,13 @@ fn regions(
 /// Takes over the blocks that `clean` finds in each region and runs `emit` for all other pages of its units, on all workers; gives the parts in order, each read back.
 fn build_regions(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
     options: &CompactOptions,
     regions: Vec<Region>,
     clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
-    emit: &(dyn Fn(&mut Rebuilder<'_>, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
+    emit: &(dyn Fn(&mut Rebuilder, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
-    run_units(parts, &options.replay, regions.into_iter(), &|rebuilder, region| {
+    run_units(&options.replay, regions.into_iter(), &|rebuilder, region| {
         let per_unit = pages_per_unit(&region.state, options.replay.unit_bytes);
         let pages = region.state.pages();
         let (id, size) = (region.space, region.state.page_size);
@@ -228,16 +228,15 @@ fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
 /// Builds the parts of a snapshot of what the sources lead to. Gives those that are new and those that the last snapshot already had.
 pub(super) fn snapshot_parts(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
     sources: &Sources,
     options: &CompactOptions,
 ) -> Result<(Vec<PartRef>, Vec<PartRef>)> {
     let (mut all, mut kept) = (Vec::new(), Vec::new());
     // What came after the last snapshot.
-    let since = Since { sources, parts };
+    let since = Since { sources };
     for (id, state) in &sources.tail.state.spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
-        let mut units = content_units(parts, sources, *id, state, per_unit)?;
+        let mut units = content_units(sources, *id, state, per_unit)?;
         let old: Vec<&PartRef> = sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
         let mut given = Vec::new();
         for part in old {
@@ -258,10 +257,10 @@ pub(super) fn snapshot_parts(
         all.extend(found);
     }
     let clean = |region: &Region| since.clean_blocks(region.space, &region.state, (region.first, region.last));
-    let new = build_regions(layer, parts, options, all, &clean, &|rebuilder, _, unit, parter| {
+    let new = build_regions(layer, options, all, &clean, &|rebuilder, _, unit, parter| {
         rebuilder.begin(unit);
         rebuilder.apply(sources)?;
-        rebuilder.verify()?;
+        rebuilder.verify(layer.node)?;
         let (images, pages) = rebuilder.result();
         for ((image, page), number) in images.chunks_exact(unit.page_size.bytes()).zip(pages).zip(unit.first..) {
             if !is_zero(image) {
@@ -294,7 +293,6 @@ fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit
 /// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
 pub(super) fn delta_parts(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
     before: &Sources,
     since: &Sources,
     options: &CompactOptions,
@@ -302,17 +300,17 @@ pub(super) fn delta_parts(
     let mut all = Vec::new();
     for (id, state) in &since.tail.state.spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
-        let units = content_units(parts, since, *id, state, per_unit)?;
+        let units = content_units(since, *id, state, per_unit)?;
         all.extend(regions(*id, state, &units, per_unit, stride_units(state, options), &[]));
     }
-    build_regions(layer, parts, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, unit, parter| {
+    build_regions(layer, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, unit, parter| {
         rebuilder.begin(unit);
         rebuilder.apply(before)?;
         let (images, pages) = rebuilder.result();
         let (old, had): (Vec<u8>, Vec<bool>) = (images.to_vec(), pages.iter().map(|p| p.written).collect());
         rebuilder.forget_touched();
         rebuilder.apply(since)?;
-        rebuilder.verify()?;
+        rebuilder.verify(layer.node)?;
         let (images, pages) = rebuilder.result();
         let size = unit.page_size.bytes();
         let mut encoder = Encoder::new()?;
@@ -395,20 +393,15 @@ impl ReadBack {
     }
 }
 
-impl NodeContext {
+impl Builder {
     /// What a new layer of this node has in common with its parts.
-    pub(super) fn layer<'a>(
-        &'a self,
-        scope: &'a str,
-        from: Option<crate::types::Position>,
-        to: crate::types::Position,
-    ) -> LayerWriter<'a> {
+    pub(super) fn layer(&self, scope: Scope, from: Option<Position>, to: Position) -> LayerWriter<'_> {
         LayerWriter {
-            storage: self.storage.as_ref(),
-            keys: &self.keys,
+            storage: self.context.storage.as_ref(),
+            keys: &self.context.keys,
             scope,
-            node: self.node,
-            timeline: self.timeline(),
+            node: self.context.node,
+            timeline: self.context.timeline(),
             from,
             to,
             created: self.clock.now(),

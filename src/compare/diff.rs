@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::compact::NodeContext;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
+use crate::past::NodeContext;
 use crate::replay::{Resolved, Sources, Unit, run_units};
 use crate::sync::Mutex;
 use crate::types::{PageSize, Position, SpaceId};
@@ -164,7 +164,6 @@ fn compare(
     options: &ReplayOptions,
 ) -> Result<Differing> {
     let found: Mutex<Differing> = Mutex::default();
-    let parts = context.parts();
     let units = touched.iter().filter_map(|(id, units)| {
         let pair = pairs.get(id)?;
         let space = pair.any()?;
@@ -176,11 +175,11 @@ fn compare(
             Unit { space: *id, page_size, first, count: unit.min(pages - first) }
         }))
     });
-    run_units(&parts, options, units.flatten(), &|rebuilder, unit| {
+    run_units(options, units.flatten(), &|rebuilder, unit| {
         let mut rebuild = |sources| {
             rebuilder.begin(unit);
             rebuilder.apply(sources)?;
-            rebuilder.verify()?;
+            rebuilder.verify(context.node)?;
             Ok::<_, Error>(rebuilder.result().0.to_vec())
         };
         let (images_a, images_b) = (rebuild(a)?, rebuild(b)?);

@@ -95,7 +95,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let layer = LayerWriter {
         storage: shared.place.storage.as_ref(),
         keys: &shared.place.keys,
-        scope: &shared.place.scope,
+        scope: shared.place.scope,
         node: shared.tenure.node,
         timeline: shared.tenure.timeline,
         from: None,

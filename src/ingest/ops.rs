@@ -120,7 +120,7 @@ struct Temporary {
 impl Spill {
     fn create(place: &Arc<Place>) -> Result<Spill> {
         let (writer, reader) = spill(&place.keys)?;
-        let path = temporary_name(&place.keys, &place.scope)?;
+        let path = temporary_name(&place.keys, place.scope)?;
         let file = place.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
         let temporary = Temporary { place: Arc::clone(place), path };
         Ok(Spill { file, temporary, writer, reader, pieces: Vec::new() })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::env::Owner;
 use crate::error::Result;
+use crate::names::Scope;
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 
@@ -18,7 +19,7 @@ pub(super) struct Place {
     pub storage: Arc<dyn Storage>,
     pub keys: Arc<ArchiveKeys>,
     /// Prefix of the writer's temporary files.
-    pub scope: String,
+    pub scope: Scope,
 }
 
 impl Place {

@@ -153,7 +153,7 @@ impl Tail {
             preface: SegmentPreface { state: self.base.clone(), previous },
         };
         let Place { storage, keys, scope, .. } = self.place.as_ref();
-        let created = ActiveSegment::create(storage.as_ref(), keys, scope, &start);
+        let created = ActiveSegment::create(storage.as_ref(), keys, *scope, &start);
         let segment = created.map_err(|e| match e {
             Error::Fenced { .. } => Error::Fenced { node: self.tenure.name.clone() },
             other => other,

@@ -13,6 +13,7 @@ use crate::catalog::{Catalog, CatalogState, Lease};
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::state::StateError;
+use crate::names::writer_lock;
 use crate::storage::{LockGuard, Storage, check_name};
 use crate::sync::Mutex;
 use crate::types::{Epoch, NodeId, Position, SpaceId, TimelineId, Timestamp};
@@ -94,7 +95,7 @@ impl Tenure {
     pub fn check_place(&self, storage: &dyn Storage) -> Result<()> {
         self.catalog.check_newest()?;
         match self.lock.lock().as_ref() {
-            Some(lock) => check_name(storage, &lock_path(self.node), lock.identity()),
+            Some(lock) => check_name(storage, &writer_lock(self.node), lock.identity()),
             None => Ok(()),
         }
     }
@@ -160,9 +161,4 @@ impl Tenure {
 /// Whether the node is no longer this writer's.
 pub(super) fn ends_tenure(e: &Error) -> bool {
     matches!(e, Error::Fenced { .. } | Error::Deleted { .. } | Error::NoSuchNode { .. })
-}
-
-/// The file whose lock keeps a second writer out.
-pub(super) fn lock_path(node: NodeId) -> String {
-    format!("nodes/{:08x}/writer.lock", node.get())
 }

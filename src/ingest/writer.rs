@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::commit::{Shared, SharedParts};
 use super::place::Place;
 use super::tail::Continuation;
-use super::tenure::{Claim, Tenure, lock_path};
+use super::tenure::{Claim, Tenure};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
 use crate::env::{Clock, Owner};
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::event::Actor;
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
+use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::sealed::remove_leftovers;
 use crate::storage::{Storage, create_dir_durable};
@@ -59,14 +60,13 @@ impl Writer {
         };
         // The catalog is not begun anew in the place of one that was there. A log is not either: the catalog says where it ended.
         catalog.check_newest()?;
-        let dir = format!("nodes/{:08x}", node.get());
-        create_dir_durable(storage.as_ref(), &dir)?;
-        create_dir_durable(storage.as_ref(), "tmp")?;
-        let lock_path = lock_path(node);
+        create_dir_durable(storage.as_ref(), &names::node_dir(node))?;
+        create_dir_durable(storage.as_ref(), names::TMP)?;
+        let lock_path = names::writer_lock(node);
         let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
-        let scope = format!("w{:08x}", node.get());
-        remove_leftovers(storage.as_ref(), &scope)?;
+        let scope = Scope::Writer(node);
+        remove_leftovers(storage.as_ref(), scope)?;
 
         let timeline = catalog.current()?.node(node)?.timeline;
         let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };

@@ -1,12 +1,12 @@
 //! Reading layers and parts.
 
-use super::{layer_path, part_path};
 use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::format::part::{Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal};
+use crate::names::{layer_path, part_path};
 use crate::sealed::{ArchiveKeys, SealedFile, decode_cbor, read_body};
 use crate::storage::Storage;
 use crate::types::NodeId;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::rebuild::{Parts, Rebuilder, Sources, Unit};
+use super::rebuild::{Rebuilder, Sources, Unit};
 use super::sink::{PageSink, Progress};
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
@@ -22,7 +22,6 @@ pub(crate) struct RunStats {
 
 /// A restore about to run.
 pub(crate) struct RestoreRun<'a> {
-    pub parts: &'a Parts,
     pub sources: &'a Sources,
     pub options: &'a ReplayOptions,
     pub sink: &'a dyn PageSink,
@@ -36,7 +35,6 @@ pub(crate) fn pages_per_unit(space: &SpaceState, unit_bytes: usize) -> u64 {
 
 /// Which units of a space hold anything: ranges of unit numbers, ascending and apart.
 pub(crate) fn content_units(
-    parts: &Parts,
     sources: &Sources,
     id: SpaceId,
     space: &SpaceState,
@@ -62,7 +60,7 @@ pub(crate) fn content_units(
     };
     for layer in sources.base.iter().chain(&sources.deltas) {
         for part in layer.parts.iter().filter(|p| p.space == id) {
-            let reader = parts.get(part)?;
+            let reader = sources.parts.get(part)?;
             for block in reader.blocks(part.first, part.last) {
                 let (first, end) = (block.first.max(part.first), block.last.min(part.last));
                 add(first / per_unit, end / per_unit);
@@ -76,15 +74,14 @@ pub(crate) fn content_units(
 
 /// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first error, and when cancelled.
 pub(crate) fn run_units<T: Send>(
-    parts: &Parts,
     options: &ReplayOptions,
     items: impl Iterator<Item = T> + Send,
-    work: &(dyn Fn(&mut Rebuilder<'_>, T) -> Result<()> + Sync),
+    work: &(dyn Fn(&mut Rebuilder, T) -> Result<()> + Sync),
 ) -> Result<()> {
     let items = Mutex::new(items);
     let failed = AtomicBool::new(false);
     let worker = || -> Result<()> {
-        let mut rebuilder = Rebuilder::new(parts)?;
+        let mut rebuilder = Rebuilder::new()?;
         while !failed.load(Ordering::Relaxed) {
             options.cancel.check().inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             let next = items.lock().next();
@@ -122,7 +119,7 @@ impl RestoreRun<'_> {
         let mut all = Vec::new();
         for (id, space) in &self.sources.tail.state.spaces {
             let per_unit = pages_per_unit(space, self.options.unit_bytes);
-            let ranges = content_units(self.parts, self.sources, *id, space, per_unit)?;
+            let ranges = content_units(self.sources, *id, space, per_unit)?;
             let unit_bytes = per_unit * u64::from(space.page_size.get());
             total += ranges.iter().map(|range| range_bytes(*range, unit_bytes, space.length)).sum::<u64>();
             all.push((*id, space, ranges));
@@ -170,10 +167,10 @@ impl RestoreRun<'_> {
             })
         });
         let (sources, sink) = (self.sources, self.sink);
-        run_units(self.parts, self.options, units, &|rebuilder, (space, unit)| {
+        run_units(self.options, units, &|rebuilder, (space, unit)| {
             rebuilder.begin(unit);
             rebuilder.apply(sources)?;
-            let (p, u) = rebuilder.verify()?;
+            let (p, u) = rebuilder.verify(sources.parts.node())?;
             let (images, _) = rebuilder.result();
             let offset = unit.first * u64::from(unit.page_size.get());
             // The last page may reach beyond the end of the space.

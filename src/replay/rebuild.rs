@@ -20,6 +20,8 @@ const OPEN_PARTS: usize = 128;
 /// What states are rebuilt from: a snapshot, layers on it, log on those. Each may be empty.
 #[derive(Debug)]
 pub(crate) struct Sources {
+    /// Opens the parts of the snapshot and the layers.
+    pub parts: Arc<Parts>,
     pub base: Option<LayerBody>,
     pub deltas: Vec<LayerBody>,
     pub tail: Tail,
@@ -70,6 +72,10 @@ impl Parts {
         Parts { storage, keys, node, open: Mutex::default() }
     }
 
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     pub fn get(&self, part: &PartRef) -> Result<Arc<PartReader>> {
         if let Some(reader) = self.open.lock().get(&part.file) {
             return Ok(Arc::clone(reader));
@@ -86,8 +92,7 @@ impl Parts {
 
 /// One thread's buffers: the pages of one unit at a time.
 #[derive(Debug)]
-pub(crate) struct Rebuilder<'a> {
-    parts: &'a Parts,
+pub(crate) struct Rebuilder {
     decoder: Decoder,
     /// A second one, for patches within a block that the first is decoding.
     patcher: Decoder,
@@ -99,10 +104,9 @@ pub(crate) struct Rebuilder<'a> {
     pub bytes_read: u64,
 }
 
-impl<'a> Rebuilder<'a> {
-    pub fn new(parts: &'a Parts) -> Result<Rebuilder<'a>> {
+impl Rebuilder {
+    pub fn new() -> Result<Rebuilder> {
         Ok(Rebuilder {
-            parts,
             decoder: Decoder::new()?,
             patcher: Decoder::new()?,
             buffers: BlockBuffers::default(),
@@ -127,7 +131,7 @@ impl<'a> Rebuilder<'a> {
     /// Brings the unit forward over all that the sources say.
     pub fn apply(&mut self, sources: &Sources) -> Result<()> {
         for layer in sources.base.iter().chain(&sources.deltas) {
-            self.apply_layer(layer)?;
+            self.apply_layer(&sources.parts, layer)?;
         }
         self.apply_tail(&sources.tail)
     }
@@ -144,7 +148,7 @@ impl<'a> Rebuilder<'a> {
 
     /// Compares every page with its CRC-32. Gives how many were proven so, and how many were written but have none
     /// (they were last changed by a byte range or a cut).
-    pub fn verify(&self) -> Result<(u64, u64)> {
+    pub fn verify(&self, node: NodeId) -> Result<(u64, u64)> {
         let (mut proven, mut unproven) = (0, 0);
         let size = self.unit.page_size.bytes();
         for ((page, image), number) in self.pages.iter().zip(self.images.chunks_exact(size)).zip(self.unit.first..) {
@@ -154,7 +158,7 @@ impl<'a> Rebuilder<'a> {
                     if found != expected {
                         return Err(Error::damage(
                             DamageKind::PageImage,
-                            format!("node {}", self.parts.node),
+                            format!("node {node}"),
                             number * size as u64,
                             "page image",
                             format_args!("CRC-32 {expected:08x} of {}", PageId::new(self.unit.space, number)),
@@ -169,13 +173,13 @@ impl<'a> Rebuilder<'a> {
         Ok((proven, unproven))
     }
 
-    fn apply_layer(&mut self, layer: &LayerBody) -> Result<()> {
+    fn apply_layer(&mut self, parts: &Parts, layer: &LayerBody) -> Result<()> {
         let unit = self.unit;
         let range = (unit.first, unit.last());
         let mut seen = layer.lowest.get(&unit.space).map(|_| vec![false; self.pages.len()]);
         let in_range = |p: &&PartRef| p.space == unit.space && p.first <= range.1 && p.last >= range.0;
         for part in layer.parts.iter().filter(in_range) {
-            let reader = self.parts.get(part)?;
+            let reader = parts.get(part)?;
             if reader.seal().page_size != unit.page_size {
                 let (expected, found) = (unit.page_size, reader.seal().page_size);
                 return Err(Error::damage(DamageKind::Chain, reader.path(), 0, "page size", expected, found));

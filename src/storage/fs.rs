@@ -32,10 +32,11 @@ use std::sync::Arc;
 
 use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
 
-use super::path::{check, check_dir, is_name, parent};
+use super::path::{check, check_dir, is_name};
 use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
 use crate::env::Owner;
 use crate::error::{Error, Misplaced};
+use crate::names::{self, parent};
 use crate::sync::{Mutex, RwLock};
 use crate::types::as_index;
 
@@ -162,7 +163,7 @@ impl FsStorage {
 
     fn place<'a>(&self, path: &'a str, change: bool) -> io::Result<Place<'a>> {
         check(path)?;
-        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        let name = names::file_name(path);
         Ok(Place { dir: self.dir(parent(path), change)?, name })
     }
 

@@ -29,6 +29,7 @@ pub use fs::FsStorage;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 
 use crate::error::{Error, Result};
+use crate::names;
 
 /// A place for sealed files. Errors are the system's own; callers add path and meaning.
 pub trait Storage: Debug + Send + Sync {
@@ -71,7 +72,7 @@ pub trait Storage: Debug + Send + Sync {
     /// that knows of an entry that it is durable need not sync it again.
     fn create_dir_durable(&self, path: &str) -> io::Result<()> {
         self.create_dir(path)?;
-        self.sync_dir(path.rsplit_once('/').map_or("", |(parent, _)| parent))
+        self.sync_dir(names::parent(path))
     }
 
     /// Names and lengths in a directory, in no order; empty where there is none.
@@ -219,9 +220,7 @@ pub(crate) fn displaced(operation: &'static str, path: &str, e: io::Error) -> Er
 
 /// Creates a directory and its missing parents, each durable in its parent.
 pub(crate) fn create_dir_durable(storage: &dyn Storage, path: &str) -> Result<()> {
-    let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
-    for end in ends {
-        let dir = path.get(..end).unwrap_or(path);
+    for dir in names::way_to(path) {
         if let Err(e) = storage.create_dir_durable(dir) {
             // The parent is there: it was just created, or is the archive itself, unless that is gone.
             check_place(storage)?;
@@ -240,7 +239,7 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
         Err(e) if e.kind() == io::ErrorKind::NotFound && storage.open(to).is_ok() => return Ok(false),
         Err(e) => return Err(Error::io("publish", to, e)),
     }
-    let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let dir = names::parent(to);
     storage.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
     Ok(true)
 }

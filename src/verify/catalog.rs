@@ -3,9 +3,10 @@
 use std::io::ErrorKind;
 
 use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
-use crate::catalog::{checkpoint, entry_path, newest, read_sealed};
+use crate::catalog::{checkpoint, newest, read_sealed};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::header::FileKind;
+use crate::names::entry_path;
 use crate::options::Cancel;
 use crate::sealed::{ArchiveKeys, SealedFile};
 use crate::storage::Storage;

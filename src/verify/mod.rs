@@ -19,10 +19,11 @@ use std::fmt;
 pub(crate) use catalog::verify_catalog;
 pub use checksums::verify_checksums;
 
-use crate::compact::NodeContext;
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::history::{Stretches, stretches_of};
 use crate::options::{Cancel, ReplayOptions};
+use crate::past::NodeContext;
 use crate::storage::Storage;
 
 /// What is verified, beside that every file is read, decrypted and chained.
@@ -198,14 +199,15 @@ impl Meter<'_> {
 
 /// Verifies one node.
 pub(crate) fn verify_node(
+    catalog: &Catalog,
     context: &NodeContext,
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     // What it is about to read is not removed meanwhile, where the archive can be written to.
-    let _lease = context.catalog.lease(context.node).ok();
-    let context = &NodeContext { record: context.catalog.current()?.node(context.node)?.clone(), ..context.copy() };
+    let _lease = catalog.lease(context.node).ok();
+    let context = &NodeContext { record: catalog.current()?.node(context.node)?.clone(), ..context.copy() };
     let (segments, doubles) = match context.log.all_and_doubles() {
         Ok(all) => (stretches_of(all.segments, &context.record, context.timeline()), all.doubles),
         Err(e) => (Stretches::new(), vec![e]),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Meter, VerifyOptions, VerifyProgress, VerifyReport};
-use crate::compact::NodeContext;
 use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
-use crate::layer::layer_path;
+use crate::names::layer_path;
+use crate::past::NodeContext;
 use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
 use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
@@ -90,7 +90,6 @@ fn run(
 ) -> Result<RunStats> {
     let (mut plan, mut sources) = context.prepare(to, &options.replay)?;
     loop {
-        let parts = context.parts();
         let (stage, begun, before) = (meter.stage, meter.done, meter.total);
         let mut seen = (0, 0);
         let report = &mut meter.report;
@@ -100,8 +99,7 @@ fn run(
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
         let progress: Option<&mut (dyn FnMut(Progress) + Send)> = Some(&mut progress);
-        let done =
-            RestoreRun { parts: &parts, sources: &sources, options: &options.replay, sink: digest, progress }.run();
+        let done = RestoreRun { sources: &sources, options: &options.replay, sink: digest, progress }.run();
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
         match done {

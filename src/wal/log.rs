@@ -1,16 +1,14 @@
-//! Names of segments, and finding the one that holds a position or a time.
+//! The segments there are, and finding the one that holds a position or a time.
 
 use std::sync::Arc;
 
 use super::{SegmentReader, Visit};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::segment::PreviousSegment;
+use crate::names::{self, group_of};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::types::{NodeId, Position, TimelineId};
-
-/// Segments per directory.
-const GROUP: u64 = 1_024;
 
 /// A segment, by its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,32 +43,12 @@ pub(crate) struct Unique {
     ambiguous: Option<Error>,
 }
 
-/// The directory of a timeline's segments.
-fn timeline_dir(node: NodeId, timeline: TimelineId) -> String {
-    format!("nodes/{:08x}/wal/{:08x}", node.get(), timeline.get())
-}
-
-/// The directory of a segment.
-pub(crate) fn group_dir(node: NodeId, timeline: TimelineId, sequence: u64) -> String {
-    format!("{}/{:08x}", timeline_dir(node, timeline), sequence / GROUP)
-}
-
-/// The path of a segment.
-pub(crate) fn segment_path(node: NodeId, timeline: TimelineId, sequence: u64, from: Position) -> String {
-    format!("{}/{sequence:016x}-{:016x}.seg", group_dir(node, timeline, sequence), from.get())
-}
-
-fn hex(text: &str, digits: usize) -> Option<u64> {
-    let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
-}
-
 impl Log {
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
-        let dir = timeline_dir(self.node, self.timeline);
+        let dir = names::timeline_dir(self.node, self.timeline);
         let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
-        let mut groups: Vec<u64> = entries.iter().filter_map(|e| hex(&e.name, 8)).collect();
+        let mut groups: Vec<u64> = entries.iter().filter_map(|e| names::group(&e.name)).collect();
         groups.sort_unstable();
         Ok(groups)
     }
@@ -146,20 +124,15 @@ impl Log {
 
     /// The segments of one group by their names, in order.
     fn listed(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
-        let dir = group_dir(self.node, self.timeline, group * GROUP);
+        let dir = names::segment_group_dir(self.node, self.timeline, group);
         let entries = self.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
         let mut segments: Vec<(SegmentRef, u64)> = entries
             .iter()
             .filter_map(|entry| {
-                let (sequence, from) = entry.name.strip_suffix(".seg")?.split_once('-')?;
-                let (sequence, from) = (hex(sequence, 16)?, hex(from, 16)?);
-                let segment = || SegmentRef {
-                    timeline: self.timeline,
-                    sequence,
-                    from: Position::new(from),
-                    path: format!("{dir}/{}", entry.name),
-                };
-                (sequence / GROUP == group).then(|| (segment(), entry.len))
+                let (sequence, from) = names::segment(&entry.name)?;
+                let path = || names::join(&dir, &entry.name);
+                let segment = || SegmentRef { timeline: self.timeline, sequence, from, path: path() };
+                (names::group_of(sequence) == group).then(|| (segment(), entry.len))
             })
             .collect();
         segments.sort_unstable();
@@ -169,9 +142,9 @@ impl Log {
     /// The segments with these numbers that are there, and the directories that such segments are in.
     pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
         let (mut found, mut dirs) = (Vec::new(), Vec::new());
-        for group in self.groups()?.into_iter().filter(|g| (first / GROUP..=last / GROUP).contains(g)) {
+        for group in self.groups()?.into_iter().filter(|g| (group_of(first)..=group_of(last)).contains(g)) {
             found.extend(self.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)));
-            dirs.push(group_dir(self.node, self.timeline, group * GROUP));
+            dirs.push(names::segment_group_dir(self.node, self.timeline, group));
         }
         Ok((found, dirs))
     }
@@ -191,7 +164,7 @@ impl Log {
         if end >= durable {
             return Ok(());
         }
-        let path = self.newest()?.map_or_else(|| timeline_dir(self.node, self.timeline), |s| s.path);
+        let path = self.newest()?.map_or_else(|| names::timeline_dir(self.node, self.timeline), |s| s.path);
         let expected = format_args!("commits up to LSN {durable}, as the catalog says");
         let found = format_args!("none after LSN {end}");
         Err(Error::damage(DamageKind::Missing, path, 0, "end of the log", expected, found))
@@ -201,7 +174,7 @@ impl Log {
     pub fn make_durable(&self, segment: &SegmentRef) -> Result<()> {
         let path = &segment.path;
         self.storage.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
-        let dir = group_dir(self.node, self.timeline, segment.sequence);
+        let dir = names::segment_dir(self.node, self.timeline, segment.sequence);
         self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
     }
 
@@ -264,7 +237,7 @@ impl Log {
         }
         let Some(first) = self.last_where(|s| Ok(s.from <= from))? else { return Ok(Vec::new()) };
         let mut found: Vec<SegmentRef> = Vec::new();
-        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= first.sequence / GROUP) {
+        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= group_of(first.sequence)) {
             for segment in self.group(group)?.into_iter().filter(|s| s.sequence >= first.sequence) {
                 let done = segment.from >= to;
                 found.push(segment);
@@ -359,7 +332,7 @@ impl Log {
     /// The segment after this one. [`Error::Gap`] where it is not there and a later one is.
     pub fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
         let wanted = segment.sequence + 1;
-        let mut next = self.group(wanted / GROUP)?.into_iter().find(|s| s.sequence >= wanted);
+        let mut next = self.group(group_of(wanted))?.into_iter().find(|s| s.sequence >= wanted);
         if next.is_none() {
             next = self.newest()?.filter(|s| s.sequence >= wanted);
         }

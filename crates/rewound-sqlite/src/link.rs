@@ -293,12 +293,17 @@ impl Link {
 
     /// Archives every transaction that is committed now, durably.
     pub fn catch_up(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        self.catch_up_or(archivist, "the log started over without having been archived to its end")
+    }
+
+    /// The same; `lost` says what it means if the log has started over and must not have.
+    fn catch_up_or(&mut self, archivist: &mut Archivist, lost: &str) -> Result<Caught> {
         let mut caught = Caught::default();
         self.look()?;
         let at = self.seen;
         if at.salts != self.progress.place.salts {
             if !self.pins.allow(self.progress.place)? {
-                return Err(self.inconsistent("the log started over without having been archived to its end"));
+                return Err(self.inconsistent(lost));
             }
             self.start_over(at.salts);
             caught.resets += 1;
@@ -483,18 +488,21 @@ impl Link {
 
     /// Gives up the pin for a moment, so that a checkpoint that waits for it passes. What is committed meanwhile is found in the log, all of it, or else the pin counts as lost.
     fn step_aside(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+        const LOST: &str = "the log started over while the pin was given up for a checkpoint";
         let mut caught = self.catch_up(archivist)?;
         let before = self.seen;
         let at = self.pins.step_aside(before, ASIDE)?.at;
         self.progress.file_is_newer = at.changes != before.changes;
         if at.salts != before.salts {
             if self.log.transactions(at)? != at.changes.wrapping_sub(before.changes) {
-                return Err(self.inconsistent("the log started over while the pin was given up for a checkpoint"));
+                return Err(self.inconsistent(LOST));
             }
             self.start_over(at.salts);
             caught.resets += 1;
         }
-        caught.add(&self.catch_up(archivist)?);
+        // What was committed before the pin began again, and copied back by then, the pin does not
+        // hold: the next transaction may start the log over before any of that is archived.
+        caught.add(&self.catch_up_or(archivist, LOST)?);
         self.progress.file_is_newer = false;
         Ok(caught)
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::storage::path::parent;
+use crate::names::parent;
 
 const SEEDS: std::ops::Range<u64> = 0..200;
 
