@@ -150,10 +150,10 @@ impl Draft {
         if !base.local {
             return self.known().table.image(page, base.version.at);
         }
-        match self.pages.get(&page) {
-            Some(Local::Written { image, .. }) => image.clone(),
-            _ => None,
-        }
+        let Some(Local::Written { image, .. }) = self.pages.get(&page) else {
+            unreachable!("a version of the batch's own was written in it");
+        };
+        image.clone()
     }
 
     /// Notes that what is logged of a page stands on this version; `false` if it may have been
