@@ -13,6 +13,7 @@ use crate::format::state::{ConfigValue, EXCLUSION, NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
 use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
+use crate::past::PastState;
 use crate::replay::{Resolved, readable_end, resolve, window};
 use crate::storage::Storage;
 use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
@@ -157,7 +158,10 @@ impl Node {
                 Ok(Some(state)) => Ok(state),
                 Err(e) if !e.is_damage() => Err(e),
                 // That part of the log is gone, or damaged: the layers know it too.
-                Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state),
+                Ok(None) | Err(_) => {
+                    let past = PastState::open(context.copy(), at, None, &ReplayOptions::default());
+                    Ok(past?.state().clone())
+                }
             }
         })
     }
@@ -233,9 +237,9 @@ impl Node {
     /// Memory: as a restore takes, and 16 bytes for each range of differing pages.
     pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
         // What it reads is not removed meanwhile, where the archive can be written to.
-        let _lease = self.archive.inner.catalog.lease(self.id).ok();
+        let lease = self.archive.inner.catalog.lease(self.id).ok();
         let (from, to) = (self.resolve(from)?, self.resolve(to)?);
-        diff(&self.context()?, from, to, options)
+        diff(&self.context()?, (from, to), lease, options)
     }
 
     /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.

@@ -218,7 +218,7 @@ impl Archive {
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
         let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), node, timeline: record.timeline };
-        Ok(NodeContext { storage, keys, node, record, log, damaged: Vec::new() })
+        Ok(NodeContext { storage, keys, node, record, log })
     }
 
     /// What builds for a node in somebody's name.

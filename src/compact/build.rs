@@ -12,7 +12,8 @@ use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
 use crate::names::Scope;
 use crate::options::CompactOptions;
-use crate::replay::{Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
+use crate::past::{PastState, content_units, pages_per_unit, run_units};
+use crate::replay::{PageSet, Rebuilder, Sources};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::sync::Mutex;
@@ -163,7 +164,7 @@ fn build_regions(
     options: &CompactOptions,
     regions: Vec<Region>,
     clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
-    emit: &(dyn Fn(&mut Rebuilder, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
+    emit: &(dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut Parter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
     run_units(&options.replay, regions.into_iter(), &|rebuilder, region| {
@@ -187,8 +188,7 @@ fn build_regions(
                     next = block.last + 1;
                 } else {
                     let stop = clean.peek().map_or(end, |old| old.block.first.min(end));
-                    let unit = Unit { space: id, page_size: size, first: next, count: stop - next };
-                    emit(rebuilder, &region, unit, &mut parter)?;
+                    emit(rebuilder, &region, &PageSet::new(id, size, next..stop), &mut parter)?;
                     next = stop;
                 }
             }
@@ -225,16 +225,17 @@ fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
     pieces
 }
 
-/// Builds the parts of a snapshot of what the sources lead to. Gives those that are new and those that the last snapshot already had.
+/// Builds the parts of a snapshot of a state. Gives those that are new and those that the last snapshot already had.
 pub(super) fn snapshot_parts(
     layer: &LayerWriter<'_>,
-    sources: &Sources,
+    past: &PastState,
     options: &CompactOptions,
 ) -> Result<(Vec<PartRef>, Vec<PartRef>)> {
+    let sources = past.sources();
     let (mut all, mut kept) = (Vec::new(), Vec::new());
     // What came after the last snapshot.
     let since = Since { sources };
-    for (id, state) in &sources.tail.state.spaces {
+    for (id, state) in &past.state().spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
         let mut units = content_units(sources, *id, state, per_unit)?;
         let old: Vec<&PartRef> = sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
@@ -257,12 +258,10 @@ pub(super) fn snapshot_parts(
         all.extend(found);
     }
     let clean = |region: &Region| since.clean_blocks(region.space, &region.state, (region.first, region.last));
-    let new = build_regions(layer, options, all, &clean, &|rebuilder, _, unit, parter| {
-        rebuilder.begin(unit);
-        rebuilder.apply(sources)?;
-        rebuilder.verify(layer.node)?;
-        let (images, pages) = rebuilder.result();
-        for ((image, page), number) in images.chunks_exact(unit.page_size.bytes()).zip(pages).zip(unit.first..) {
+    let new = build_regions(layer, options, all, &clean, &|rebuilder, _, set, parter| {
+        let rebuilt = past.rebuild(rebuilder, set)?;
+        let pages = rebuilt.images.chunks_exact(set.page_size.bytes()).zip(rebuilt.pages);
+        for ((image, page), number) in pages.zip(set.numbers()) {
             if !is_zero(image) {
                 let crc = page.crc.unwrap_or_else(|| crc32fast::hash(image));
                 parter.part(number)?.full(number, crc, image)?;
@@ -293,7 +292,7 @@ fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit
 /// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
 pub(super) fn delta_parts(
     layer: &LayerWriter<'_>,
-    before: &Sources,
+    before: &PastState,
     since: &Sources,
     options: &CompactOptions,
 ) -> Result<Vec<PartRef>> {
@@ -303,20 +302,19 @@ pub(super) fn delta_parts(
         let units = content_units(since, *id, state, per_unit)?;
         all.extend(regions(*id, state, &units, per_unit, stride_units(state, options), &[]));
     }
-    build_regions(layer, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, unit, parter| {
-        rebuilder.begin(unit);
-        rebuilder.apply(before)?;
+    build_regions(layer, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, set, parter| {
+        before.lay(rebuilder, set)?;
         let (images, pages) = rebuilder.result();
         let (old, had): (Vec<u8>, Vec<bool>) = (images.to_vec(), pages.iter().map(|p| p.written).collect());
         rebuilder.forget_touched();
         rebuilder.apply(since)?;
         rebuilder.verify(layer.node)?;
         let (images, pages) = rebuilder.result();
-        let size = unit.page_size.bytes();
+        let size = set.page_size.bytes();
         let mut encoder = Encoder::new()?;
         let mut patch = Vec::new();
         let olds = old.chunks_exact(size).zip(had);
-        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(unit.first..) {
+        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(set.numbers()) {
             if !page.touched {
                 continue;
             }

@@ -10,7 +10,7 @@ use crate::format::event::{Event, LayerRecord, Origin};
 use crate::layer::LayerReader;
 use crate::names::{self, Scope};
 use crate::options::CompactOptions;
-use crate::past::NodeContext;
+use crate::past::{NodeContext, PastState};
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::sealed::remove_leftovers;
 use crate::storage::{LockGuard, create_dir_durable};
@@ -56,6 +56,17 @@ fn publish(builder: &mut Builder, record: LayerRecord, base: Option<FileId>) -> 
     Ok(())
 }
 
+impl Builder {
+    /// Opens the state at a position. A layer that turns out to be damaged is built upon no more.
+    fn past(&mut self, to: Position, options: &CompactOptions) -> Result<PastState> {
+        let past = PastState::open(self.context.copy(), to, None, &options.replay)?;
+        if !past.damaged().is_empty() {
+            self.context.record.layers = past.layers().to_vec();
+        }
+        Ok(past)
+    }
+}
+
 /// Builds a snapshot of a position from the archive.
 pub(crate) fn build_snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
     let _lock = lock_builder(builder)?;
@@ -64,24 +75,25 @@ pub(crate) fn build_snapshot(builder: &mut Builder, to: Position, options: &Comp
 
 /// The same, by whoever holds the lock.
 pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
-    let (plan, sources) = builder.context.prepare(to, &options.replay)?;
-    if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
+    let past = builder.past(to, options)?;
+    let base = past.plan().base.clone();
+    if base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
     let scope = Scope::Builder(builder.context.node);
     let (record, bytes) = {
         let layer = builder.layer(scope, None, to);
-        let (new, kept) = snapshot_parts(&layer, &sources, options)?;
+        let (new, kept) = snapshot_parts(&layer, &past, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
-        kept.iter().try_for_each(|part| sources.parts.get(part).map(drop))?;
+        kept.iter().try_for_each(|part| past.sources().parts.get(part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
         let mut all: Vec<_> = new.into_iter().chain(kept).collect();
         all.sort_by_key(|p| (p.space, p.first));
-        let record = layer.finish(sources.tail.state.clone(), to, 0, BTreeMap::new(), all)?;
+        let record = layer.finish(past.state().clone(), to, 0, BTreeMap::new(), all)?;
         (record, bytes)
     };
     LayerReader::open(builder.context.storage.as_ref(), &builder.context.keys, &record)?;
-    publish(builder, record, plan.base.map(|b| b.file))?;
+    publish(builder, record, base.map(|b| b.file))?;
     Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
 }
 
@@ -93,8 +105,8 @@ fn layer(
     level: u32,
     options: &CompactOptions,
 ) -> Result<MaintainReport> {
-    let (_, before) = builder.context.prepare(from, &options.replay)?;
-    let since = stretch(&builder.context, &before, from, to, options)?;
+    let before = builder.past(from, options)?;
+    let since = stretch(&builder.context, &before, to, options)?;
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     for (space, length) in since.deltas.iter().flat_map(|d| &d.lowest).chain(&since.tail.lowest) {
         let entry = lowest.entry(*space).or_insert(*length);
@@ -114,20 +126,15 @@ fn layer(
 }
 
 /// What leads from one position to a later one: layers as far as they fit, then log.
-fn stretch(
-    context: &NodeContext,
-    before: &Sources,
-    from: Position,
-    to: Position,
-    options: &CompactOptions,
-) -> Result<Sources> {
+fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &CompactOptions) -> Result<Sources> {
+    let from = before.state().position;
     let (timeline, layers) = (context.timeline(), context.record.layers.as_slice());
     let input = PlanInput { timeline, empty_origin: false, ground: from, layers };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
-    let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());
+    let state = deltas.last().map_or_else(|| before.state().clone(), |d| d.state.clone());
     let tail: Tail = collect(&context.log, state, to, &options.replay)?;
-    Ok(Sources { parts: Arc::clone(&before.parts), base: None, deltas, tail })
+    Ok(Sources { parts: Arc::clone(&before.sources().parts), base: None, deltas, tail })
 }
 
 /// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a

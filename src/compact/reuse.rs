@@ -44,7 +44,7 @@ impl Since<'_> {
             }
         }
         let mut touched = false;
-        self.sources.tail.visit(id, (part.first, part.last), &mut |_, _| {
+        self.sources.tail.visit(id, &[(part.first, part.last)], &mut |_, _| {
             touched = true;
             Ok(())
         })?;

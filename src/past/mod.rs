@@ -1,120 +1,20 @@
-//! The past of a node: what is opened to rebuild a state of it.
+//! The past as a value: one state of a node, opened.
 //!
-//! Owns which files stand for a position, and what happens when a layer among them is damaged.
-//! Never writes. Layers are derived: a damaged one is done without if the others and the log suffice.
+//! Owns what is opened to rebuild a state ([`NodeContext`]), the opened state itself
+//! ([`PastState`]), and the run over all of its pages ([`Layout`]). Never writes to the archive,
+//! and leaves no word in the audit trail: whoever opens a state for somebody does that.
+//!
+//! Invariants: an open state stays what it is, however the archive goes on; its pages are exact or
+//! an error. Layers are derived: a damaged one is done without if the others and the log suffice.
+//! A crash leaves nothing but the lease, which the next sweep removes.
 
-use std::sync::Arc;
+mod context;
+mod run;
+mod state;
 
-use crate::catalog::NodeRecord;
-use crate::error::{Damage, Error, Result};
-use crate::format::event::{LayerRecord, Origin};
-use crate::format::part::LayerBody;
-use crate::layer::LayerReader;
-use crate::names::{layer_path, part_path};
-use crate::options::ReplayOptions;
-use crate::replay::{Parts, Plan, PlanInput, Sources, collect, lost_beginning, plan};
-use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
-use crate::types::{Lsn, NodeId, Position, Target, TimelineId};
-use crate::wal::Log;
+pub(crate) use context::NodeContext;
+pub(crate) use run::{Layout, RunStats, content_units, pages_per_unit, run_units};
+pub(crate) use state::PastState;
 
-/// What rebuilding states of one node needs.
-#[derive(Debug)]
-pub(crate) struct NodeContext {
-    pub storage: Arc<dyn Storage>,
-    pub keys: Arc<ArchiveKeys>,
-    pub node: NodeId,
-    pub record: NodeRecord,
-    pub log: Log,
-    /// Files of layers found damaged, which plans do without.
-    pub damaged: Vec<Damage>,
-}
-
-impl NodeContext {
-    pub fn timeline(&self) -> TimelineId {
-        self.log.timeline
-    }
-
-    /// The same node once more, for a plan of its own that may do without some layers.
-    pub fn copy(&self) -> NodeContext {
-        NodeContext {
-            storage: Arc::clone(&self.storage),
-            keys: Arc::clone(&self.keys),
-            node: self.node,
-            record: self.record.clone(),
-            log: self.log.clone(),
-            damaged: Vec::new(),
-        }
-    }
-
-    /// Opens parts of it.
-    pub fn parts(&self) -> Arc<Parts> {
-        Arc::new(Parts::new(Arc::clone(&self.storage), Arc::clone(&self.keys), self.node))
-    }
-
-    /// The plan for a position.
-    pub fn plan(&self, to: Position) -> Result<Plan> {
-        let complete = self.record.origin == Origin::Empty;
-        let Some(ground) = self.record.retention.ground(self.timeline(), to) else {
-            // It expired after it was looked for.
-            let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
-            return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
-        };
-        let empty_origin =
-            complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
-        let input = PlanInput { timeline: self.timeline(), empty_origin, ground, layers: &self.record.layers };
-        if let Some(plan) = plan(&input, to) {
-            return Ok(plan);
-        }
-        let nothing = || Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from"));
-        Err(lost_beginning(&self.log, &self.record)?.unwrap_or_else(nothing))
-    }
-
-    /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
-    fn has_beginning(&self) -> Result<bool> {
-        // What has expired may still be there for a while; what has not is there, or else missing.
-        if self.record.retention.kept(self.timeline()).is_some() {
-            return Ok(true);
-        }
-        let from_origin = |l: &LayerRecord| l.from == Some(Position::ORIGIN);
-        Ok(self.record.layers.iter().any(from_origin) || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))
-    }
-
-    /// Opens what a plan names, and reads its part of the log.
-    pub fn sources(&self, plan: &Plan, options: &ReplayOptions) -> Result<Sources> {
-        let open = |record| LayerReader::open(self.storage.as_ref(), &self.keys, record);
-        let base = plan.base.as_ref().map(open).transpose()?;
-        let deltas = plan.deltas.iter().map(open).collect::<Result<Vec<_>>>()?;
-        let state = deltas.last().or(base.as_ref()).map(|l| l.state.clone()).unwrap_or_default();
-        let tail = collect(&self.log, state, plan.target, options)?;
-        Ok(Sources { parts: self.parts(), base, deltas, tail })
-    }
-
-    /// The plan for a position and what it names. Layers are derived: one that is damaged is done without where the others and the log suffice.
-    pub fn prepare(&mut self, to: Position, options: &ReplayOptions) -> Result<(Plan, Sources)> {
-        let mut plan = self.plan(to)?;
-        loop {
-            match self.sources(&plan, options) {
-                Err(Error::Damaged(damage)) => plan = self.plan_without(&plan, None, *damage)?,
-                other => return other.map(|sources| (plan, sources)),
-            }
-        }
-    }
-
-    /// A plan for the same position that does without the layer that the damage is in; the damage as an error where it is in none, or where there is no other way.
-    pub fn plan_without(&mut self, plan: &Plan, sources: Option<&Sources>, damage: Damage) -> Result<Plan> {
-        let bodies: Vec<&LayerBody> = sources.iter().flat_map(|s| s.base.iter().chain(&s.deltas)).collect();
-        let holds = |i: usize, record: &LayerRecord| {
-            damage.path == layer_path(self.node, record.file)
-                || bodies.get(i).is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(self.node, p.file)))
-        };
-        let mut named = plan.base.iter().chain(&plan.deltas).enumerate();
-        let Some(file) = named.find(|(i, record)| holds(*i, record)).map(|(_, record)| record.file) else {
-            return Err(Error::Damaged(Box::new(damage)));
-        };
-        tracing::warn!(%damage, "a damaged layer is done without");
-        self.record.layers.retain(|l| l.file != file);
-        self.damaged.push(damage.clone());
-        self.plan(plan.target).map_err(|_| Error::Damaged(Box::new(damage)))
-    }
-}
+#[cfg(test)]
+mod tests;
