@@ -148,7 +148,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if self.place.owner.is_here() {
             // Best effort: the next writer of the node removes what stays.
-            let _ = self.place.storage.remove(&self.path);
+            let _ = self.place.storage.delete(&self.path);
         }
     }
 }
