@@ -71,10 +71,7 @@ impl Position {
     /// The commit that comes next. Saturates at `u64::MAX`, which no log reaches.
     #[must_use]
     pub const fn next_lsn(self) -> Lsn {
-        match Lsn::new(self.0.saturating_add(1)) {
-            Some(lsn) => lsn,
-            None => Lsn::FIRST,
-        }
+        Lsn(NonZeroU64::MIN.saturating_add(self.0))
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
 pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<CatalogState> {
     let checkpoints = list(storage)?;
     // After the look at the checkpoints, as others may be adding both.
-    let newest_entry = entries::newest(storage)?.unwrap_or_default();
+    let newest_entry = entries::newest(storage)?.unwrap_or(0);
     for sequence in checkpoints.into_iter().rev() {
         let path = checkpoint_path(sequence);
         if sequence > newest_entry {

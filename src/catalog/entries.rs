@@ -177,7 +177,7 @@ impl Catalog {
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
+        write!(text, "{b:02x}").expect("writing to a string does not fail");
         text
     })
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, WRITER};
+use super::commit::{Shared, SharedParts};
+use super::place::Place;
+use super::tail::Continuation;
+use super::tenure::{Claim, Tenure};
 use crate::catalog::Catalog;
 use crate::delta::Decoder;
-use crate::env::Clock;
+use crate::env::{Clock, Owner};
 use crate::error::{Error, Result};
-use crate::format::event::{Actor, Event};
+use crate::format::event::Actor;
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::names::{self, Scope};
@@ -72,12 +75,7 @@ impl Writer {
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
         log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
-        let epoch = catalog.append(actor, |state| {
-            state.check_live(node)?;
-            let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
-            Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
-        })?;
-        tracing::info!(node = %name, %epoch, %position, "writer opened");
+        let tenure = Tenure::begin(Claim { catalog, actor, node, name, timeline, lock }, position)?;
         if let Err(error) = catalog.remove_own_leftovers() {
             // They are in nobody's way.
             tracing::warn!(%error, "temporary files that a crash left could not be removed");
@@ -85,23 +83,21 @@ impl Writer {
         let interval = options.flush_interval;
         let shared = Arc::new(Shared::new(
             SharedParts {
-                storage: Arc::clone(storage),
-                catalog: Arc::clone(catalog),
+                place: Place {
+                    owner: Owner::here(),
+                    storage: Arc::clone(storage),
+                    keys: Arc::clone(catalog.keys()),
+                    scope,
+                },
                 clock: Arc::clone(clock),
-                actor: actor.clone(),
-                node,
-                name,
-                timeline,
-                epoch,
+                tenure,
                 options,
-                lock,
             },
-            scope,
             recovered.at,
         ));
         // A crash may have come between a named commit and its entry in the catalog.
         for (name, position, timestamp) in recovered.restore_points {
-            match shared.publish_restore_point(&name, position, timestamp) {
+            match shared.tenure.publish_restore_point(&name, position, timestamp) {
                 Ok(()) | Err(Error::RestorePointExists { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -116,7 +112,7 @@ impl Writer {
                         if !shared.is_accepting() {
                             break;
                         }
-                        tracing::warn!(node = %shared.name, error = %e, "the writer's thread tries again");
+                        tracing::warn!(node = %shared.tenure.name, error = %e, "the writer's thread tries again");
                     }
                 }
             };
@@ -173,37 +169,37 @@ impl Writer {
 
     /// Time of the newest commit; zero before the first.
     pub fn newest_timestamp(&self) -> Timestamp {
-        self.shared.known(|state| state.timestamp)
+        self.shared.ask(|state| state.timestamp)
     }
 
     /// This writer's tenure.
     pub fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.shared.tenure.epoch
     }
 
     /// The space of this name, in the newest state.
     pub fn space(&self, name: &str) -> Option<SpaceId> {
-        self.shared.known(|state| state.space_named(name))
+        self.shared.ask(|state| state.space_named(name))
     }
 
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.length))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.length))
     }
 
     /// Size of the pages of a space, in the newest state.
     pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.page_size))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.
     pub fn config(&self, key: &str) -> Option<ConfigValue> {
-        self.shared.known(|state| state.config.get(key).cloned())
+        self.shared.ask(|state| state.config.get(key).cloned())
     }
 
     /// The newest host mark: where an adapter takes up its work again.
     pub fn host_mark(&self) -> Option<Vec<u8>> {
-        self.shared.known(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+        self.shared.ask(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
     /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
@@ -220,11 +216,10 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Err(forked) = self.shared.owner.check(WRITER) {
-            // The thread is none of this process's, and may have held whatever lock. Only the copy of the descriptor is let go, so that the lock
-            // ends with the parent.
+        if let Err(forked) = self.shared.place.check_process() {
+            // The thread is none of this process's, and may have held whatever lock.
             std::mem::forget(self.thread.take());
-            drop(self.shared.lock.try_lock().and_then(|mut lock| lock.take()));
+            self.shared.tenure.release_copy();
             return Err(forked);
         }
         if let Some((stop, handle)) = self.thread.take() {

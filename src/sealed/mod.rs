@@ -257,8 +257,7 @@ impl FrameSealer {
             return Err(Error::LimitExceeded { what: "frame", limit: MAX_PLAINTEXT as u64, found: len as u64 });
         }
         let mut header = FrameHeader {
-            // At most MAX_PLAINTEXT + TAG_LEN, which fits.
-            len: u32::try_from(len + TAG_LEN).unwrap_or(u32::MAX),
+            len: u32::try_from(len + TAG_LEN).expect("the longest plaintext and its tag fit"),
             index: self.next,
             kind: spec.kind,
             continues: spec.continues,
@@ -279,26 +278,22 @@ impl FrameSealer {
         for piece in plaintext {
             out.extend_from_slice(piece);
         }
-        let frame = out.get_mut(start..).unwrap_or_default();
-        let (head, body) = frame.split_at_mut(HEADER_LEN);
+        let (head, body) = out.split_at_mut(start).1.split_at_mut(HEADER_LEN);
         let aad = aad(head, &self.chain);
         self.chain = self.cipher.seal_in_place(&header.nonce(), &aad, body)?;
         out.extend_from_slice(&self.chain);
-        let body = out.get(start + HEADER_LEN..).unwrap_or_default();
+        let (head, body) = out.split_at_mut(start).1.split_at_mut(HEADER_LEN);
         header.crc = header.compute_crc(body);
-        if let Some(field) = out.get_mut(start + AUTHENTICATED_LEN..start + HEADER_LEN) {
-            field.copy_from_slice(&header.crc.to_le_bytes());
-        }
+        head.split_at_mut(AUTHENTICATED_LEN).1.copy_from_slice(&header.crc.to_le_bytes());
         Ok(())
     }
 }
 
+/// What is authenticated beside a frame's text; `head` is the whole header.
 fn aad(head: &[u8], chain: &[u8; TAG_LEN]) -> [u8; AUTHENTICATED_LEN + TAG_LEN] {
     let mut aad = [0; AUTHENTICATED_LEN + TAG_LEN];
     let (to_head, to_chain) = aad.split_at_mut(AUTHENTICATED_LEN);
-    if let Some(head) = head.get(..AUTHENTICATED_LEN) {
-        to_head.copy_from_slice(head);
-    }
+    to_head.copy_from_slice(head.split_at(AUTHENTICATED_LEN).0);
     to_chain.copy_from_slice(chain);
     aad
 }

@@ -105,6 +105,7 @@ impl SealedFile {
         let mut want = TAG_LEN + len.unwrap_or(64 << 10).max(HEADER_LEN);
         let header = loop {
             self.fill(start, want, buffer)?;
+            // A file that ends before has no header here: decoding says how much is missing.
             let head = buffer.get(TAG_LEN..).unwrap_or_default();
             let header = FrameHeader::decode(head).map_err(|e| e.at(&self.path, offset))?;
             let need = TAG_LEN + header.frame_len();
@@ -112,7 +113,7 @@ impl SealedFile {
                 break header;
             }
             if want >= need {
-                return Err(self.cut_frame(offset, &header, buffer.len().saturating_sub(TAG_LEN)));
+                return Err(self.cut_frame(offset, &header, buffer.len() - TAG_LEN));
             }
             want = need;
         };
@@ -122,7 +123,7 @@ impl SealedFile {
         if offset == self.header_len {
             chain = self.opener.first_chain();
         }
-        let frame = rest.get_mut(..header.frame_len()).unwrap_or_default();
+        let frame = rest.get_mut(..header.frame_len()).expect("the loop ended with the whole frame");
         // The CRC is over the ciphertext, which decryption replaces.
         match self.opener.open_in_place(&header, &chain, frame) {
             Ok((plaintext, _)) => Ok((header, plaintext, chain)),
@@ -278,6 +279,7 @@ pub(crate) fn decode_cbor<'b, T: minicbor::Decode<'b, ()>>(
     bytes: &'b [u8],
 ) -> Result<T> {
     minicbor::decode(bytes).map_err(|e| {
+        // An error that has no position is told of the beginning.
         let at = offset + e.position().unwrap_or(0) as u64;
         Error::damage(DamageKind::Structure, path, at, what, "well-formed CBOR of its shape", e)
     })

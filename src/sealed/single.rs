@@ -11,6 +11,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN};
 use crate::format::header::{FileKind, Header, MAX_LEN};
 use crate::storage::{ReadFileCalls, ReadStore, read_range};
+use crate::types::as_index;
 
 /// A file of one frame, of which every byte was checked.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(crate) fn read_bytes(storage: &dyn ReadStore, path: &str, limit: usize) -> R
         let expected = format_args!("at most {limit} bytes");
         return Err(Error::damage(DamageKind::Structure, path, limit as u64, "length of the file", expected, len));
     }
-    Ok(read_range(file.as_ref(), path, 0, usize::try_from(len).unwrap_or(limit))?.into())
+    Ok(read_range(file.as_ref(), path, 0, as_index(len))?.into())
 }
 
 /// Reads a file of one frame, whose plaintext has at most `limit` bytes. Every byte of it is covered by a tag or a CRC-32, so that one that was read wrongly does not

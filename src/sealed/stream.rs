@@ -97,15 +97,16 @@ impl<'f> FrameStream<'f> {
         let (opener, chain) = (self.file.opener(), self.chain);
         let opened = if let Some(lent) = &self.lent {
             let start = as_index(offset);
-            let body = lent.get(start + HEADER_LEN..start.saturating_add(len)).unwrap_or_default();
+            let body = lent.get(start + HEADER_LEN..start.saturating_add(len));
+            let body = body.expect("so much was found to be at hand");
             let text = len - HEADER_LEN - TAG_LEN;
             if self.buffer.len() < text {
                 self.buffer.resize(text, 0);
             }
-            let out = self.buffer.get_mut(..text).unwrap_or_default();
+            let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
             opener.open_into(&header, &head, &chain, body, out).map(|tag| (&*out, tag))
         } else {
-            let frame = self.buffer.get_mut(self.at..self.at + len).unwrap_or_default();
+            let frame = self.buffer.get_mut(self.at..self.at + len).expect("so much was found to be at hand");
             opener.open_in_place(&header, &chain, frame)
         };
         match opened {
@@ -126,6 +127,7 @@ impl<'f> FrameStream<'f> {
             Some(lent) => (lent.as_ref(), as_index(self.offset)),
             None => (self.buffer.as_slice(), self.at),
         };
+        // Of a file that was cut since, or is resumed beyond its end, nothing is.
         bytes.get(at..).unwrap_or_default()
     }
 
@@ -144,7 +146,7 @@ impl<'f> FrameStream<'f> {
         let left = self.end.saturating_sub(self.offset);
         let want = need.max(CHUNK).min(as_index(left)).max(kept);
         self.buffer.resize(want, 0);
-        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
+        let rest = self.buffer.get_mut(kept..).expect("the buffer was made no shorter than what is kept");
         let got = read_full(self.file.file().as_ref(), self.file.path(), self.offset + kept as u64, rest)?;
         self.buffer.truncate(kept + got);
         Ok(self.available() >= need)

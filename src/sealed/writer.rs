@@ -71,8 +71,7 @@ impl<'a> SealedWriter<'a> {
         if self.buffer.len() >= BUFFER {
             self.drain()?;
         }
-        // A frame is bounded well below 4 GiB.
-        Ok((offset, u32::try_from(length).unwrap_or(u32::MAX)))
+        Ok((offset, u32::try_from(length).expect("a frame is bounded well below 4 GiB")))
     }
 
     /// Bytes so far.
@@ -87,9 +86,8 @@ impl<'a> SealedWriter<'a> {
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());
         self.drain()?;
-        if let Some(file) = self.file.take()
-            && let Err(e) = file.finish()
-        {
+        let file = self.file.take().expect("the file is open until it is published");
+        if let Err(e) = file.finish() {
             // Once the name is taken this is a leftover, and others may remove it.
             let lost = e.kind() == ErrorKind::NotFound && self.storage.open(name).is_ok();
             return if lost { Ok(None) } else { Err(Error::io("sync", &self.temporary, e)) };
@@ -104,9 +102,8 @@ impl<'a> SealedWriter<'a> {
     }
 
     fn drain(&mut self) -> Result<()> {
-        if let Some(file) = &mut self.file {
-            file.appended(&self.temporary, &self.buffer)?;
-        }
+        let file = self.file.as_mut().expect("the file is open until it is published");
+        file.appended(&self.temporary, &self.buffer)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())

@@ -122,7 +122,8 @@ impl ActiveSegment {
         let offset = self.file.len() + self.buffer.len() as u64;
         let far = self.index.last().is_none_or(|e| offset - e.offset >= INDEX_STEP);
         if kind == FrameKind::Commits && !continues && far {
-            let position = Position::new(first.get().saturating_sub(1));
+            let commits = first.get().checked_sub(1);
+            let position = Position::new(commits.expect("a commit has an LSN, and those begin at 1"));
             self.index.push(IndexEntry { frame: self.sealer.count(), offset, before: position, timestamp: before });
         }
         let (first, last, durable) = (first.get(), last.get(), self.durable);

@@ -281,7 +281,8 @@ impl SegmentReader {
                 (window, start) = (read_range(file, path, at, ahead)?, at);
             }
             let within = as_index(at - start);
-            let Ok(header) = FrameHeader::decode(window.get(within..).unwrap_or_default()) else { break };
+            let rest = window.get(within..).expect("the window begins at this frame, or before its header");
+            let Ok(header) = FrameHeader::decode(rest) else { break };
             frames.push_back((header.index, at));
             while frames.front().is_some_and(|(index, _)| *index < header.durable) {
                 frames.pop_front();
