@@ -90,6 +90,7 @@ mod format;
 mod history;
 mod ingest;
 mod layer;
+mod lineage;
 pub mod options;
 mod replay;
 mod retention;

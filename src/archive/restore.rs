@@ -256,6 +256,7 @@ impl<'a> Restore<'a> {
         };
         let resolved = self.node.resolve(&self.target)?;
         let mut context = self.node.context()?;
+        context.follow(resolved.timeline);
         let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
         let state = &sources.tail.state;
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {

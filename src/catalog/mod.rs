@@ -16,6 +16,7 @@ mod retention;
 mod state;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) use retention::CLOCK_BOUND;
 pub use retention::{ClockMark, Expiring, Hold, NodeRetention, PolicyChange};
 pub(crate) use state::CatalogState;
 pub use state::{NodeRecord, RestorePointRecord};
+pub(crate) use view::NodeView;
 
 use crate::crypto::kdf::sha256;
 use crate::crypto::{Backend, Keyring};

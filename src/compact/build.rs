@@ -238,7 +238,8 @@ pub(super) fn snapshot_parts(
     for (id, state) in &sources.tail.state.spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
         let mut units = content_units(parts, sources, *id, state, per_unit)?;
-        let old: Vec<&PartRef> = sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
+        let base = sources.base.iter().filter(|b| b.node == layer.node);
+        let old: Vec<&PartRef> = base.flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
         let mut given = Vec::new();
         for part in old {
             if since.untouched(*id, state, part)? {
@@ -396,6 +397,13 @@ impl ReadBack {
 }
 
 impl NodeContext {
+    /// The timeline of the node that the state at a position is of.
+    fn timeline_of(&self, position: crate::types::Position) -> crate::types::TimelineId {
+        let line = self.log.lineage.at(position).line;
+        // What is built belongs to its own node, also where the commit is another's.
+        if line.node == self.node { line.timeline } else { self.timeline() }
+    }
+
     /// What a new layer of this node has in common with its parts.
     pub(super) fn layer<'a>(
         &'a self,
@@ -408,7 +416,7 @@ impl NodeContext {
             keys: &self.keys,
             scope,
             node: self.node,
-            timeline: self.timeline(),
+            timeline: self.timeline_of(to),
             from,
             to,
             created: self.clock.now(),

@@ -35,7 +35,7 @@ pub(crate) fn lock_builder(context: &mut NodeContext) -> Result<Box<dyn LockGuar
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: context.record.name.clone() })?;
     remove_leftovers(context.storage.as_ref(), &scope(context))?;
     // Another builder may have published since this one looked.
-    context.record = context.catalog.current()?.node(context.node)?.clone();
+    context.refresh()?;
     Ok(lock)
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn snapshot(context: &mut NodeContext, to: Position, options: &Compac
         let parts = context.parts();
         let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
-        kept.iter().try_for_each(|part| parts.get(part).map(drop))?;
+        kept.iter().try_for_each(|part| parts.get(context.node, part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
         let mut all: Vec<_> = new.into_iter().chain(kept).collect();
         all.sort_by_key(|p| (p.space, p.first));
@@ -87,7 +87,9 @@ pub(crate) fn snapshot(context: &mut NodeContext, to: Position, options: &Compac
         (record, bytes)
     };
     LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
-    publish(context, record, plan.base.map(|b| b.file))?;
+    // Of another node's snapshot nothing is shared.
+    let base = plan.base.filter(|b| b.node == context.node);
+    publish(context, record, base.map(|b| b.file))?;
     Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
 }
 
@@ -128,8 +130,8 @@ fn stretch(
     to: Position,
     options: &CompactOptions,
 ) -> Result<Sources> {
-    let (timeline, layers) = (context.timeline(), context.record.layers.as_slice());
-    let input = PlanInput { timeline, empty_origin: false, ground: from, layers };
+    let (view, lineage) = (context.view(), &context.log.lineage);
+    let input = PlanInput { lineage, empty_origin: false, ground: from, layers: &view.layers(lineage) };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());
@@ -147,12 +149,13 @@ pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> R
         report.snapshots += r.snapshots;
         report.bytes_written += r.bytes_written;
     };
-    let end = log_end(&context.log, &context.record)?.position;
+    let end = log_end(&context.log, &context.view())?.position;
     if end == Position::ORIGIN {
         return Ok(report);
     }
     // A node with content from before its first commit has nothing to build on until its base snapshot.
-    if context.record.origin == Origin::Existing && !context.record.layers.iter().any(|l| l.from.is_none()) {
+    let (view, lineage) = (context.view(), &context.log.lineage);
+    if view.origin(lineage) == Origin::Existing && !view.layers(lineage).iter().any(|l| l.from.is_none()) {
         return Ok(report);
     }
     let plan = context.plan(end)?;

@@ -12,16 +12,17 @@ pub(crate) use build::{copy_parts, read_back};
 pub use maintain::MaintainReport;
 pub(crate) use maintain::{build_snapshot, lock_builder, maintain, snapshot};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, NodeRecord};
+use crate::catalog::{Catalog, NodeRecord, NodeView};
 use crate::env::Clock;
 use crate::error::{Damage, Error, Result};
 use crate::format::event::{Actor, LayerRecord, Origin};
 use crate::format::part::LayerBody;
 use crate::layer::{LayerReader, layer_path, part_path};
 use crate::options::ReplayOptions;
-use crate::replay::{Parts, Plan, PlanInput, Sources, collect, lost_beginning, plan};
+use crate::replay::{Parts, Plan, PlanInput, Sources, collect, lost_beginning, plan, resolve};
 use crate::sealed::ArchiveKeys;
 use crate::storage::Storage;
 use crate::types::{Lsn, NodeId, Position, Target, TimelineId};
@@ -37,6 +38,9 @@ pub(crate) struct NodeContext {
     pub actor: Actor,
     pub node: NodeId,
     pub record: NodeRecord,
+    /// The nodes that it was branched from.
+    pub ancestors: BTreeMap<NodeId, NodeRecord>,
+    /// Along the lineage of the timeline that is worked on: the newest, unless told otherwise.
     pub log: Log,
     /// Files of layers found damaged, which plans do without.
     pub damaged: Vec<Damage>,
@@ -44,7 +48,40 @@ pub(crate) struct NodeContext {
 
 impl NodeContext {
     pub fn timeline(&self) -> TimelineId {
-        self.log.timeline
+        self.log.timeline()
+    }
+
+    pub fn view(&self) -> NodeView<'_> {
+        NodeView { id: self.node, record: &self.record, ancestors: &self.ancestors }
+    }
+
+    /// Goes on with another timeline of the node.
+    pub fn follow(&mut self, timeline: TimelineId) {
+        if timeline != self.timeline() {
+            self.log = self.log.along(self.view().lineage(timeline));
+        }
+    }
+
+    /// The same node on another timeline.
+    pub fn on(&self, timeline: TimelineId) -> NodeContext {
+        let mut context = self.copy();
+        context.follow(timeline);
+        context
+    }
+
+    /// Finds the commit that a target names, and goes on with the timeline that it is found on.
+    pub fn resolve(&mut self, target: &Target) -> Result<Position> {
+        let found = resolve(&self.log, &self.view(), target)?;
+        self.follow(found.timeline);
+        Ok(found.lsn.into())
+    }
+
+    /// Goes by what the catalog says now.
+    pub fn refresh(&mut self) -> Result<()> {
+        let state = self.catalog.current()?;
+        self.record = state.node(self.node)?.clone();
+        self.ancestors = state.ancestors(self.node);
+        Ok(())
     }
 
     /// The same node once more, for a plan of its own that may do without some layers.
@@ -57,6 +94,7 @@ impl NodeContext {
             actor: self.actor.clone(),
             node: self.node,
             record: self.record.clone(),
+            ancestors: self.ancestors.clone(),
             log: self.log.clone(),
             damaged: Vec::new(),
         }
@@ -68,30 +106,33 @@ impl NodeContext {
 
     /// The plan for a position.
     pub fn plan(&self, to: Position) -> Result<Plan> {
-        let complete = self.record.origin == Origin::Empty;
-        let Some(ground) = self.record.retention.ground(self.timeline(), to) else {
+        let (view, lineage) = (self.view(), &self.log.lineage);
+        let complete = view.origin(lineage) == Origin::Empty;
+        let Some(ground) = view.ground(lineage, to) else {
             // It expired after it was looked for.
             let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
             return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
         };
         let empty_origin =
             complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
-        let input = PlanInput { timeline: self.timeline(), empty_origin, ground, layers: &self.record.layers };
+        let input = PlanInput { lineage, empty_origin, ground, layers: &view.layers(lineage) };
         if let Some(plan) = plan(&input, to) {
             return Ok(plan);
         }
         let nothing = || Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from"));
-        Err(lost_beginning(&self.log, &self.record)?.unwrap_or_else(nothing))
+        Err(lost_beginning(&self.log, &view)?.unwrap_or_else(nothing))
     }
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
     fn has_beginning(&self) -> Result<bool> {
         // What has expired may still be there for a while; what has not is there, or else missing.
-        if self.record.retention.kept(self.timeline()).is_some() {
+        let (view, lineage) = (self.view(), &self.log.lineage);
+        if view.kept(lineage).is_some() {
             return Ok(true);
         }
-        let from_origin = |l: &LayerRecord| l.from == Some(Position::ORIGIN);
-        Ok(self.record.layers.iter().any(from_origin) || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))
+        let from_origin = |l: &&LayerRecord| l.from == Some(Position::ORIGIN);
+        Ok(view.layers(lineage).iter().any(from_origin)
+            || self.log.oldest()?.is_none_or(|s| s.from == Position::ORIGIN))
     }
 
     /// Opens what a plan names, and reads its part of the log.
@@ -119,15 +160,17 @@ impl NodeContext {
     pub fn plan_without(&mut self, plan: &Plan, sources: Option<&Sources>, damage: Damage) -> Result<Plan> {
         let bodies: Vec<&LayerBody> = sources.iter().flat_map(|s| s.base.iter().chain(&s.deltas)).collect();
         let holds = |i: usize, record: &LayerRecord| {
-            damage.path == layer_path(self.node, record.file)
-                || bodies.get(i).is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(self.node, p.file)))
+            damage.path == layer_path(record.node, record.file)
+                || bodies.get(i).is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(b.node, p.file)))
         };
         let mut named = plan.base.iter().chain(&plan.deltas).enumerate();
         let Some(file) = named.find(|(i, record)| holds(*i, record)).map(|(_, record)| record.file) else {
             return Err(Error::Damaged(Box::new(damage)));
         };
         tracing::warn!(%damage, "a damaged layer is done without");
-        self.record.layers.retain(|l| l.file != file);
+        std::iter::once(&mut self.record)
+            .chain(self.ancestors.values_mut())
+            .for_each(|record| record.layers.retain(|l| l.file != file));
         self.damaged.push(damage.clone());
         self.plan(plan.target).map_err(|_| Error::Damaged(Box::new(damage)))
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::SpaceState;
+use crate::lineage::Line;
 use crate::options::ReplayOptions;
 use crate::replay::{Resolved, Sources, Unit, run_units};
 use crate::sync::Mutex;
@@ -66,14 +67,15 @@ impl Pair<'_> {
 
 /// Compares two states: rebuilds, on both sides, the units of pages that anything between them touched.
 pub(crate) fn diff(context: &NodeContext, from: Resolved, to: Resolved, options: &ReplayOptions) -> Result<Diff> {
-    let prepare = |at: &Resolved| context.copy().prepare(at.lsn.into(), options).map(|(_, sources)| sources);
+    let on = |at: &Resolved| context.on(at.timeline);
+    let prepare = |at: &Resolved| on(at).prepare(at.lsn.into(), options).map(|(_, sources)| sources);
     let (a, b) = (prepare(&from)?, prepare(&to)?);
     let (states_a, states_b) = (&a.tail.state.spaces, &b.tail.state.spaces);
     let ids: BTreeSet<SpaceId> = states_a.keys().chain(states_b.keys()).copied().collect();
     let pairs: BTreeMap<SpaceId, Pair<'_>> =
         ids.into_iter().map(|id| (id, Pair { from: states_a.get(&id), to: states_b.get(&id) })).collect();
-    let (low, high) = (from.lsn.min(to.lsn), from.lsn.max(to.lsn));
-    let touched = touched(context, low.into(), high.into(), &pairs, options)?;
+    let (low, high) = if from.lsn <= to.lsn { (&from, &to) } else { (&to, &from) };
+    let touched = touched(&on(high), low, high.lsn.into(), &pairs, options)?;
     let differing = compare(context, &pairs, &touched, (&a, &b), options)?;
     let mut spaces = BTreeMap::new();
     for (id, pair) in &pairs {
@@ -101,10 +103,11 @@ fn per_unit(space: &SpaceState, options: &ReplayOptions) -> u64 {
     (options.unit_bytes as u64 / u64::from(space.page_size.get())).max(1)
 }
 
-/// The units of pages that the commits between two positions touch; all there are where that part of the log is gone.
+/// The units of pages that the commits from one state to another one touch; all there are where that part of the log is gone, or
+/// where the one state does not lead to the other.
 fn touched(
     context: &NodeContext,
-    low: Position,
+    low: &Resolved,
     high: Position,
     pairs: &BTreeMap<SpaceId, Pair<'_>>,
     options: &ReplayOptions,
@@ -113,7 +116,10 @@ fn touched(
     // Where each space was shortest: what lies behind may have been cut and grown again.
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     // Of what has expired there may be files yet, and damage in them would be of no concern.
-    let expired = context.record.retention.ground(context.timeline(), high).is_none_or(|ground| low < ground);
+    let lineage = &context.log.lineage;
+    let leads = lineage.holds(Line::new(context.node, low.timeline), low.lsn.into());
+    let low = low.lsn.into();
+    let expired = !leads || context.view().ground(lineage, high).is_none_or(|ground| low < ground);
     let mut visit = |path: &str, visit: Visit<'_>| {
         options.cancel.check()?;
         let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else { return Ok(()) };

@@ -56,7 +56,7 @@ pub(crate) struct Page {
     pub touched: bool,
 }
 
-/// Opens the parts of one node.
+/// Opens the parts that the states of one node are rebuilt from, be they its own or an ancestor's.
 #[derive(Debug)]
 pub(crate) struct Parts {
     storage: Arc<dyn Storage>,
@@ -70,11 +70,12 @@ impl Parts {
         Parts { storage, keys, node, open: Mutex::default() }
     }
 
-    pub fn get(&self, part: &PartRef) -> Result<Arc<PartReader>> {
+    /// A part of a layer that is of this node.
+    pub fn get(&self, node: NodeId, part: &PartRef) -> Result<Arc<PartReader>> {
         if let Some(reader) = self.open.lock().get(&part.file) {
             return Ok(Arc::clone(reader));
         }
-        let reader = Arc::new(PartReader::open(self.storage.as_ref(), &self.keys, self.node, part)?);
+        let reader = Arc::new(PartReader::open(self.storage.as_ref(), &self.keys, node, part)?);
         let mut open = self.open.lock();
         if open.len() >= OPEN_PARTS {
             open.clear();
@@ -175,7 +176,7 @@ impl<'a> Rebuilder<'a> {
         let mut seen = layer.lowest.get(&unit.space).map(|_| vec![false; self.pages.len()]);
         let in_range = |p: &&PartRef| p.space == unit.space && p.first <= range.1 && p.last >= range.0;
         for part in layer.parts.iter().filter(in_range) {
-            let reader = self.parts.get(part)?;
+            let reader = self.parts.get(layer.node, part)?;
             if reader.seal().page_size != unit.page_size {
                 let (expected, found) = (unit.page_size, reader.seal().page_size);
                 return Err(Error::damage(DamageKind::Chain, reader.path(), 0, "page size", expected, found));

@@ -7,12 +7,13 @@ use super::plan::{ExpiryInput, ExpiryPlan, SegmentInfo, TimelineLog, plan_expiry
 use super::policy::promises;
 use super::retained::{Times, commits_of};
 use super::{clock, policy};
-use crate::catalog::{CatalogState, NodeRecord};
+use crate::catalog::{CatalogState, NodeView};
 use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snapshot};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy};
 use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
+use crate::lineage::{Line, Lineage};
 use crate::options::{Cancel, CompactOptions};
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
@@ -72,21 +73,17 @@ pub struct SweepReport {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Timelines of a node, oldest first.
-fn timelines(context: &NodeContext) -> Vec<TimelineId> {
-    let mut all: BTreeSet<TimelineId> = context.record.parents.keys().copied().collect();
-    all.insert(TimelineId::new(1));
-    all.insert(context.timeline());
-    all.into_iter().collect()
-}
-
 fn log_of(context: &NodeContext, timeline: TimelineId) -> Log {
-    Log { timeline, ..context.log.clone() }
+    context.log.along(Lineage::alone(Line::new(context.node, timeline)))
 }
 
-/// Up to when a node is archived: its newest commit or tick.
+/// Up to when a node is archived: its newest commit or tick, on whichever timeline.
 pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
-    Ok(log_end(&context.log, &context.record)?.known_until)
+    let mut newest = log_end(&context.log, &context.view())?.known_until;
+    for timeline in context.record.timelines().into_iter().filter(|t| *t != context.timeline()) {
+        newest = newest.max(newest_commit(&log_of(context, timeline), &context.view())?.known_until);
+    }
+    Ok(newest)
 }
 
 /// Refuses a clock that is not plausible, and notes one that is from time to time.
@@ -151,7 +148,7 @@ fn redo_at(log: &Log, position: Position) -> Result<Position> {
 /// The times of a timeline's commits, from its log and snapshots.
 struct LogTimes<'a> {
     log: &'a Log,
-    record: &'a NodeRecord,
+    view: NodeView<'a>,
     end: LogEnd,
 }
 
@@ -161,7 +158,7 @@ impl Times for LogTimes<'_> {
         let Some(lsn) = commit.lsn().filter(|_| commit <= self.end.position) else {
             return Ok(Timestamp::from_nanos(u64::MAX));
         };
-        commit_time(self.log, self.record, lsn)
+        commit_time(self.log, &self.view, lsn)
     }
 
     fn by_log(&self, time: Timestamp) -> Result<Option<Position>> {
@@ -186,13 +183,14 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     let archived = newest_archived(context)?.min(now);
     let promised = policy::windows(&promises(state, context.node), archived);
     let mut logs = BTreeMap::new();
-    for timeline in timelines(context) {
+    let view = context.view();
+    for timeline in context.record.timelines() {
         let log = log_of(context, timeline);
-        let end = if timeline == context.timeline() { log_end(&log, &context.record) } else { newest_commit(&log) }?;
+        let end = if timeline == context.timeline() { log_end(&log, &view) } else { newest_commit(&log, &view) }?;
         let segments = log.all()?;
         let segments =
             segments.into_iter().map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes }).collect();
-        let times = LogTimes { log: &log, record: &context.record, end };
+        let times = LogTimes { log: &log, view, end };
         let windows = commits_of(&promised, context.record.retention.kept(timeline), &times)?;
         logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
     }
@@ -257,7 +255,7 @@ pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &Sw
     for _ in 0..TRIES {
         cancel.check()?;
         let state = context.catalog.current()?.clone();
-        context.record = state.node(context.node)?.clone();
+        context.refresh()?;
         let mut gathered = if context.record.retention.deletion == Deletion::Final {
             // There is no log any more; parts may be left.
             Gathered::nothing()
