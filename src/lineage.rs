@@ -95,6 +95,12 @@ impl Lineage {
         self.stretches.iter().find(|s| s.line == line)
     }
 
+    /// The commit that its own timeline forks off from, and whose commit that is; `None` where it was not forked.
+    pub fn root(&self) -> Option<Fork> {
+        let parent = self.stretches.iter().rev().nth(1)?;
+        Some(Fork { line: parent.line, at: self.last().after })
+    }
+
     /// The stretch that continues that of a timeline.
     pub fn next(&self, line: Line) -> Option<&Stretch> {
         self.stretches.iter().skip_while(|s| s.line != line).nth(1)

@@ -1,6 +1,7 @@
 //! The facade: archives, nodes, restores. Everything a host calls begins here.
 
 mod administrator;
+mod forks;
 mod inspect;
 mod restore;
 
@@ -284,7 +285,7 @@ impl Node {
         let context = self.context()?;
         let path = format!("nodes/{:08x}", self.id.get());
         let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
-        if there.is_empty() && context.view().durable_end(&context.log.lineage) > Position::ORIGIN {
+        if there.is_empty() && context.record.durable.values().any(|at| *at > Position::ORIGIN) {
             return Err(Error::Displaced { path, found: "nothing".into() });
         }
         Ok(())

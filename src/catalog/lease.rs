@@ -15,16 +15,22 @@ use crate::types::{FileId, NodeId};
 /// Where leases are.
 const DIR: &str = "leases";
 
-/// A lease, held until dropped.
+/// A lease on every node that states of one are rebuilt from, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    _nodes: Vec<NodeLease>,
+}
+
+/// The file of one node.
+#[derive(Debug)]
+struct NodeLease {
     owner: Owner,
     storage: Arc<dyn Storage>,
     path: String,
     _guard: Box<dyn LockGuard>,
 }
 
-impl Drop for Lease {
+impl Drop for NodeLease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
         if self.owner.is_here() {
@@ -38,11 +44,18 @@ fn prefix(node: NodeId) -> String {
 }
 
 impl Catalog {
-    /// Takes a lease on what the catalog says of a node now or later.
+    /// Takes a lease on what the catalog says now or later of a node, and of those that it was branched from.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), DIR)?;
+        // What a node was branched from was settled when it was made.
+        let ancestors = self.current()?.ancestors(node).into_keys();
+        let nodes = ancestors.chain([node]).map(|node| self.lease_node(node)).collect::<Result<_>>()?;
+        Ok(Lease { _nodes: nodes })
+    }
+
+    fn lease_node(&self, node: NodeId) -> Result<NodeLease> {
         loop {
             let sequence = self.current()?.entries;
             let id = FileId::from_bytes(random(self.keys.rng().as_ref())?);
@@ -52,7 +65,8 @@ impl Catalog {
             let Some(guard) = guard else { continue };
             match self.storage.open(&path) {
                 Ok(_) => {
-                    return Ok(Lease { owner: Owner::here(), storage: Arc::clone(&self.storage), path, _guard: guard });
+                    let storage = Arc::clone(&self.storage);
+                    return Ok(NodeLease { owner: Owner::here(), storage, path, _guard: guard });
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("open", &path, e)),

@@ -36,6 +36,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
+use crate::lineage::Fork;
 use crate::sealed::{
     ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
     read_single,
@@ -182,6 +183,14 @@ impl Catalog {
     fn lock(&self) -> Result<MutexGuard<'_, CatalogState>> {
         self.owner.check("the archive")?;
         Ok(self.state.lock())
+    }
+
+    /// Notes what a node was branched from, for as long as this archive is open: no event tells of it yet.
+    pub fn branch_in_memory(&self, node: NodeId, fork: Fork) -> Result<()> {
+        let mut state = self.current()?;
+        let record = state.nodes.get_mut(&node).ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;
+        record.branched = Some(fork);
+        Ok(())
     }
 
     /// Whether there is an entry of this number: a look that needs no lock.

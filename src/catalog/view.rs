@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::state::{CatalogState, NodeRecord};
 use crate::error::Result;
 use crate::format::event::{LayerRecord, Origin};
-use crate::format::retention::Span;
+use crate::format::retention::{Deletion, Span};
 use crate::lineage::{Fork, Line, Lineage, Stretch};
 use crate::types::{NodeId, Position, TimelineId};
 
@@ -24,6 +24,21 @@ pub(crate) struct NodeView<'a> {
 impl CatalogState {
     pub fn view(&self, id: NodeId) -> Result<NodeView<'_>> {
         Ok(NodeView { id, record: self.node(id)?, ancestors: &self.nodes })
+    }
+
+    /// The lineages that run over the log of a node: those of its own timelines, and of the nodes that were branched from it.
+    pub fn lineages_over(&self, id: NodeId) -> Vec<Lineage> {
+        let mut found = Vec::new();
+        // A node whose files were given up stands on nothing any more.
+        let live = |record: &NodeRecord| record.retention.deletion != Deletion::Final;
+        for (node, record) in
+            self.nodes.iter().filter(|(node, record)| **node == id || record.branched.is_some() && live(record))
+        {
+            let view = NodeView { id: *node, record, ancestors: &self.nodes };
+            let lineages = view.timelines().into_iter().map(|timeline| view.lineage(timeline));
+            found.extend(lineages.filter(|lineage| lineage.nodes().any(|node| node == id)));
+        }
+        found
     }
 
     /// The nodes that this one was branched from.
@@ -55,6 +70,12 @@ impl<'a> NodeView<'a> {
             line = fork.line;
         }
         forks.iter().rev().fold(Lineage::alone(line), |lineage, (line, at)| lineage.fork(*line, *at))
+    }
+
+    /// Whether something that is left of a timeline stands on the commit that it forks off from.
+    pub fn stands_on_fork(&self, lineage: &Lineage) -> bool {
+        let Stretch { line, after, .. } = *lineage.last();
+        self.kept_of(line).is_none_or(|spans| spans.iter().any(|s| s.base == after))
     }
 
     /// Whether the log tells everything from the first commit of a lineage on.

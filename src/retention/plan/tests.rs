@@ -2,6 +2,8 @@
 //!
 //! The oracle knows positions one by one: which were restorable before, and which are wanted now.
 
+mod forks;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -164,6 +166,7 @@ impl World {
             now,
             archived: now,
             logs: &self.logs,
+            branches: &BTreeMap::new(),
             redo: &self.redo,
             redo_at: &redo_at,
             rebuild_percent: percent,
@@ -358,7 +361,7 @@ proptest! {
                 let timeline = |w: &World| {
                     let input = ExpiryInput {
                         state: &w.state, node: NODE, record: &w.state.nodes[&NODE], now: time(end), archived: time(end),
-                        logs: &w.logs, redo: &w.redo, redo_at: &BTreeMap::new(), rebuild_percent: 0,
+                        logs: &w.logs, branches: &BTreeMap::new(), redo: &w.redo, redo_at: &BTreeMap::new(), rebuild_percent: 0,
                     };
                     Timeline::new(&input, FIRST, &w.logs[&FIRST]).segments
                 };
