@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use std::time::Instant;
 
 use rewound::{
     Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSink, PageSize,
-    PageSource, Position, ReplayOptions, Result, SpaceId, SpaceState, Target, WriterOptions,
+    PageSource, Position, ReplayOptions, Result, SpaceId, Target, WriterOptions,
 };
 
 use common::{Random, link_dir, quick, record, work_dir};
@@ -124,16 +123,12 @@ fn linked(path: &Path) -> PathBuf {
 struct Overwritten(File);
 
 impl PageSink for Overwritten {
-    fn begin(&self, _: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        Ok(())
-    }
-
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         self.0.write_all_at(bytes, offset % (256 << 20)).unwrap();
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         self.0.sync_all().unwrap();
         Ok(())
     }
@@ -155,8 +150,8 @@ fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
         "restore" | "restore-16" => {
             let options = replay(if what == "restore" { compact.replay.log_memory } else { 16 << 20 });
             let memory = options.log_memory >> 20;
-            let sink = Overwritten(tempfile::tempfile_in(work_dir()).unwrap());
-            let report = node(path).restore(Target::Latest).options(options).into_sink(&sink).unwrap();
+            let open = |_: &_| Ok(Overwritten(tempfile::tempfile_in(work_dir()).unwrap()));
+            let report = node(path).restore(Target::Latest).options(options).into_sink(open).unwrap();
             format!("log_memory {memory} MiB; {} commits of log", report.commits_replayed)
         }
         "scan" => {

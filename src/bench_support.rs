@@ -13,6 +13,7 @@ use crate::format::header::{FileKind, SealedHeader};
 use crate::format::part::{Block, LayerBody, PartSeal};
 use crate::format::record::{Commits, Op};
 use crate::format::segment::{SegmentPreface, SegmentSeal};
+use crate::names::{self, Scope};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
 use crate::storage::{MemStorage, Storage};
 use crate::types::{ArchiveId, Epoch, NodeId, Target, TimelineId, Timestamp};
@@ -42,7 +43,7 @@ impl SealedFrames {
         let keyring = Keyring::new(KeyFile::from_bytes([1; 32]));
         let keys = ArchiveKeys::create(ArchiveId::from_bytes([2; 16]), &keyring, backend, Arc::new(SystemRng))?;
         storage.create_dir("").map_err(|e| Error::io("create directory", "", e))?;
-        storage.create_dir("tmp").map_err(|e| Error::io("create directory", "tmp", e))?;
+        storage.create_dir(names::TMP).map_err(|e| Error::io("create directory", names::TMP, e))?;
         let info = FileInfo {
             kind: FileKind::Part,
             node: NodeId::new(1),
@@ -54,7 +55,7 @@ impl SealedFrames {
             created: Timestamp::ZERO,
             link: [0; 32],
         };
-        let mut writer = SealedWriter::create(storage.as_ref(), &keys, "bench", info)?;
+        let mut writer = SealedWriter::create(storage.as_ref(), &keys, Scope::Builder(info.node), info)?;
         let plaintext: Vec<u8> = (0..=250_u8).cycle().take(frame_bytes).collect();
         for i in 0..(total / frame_bytes) as u64 {
             writer.frame(FrameSpec::plain(FrameKind::Block, i, i), &plaintext)?;

@@ -91,7 +91,9 @@ mod history;
 mod ingest;
 mod layer;
 mod lineage;
+mod names;
 pub mod options;
+mod past;
 mod replay;
 mod retention;
 mod sealed;
@@ -116,7 +118,7 @@ pub use format::state::{ConfigValue, SpaceState};
 pub use history::{Activity, ActivityOptions, Bucket, CommitInfo, Commits, Gap, Remark};
 pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
-pub use replay::{Memory, PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
+pub use replay::{PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
 pub use retention::{
     Blocked, BuildFirst, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, SweepOptions, SweepReport, Usage,
 };

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::{Archive, Restore};
 use crate::catalog::{Hold, NodeRecord};
-use crate::compact::NodeContext;
+use crate::compact::Builder;
 use crate::env;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy};
 use crate::lineage::Line;
+use crate::names;
 use crate::replay::{Resolved, Window, resolve};
 use crate::retention::{
     Blocked, ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node,
@@ -131,9 +132,10 @@ impl Administrator {
     }
 
     /// What is needed to work on each node, in this actor's name.
-    fn contexts(&self) -> Result<Vec<NodeContext>> {
+    fn builders(&self) -> Result<Vec<Builder>> {
         let nodes = self.archive.inner.catalog.current()?.nodes.keys().copied().collect::<Vec<_>>();
-        nodes.into_iter().map(|id| self.archive.context(id, self.actor.clone())).collect()
+        let builder = |id| Ok(self.archive.builder(self.archive.context(id)?, self.actor.clone()));
+        nodes.into_iter().map(builder).collect()
     }
 
     /// The policy in force; none: everything is kept.
@@ -155,7 +157,7 @@ impl Administrator {
         let node = self.node_of(scope)?;
         // What was archived up to now, by whatever clock.
         let mut covers = self.now()?;
-        for context in self.contexts()? {
+        for Builder { context, .. } in self.builders()? {
             if node.is_none_or(|n| n == context.node) && context.record.retention.deletion != Deletion::Final {
                 covers = covers.max(newest_archived(&context)?);
             }
@@ -328,7 +330,7 @@ impl Administrator {
     /// clock first, as what is due by it expires with the next sweep.
     pub fn confirm_clock(&self) -> Result<()> {
         let (clock, mut archived) = (self.now()?, Timestamp::ZERO);
-        for context in self.contexts()? {
+        for Builder { context, .. } in self.builders()? {
             // What cannot be read does not expire anyway.
             archived = archived.max(newest_archived(&context).unwrap_or_default());
         }
@@ -338,8 +340,8 @@ impl Administrator {
     /// What a sweep would let expire now, by node, and why the rest stays. Changes nothing.
     pub fn plan_expiry(&self, options: &SweepOptions) -> Result<Vec<(String, ExpiryPlan)>> {
         let now = self.now()?;
-        let contexts = self.contexts()?.into_iter().filter(|c| !is_gone(&c.record));
-        contexts.map(|c| Ok((c.record.name.clone(), plan_node(&c, now, options)?))).collect()
+        let builders = self.builders()?.into_iter().filter(|b| !is_gone(&b.context.record));
+        builders.map(|b| Ok((b.context.record.name.clone(), plan_node(&b, now, options)?))).collect()
     }
 
     /// Lets expire what no policy, hold, restore point or branch keeps, and removes what expired before and whose grace period is over. To be called about once
@@ -349,45 +351,45 @@ impl Administrator {
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         let now = self.now()?;
         let mut report = SweepReport::default();
-        let mut contexts = Vec::new();
+        let mut builders = Vec::new();
         let mut archived = Timestamp::ZERO;
-        for context in self.contexts()? {
-            if is_gone(&context.record) {
-                contexts.push(context);
+        for builder in self.builders()? {
+            if is_gone(&builder.context.record) {
+                builders.push(builder);
                 continue;
             }
             // A node whose log cannot be read is left alone; that is no reason for the others to grow.
-            match newest_archived(&context) {
+            match newest_archived(&builder.context) {
                 Ok(newest) => {
                     archived = archived.max(newest);
-                    contexts.push(context);
+                    builders.push(builder);
                 }
-                Err(e) => report.failed.push((context.record.name.clone(), e)),
+                Err(e) => report.failed.push((builder.context.record.name.clone(), e)),
             }
         }
-        if let Some(first) = contexts.first() {
+        if let Some(first) = builders.first() {
             check_clock(first, now, archived)?;
         }
-        for mut context in contexts {
-            match sweep_node(&mut context, now, options) {
+        for mut builder in builders {
+            match sweep_node(&mut builder, now, options) {
                 // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
-                Ok(done) if is_gone(&context.record) && done.removed_files == 0 && done.waiting == 0 => {}
+                Ok(done) if is_gone(&builder.context.record) && done.removed_files == 0 && done.waiting == 0 => {}
                 Ok(done) => {
                     // Nothing of it expires until what is missing is there again: whoever calls has to hear of it.
                     if let Some(blocked @ Blocked::Incomplete(timeline)) = &done.plan.blocked {
-                        tracing::error!(node = %context.record.name, %blocked, "nothing expires");
-                        let path = format!("nodes/{:08x}/wal/{:08x}", context.node.get(), timeline.get());
+                        tracing::error!(node = %builder.context.record.name, %blocked, "nothing expires");
+                        let path = names::timeline_dir(builder.context.node, *timeline);
                         let (what, expected) = ("what is to be kept", "log and snapshots to restore it from");
                         let found = "not all of them: nothing of the node expires, see verify";
                         let error = Error::damage(DamageKind::Missing, path, 0, what, expected, found);
-                        report.failed.push((context.record.name.clone(), error));
+                        report.failed.push((builder.context.record.name.clone(), error));
                     }
                     report.nodes.push(done);
                 }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(e) => {
-                    tracing::error!(node = %context.record.name, error = %e, "nothing expires");
-                    report.failed.push((context.record.name.clone(), e));
+                    tracing::error!(node = %builder.context.record.name, error = %e, "nothing expires");
+                    report.failed.push((builder.context.record.name.clone(), e));
                 }
             }
         }

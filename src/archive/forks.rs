@@ -16,7 +16,8 @@ impl Node {
     /// is fenced off. What came after that commit can be restored on its own timeline as before.
     pub(crate) fn fork(&self, target: &Target) -> Result<TimelineId> {
         let context = self.context()?;
-        context.catalog.append(&context.actor, |state| {
+        let inner = &self.archive.inner;
+        inner.catalog.append(&inner.options.actor, |state| {
             state.check_live(self.id)?;
             let view = state.view(self.id)?;
             // By the state that the entry follows on: it may expire at any time.

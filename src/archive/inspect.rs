@@ -10,9 +10,11 @@ use crate::format::event::Event;
 use crate::format::retention::Deletion;
 use crate::format::state::{ConfigValue, EXCLUSION, NodeState, SpaceState};
 use crate::history::{Activity, ActivityOptions, Commits, activity};
+use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
+use crate::past::PastState;
 use crate::replay::{Resolved, readable_end, resolve, window};
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
 
@@ -96,7 +98,7 @@ impl Archive {
     /// The files of the catalog.
     pub fn catalog_files(&self) -> Result<FileCount> {
         let mut count = FileCount::default();
-        count_files(self.inner.storage.as_ref(), "catalog", "", &mut count)?;
+        count_files(self.inner.storage.as_ref(), names::CATALOG, None, &mut count)?;
         Ok(count)
     }
 }
@@ -154,7 +156,10 @@ impl Node {
                 Ok(Some(state)) => Ok(state),
                 Err(e) if !e.is_damage() => Err(e),
                 // That part of the log is gone, or damaged: the layers know it too.
-                Ok(None) | Err(_) => Ok(context.prepare(at, &ReplayOptions::default())?.1.tail.state),
+                Ok(None) | Err(_) => {
+                    let past = PastState::open(context.copy(), at, None, &ReplayOptions::default());
+                    Ok(past?.state().clone())
+                }
             }
         })
     }
@@ -185,11 +190,10 @@ impl Node {
     /// The node's files, counted.
     pub fn files(&self) -> Result<NodeFiles> {
         let storage = self.archive.inner.storage.as_ref();
-        let dir = format!("nodes/{:08x}", self.id.get());
         let mut files = NodeFiles::default();
-        count_files(storage, &format!("{dir}/wal"), ".seg", &mut files.segments)?;
-        count_files(storage, &format!("{dir}/layers"), ".layer", &mut files.layers)?;
-        count_files(storage, &format!("{dir}/parts"), ".part", &mut files.parts)?;
+        count_files(storage, &names::log_dir(self.id), Some(Kind::Segment), &mut files.segments)?;
+        count_files(storage, &names::layers_dir(self.id), Some(Kind::Layer), &mut files.layers)?;
+        count_files(storage, &names::parts_dir(self.id), Some(Kind::Part), &mut files.parts)?;
         Ok(files)
     }
 
@@ -199,7 +203,7 @@ impl Node {
         options: &VerifyOptions,
         progress: &mut (dyn FnMut(VerifyProgress) + Send),
     ) -> Result<VerifyReport> {
-        verify_node(&self.context()?, options, progress)
+        verify_node(&self.archive.inner.catalog, &self.context()?, options, progress)
     }
 
     /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable when this returns.
@@ -212,7 +216,8 @@ impl Node {
         // A writer's named commit stands whatever the clock says; this can be asked for again.
         crate::env::now(self.archive.inner.options.clock.as_ref())?;
         let context = self.context()?;
-        context.catalog.append(&context.actor, |state| {
+        let inner = &self.archive.inner;
+        inner.catalog.append(&inner.options.actor, |state| {
             let view = state.view(self.id)?;
             if view.record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
@@ -230,9 +235,9 @@ impl Node {
     /// Memory: as a restore takes, and 16 bytes for each range of differing pages.
     pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
         // What it reads is not removed meanwhile, where the archive can be written to.
-        let _lease = self.archive.inner.catalog.lease(self.id).ok();
+        let lease = self.archive.inner.catalog.lease(self.id).ok();
         let (from, to) = (self.resolve(from)?, self.resolve(to)?);
-        diff(&self.context()?, from, to, options)
+        diff(&self.context()?, (from, to), lease, options)
     }
 
     /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.
@@ -277,12 +282,12 @@ impl Node {
     }
 }
 
-/// Counts the files below a directory whose names end so.
-fn count_files(storage: &dyn Storage, dir: &str, ending: &str, count: &mut FileCount) -> Result<()> {
+/// Counts the files below a directory, of one kind or all.
+fn count_files(storage: &dyn ReadStore, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
     for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
         if entry.is_dir {
-            count_files(storage, &format!("{dir}/{}", entry.name), ending, count)?;
-        } else if entry.name.ends_with(ending) {
+            count_files(storage, &names::join(dir, &entry.name), kind, count)?;
+        } else if kind.is_none() || names::kind(&entry.name) == kind {
             count.files += 1;
             count.bytes += entry.len;
         }

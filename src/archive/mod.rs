@@ -15,14 +15,16 @@ pub use restore::Restore;
 
 use crate::audit::{Attestation, Audit};
 use crate::catalog::{Catalog, NodeView, RestorePointRecord};
-use crate::compact::{MaintainReport, NodeContext, build_snapshot, maintain};
+use crate::compact::{Builder, MaintainReport, build_snapshot, maintain};
 use crate::crypto::Keyring;
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event, LayerRecord, Origin};
 use crate::format::retention::Deletion;
 use crate::ingest::{OpenWriter, Writer};
+use crate::names;
 use crate::options::{ArchiveOptions, CompactOptions, WriterOptions};
+use crate::past::NodeContext;
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
@@ -61,13 +63,13 @@ impl Archive {
         check_place(storage.as_ref())?;
         storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
         let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
-        if there.iter().any(|e| e.name == "catalog" || e.name == "nodes") {
+        if there.iter().any(|e| e.name == names::CATALOG || e.name == names::NODES) {
             // An interrupted creation leaves directories and no entry: that is no archive yet.
-            let whole = storage.list("catalog/00000000").map_err(|e| Error::io("list", "catalog", e))?;
+            let whole = storage.list(&names::entry_group_dir(0)).map_err(|e| Error::io("list", names::CATALOG, e))?;
             if !whole.is_empty() {
                 return Err(Error::ArchiveExists { path: storage.location().into() });
             }
-        } else if there.iter().any(|e| e.name != "tmp") {
+        } else if there.iter().any(|e| e.name != names::TMP) {
             return Err(Error::TargetNotEmpty { path: storage.location().into() });
         }
         let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
@@ -154,7 +156,7 @@ impl Archive {
         let mut commits = BTreeMap::new();
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
-            let context = self.context(node, self.inner.options.actor.clone())?;
+            let context = self.context(node)?;
             if context.record.retention.deletion != Deletion::Final {
                 commits.insert((node, context.timeline()), log_end(&context.log, &context.view())?.position);
             }
@@ -183,7 +185,7 @@ impl Archive {
             }
         }
         for ((node, timeline), position) in &attested.commits {
-            let context = self.context(*node, self.inner.options.actor.clone())?;
+            let context = self.context(*node)?;
             if context.record.retention.deletion == Deletion::Final || *timeline != context.timeline() {
                 continue;
             }
@@ -202,7 +204,7 @@ impl Archive {
         let mut all = Usage { catalog: catalog_bytes(self.inner.storage.as_ref())?, ..Usage::default() };
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
-            let context = self.context(node, self.inner.options.actor.clone())?;
+            let context = self.context(node)?;
             if context.record.retention.deletion == Deletion::Final {
                 continue;
             }
@@ -211,7 +213,7 @@ impl Archive {
         Ok(all)
     }
 
-    pub(crate) fn context(&self, node: NodeId, actor: Actor) -> Result<NodeContext> {
+    pub(crate) fn context(&self, node: NodeId) -> Result<NodeContext> {
         let inner = &self.inner;
         let (record, ancestors) = {
             let state = inner.catalog.current()?;
@@ -220,19 +222,15 @@ impl Archive {
         let lineage = NodeView { id: node, record: &record, ancestors: &ancestors }.lineage(record.timeline);
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
-        let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), lineage };
-        Ok(NodeContext {
-            storage,
-            keys,
-            catalog: Arc::clone(&inner.catalog),
-            clock: Arc::clone(&inner.options.clock),
-            actor,
-            node,
-            record,
-            ancestors,
-            log,
-            damaged: Vec::new(),
-        })
+        let medium = Some(Arc::clone(&storage));
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(&keys), lineage };
+        Ok(NodeContext { storage, keys, node, record, ancestors, log })
+    }
+
+    /// What builds for a node in somebody's name.
+    pub(crate) fn builder(&self, context: NodeContext, actor: Actor) -> Builder {
+        let (catalog, clock) = (Arc::clone(&self.inner.catalog), Arc::clone(&self.inner.options.clock));
+        Builder { context, catalog, clock, actor }
     }
 }
 
@@ -283,7 +281,7 @@ impl Node {
     pub fn reopen(&self) -> Result<()> {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
-        let path = format!("nodes/{:08x}", self.id.get());
+        let path = names::node_dir(self.id);
         let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
         if there.is_empty() && context.record.durable.values().any(|at| *at > Position::ORIGIN) {
             return Err(Error::Displaced { path, found: "nothing".into() });
@@ -330,14 +328,14 @@ impl Node {
     /// Builds a snapshot as of a target from what is archived; the engine is not involved.
     pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
         let to = self.resolve(target)?;
-        let mut context = self.context()?;
-        context.follow(to.timeline);
-        build_snapshot(&mut context, to.lsn.into(), options)
+        let mut builder = self.builder()?;
+        builder.context.follow(to.timeline);
+        build_snapshot(&mut builder, to.lsn.into(), options)
     }
 
     /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.
     pub fn maintain(&self, options: &CompactOptions) -> Result<MaintainReport> {
-        maintain(&mut self.context()?, options)
+        maintain(&mut self.builder()?, options)
     }
 
     /// Layers and snapshots there are, in order of publication.
@@ -373,10 +371,14 @@ impl Node {
     }
 
     pub(crate) fn context(&self) -> Result<NodeContext> {
-        let context = self.archive.context(self.id, self.archive.inner.options.actor.clone())?;
+        let context = self.archive.context(self.id)?;
         if context.record.retention.deletion == Deletion::Final {
             return Err(Error::NoSuchNode { node: self.name.clone() });
         }
         Ok(context)
+    }
+
+    fn builder(&self) -> Result<Builder> {
+        Ok(self.archive.builder(self.context()?, self.archive.inner.options.actor.clone()))
     }
 }

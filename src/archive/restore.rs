@@ -1,24 +1,21 @@
 //! A restore, step by step: resolve, plan, check, run, publish.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use super::Node;
-use crate::catalog::Lease;
-use crate::compact::NodeContext;
 use crate::env::random;
 use crate::error::{Error, Result};
 use crate::format::event::{Actor, Event};
-use crate::format::state::exclusion_key;
+use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
+use crate::past::{Layout, PastState};
 use crate::replay::{
-    DeltaDir, Memory, NewDir, NewFiles, PageSink, Plan, Progress, Redo, Resolved, RestoreReport, RestoreRun, Sources,
-    replay_records,
+    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport, check_space, replay_records,
 };
 use crate::sync::Instant;
-use crate::types::{FileId, PageSize, Position, Target};
+use crate::types::{FileId, PageSize, SpaceId, Target};
 
 /// A restore that was not started yet. Made by [`Node::restore`].
 #[must_use = "a restore does nothing until it is told where to go"]
@@ -32,6 +29,8 @@ pub struct Restore<'a> {
     progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
     redo: Option<&'a mut dyn Redo>,
     skip_records: bool,
+    /// The place that the audit trail names for a sink of the host's.
+    destination: Option<String>,
 }
 
 impl std::fmt::Debug for Restore<'_> {
@@ -42,17 +41,12 @@ impl std::fmt::Debug for Restore<'_> {
 
 /// What a restore works with once it has begun.
 struct Begun {
-    context: NodeContext,
+    past: PastState,
+    /// The commit that it is the state of.
     resolved: Resolved,
-    plan: Plan,
-    sources: Sources,
-    /// Spaces that are left out.
-    excluded: Vec<String>,
     /// What the audit trail calls it.
     id: FileId,
     started: Instant,
-    /// Keeps what is read from being removed.
-    _lease: Option<Lease>,
 }
 
 impl<'a> Restore<'a> {
@@ -66,6 +60,7 @@ impl<'a> Restore<'a> {
             progress: None,
             redo: None,
             skip_records: false,
+            destination: None,
         }
     }
 
@@ -86,6 +81,13 @@ impl<'a> Restore<'a> {
     /// The size that the pages of a space have in the engine that the restore is for: with another one archived it is refused before anything is written.
     pub fn expect_page_size(mut self, space: &str, size: PageSize) -> Restore<'a> {
         self.expected.insert(space.to_owned(), size);
+        self
+    }
+
+    /// The place that the audit trail names for a restore [into a sink](Self::into_sink); without
+    /// this, `a sink of the host's`.
+    pub fn destination(mut self, place: impl Into<String>) -> Restore<'a> {
+        self.destination = Some(place.into());
         self
     }
 
@@ -121,16 +123,16 @@ impl<'a> Restore<'a> {
     pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
-        let id = self.temporary_id()?;
         // Refused before anything is read.
-        NewDir::new(&path, &id)?;
+        let place = NewDir::at(&path, &self.temporary_id()?)?;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
-            restore.check_space(begun, &|space| Some(path.join(space)))?;
-            let sink = NewDir::new(&path, &id)?;
-            let report = restore.run(begun, &sink)?;
+            let layout = begun.past.layout()?;
+            check_space(layout.bytes(), &|space| Some(path.join(space)))?;
+            let mut sink = place.begin(&begun.past.state().spaces)?;
+            let report = restore.fill(begun, &layout, &sink)?;
             let dir = restore.redo.is_some().then(|| sink.name_files()).transpose()?;
             let records = restore.replay(begun, dir.as_deref())?;
-            sink.publish()?;
+            sink.finish()?;
             Ok(done(report, records, begun))
         })
     }
@@ -139,12 +141,12 @@ impl<'a> Restore<'a> {
     pub fn into_file(self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = path.as_ref().to_owned();
         self.into_named(&path.display().to_string(), |begun| {
-            let mut spaces = begun.sources.tail.state.spaces.values();
+            let mut spaces = begun.past.state().spaces.values();
             match (spaces.next(), spaces.next()) {
                 (Some(only), None) => Ok(BTreeMap::from([(only.name.clone(), path.clone())])),
                 _ => Err(Error::Unsupported(format!(
                     "the node has {} spaces: restore it into a directory, or name a file for each",
-                    begun.sources.tail.state.spaces.len()
+                    begun.past.state().spaces.len()
                 ))),
             }
         })
@@ -163,16 +165,18 @@ impl<'a> Restore<'a> {
         files: impl Fn(&Begun) -> Result<BTreeMap<String, PathBuf>>,
     ) -> Result<RestoreReport> {
         let id = self.temporary_id()?;
+        let mut place = None;
         self.attempt(destination, &mut |restore, begun| {
-            let mut files = files(begun)?;
-            for path in files.values_mut() {
-                *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
-            }
-            let sink = NewFiles::new(&files, &id)?;
-            restore.check_space(begun, &|space| files.get(space).cloned())?;
-            let report = restore.run(begun, &sink)?;
+            let place = match &mut place {
+                Some(place) => &*place,
+                none => none.insert(NewFiles::at(absolute(files(begun)?)?, &id)?),
+            };
+            let layout = begun.past.layout()?;
+            check_space(layout.bytes(), &|space| place.target(space).cloned())?;
+            let sink = place.begin(&begun.past.state().spaces)?;
+            let report = restore.fill(begun, &layout, &sink)?;
             let records = restore.replay(begun, None)?;
-            sink.publish()?;
+            sink.finish()?;
             Ok(done(report, records, begun))
         })
     }
@@ -188,38 +192,51 @@ impl<'a> Restore<'a> {
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
+        // One for all attempts: the locks on its files are never let go of.
         let mut sink = None;
         self.attempt(&path.display().to_string(), &mut |restore, begun| {
-            restore.check_space(begun, &|space| Some(path.join(space)))?;
-            let sink = match &mut sink {
-                Some(sink) => &*sink,
-                none => none.insert(DeltaDir::new(&path)?),
+            let layout = begun.past.layout()?;
+            check_space(layout.bytes(), &|space| Some(path.join(space)))?;
+            let delta = match sink.take() {
+                Some(delta) => delta,
+                None => DeltaDir::begin(&path, &begun.past.state().spaces)?,
             };
-            let mut report = restore.run(begun, sink)?;
-            report.bytes_written = sink.written.load(Ordering::Relaxed);
-            let records = restore.replay(begun, Some(sink.path()))?;
-            sink.publish()?;
+            let delta = sink.insert(delta);
+            let mut report = restore.fill(begun, &layout, delta)?;
+            report.bytes_written = delta.written();
+            let records = restore.replay(begun, Some(delta.path()))?;
+            sink.take().map_or(Ok(()), DeltaDir::finish)?;
             Ok(done(report, records, begun))
         })
     }
 
-    /// Restores into a sink of the host's own. A layer that turns out to be damaged in the midst of it is an error here, as the sink has seen pages already;
-    /// the other ways to restore begin once more without it.
-    pub fn into_sink(mut self, sink: &dyn PageSink) -> Result<RestoreReport> {
-        let begun = self.begin("a sink of the host's")?;
-        let result = self.run(&begun, sink).and_then(|report| {
-            let records = self.replay(&begun, None)?;
-            Ok(done(report, records, &begun))
-        });
-        self.ended(&begun, result)
-    }
-
-    /// Restores into a sink that may be begun more than once: if a layer turns out to be damaged in the
-    /// midst of it, the restore begins anew without that layer, and all of the target is given to the
-    /// sink once more, from [`PageSink::begin`] on. `destination` is the place, for the audit trail.
-    pub fn into_place(mut self, destination: &str, sink: &dyn PageSink) -> Result<RestoreReport> {
-        self.attempt(destination, &mut |restore, begun| {
-            let report = restore.run(begun, sink)?;
+    /// Restores into a sink of the host's own. `open` is called with the spaces of the state, once
+    /// everything that can be refused has been, and returns the sink.
+    ///
+    /// If a layer turns out to be damaged in the midst of it, the restore begins anew without that
+    /// layer: the sink is dropped, and `open` is called once more, for a sink that all of the state
+    /// is given to. A host that cannot begin again returns an error from that call; the restore then
+    /// fails with the damage.
+    pub fn into_sink<S: PageSink>(
+        mut self,
+        mut open: impl FnMut(&BTreeMap<SpaceId, SpaceState>) -> Result<S>,
+    ) -> Result<RestoreReport> {
+        let destination = self.destination.take().unwrap_or_else(|| "a sink of the host's".into());
+        let mut opened = false;
+        self.attempt(&destination, &mut |restore, begun| {
+            let layout = begun.past.layout()?;
+            let again = std::mem::replace(&mut opened, true);
+            let sink = open(&begun.past.state().spaces).map_err(|refused| {
+                match begun.past.damaged().last().filter(|_| again) {
+                    Some(damage) => {
+                        tracing::warn!(error = %refused, "the sink of a restore cannot begin again");
+                        Error::Damaged(Box::new(damage.clone()))
+                    }
+                    None => refused,
+                }
+            })?;
+            let report = restore.fill(begun, &layout, &sink)?;
+            sink.finish()?;
             let records = restore.replay(begun, None)?;
             Ok(done(report, records, begun))
         })
@@ -229,8 +246,8 @@ impl<'a> Restore<'a> {
     pub fn into_memory(mut self) -> Result<(RestoreReport, BTreeMap<String, Vec<u8>>)> {
         let mut spaces = BTreeMap::new();
         let report = self.attempt("memory", &mut |restore, begun| {
-            let memory = Memory::new();
-            let report = restore.run(begun, &memory)?;
+            let memory = Memory::new(&begun.past.state().spaces)?;
+            let report = restore.fill(begun, &begun.past.layout()?, &memory)?;
             let records = restore.replay(begun, None)?;
             spaces = memory.into_spaces();
             Ok(done(report, records, begun))
@@ -257,11 +274,12 @@ impl<'a> Restore<'a> {
         let resolved = self.node.resolve(&self.target)?;
         let mut context = self.node.context()?;
         context.follow(resolved.timeline);
-        let (plan, sources, excluded) = self.prepare(&mut context, resolved.lsn.into())?;
-        let state = &sources.tail.state;
+        let (to, lease) = (resolved.lsn.into(), lease.map(Arc::new));
+        let past = PastState::open(context, to, lease, &self.options)?.without_excluded();
+        let state = past.state();
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
             let mut count = 0;
-            replay_records(&context.log, state, &mut |_| {
+            replay_records(past.log(), state, &mut |_| {
                 count += 1;
                 Ok(())
             })?;
@@ -277,29 +295,14 @@ impl<'a> Restore<'a> {
         }
         let id = FileId::from_bytes(random(self.node.archive.inner.options.rng.as_ref())?);
         if let Some(actor) = &self.actor {
-            context.catalog.append(actor, |_| {
+            self.node.archive.inner.catalog.append(actor, |_| {
                 // An entry has to hold it, however many files there are.
                 let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
-                let (node, position) = (context.node, resolved.lsn.into());
+                let (node, position) = (self.node.id, resolved.lsn.into());
                 Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
             })?;
         }
-        Ok(Begun { context, resolved, plan, sources, excluded, id, started, _lease: lease })
-    }
-
-    /// Opens what a position is rebuilt from, without the spaces that are excluded from restores.
-    fn prepare(&self, context: &mut NodeContext, to: Position) -> Result<(Plan, Sources, Vec<String>)> {
-        let (plan, mut sources) = context.prepare(to, &self.options)?;
-        let state = &mut sources.tail.state;
-        let mut excluded = Vec::new();
-        state.spaces.retain(|id, space| {
-            let keep = !state.config.contains_key(&exclusion_key(id));
-            if !keep {
-                excluded.push(space.name.clone());
-            }
-            keep
-        });
-        Ok((plan, sources, excluded))
+        Ok(Begun { past, resolved, id, started })
     }
 
     /// Records how a restore has ended.
@@ -308,7 +311,7 @@ impl<'a> Restore<'a> {
         let bytes = result.as_ref().map_or(0, |report| report.bytes_written);
         let error = result.as_ref().err().map(|e| e.to_string().chars().take(2_000).collect());
         let event = Event::RestoreFinished { restore: begun.id, bytes, error };
-        let recorded = begun.context.catalog.append(actor, |_| Ok((event.clone(), ())));
+        let recorded = self.node.archive.inner.catalog.append(actor, |_| Ok((event.clone(), ())));
         // What went wrong first is what to act on.
         let report = result?;
         recorded?;
@@ -333,51 +336,16 @@ impl<'a> Restore<'a> {
     ) -> Result<RestoreReport> {
         loop {
             match go(self, begun) {
-                Err(Error::Damaged(damage)) => {
-                    begun.plan = begun.context.plan_without(&begun.plan, Some(&begun.sources), *damage)?;
-                    let to = begun.plan.target;
-                    (begun.plan, begun.sources, begun.excluded) = self.prepare(&mut begun.context, to)?;
-                }
+                Err(Error::Damaged(damage)) => begun.past.without(*damage)?,
                 done => return done,
             }
         }
     }
 
-    /// Refuses a restore to where there is not enough space, whichever file systems the spaces go to. What a file holds already is written over.
-    fn check_space(&self, begun: &Begun, place: &dyn Fn(&str) -> Option<PathBuf>) -> Result<()> {
-        let parts = begun.context.parts();
-        let run = RestoreRun {
-            parts: &parts,
-            sources: &begun.sources,
-            options: &self.options,
-            sink: &Memory::new(),
-            progress: None,
-        };
-        let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
-        for (id, bytes) in run.bytes_needed()? {
-            let name = begun.sources.tail.state.spaces.get(&id).map_or("", |space| &space.name);
-            let Some(path) = place(name) else { continue };
-            let there = std::fs::metadata(&path).map_or(0, |found| found.len());
-            let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-            let failed = |e| Error::io("look at free space of", existing.display().to_string(), e);
-            let device = std::fs::metadata(existing).map_err(failed)?.dev();
-            let stat = rustix::fs::statvfs(existing).map_err(|e| failed(e.into()))?;
-            let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let on_device = needed.entry(device).or_default();
-            *on_device = on_device.saturating_add(bytes.saturating_sub(there));
-            if *on_device > available {
-                return Err(Error::NotEnoughSpace { path, needed: *on_device, available });
-            }
-        }
-        Ok(())
-    }
-
-    fn run(&mut self, begun: &Begun, sink: &dyn PageSink) -> Result<RestoreReport> {
-        let parts = begun.context.parts();
-        let state = &begun.sources.tail.state;
+    fn fill(&mut self, begun: &Begun, layout: &Layout, sink: &dyn PageSink) -> Result<RestoreReport> {
+        let (past, state) = (&begun.past, begun.past.state());
         let progress = self.progress.as_mut().map(|p| p as &mut (dyn FnMut(Progress) + Send));
-        let stats =
-            RestoreRun { parts: &parts, sources: &begun.sources, options: &self.options, sink, progress }.run()?;
+        let stats = past.fill(layout, sink, progress)?;
         let (config, environment) = RestoreReport::split_config(&state.config);
         Ok(RestoreReport {
             node: self.node.name.clone(),
@@ -387,13 +355,13 @@ impl<'a> Restore<'a> {
             spaces: state.spaces.clone().into_map(),
             config,
             environment,
-            excluded: begun.excluded.clone(),
+            excluded: past.excluded().to_vec(),
             mark: state.mark.as_ref().map(|m| m.mark.clone()),
             bytes_read: stats.bytes_read,
             bytes_written: stats.bytes_written,
-            commits_replayed: begun.sources.tail.commits,
-            layers: usize::from(begun.plan.base.is_some()) + begun.plan.deltas.len(),
-            damaged: begun.context.damaged.iter().map(ToString::to_string).collect(),
+            commits_replayed: past.sources().tail.commits,
+            layers: usize::from(past.plan().base.is_some()) + past.plan().deltas.len(),
+            damaged: past.damaged().iter().map(ToString::to_string).collect(),
             pages_proven: stats.pages_proven,
             pages_unproven: stats.pages_unproven,
             records_replayed: 0,
@@ -404,7 +372,7 @@ impl<'a> Restore<'a> {
     fn replay(&mut self, begun: &Begun, dir: Option<&Path>) -> Result<u64> {
         let Some(redo) = self.redo.as_mut() else { return Ok(0) };
         redo.begin(dir)?;
-        let count = replay_records(&begun.context.log, &begun.sources.tail.state, &mut |record| redo.apply(record))?;
+        let count = replay_records(begun.past.log(), begun.past.state(), &mut |record| redo.apply(record))?;
         redo.finish()?;
         Ok(count)
     }
@@ -415,4 +383,11 @@ fn done(mut report: RestoreReport, records: u64, begun: &Begun) -> RestoreReport
     report.elapsed = begun.started.elapsed();
     tracing::info!(%report, "restored");
     report
+}
+
+fn absolute(mut files: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
+    for path in files.values_mut() {
+        *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
+    }
+    Ok(files)
 }

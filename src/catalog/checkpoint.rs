@@ -9,21 +9,20 @@ use std::io::ErrorKind;
 
 use minicbor::{Decode, Encode};
 
+use super::entries::{self, entry_digest, hex};
 use super::state::CatalogState;
-use super::{entry_digest, leftovers, number};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::NEWEST_EVENT;
 use crate::format::header::FileKind;
+use crate::names::{self, CHECKPOINTS, Scope, checkpoint_path};
 use crate::sealed::{ArchiveKeys, FileInfo, SealedFile, read_body, write_body};
-use crate::storage::{Storage, create_dir_durable};
+use crate::storage::{ReadStore, Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, TimelineId};
 
 /// Entries from one checkpoint to the next: at most so many are folded to open an archive, which takes some 20 milliseconds.
 pub(super) const STEP: u64 = 256;
 /// Checkpoints that stay: a damaged one costs another step, not all the entries.
 const KEPT: usize = 2;
-/// Where they are.
-const DIR: &str = "catalog/checkpoints";
 
 /// What a checkpoint holds.
 #[derive(Debug, Encode, Decode)]
@@ -36,20 +35,15 @@ struct Checkpoint {
     state: CatalogState,
 }
 
-fn path(sequence: u64) -> String {
-    format!("{DIR}/{sequence:016x}.checkpoint")
-}
-
 /// Paths of the checkpoints there are, in order.
-pub(crate) fn paths(storage: &dyn Storage) -> Result<Vec<String>> {
-    Ok(list(storage)?.into_iter().map(path).collect())
+pub(crate) fn paths(storage: &dyn ReadStore) -> Result<Vec<String>> {
+    Ok(list(storage)?.into_iter().map(checkpoint_path).collect())
 }
 
 /// Numbers of the entries that have a checkpoint, in order.
-fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
-    let entries = storage.list(DIR).map_err(|e| Error::io("list", DIR, e))?;
-    let mut numbers: Vec<u64> =
-        entries.iter().filter_map(|e| number(e.name.strip_suffix(".checkpoint")?, 16)).collect();
+fn list(storage: &dyn ReadStore) -> Result<Vec<u64>> {
+    let entries = storage.list(CHECKPOINTS).map_err(|e| Error::io("list", CHECKPOINTS, e))?;
+    let mut numbers: Vec<u64> = entries.iter().filter_map(|e| names::checkpoint(&e.name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -57,7 +51,7 @@ fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
 /// Writes a checkpoint of this state, and lets go of those that it makes superfluous.
 pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogState) -> Result<()> {
     let sequence = state.entries;
-    create_dir_durable(storage, DIR)?;
+    create_dir_durable(storage, CHECKPOINTS)?;
     let info = FileInfo {
         kind: FileKind::Checkpoint,
         node: NodeId::default(),
@@ -71,17 +65,24 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     };
     let checkpoint = Checkpoint { newest_event: NEWEST_EVENT, state: state.clone() };
     // Another process that folded the same entries may have been faster.
-    write_body(storage, keys, &leftovers::checkpoint_scope(sequence), info, &checkpoint, |_| path(sequence))?;
+    write_body(storage, keys, Scope::Checkpoint(sequence), info, &checkpoint, |_| checkpoint_path(sequence))?;
     // Read back before the older ones go.
     if read(storage, keys, sequence)?.is_none_or(|read| read != *state) {
         let what = "checkpoint of the catalog";
-        return Err(Error::damage(DamageKind::Structure, path(sequence), 0, what, "the state written", "another"));
+        return Err(Error::damage(
+            DamageKind::Structure,
+            checkpoint_path(sequence),
+            0,
+            what,
+            "the state written",
+            "another",
+        ));
     }
     let numbers = list(storage)?;
     let older = numbers.iter().filter(|n| **n < sequence).rev().skip(KEPT - 1);
     for number in older {
-        let path = path(*number);
-        match storage.remove(&path) {
+        let path = checkpoint_path(*number);
+        match storage.delete(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
             _ => {}
         }
@@ -90,12 +91,12 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
 }
 
 /// The state as of the newest checkpoint that can be used; that of no entries where there is none.
-pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<CatalogState> {
+pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<CatalogState> {
     let checkpoints = list(storage)?;
     // After the look at the checkpoints, as others may be adding both.
-    let newest_entry = super::newest(storage)?.unwrap_or_default();
+    let newest_entry = entries::newest(storage)?.unwrap_or_default();
     for sequence in checkpoints.into_iter().rev() {
-        let path = path(sequence);
+        let path = checkpoint_path(sequence);
         if sequence > newest_entry {
             let expected = format_args!("entry {sequence}, as there is a checkpoint of it");
             let found = format_args!("entry {newest_entry}");
@@ -107,9 +108,9 @@ pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<Catalo
                 if found == state.head {
                     return Ok(state);
                 }
-                let (expected, found) = (super::hex(&state.head), super::hex(&found));
+                let (expected, found) = (hex(&state.head), hex(&found));
                 let what = "catalog entry of a checkpoint";
-                return Err(Error::damage(DamageKind::Chain, super::entry_path(sequence), 0, what, expected, found));
+                return Err(Error::damage(DamageKind::Chain, names::entry_path(sequence), 0, what, expected, found));
             }
             Ok(None) => {}
             Err(error) if error.is_damage() || matches!(error, Error::FormatTooNew { .. }) => {
@@ -122,8 +123,8 @@ pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<Catalo
 }
 
 /// The state that a checkpoint holds; `None` where it is gone meanwhile, or of a newer build, whose events this one may not know.
-fn read(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
-    let path = path(sequence);
+fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
+    let path = checkpoint_path(sequence);
     match storage.open(&path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         _ => {}

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use super::Catalog;
 use crate::env::{Owner, random};
 use crate::error::{Error, Result};
+use crate::names::{self, LEASES};
 use crate::storage::{LockGuard, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
-
-/// Where leases are.
-const DIR: &str = "leases";
 
 /// A lease on every node that states of one are rebuilt from, held until dropped.
 #[derive(Debug)]
@@ -34,13 +32,9 @@ impl Drop for NodeLease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
         if self.owner.is_here() {
-            let _ = self.storage.remove(&self.path);
+            let _ = self.storage.delete(&self.path);
         }
     }
-}
-
-fn prefix(node: NodeId) -> String {
-    format!("{:08x}-", node.get())
 }
 
 impl Catalog {
@@ -48,7 +42,7 @@ impl Catalog {
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
-        create_dir_durable(self.storage.as_ref(), DIR)?;
+        create_dir_durable(self.storage.as_ref(), LEASES)?;
         // What a node was branched from was settled when it was made.
         let ancestors = self.current()?.ancestors(node).into_keys();
         let nodes = ancestors.chain([node]).map(|node| self.lease_node(node)).collect::<Result<_>>()?;
@@ -58,8 +52,8 @@ impl Catalog {
     fn lease_node(&self, node: NodeId) -> Result<NodeLease> {
         loop {
             let sequence = self.current()?.entries;
-            let id = FileId::from_bytes(random(self.keys.rng().as_ref())?);
-            let path = format!("{DIR}/{}{sequence:016x}-{id}.lock", prefix(node));
+            let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
+            let path = names::lease_path(node, sequence, id);
             let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
@@ -76,28 +70,25 @@ impl Catalog {
 
     /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
     pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
-        Ok(self.held_leases(prefix(node).as_str())?.into_iter().min())
+        Ok(self.held_leases(Some(node))?.into_iter().min())
     }
 
     /// Removes leases that crashes left, of whatever node.
     pub(super) fn remove_stale_leases(&self) -> Result<()> {
-        self.held_leases("").map(drop)
+        self.held_leases(None).map(drop)
     }
 
-    /// The entries that holders of leases may still go by, of names that begin like this. Removes leases that nobody holds.
-    fn held_leases(&self, prefix: &str) -> Result<Vec<u64>> {
+    /// The entries that holders of leases on a node, or on any, may still go by. Removes leases that nobody holds.
+    fn held_leases(&self, of: Option<NodeId>) -> Result<Vec<u64>> {
         let mut held = Vec::new();
-        for entry in self.storage.list(DIR).map_err(|e| Error::io("list", DIR, e))? {
-            let path = format!("{DIR}/{}", entry.name);
-            let sequence = entry.name.split_once('-').and_then(|(_, rest)| super::number(rest.get(..16)?, 16));
-            let Some(sequence) = sequence.filter(|_| entry.name.starts_with(prefix)) else { continue };
-            match self.storage.open(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                _ => {}
+        for entry in self.storage.list(LEASES).map_err(|e| Error::io("list", LEASES, e))? {
+            let Some((node, sequence)) = names::lease(&entry.name) else { continue };
+            if of.is_some_and(|of| of != node) {
+                continue;
             }
-            match self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))? {
-                Some(_guard) => self.remove_leftover(&path)?,
-                None => held.push(sequence),
+            let path = names::join(LEASES, &entry.name);
+            if !self.remove_unless_locked(&path)? {
+                held.push(sequence);
             }
         }
         Ok(held)

@@ -8,43 +8,32 @@
 //! | `checkpoint-<seq>` | a checkpoint of the catalog | there is a later entry. Its maker may live, and then does without: a checkpoint is derived |
 //! | `w<node>` | a writer: new segments, large batches, base copies | the node's `writer.lock` is free |
 //! | `c<node>` | a builder or sweeper of a node | the node's `maintain.lock` is free |
+//! | `put` | a file that is stored whole | nobody holds a lock on the file itself |
 //!
 //! Whoever takes one of the locks removes what is left of its scope. Opening a writer also removes what is left of the first two, and a sweep all there is. Of a node that
 //! is not deleted a sweep leaves the writer's scope to the next writer, as holding its lock even for a moment would keep that writer from opening.
 
 use std::io::ErrorKind;
 
-use super::{Catalog, CatalogState, number};
+use super::{Catalog, CatalogState};
 use crate::error::{Error, Result};
 use crate::format::retention::Deletion;
+use crate::names::{self, Scope, TMP};
 use crate::sealed::remove_leftovers;
 use crate::types::NodeId;
-
-/// The scope of an entry's temporary file.
-pub(super) fn entry_scope(sequence: u64) -> String {
-    format!("catalog-{sequence:016x}")
-}
-
-/// The scope of a checkpoint's temporary file.
-pub(super) fn checkpoint_scope(sequence: u64) -> String {
-    format!("checkpoint-{sequence:016x}")
-}
-
-/// The number in a temporary name that begins like this.
-fn numbered(name: &str, prefix: &str, digits: usize) -> Option<u64> {
-    let (scope, _) = name.strip_prefix(prefix)?.split_once('-')?;
-    number(scope, digits)
-}
 
 impl Catalog {
     /// Removes temporary files of entries and checkpoints that crashes left.
     pub fn remove_own_leftovers(&self) -> Result<()> {
         let entries = self.current()?.entries;
         for name in self.temporary_names()? {
-            let dead = numbered(&name, "catalog-", 16).is_some_and(|sequence| sequence <= entries)
-                || numbered(&name, "checkpoint-", 16).is_some_and(|sequence| sequence < entries);
+            let dead = match Scope::of(&name) {
+                Some(Scope::Entry(sequence)) => sequence <= entries,
+                Some(Scope::Checkpoint(sequence)) => sequence < entries,
+                Some(Scope::Writer(_) | Scope::Builder(_) | Scope::Put) | None => false,
+            };
             if dead {
-                self.remove_leftover(&format!("tmp/{name}"))?;
+                self.remove_leftover(&names::join(TMP, &name))?;
             }
         }
         Ok(())
@@ -56,32 +45,52 @@ impl Catalog {
         self.remove_stale_leases()?;
         let state = self.current()?.clone();
         for name in self.temporary_names()? {
-            for (scope, lock) in [("w", "writer"), ("c", "maintain")] {
-                let Some(node) = numbered(&name, scope, 8).and_then(|id| u32::try_from(id).ok()) else { continue };
-                if is_live(&state, NodeId::new(node)) {
+            let Some(scope) = Scope::of(&name) else { continue };
+            let (node, lock) = match scope {
+                Scope::Writer(node) => (node, names::writer_lock(node)),
+                Scope::Builder(node) => (node, names::builder_lock(node)),
+                Scope::Put => {
+                    self.remove_unless_locked(&names::join(TMP, &name))?;
                     continue;
                 }
-                let lock = format!("nodes/{node:08x}/{lock}.lock");
-                // An error: the node has no directory, so nobody can hold its lock or take it.
-                let guard = match self.storage.try_lock(&lock) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("lock", &lock, e)),
-                    Ok(None) => continue,
-                    guard => guard.ok(),
-                };
-                remove_leftovers(self.storage.as_ref(), &format!("{scope}{node:08x}"))?;
-                drop(guard);
+                Scope::Entry(_) | Scope::Checkpoint(_) => continue,
+            };
+            if is_live(&state, node) {
+                continue;
             }
+            // An error: the node has no directory, so nobody can hold its lock or take it.
+            let guard = match self.storage.try_lock(&lock) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("lock", &lock, e)),
+                Ok(None) => continue,
+                guard => guard.ok(),
+            };
+            remove_leftovers(self.storage.as_ref(), scope)?;
+            drop(guard);
         }
         Ok(())
     }
 
     fn temporary_names(&self) -> Result<Vec<String>> {
-        let entries = self.storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))?;
+        let entries = self.storage.list(TMP).map_err(|e| Error::io("list", TMP, e))?;
         Ok(entries.into_iter().map(|e| e.name).collect())
     }
 
+    /// Removes a file whose owner would hold a lock on it; tells whether there was none.
+    pub(super) fn remove_unless_locked(&self, path: &str) -> Result<bool> {
+        match self.storage.open(path) {
+            // To lock it would create it.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
+            _ => {}
+        }
+        let guard = self.storage.try_lock(path).map_err(|e| Error::io("lock", path, e))?;
+        if guard.is_some() {
+            self.remove_leftover(path)?;
+        }
+        Ok(guard.is_some())
+    }
+
     pub(super) fn remove_leftover(&self, path: &str) -> Result<()> {
-        match self.storage.remove(path) {
+        match self.storage.delete(path) {
             // Others look for leftovers too.
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),

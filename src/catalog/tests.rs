@@ -217,14 +217,14 @@ fn what_was_removed_as_a_leftover_has_lost_its_name() {
             created: Timestamp::ZERO,
             link: [0; 32],
         };
-        SealedWriter::create(&storage, &keys, "catalog-1", info).unwrap()
+        SealedWriter::create(&storage, &keys, Scope::Entry(1), info).unwrap()
     };
     let lost = begin();
-    crate::sealed::remove_leftovers(&storage, "catalog-1").unwrap();
+    crate::sealed::remove_leftovers(&storage, Scope::Entry(1)).unwrap();
     let e = lost.publish("catalog/entry", &[]).unwrap_err();
     assert!(matches!(e, Error::Storage { .. }), "nobody else has the name: {e}");
     let (late, first) = (begin(), begin());
     assert!(first.publish("catalog/entry", &[]).unwrap().is_some());
-    crate::sealed::remove_leftovers(&storage, "catalog-1").unwrap();
+    crate::sealed::remove_leftovers(&storage, Scope::Entry(1)).unwrap();
     assert!(late.publish("catalog/entry", &[]).unwrap().is_none());
 }

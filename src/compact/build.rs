@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::NodeContext;
+use super::Builder;
 use super::reuse::{OldBlock, Since};
 use crate::delta::{Decoder, Encoder};
 use crate::error::{DamageKind, Error, Result};
@@ -10,12 +10,14 @@ use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::names::Scope;
 use crate::options::CompactOptions;
-use crate::replay::{Parts, Rebuilder, Sources, Unit, content_units, pages_per_unit, run_units};
+use crate::past::{PastState, content_units, pages_per_unit, run_units};
+use crate::replay::{PageSet, Rebuilder, Sources};
 use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::sync::Mutex;
-use crate::types::{NodeId, PageSize, SpaceId, as_index};
+use crate::types::{NodeId, PageSize, Position, SpaceId, TimelineId, as_index};
 
 /// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
 const MIN_REGION: u64 = 16 << 20;
@@ -159,14 +161,13 @@ fn regions(
 /// Takes over the blocks that `clean` finds in each region and runs `emit` for all other pages of its units, on all workers; gives the parts in order, each read back.
 fn build_regions(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
     options: &CompactOptions,
     regions: Vec<Region>,
     clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
-    emit: &(dyn Fn(&mut Rebuilder<'_>, &Region, Unit, &mut Parter<'_, '_>) -> Result<()> + Sync),
+    emit: &(dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut Parter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
-    run_units(parts, &options.replay, regions.into_iter(), &|rebuilder, region| {
+    run_units(&options.replay, regions.into_iter(), &|rebuilder, region| {
         let per_unit = pages_per_unit(&region.state, options.replay.unit_bytes);
         let pages = region.state.pages();
         let (id, size) = (region.space, region.state.page_size);
@@ -187,8 +188,7 @@ fn build_regions(
                     next = block.last + 1;
                 } else {
                     let stop = clean.peek().map_or(end, |old| old.block.first.min(end));
-                    let unit = Unit { space: id, page_size: size, first: next, count: stop - next };
-                    emit(rebuilder, &region, unit, &mut parter)?;
+                    emit(rebuilder, &region, &PageSet::new(id, size, next..stop), &mut parter)?;
                     next = stop;
                 }
             }
@@ -225,19 +225,19 @@ fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
     pieces
 }
 
-/// Builds the parts of a snapshot of what the sources lead to. Gives those that are new and those that the last snapshot already had.
+/// Builds the parts of a snapshot of a state. Gives those that are new and those that the last snapshot already had.
 pub(super) fn snapshot_parts(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
-    sources: &Sources,
+    past: &PastState,
     options: &CompactOptions,
 ) -> Result<(Vec<PartRef>, Vec<PartRef>)> {
+    let sources = past.sources();
     let (mut all, mut kept) = (Vec::new(), Vec::new());
     // What came after the last snapshot.
-    let since = Since { sources, parts };
-    for (id, state) in &sources.tail.state.spaces {
+    let since = Since { sources };
+    for (id, state) in &past.state().spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
-        let mut units = content_units(parts, sources, *id, state, per_unit)?;
+        let mut units = content_units(sources, *id, state, per_unit)?;
         let base = sources.base.iter().filter(|b| b.node == layer.node);
         let old: Vec<&PartRef> = base.flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
         let mut given = Vec::new();
@@ -259,12 +259,10 @@ pub(super) fn snapshot_parts(
         all.extend(found);
     }
     let clean = |region: &Region| since.clean_blocks(region.space, &region.state, (region.first, region.last));
-    let new = build_regions(layer, parts, options, all, &clean, &|rebuilder, _, unit, parter| {
-        rebuilder.begin(unit);
-        rebuilder.apply(sources)?;
-        rebuilder.verify()?;
-        let (images, pages) = rebuilder.result();
-        for ((image, page), number) in images.chunks_exact(unit.page_size.bytes()).zip(pages).zip(unit.first..) {
+    let new = build_regions(layer, options, all, &clean, &|rebuilder, _, set, parter| {
+        let rebuilt = past.rebuild(rebuilder, set)?;
+        let pages = rebuilt.images.chunks_exact(set.page_size.bytes()).zip(rebuilt.pages);
+        for ((image, page), number) in pages.zip(set.numbers()) {
             if !is_zero(image) {
                 let crc = page.crc.unwrap_or_else(|| crc32fast::hash(image));
                 parter.part(number)?.full(number, crc, image)?;
@@ -295,31 +293,29 @@ fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit
 /// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
 pub(super) fn delta_parts(
     layer: &LayerWriter<'_>,
-    parts: &Parts,
-    before: &Sources,
+    before: &PastState,
     since: &Sources,
     options: &CompactOptions,
 ) -> Result<Vec<PartRef>> {
     let mut all = Vec::new();
     for (id, state) in &since.tail.state.spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
-        let units = content_units(parts, since, *id, state, per_unit)?;
+        let units = content_units(since, *id, state, per_unit)?;
         all.extend(regions(*id, state, &units, per_unit, stride_units(state, options), &[]));
     }
-    build_regions(layer, parts, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, unit, parter| {
-        rebuilder.begin(unit);
-        rebuilder.apply(before)?;
+    build_regions(layer, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, set, parter| {
+        before.lay(rebuilder, set)?;
         let (images, pages) = rebuilder.result();
         let (old, had): (Vec<u8>, Vec<bool>) = (images.to_vec(), pages.iter().map(|p| p.written).collect());
         rebuilder.forget_touched();
         rebuilder.apply(since)?;
-        rebuilder.verify()?;
+        rebuilder.verify(layer.node)?;
         let (images, pages) = rebuilder.result();
-        let size = unit.page_size.bytes();
+        let size = set.page_size.bytes();
         let mut encoder = Encoder::new()?;
         let mut patch = Vec::new();
         let olds = old.chunks_exact(size).zip(had);
-        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(unit.first..) {
+        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(set.numbers()) {
             if !page.touched {
                 continue;
             }
@@ -344,7 +340,7 @@ pub(super) fn delta_parts(
 }
 
 /// Reads a layer that was just written: everything decrypts, and every full image has its CRC-32.
-pub(crate) fn read_back(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
+pub(crate) fn read_back(storage: &dyn ReadStore, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
     let body = LayerReader::open(storage, keys, record)?;
     let mut reading = ReadBack::new()?;
     body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part, &Copied::new()))
@@ -364,7 +360,7 @@ impl ReadBack {
     /// Blocks that were copied are not decompressed: they are, as their CRC-32 says, what was read back when it was first written.
     fn part(
         &mut self,
-        storage: &dyn Storage,
+        storage: &dyn ReadStore,
         keys: &ArchiveKeys,
         node: NodeId,
         part: &PartRef,
@@ -396,26 +392,22 @@ impl ReadBack {
     }
 }
 
-impl NodeContext {
+impl Builder {
     /// The timeline of the node that the state at a position is of.
-    fn timeline_of(&self, position: crate::types::Position) -> crate::types::TimelineId {
-        let line = self.log.lineage.at(position).line;
+    fn timeline_of(&self, position: Position) -> TimelineId {
+        let context = &self.context;
+        let line = context.log.lineage.at(position).line;
         // What is built belongs to its own node, also where the commit is another's.
-        if line.node == self.node { line.timeline } else { self.timeline() }
+        if line.node == context.node { line.timeline } else { context.timeline() }
     }
 
     /// What a new layer of this node has in common with its parts.
-    pub(super) fn layer<'a>(
-        &'a self,
-        scope: &'a str,
-        from: Option<crate::types::Position>,
-        to: crate::types::Position,
-    ) -> LayerWriter<'a> {
+    pub(super) fn layer(&self, scope: Scope, from: Option<Position>, to: Position) -> LayerWriter<'_> {
         LayerWriter {
-            storage: self.storage.as_ref(),
-            keys: &self.keys,
+            storage: self.context.storage.as_ref(),
+            keys: &self.context.keys,
             scope,
-            node: self.node,
+            node: self.context.node,
             timeline: self.timeline_of(to),
             from,
             to,

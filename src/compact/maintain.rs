@@ -1,13 +1,16 @@
 //! When to build what.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::NodeContext;
+use super::Builder;
 use super::build::{delta_parts, snapshot_parts};
 use crate::error::{Error, Result};
 use crate::format::event::{Event, LayerRecord, Origin};
 use crate::layer::LayerReader;
+use crate::names::{self, Scope};
 use crate::options::CompactOptions;
+use crate::past::{NodeContext, PastState};
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::sealed::remove_leftovers;
 use crate::storage::{LockGuard, create_dir_durable};
@@ -26,154 +29,158 @@ pub struct MaintainReport {
 }
 
 /// One builder, or sweeper, at a time works on a node.
-pub(crate) fn lock_builder(context: &mut NodeContext) -> Result<Box<dyn LockGuard>> {
-    let dir = format!("nodes/{:08x}", context.node.get());
-    create_dir_durable(context.storage.as_ref(), &dir)?;
-    create_dir_durable(context.storage.as_ref(), "tmp")?;
-    let path = format!("{dir}/maintain.lock");
-    let lock = context.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
-    let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: context.record.name.clone() })?;
-    remove_leftovers(context.storage.as_ref(), &scope(context))?;
+pub(crate) fn lock_builder(builder: &mut Builder) -> Result<Box<dyn LockGuard>> {
+    let (storage, node) = (builder.context.storage.as_ref(), builder.context.node);
+    create_dir_durable(storage, &names::node_dir(node))?;
+    create_dir_durable(storage, names::TMP)?;
+    let path = names::builder_lock(node);
+    let lock = storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+    let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
+    remove_leftovers(storage, Scope::Builder(node))?;
     // Another builder may have published since this one looked.
-    context.refresh()?;
+    builder.refresh()?;
     Ok(lock)
-}
-
-fn scope(context: &NodeContext) -> String {
-    format!("c{:08x}", context.node.get())
 }
 
 /// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have expired meanwhile: the lock keeps that from happening, and where
 /// locks do not hold, this does.
-fn publish(context: &mut NodeContext, record: LayerRecord, base: Option<FileId>) -> Result<()> {
-    context.catalog.append(&context.actor, |state| {
-        let node = state.node(context.node)?;
+fn publish(builder: &mut Builder, record: LayerRecord, base: Option<FileId>) -> Result<()> {
+    builder.catalog.append(&builder.actor, |state| {
+        let node = state.node(builder.context.node)?;
         if base.is_some_and(|base| node.layers.iter().all(|l| l.file != base)) {
             return Err(Error::MaintenanceActive { node: node.name.clone() });
         }
         Ok((Event::LayerPublished(record.clone()), ()))
     })?;
-    context.record.layers.push(record);
+    builder.context.record.layers.push(record);
     Ok(())
 }
 
+impl Builder {
+    /// Goes by what the catalog says now.
+    pub fn refresh(&mut self) -> Result<()> {
+        let state = self.catalog.current()?;
+        self.context.refresh(&state)
+    }
+
+    /// Opens the state at a position. A layer that turns out to be damaged is built upon no more.
+    fn past(&mut self, to: Position, options: &CompactOptions) -> Result<PastState> {
+        let past = PastState::open(self.context.copy(), to, None, &options.replay)?;
+        if !past.damaged().is_empty() {
+            self.context.record.layers = past.layers().to_vec();
+        }
+        Ok(past)
+    }
+}
+
 /// Builds a snapshot of a position from the archive.
-pub(crate) fn build_snapshot(
-    context: &mut NodeContext,
-    to: Position,
-    options: &CompactOptions,
-) -> Result<MaintainReport> {
-    let _lock = lock_builder(context)?;
-    snapshot(context, to, options)
+pub(crate) fn build_snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+    let _lock = lock_builder(builder)?;
+    snapshot(builder, to, options)
 }
 
 /// The same, by whoever holds the lock.
-pub(crate) fn snapshot(context: &mut NodeContext, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
-    let (plan, sources) = context.prepare(to, &options.replay)?;
-    if plan.base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
+pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+    let past = builder.past(to, options)?;
+    let base = past.plan().base.clone();
+    if base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
         return Ok(MaintainReport::default());
     }
-    let scope = scope(context);
+    let scope = Scope::Builder(builder.context.node);
     let (record, bytes) = {
-        let layer = context.layer(&scope, None, to);
-        let parts = context.parts();
-        let (new, kept) = snapshot_parts(&layer, &parts, &sources, options)?;
+        let layer = builder.layer(scope, None, to);
+        let (new, kept) = snapshot_parts(&layer, &past, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
-        kept.iter().try_for_each(|part| parts.get(context.node, part).map(drop))?;
+        let parts = &past.sources().parts;
+        kept.iter().try_for_each(|part| parts.get(layer.node, part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
         let mut all: Vec<_> = new.into_iter().chain(kept).collect();
         all.sort_by_key(|p| (p.space, p.first));
-        let record = layer.finish(sources.tail.state.clone(), to, 0, BTreeMap::new(), all)?;
+        let record = layer.finish(past.state().clone(), to, 0, BTreeMap::new(), all)?;
         (record, bytes)
     };
-    LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
+    LayerReader::open(builder.context.storage.as_ref(), &builder.context.keys, &record)?;
     // Of another node's snapshot nothing is shared.
-    let base = plan.base.filter(|b| b.node == context.node);
-    publish(context, record, base.map(|b| b.file))?;
+    let base = base.filter(|b| b.node == builder.context.node);
+    publish(builder, record, base.map(|b| b.file))?;
     Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
 }
 
 /// Builds the layer of a stretch; both ends must be reachable, and the beginning exact.
 fn layer(
-    context: &mut NodeContext,
+    builder: &mut Builder,
     from: Position,
     to: Position,
     level: u32,
     options: &CompactOptions,
 ) -> Result<MaintainReport> {
-    let (_, before) = context.prepare(from, &options.replay)?;
-    let since = stretch(context, &before, from, to, options)?;
+    let before = builder.past(from, options)?;
+    let since = stretch(&builder.context, &before, to, options)?;
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     for (space, length) in since.deltas.iter().flat_map(|d| &d.lowest).chain(&since.tail.lowest) {
         let entry = lowest.entry(*space).or_insert(*length);
         *entry = (*entry).min(*length);
     }
     lowest.retain(|space, _| since.tail.state.spaces.contains_key(space));
-    let scope = scope(context);
+    let scope = Scope::Builder(builder.context.node);
     let (record, bytes) = {
-        let writer = context.layer(&scope, Some(from), to);
-        let parts = context.parts();
-        let new = delta_parts(&writer, &parts, &before, &since, options)?;
+        let writer = builder.layer(scope, Some(from), to);
+        let new = delta_parts(&writer, &before, &since, options)?;
         let bytes = new.iter().map(|p| p.length).sum();
         (writer.finish(since.tail.state.clone(), to, level, lowest, new)?, bytes)
     };
-    LayerReader::open(context.storage.as_ref(), &context.keys, &record)?;
-    publish(context, record, None)?;
+    LayerReader::open(builder.context.storage.as_ref(), &builder.context.keys, &record)?;
+    publish(builder, record, None)?;
     Ok(MaintainReport { layers: 1, snapshots: 0, bytes_written: bytes })
 }
 
 /// What leads from one position to a later one: layers as far as they fit, then log.
-fn stretch(
-    context: &NodeContext,
-    before: &Sources,
-    from: Position,
-    to: Position,
-    options: &CompactOptions,
-) -> Result<Sources> {
+fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &CompactOptions) -> Result<Sources> {
+    let from = before.state().position;
     let (view, lineage) = (context.view(), &context.log.lineage);
     let input = PlanInput { lineage, empty_origin: false, ground: from, layers: &view.layers(lineage) };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
-    let state = deltas.last().map_or_else(|| before.tail.state.clone(), |d| d.state.clone());
+    let state = deltas.last().map_or_else(|| before.state().clone(), |d| d.state.clone());
     let tail: Tail = collect(&context.log, state, to, &options.replay)?;
-    Ok(Sources { base: None, deltas, tail })
+    Ok(Sources { parts: Arc::clone(&before.sources().parts), base: None, deltas, tail })
 }
 
 /// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a
 /// snapshot where the layers since the last one have grown to a share of it.
-pub(crate) fn maintain(context: &mut NodeContext, options: &CompactOptions) -> Result<MaintainReport> {
-    let _lock = lock_builder(context)?;
+pub(crate) fn maintain(builder: &mut Builder, options: &CompactOptions) -> Result<MaintainReport> {
+    let _lock = lock_builder(builder)?;
     let mut report = MaintainReport::default();
     let mut add = |r: MaintainReport| {
         report.layers += r.layers;
         report.snapshots += r.snapshots;
         report.bytes_written += r.bytes_written;
     };
-    let end = log_end(&context.log, &context.view())?.position;
+    let end = log_end(&builder.context.log, &builder.context.view())?.position;
     if end == Position::ORIGIN {
         return Ok(report);
     }
     // A node with content from before its first commit has nothing to build on until its base snapshot.
-    let (view, lineage) = (context.view(), &context.log.lineage);
+    let (view, lineage) = (builder.context.view(), &builder.context.log.lineage);
     if view.origin(lineage) == Origin::Existing && !view.layers(lineage).iter().any(|l| l.from.is_none()) {
         return Ok(report);
     }
-    let plan = context.plan(end)?;
+    let plan = builder.context.plan(end)?;
     if let Some(fuzzy) = plan.base.filter(|b| b.consistent_from != b.to) {
-        add(snapshot(context, fuzzy.consistent_from, options)?);
+        add(snapshot(builder, fuzzy.consistent_from, options)?);
     }
     loop {
-        let plan = context.plan(end)?;
-        let Some(next) = boundary(context, plan.log_from, end, options)? else { break };
-        add(layer(context, plan.log_from, next, 0, options)?);
-        while let Some((from, to, level)) = promotion(context, options) {
-            add(layer(context, from, to, level, options)?);
+        let plan = builder.context.plan(end)?;
+        let Some(next) = boundary(&builder.context, plan.log_from, end, options)? else { break };
+        add(layer(builder, plan.log_from, next, 0, options)?);
+        while let Some((from, to, level)) = promotion(&builder.context, options) {
+            add(layer(builder, from, to, level, options)?);
         }
-        let plan = context.plan(next)?;
+        let plan = builder.context.plan(next)?;
         let since: u64 = plan.deltas.iter().map(|d| d.bytes).sum();
         let base = plan.base.as_ref().map_or(0, |b| b.bytes);
         if since.saturating_mul(100) > base.saturating_mul(options.snapshot_percent) {
-            add(snapshot(context, next, options)?);
+            add(snapshot(builder, next, options)?);
         }
     }
     Ok(report)

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::part::{BlockIndex, PartRef};
 use crate::format::state::SpaceState;
 use crate::layer::{BlockBuffers, PartReader};
-use crate::replay::{Parts, Sources};
+use crate::replay::Sources;
 use crate::types::{SpaceId, as_index};
 
 /// A block of the last snapshot.
@@ -22,7 +22,6 @@ pub(super) struct OldBlock {
 /// What came after the last snapshot.
 pub(super) struct Since<'a> {
     pub sources: &'a Sources,
-    pub parts: &'a Parts,
 }
 
 impl Since<'_> {
@@ -39,13 +38,13 @@ impl Since<'_> {
             if other.space == id
                 && other.first <= part.last
                 && other.last >= part.first
-                && !self.parts.get(node, other)?.blocks(part.first, part.last).is_empty()
+                && !self.sources.parts.get(node, other)?.blocks(part.first, part.last).is_empty()
             {
                 return Ok(false);
             }
         }
         let mut touched = false;
-        self.sources.tail.visit(id, (part.first, part.last), &mut |_, _| {
+        self.sources.tail.visit(id, &[(part.first, part.last)], &mut |_, _| {
             touched = true;
             Ok(())
         })?;
@@ -72,7 +71,7 @@ impl Since<'_> {
         let (mut buffers, mut decoder) = (BlockBuffers::default(), Decoder::new()?);
         for (node, part) in self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part))) {
             if part.space == id && part.first <= last && part.last >= first {
-                let reader = self.parts.get(node, part)?;
+                let reader = self.sources.parts.get(node, part)?;
                 for block in reader.blocks(first, last) {
                     reader.visit(block, (first, last), &mut buffers, &mut decoder, &mut |page, _, _| {
                         mark(page, page);
@@ -89,7 +88,7 @@ impl Since<'_> {
             if first_of > last_of {
                 continue;
             }
-            let reader = self.parts.get(node, part)?;
+            let reader = self.sources.parts.get(node, part)?;
             if reader.seal().page_size != state.page_size {
                 continue;
             }

@@ -1,15 +1,17 @@
 //! Which pages differ between two states.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::compact::NodeContext;
+use crate::catalog::Lease;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::SpaceState;
 use crate::lineage::Line;
 use crate::options::ReplayOptions;
-use crate::replay::{Resolved, Sources, Unit, run_units};
+use crate::past::{NodeContext, PastState, pages_per_unit, run_units};
+use crate::replay::{PageSet, Resolved};
 use crate::sync::Mutex;
 use crate::types::{PageSize, Position, SpaceId};
 use crate::wal::Visit;
@@ -66,17 +68,22 @@ impl Pair<'_> {
 }
 
 /// Compares two states: rebuilds, on both sides, the units of pages that anything between them touched.
-pub(crate) fn diff(context: &NodeContext, from: Resolved, to: Resolved, options: &ReplayOptions) -> Result<Diff> {
-    let on = |at: &Resolved| context.on(at.timeline);
-    let prepare = |at: &Resolved| on(at).prepare(at.lsn.into(), options).map(|(_, sources)| sources);
-    let (a, b) = (prepare(&from)?, prepare(&to)?);
-    let (states_a, states_b) = (&a.tail.state.spaces, &b.tail.state.spaces);
+pub(crate) fn diff(
+    context: &NodeContext,
+    (from, to): (Resolved, Resolved),
+    lease: Option<Lease>,
+    options: &ReplayOptions,
+) -> Result<Diff> {
+    let lease = lease.map(Arc::new);
+    let open = |at: &Resolved| PastState::open(context.on(at.timeline), at.lsn.into(), lease.clone(), options);
+    let (a, b) = (open(&from)?, open(&to)?);
+    let (states_a, states_b) = (&a.state().spaces, &b.state().spaces);
     let ids: BTreeSet<SpaceId> = states_a.keys().chain(states_b.keys()).copied().collect();
     let pairs: BTreeMap<SpaceId, Pair<'_>> =
         ids.into_iter().map(|id| (id, Pair { from: states_a.get(&id), to: states_b.get(&id) })).collect();
     let (low, high) = if from.lsn <= to.lsn { (&from, &to) } else { (&to, &from) };
-    let touched = touched(&on(high), low, high.lsn.into(), &pairs, options)?;
-    let differing = compare(context, &pairs, &touched, (&a, &b), options)?;
+    let touched = touched(&context.on(high.timeline), low, high.lsn.into(), &pairs, options)?;
+    let differing = compare(&pairs, &touched, (&a, &b), options)?;
     let mut spaces = BTreeMap::new();
     for (id, pair) in &pairs {
         let Some(any) = pair.any() else { continue };
@@ -97,10 +104,6 @@ pub(crate) fn diff(context: &NodeContext, from: Resolved, to: Resolved, options:
         }
     }
     Ok(Diff { from, to, spaces })
-}
-
-fn per_unit(space: &SpaceState, options: &ReplayOptions) -> u64 {
-    (options.unit_bytes as u64 / u64::from(space.page_size.get())).max(1)
 }
 
 /// The units of pages that the commits from one state to another one touch; all there are where that part of the log is gone, or
@@ -128,7 +131,10 @@ fn touched(
             match Op::read(&mut r).map_err(|e| e.at(path, offset))? {
                 Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
                     if let Some(space) = pairs.get(&page.space).and_then(Pair::any) {
-                        units.entry(page.space).or_default().insert(page.page / per_unit(space, options));
+                        units
+                            .entry(page.space)
+                            .or_default()
+                            .insert(page.page / pages_per_unit(space, options.unit_bytes));
                     }
                 }
                 Op::SetLength(space, length) => {
@@ -151,7 +157,7 @@ fn touched(
         let Some(last) = pages_a.min(pages_b).checked_sub(1) else { continue };
         let cut = lowest.get(id).map(|length| length / u64::from(space.page_size.get()));
         if let Some(first) = if everything { Some(0) } else { cut } {
-            let unit = per_unit(space, options);
+            let unit = pages_per_unit(space, options.unit_bytes);
             units.entry(*id).or_default().extend(first / unit..=last / unit);
         }
     }
@@ -163,44 +169,39 @@ type Differing = BTreeMap<SpaceId, BTreeMap<u64, Vec<(u64, u64)>>>;
 
 /// Rebuilds units on both sides and compares page by page.
 fn compare(
-    context: &NodeContext,
     pairs: &BTreeMap<SpaceId, Pair<'_>>,
     touched: &BTreeMap<SpaceId, BTreeSet<u64>>,
-    (a, b): (&Sources, &Sources),
+    (a, b): (&PastState, &PastState),
     options: &ReplayOptions,
 ) -> Result<Differing> {
     let found: Mutex<Differing> = Mutex::default();
-    let parts = context.parts();
     let units = touched.iter().filter_map(|(id, units)| {
         let pair = pairs.get(id)?;
         let space = pair.any()?;
         let (pages_a, pages_b) = pair.pages();
-        let (unit, pages) = (per_unit(space, options), pages_a.min(pages_b));
+        let (unit, pages) = (pages_per_unit(space, options.unit_bytes), pages_a.min(pages_b));
         let page_size = space.page_size;
-        Some(units.iter().filter(move |n| **n * unit < pages).map(move |n| {
-            let first = n * unit;
-            Unit { space: *id, page_size, first, count: unit.min(pages - first) }
-        }))
+        Some(
+            units
+                .iter()
+                .filter(move |n| **n * unit < pages)
+                .map(move |n| PageSet::new(*id, page_size, n * unit..(n + 1).saturating_mul(unit).min(pages))),
+        )
     });
-    run_units(&parts, options, units.flatten(), &|rebuilder, unit| {
-        let mut rebuild = |sources| {
-            rebuilder.begin(unit);
-            rebuilder.apply(sources)?;
-            rebuilder.verify()?;
-            Ok::<_, Error>(rebuilder.result().0.to_vec())
-        };
-        let (images_a, images_b) = (rebuild(a)?, rebuild(b)?);
-        let size = unit.page_size.bytes();
+    run_units(options, units.flatten(), &|rebuilder, set| {
+        let images_a = a.rebuild(rebuilder, &set)?.images.to_vec();
+        let images_b = b.rebuild(rebuilder, &set)?.images;
+        let size = set.page_size.bytes();
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for ((x, y), page) in images_a.chunks(size).zip(images_b.chunks(size)).zip(unit.first..) {
+        for ((x, y), page) in images_a.chunks(size).zip(images_b.chunks(size)).zip(set.numbers()) {
             match ranges.last_mut() {
                 _ if x == y => {}
                 Some((_, last)) if *last + 1 == page => *last = page,
                 _ => ranges.push((page, page)),
             }
         }
-        if !ranges.is_empty() {
-            found.lock().entry(unit.space).or_default().insert(unit.first, ranges);
+        if let Some((first, _)) = set.bounds().filter(|_| !ranges.is_empty()) {
+            found.lock().entry(set.space).or_default().insert(first, ranges);
         }
         Ok(())
     })?;

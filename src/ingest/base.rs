@@ -95,7 +95,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let layer = LayerWriter {
         storage: shared.storage.as_ref(),
         keys: &shared.keys,
-        scope: &shared.scope,
+        scope: shared.scope,
         node: shared.node,
         timeline: shared.timeline,
         from: None,

@@ -611,7 +611,7 @@ impl Ops {
     fn spill(&mut self, shared: &Shared) -> Result<()> {
         if self.spill.is_none() {
             let (writer, reader) = spill(&shared.keys)?;
-            let path = temporary_name(&shared.keys, &shared.scope)?;
+            let path = temporary_name(&shared.keys, shared.scope)?;
             let file = shared.storage.create(&path).map_err(|e| Error::io("create", &path, e))?;
             self.spill = Some(Spill { path, file, writer, reader, pieces: Vec::new() });
         }
@@ -662,7 +662,7 @@ impl Ops {
         if let Some(spill) = self.spill.take().filter(|_| shared.owner.is_here()) {
             drop(spill.file);
             // Best effort: the next writer of the node removes what stays.
-            let _ = shared.storage.remove(&spill.path);
+            let _ = shared.storage.delete(&spill.path);
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::format::frame::FrameKind;
 use crate::format::record::put_commit;
 use crate::format::segment::{PreviousSegment, SegmentPreface};
 use crate::format::state::{Effect, NodeState, StateError};
+use crate::names::{Scope, writer_lock};
 use crate::options::WriterOptions;
 use crate::sealed::ArchiveKeys;
 use crate::storage::{LockGuard, Storage, check_name, check_place};
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     pub timeline: TimelineId,
     pub epoch: Epoch,
     /// Prefix of its temporary files.
-    pub scope: String,
+    pub scope: Scope,
     pub options: WriterOptions,
     pub table: PageTable,
     pub spaces: RwLock<HashMap<SpaceId, PageSize>>,
@@ -211,7 +212,7 @@ pub(crate) struct SharedParts {
 }
 
 impl Shared {
-    pub fn new(parts: SharedParts, scope: String, at: Continuation) -> Shared {
+    pub fn new(parts: SharedParts, scope: Scope, at: Continuation) -> Shared {
         let options = parts.options;
         let spaces = at.state.spaces.iter().map(|(id, s)| (*id, s.page_size)).collect();
         Shared {
@@ -435,7 +436,7 @@ impl Shared {
             check_place(storage)?;
             self.catalog.check_newest()?;
             if let Some(lock) = self.lock.lock().as_ref() {
-                check_name(storage, &lock_path(self.node), lock.identity())?;
+                check_name(storage, &writer_lock(self.node), lock.identity())?;
             }
             log.io.as_ref().and_then(|io| io.segment.as_ref()).map_or(Ok(()), |segment| segment.check(storage))
         };
@@ -777,7 +778,7 @@ impl Shared {
             link,
             preface: SegmentPreface { state: io.base.clone(), previous },
         };
-        let created = ActiveSegment::create(self.storage.as_ref(), &self.keys, &self.scope, &start);
+        let created = ActiveSegment::create(self.storage.as_ref(), &self.keys, self.scope, &start);
         let segment = created.map_err(|e| match e {
             Error::Fenced { .. } => Error::Fenced { node: self.name.clone() },
             other => other,
@@ -811,9 +812,4 @@ impl Shared {
 /// Whether the node is no longer this writer's.
 fn ends_tenure(e: &Error) -> bool {
     matches!(e, Error::Fenced { .. } | Error::Deleted { .. } | Error::NoSuchNode { .. })
-}
-
-/// The file whose lock keeps a second writer out.
-pub(super) fn lock_path(node: NodeId) -> String {
-    format!("nodes/{:08x}/writer.lock", node.get())
 }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, WRITER, lock_path};
+use super::commit::{Continuation, Shared, SharedParts, WRITER};
 use crate::catalog::{Catalog, NodeView};
 use crate::delta::Decoder;
 use crate::env::{self, Clock};
 use crate::error::{Error, Result};
-use crate::format::event::{Actor, Event};
+use crate::format::event::{Actor, Event, LayerRecord};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
+use crate::layer::LayerReader;
 use crate::lineage::{Line, Lineage};
+use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::replay::newest_commit;
 use crate::sealed::remove_leftovers;
@@ -58,14 +60,13 @@ impl Writer {
         };
         // The catalog is not begun anew in the place of one that was there. A log is not either: the catalog says where it ended.
         catalog.check_newest()?;
-        let dir = format!("nodes/{:08x}", node.get());
-        create_dir_durable(storage.as_ref(), &dir)?;
-        create_dir_durable(storage.as_ref(), "tmp")?;
-        let lock_path = lock_path(node);
+        create_dir_durable(storage.as_ref(), &names::node_dir(node))?;
+        create_dir_durable(storage.as_ref(), names::TMP)?;
+        let lock_path = names::writer_lock(node);
         let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
-        let scope = format!("w{:08x}", node.get());
-        remove_leftovers(storage.as_ref(), &scope)?;
+        let scope = Scope::Writer(node);
+        remove_leftovers(storage.as_ref(), scope)?;
 
         let (record, ancestors) = {
             let state = catalog.current()?;
@@ -73,8 +74,9 @@ impl Writer {
         };
         let (view, timeline) = (NodeView { id: node, record: &record, ancestors: &ancestors }, record.timeline);
         let lineage = view.lineage(timeline);
-        let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), lineage };
-        let recovered = match recover(&log)? {
+        let medium = Some(Arc::clone(storage));
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), lineage };
+        let recovered = match recover(&log, storage.as_ref())? {
             Some(recovered) => recovered,
             None => Recovered { at: begin(&log, &view, clock.as_ref())?, restore_points: Vec::new() },
         };
@@ -270,8 +272,18 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
     let fork = log.lineage.last().after;
     let mut state = NodeState::default();
     if fork > Position::ORIGIN {
-        let missing = || Error::Gap { node: view.record.name.clone(), expected: fork.next_lsn(), found: fork };
-        state = log.state_at(fork)?.ok_or_else(missing)?;
+        state = match log.state_at(fork) {
+            Ok(Some(state)) => state,
+            // A snapshot may be all that is left of the commit.
+            Ok(None) | Err(Error::Gap { .. }) => {
+                let layers = view.layers(&log.lineage);
+                let of_it = |l: &&&LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (fork, fork);
+                let missing = || Error::Gap { node: view.record.name.clone(), expected: fork.next_lsn(), found: fork };
+                let snapshot = layers.iter().find(of_it).ok_or_else(missing)?;
+                LayerReader::open(log.storage.as_ref(), &log.keys, snapshot)?.state
+            }
+            Err(e) => return Err(e),
+        };
         // Its times begin after all that are known of the node, so that each time is answered on one timeline. What the
         // parent knew of later times is none of its own.
         state.known_until = env::now(clock).unwrap_or_default().max(state.timestamp);
@@ -284,11 +296,11 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
 }
 
 /// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment only: its preface holds the state before it.
-fn recover(log: &Log) -> Result<Option<Recovered>> {
+fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
     let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else { return Ok(None) };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
-    let reader = log.open_settled(&newest)?;
+    let reader = log.open_settled(storage, &newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };

@@ -12,55 +12,25 @@ pub(crate) use part::{Copied, LayerWriter, PartWriter};
 pub(crate) use reader::{BlockBuffers, CopiedBlock, LayerReader, PageEntry, PartReader};
 
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::names;
+use crate::storage::ReadStore;
 use crate::types::{FileId, NodeId};
 
-/// Where a part is.
-pub(crate) fn part_path(node: NodeId, file: FileId) -> String {
-    let name = file.to_string();
-    format!("{}/{name}.part", part_dir(node, file))
-}
-
-fn part_dir(node: NodeId, file: FileId) -> String {
-    let group = file.as_bytes().first().copied().unwrap_or_default();
-    format!("nodes/{:08x}/parts/{group:02x}", node.get())
-}
-
-fn layer_dir(node: NodeId) -> String {
-    format!("nodes/{:08x}/layers", node.get())
-}
-
-/// Numbers and lengths of files of a kind, by their names.
-fn named(storage: &dyn Storage, dir: &str, suffix: &str, found: &mut Vec<(FileId, u64)>) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
-        let name = entry.name.strip_suffix(suffix).filter(|n| n.len() == 32);
-        let Some(id) = name.and_then(|n| u128::from_str_radix(n, 16).ok()) else { continue };
-        let id = FileId::from_bytes(id.to_be_bytes());
-        if format!("{id}{suffix}") == entry.name {
-            found.push((id, entry.len));
-        }
-    }
-    Ok(())
-}
-
 /// All layers' files, whether anything refers to them or not.
-pub(crate) fn list_layers(storage: &dyn Storage, node: NodeId) -> Result<Vec<(FileId, u64)>> {
-    let mut found = Vec::new();
-    named(storage, &layer_dir(node), ".layer", &mut found)?;
-    Ok(found)
+pub(crate) fn list_layers(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
+    let dir = names::layers_dir(node);
+    let entries = storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+    Ok(entries.iter().filter_map(|e| Some((names::layer(&e.name)?, e.len))).collect())
 }
 
 /// All parts, whether anything refers to them or not.
-pub(crate) fn list_parts(storage: &dyn Storage, node: NodeId) -> Result<Vec<(FileId, u64)>> {
-    let dir = format!("nodes/{:08x}/parts", node.get());
+pub(crate) fn list_parts(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
+    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
+    let dir = names::parts_dir(node);
     let mut found = Vec::new();
-    for group in storage.list(&dir).map_err(|e| Error::io("list", &dir, e))? {
-        named(storage, &format!("{dir}/{}", group.name), ".part", &mut found)?;
+    for group in list(&dir)? {
+        let entries = list(&names::join(&dir, &group.name))?;
+        found.extend(entries.iter().filter_map(|e| Some((names::part(&e.name)?, e.len))));
     }
     Ok(found)
-}
-
-/// Where a layer is.
-pub(crate) fn layer_path(node: NodeId, file: FileId) -> String {
-    format!("{}/{file}.layer", layer_dir(node))
 }

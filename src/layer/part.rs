@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::reader::CopiedBlock;
-use super::{layer_dir, layer_path, part_dir, part_path};
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::event::LayerRecord;
@@ -11,6 +10,7 @@ use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::format::part::{BlockBuilder, BlockIndex, LayerBody, PartRef, PartSeal};
 use crate::format::state::NodeState;
+use crate::names::{Scope, layer_path, layers_dir, part_dir, part_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedSummary, SealedWriter, encode_cbor, write_body};
 use crate::storage::{Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
@@ -24,7 +24,7 @@ pub(crate) struct LayerWriter<'a> {
     pub storage: &'a dyn Storage,
     pub keys: &'a ArchiveKeys,
     /// Prefix of temporary files.
-    pub scope: &'a str,
+    pub scope: Scope,
     pub node: NodeId,
     pub timeline: TimelineId,
     /// None: a snapshot.
@@ -87,7 +87,7 @@ impl<'a> LayerWriter<'a> {
             parts,
             created: self.created,
         };
-        create_dir_durable(self.storage, &layer_dir(self.node))?;
+        create_dir_durable(self.storage, &layers_dir(self.node))?;
         let path = |file| layer_path(self.node, file);
         let written = write_body(self.storage, self.keys, self.scope, self.info(FileKind::Layer), &body, path)?;
         let summary = published(written, "the layer's file")?;

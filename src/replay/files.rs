@@ -10,10 +10,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rewound_dir::{Access, Dir, Staged, WrongKind, identity, identity_at, refuse_links_of_others, refuse_others};
+use rewound_dir::{
+    Access, Dir, Staged, WrongKind, free_space, identity, identity_at, refuse_links_of_others, refuse_others,
+};
 
 use super::sink::PageSink;
 use crate::env::Owner;
@@ -197,10 +199,6 @@ impl Files {
     }
 }
 
-fn begun<T>(made: &OnceLock<T>) -> Result<&T> {
-    made.get().ok_or_else(|| Error::host("pages before the spaces they belong to"))
-}
-
 /// A directory in the making; removed with all that is in it unless it was published.
 #[derive(Debug)]
 struct StagingDir {
@@ -208,37 +206,38 @@ struct StagingDir {
     above: Dir,
     hidden: OsString,
     dir: Dir,
-    published: AtomicBool,
+    published: bool,
 }
 
 impl Drop for StagingDir {
     fn drop(&mut self) {
-        if self.owner.is_here() && !self.published.load(Ordering::Relaxed) {
+        if self.owner.is_here() && !self.published {
             self.above.remove_staged(&self.hidden);
         }
     }
 }
 
-/// A directory that is not there yet, or is empty.
+/// A place for a directory: nothing is there yet, or an empty one.
 #[derive(Debug)]
 pub(crate) struct NewDir {
     target: PathBuf,
     id: String,
-    made: OnceLock<MadeDir>,
 }
 
+/// A directory being filled, under a hidden name.
 #[derive(Debug)]
-struct MadeDir {
+pub(crate) struct StagedDir {
+    target: PathBuf,
     files: Files,
     /// Names of the spaces, and their files.
     staged: Vec<(String, Staged)>,
-    named: AtomicBool,
+    named: bool,
     staging: StagingDir,
 }
 
 impl NewDir {
     /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory. Removes what a killed restore to it has left.
-    pub fn new(target: &Path, id: &str) -> Result<NewDir> {
+    pub fn at(target: &Path, id: &str) -> Result<NewDir> {
         name_of(target)?;
         match fs::symlink_metadata(target) {
             Ok(found) if found.is_dir() => {
@@ -258,52 +257,16 @@ impl NewDir {
             Err(e) => return Err(failed("look at", target)(e)),
         }
         sweep(target)?;
-        Ok(NewDir { target: target.to_owned(), id: id.to_owned(), made: OnceLock::new() })
+        Ok(NewDir { target: target.to_owned(), id: id.to_owned() })
     }
 
-    /// Gives the files their names in the hidden directory, for whoever replays records there; returns its path.
-    pub fn name_files(&self) -> Result<PathBuf> {
-        let made = begun(&self.made)?;
-        if !made.named.swap(true, Ordering::Relaxed) {
-            for (name, staged) in &made.staged {
-                let path = self.target.join(name);
-                staged.publish(&made.staging.dir, name.as_ref()).map_err(failed("name", &path))?;
-            }
-        }
-        Ok(self.target.with_file_name(&made.staging.hidden))
-    }
-
-    /// Makes the output durable and gives it its name.
-    pub fn publish(&self) -> Result<()> {
-        let (made, name) = (begun(&self.made)?, name_of(&self.target)?);
-        let StagingDir { above, hidden, dir, published, .. } = &made.staging;
-        self.name_files()?;
-        made.files.sync_all()?;
-        dir.sync().map_err(failed("sync directory", &self.target))?;
-        above.publish_dir(hidden, name).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
-                Error::TargetNotEmpty { path: self.target.clone() }
-            }
-            _ => failed("rename to", &self.target)(e),
-        })?;
-        published.store(true, Ordering::Relaxed);
-        let synced = above.sync().map_err(failed("sync directory", parent(&self.target)));
-        // Wherever it is now, it is not what was asked for.
-        synced.and_then(|()| prove_place(dir.file(), &self.target)).inspect_err(|_| {
-            if is_named(above, name, dir.file()) {
-                above.remove_staged(name);
-            }
-        })
-    }
-}
-
-impl PageSink for NewDir {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+    /// Begins an output with these spaces.
+    pub fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<StagedDir> {
         let above = destination(parent(&self.target))?;
         let found = above.metadata().map_err(failed("look at", parent(&self.target)))?;
         let made = above.stage_dir(name_of(&self.target)?, &self.id, Access::dir_in(&found).private());
         let (hidden, dir) = made.map_err(failed("create directory", &self.target))?;
-        let staging = StagingDir { owner: Owner::here(), above, hidden, dir, published: AtomicBool::new(false) };
+        let staging = StagingDir { owner: Owner::here(), above, hidden, dir, published: false };
         let (mut opened, mut all) = (Opened::new(), Vec::new());
         for (id, space) in spaces {
             let path = self.target.join(&space.name);
@@ -311,31 +274,64 @@ impl PageSink for NewDir {
             opened.insert(*id, (path, Arc::clone(&staged.file)));
             all.push((space.name.clone(), staged));
         }
-        let made = MadeDir { files: Files::new(opened), staged: all, named: AtomicBool::new(false), staging };
-        let _ = self.made.set(made);
-        Ok(())
-    }
-
-    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        begun(&self.made)?.files.write(space, offset, bytes)
-    }
-
-    fn finish(&self) -> Result<()> {
-        Ok(())
+        let (target, files) = (self.target.clone(), Files::new(opened));
+        Ok(StagedDir { target, files, staged: all, named: false, staging })
     }
 }
 
-/// One new file for each space, wherever the caller wants it.
+impl StagedDir {
+    /// Gives the files their names in the hidden directory, for whoever replays records there; returns its path.
+    pub fn name_files(&mut self) -> Result<PathBuf> {
+        if !std::mem::replace(&mut self.named, true) {
+            for (name, staged) in &self.staged {
+                let path = self.target.join(name);
+                staged.publish(&self.staging.dir, name.as_ref()).map_err(failed("name", &path))?;
+            }
+        }
+        Ok(self.target.with_file_name(&self.staging.hidden))
+    }
+}
+
+impl PageSink for StagedDir {
+    fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.files.write(space, offset, bytes)
+    }
+
+    /// Makes the output durable and gives it its name.
+    fn finish(mut self) -> Result<()> {
+        self.name_files()?;
+        self.files.sync_all()?;
+        let (target, name) = (&self.target, name_of(&self.target)?);
+        let StagingDir { above, hidden, dir, published, .. } = &mut self.staging;
+        dir.sync().map_err(failed("sync directory", target))?;
+        above.publish_dir(hidden, name).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                Error::TargetNotEmpty { path: target.clone() }
+            }
+            _ => failed("rename to", target)(e),
+        })?;
+        *published = true;
+        let synced = above.sync().map_err(failed("sync directory", parent(target)));
+        // Wherever it is now, it is not what was asked for.
+        synced.and_then(|()| prove_place(dir.file(), target)).inspect_err(|_| {
+            if is_named(above, name, dir.file()) {
+                above.remove_staged(name);
+            }
+        })
+    }
+}
+
+/// Places for new files, one for each space, wherever the caller wants it.
 #[derive(Debug)]
 pub(crate) struct NewFiles {
     /// By name of the space.
     targets: BTreeMap<String, PathBuf>,
     id: String,
-    made: OnceLock<MadeFiles>,
 }
 
+/// New files being filled, without their names.
 #[derive(Debug)]
-struct MadeFiles {
+pub(crate) struct StagedFiles {
     files: Files,
     each: Vec<MadeFile>,
 }
@@ -385,7 +381,7 @@ impl MadeFile {
 
 impl NewFiles {
     /// Refuses a place that exists. Removes what a killed restore to it has left.
-    pub fn new(targets: &BTreeMap<String, PathBuf>, id: &str) -> Result<NewFiles> {
+    pub fn at(targets: BTreeMap<String, PathBuf>, id: &str) -> Result<NewFiles> {
         for target in targets.values() {
             name_of(target)?;
             if target.symlink_metadata().is_ok() {
@@ -393,51 +389,53 @@ impl NewFiles {
             }
         }
         targets.values().try_for_each(|target| sweep(target))?;
-        Ok(NewFiles { targets: targets.clone(), id: id.to_owned(), made: OnceLock::new() })
+        Ok(NewFiles { targets, id: id.to_owned() })
     }
 
-    /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
-    pub fn publish(&self) -> Result<()> {
-        let made = begun(&self.made)?;
-        made.files.sync_all()?;
-        for (count, file) in made.each.iter().enumerate() {
-            if let Err(e) = file.publish() {
-                made.each.iter().take(count).for_each(MadeFile::take_back);
-                return Err(e);
-            }
-        }
-        let settled = made.each.iter().try_for_each(MadeFile::settle);
-        settled.inspect_err(|_| made.each.iter().for_each(MadeFile::take_back))
+    /// Where a space goes.
+    pub fn target(&self, space: &str) -> Option<&PathBuf> {
+        self.targets.get(space)
     }
-}
 
-impl PageSink for NewFiles {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+    /// Begins the files of these spaces: all that there are places for, and no other.
+    pub fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<StagedFiles> {
         for name in self.targets.keys() {
             if !spaces.values().any(|s| s.name == *name) {
                 return Err(Error::NoSuchSpace { space: name.clone(), node: "the target".into() });
             }
         }
-        if let Some(space) = spaces.values().find(|s| !self.targets.contains_key(&s.name)) {
-            return Err(Error::Unsupported(format!("no file was named for space {:?}", space.name)));
-        }
         let (mut opened, mut each) = (Opened::new(), Vec::new());
-        for (id, space) in spaces {
-            let Some(target) = self.targets.get(&space.name) else { continue };
+        let unnamed = |name: &str| Error::Unsupported(format!("no file was named for space {name:?}"));
+        let placed = spaces.iter().map(|(id, space)| {
+            let target = self.target(&space.name).ok_or_else(|| unnamed(&space.name))?;
+            Ok((id, space, target))
+        });
+        // Before anything is created.
+        for (id, space, target) in placed.collect::<Result<Vec<_>>>()? {
             let file = MadeFile::begin(target, &self.id, space.length)?;
             opened.insert(*id, (target.clone(), Arc::clone(&file.staged.file)));
             each.push(file);
         }
-        let _ = self.made.set(MadeFiles { files: Files::new(opened), each });
-        Ok(())
+        Ok(StagedFiles { files: Files::new(opened), each })
     }
+}
 
+impl PageSink for StagedFiles {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        begun(&self.made)?.files.write(space, offset, bytes)
+        self.files.write(space, offset, bytes)
     }
 
-    fn finish(&self) -> Result<()> {
-        Ok(())
+    /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
+    fn finish(self) -> Result<()> {
+        self.files.sync_all()?;
+        for (count, file) in self.each.iter().enumerate() {
+            if let Err(e) = file.publish() {
+                self.each.iter().take(count).for_each(MadeFile::take_back);
+                return Err(e);
+            }
+        }
+        let settled = self.each.iter().try_for_each(MadeFile::settle);
+        settled.inspect_err(|_| self.each.iter().for_each(MadeFile::take_back))
     }
 }
 
@@ -447,65 +445,33 @@ impl PageSink for NewFiles {
 pub(crate) struct DeltaDir {
     path: PathBuf,
     dir: Dir,
-    made: OnceLock<(Files, BTreeMap<SpaceId, usize>)>,
-    pub written: AtomicU64,
+    files: Files,
+    page_sizes: BTreeMap<SpaceId, usize>,
+    written: AtomicU64,
 }
 
 impl DeltaDir {
-    /// The directory is created where it is not there.
-    pub fn new(path: &Path) -> Result<DeltaDir> {
-        let dir = destination(path)?;
-        Ok(DeltaDir { path: path.to_owned(), dir, made: OnceLock::new(), written: AtomicU64::new(0) })
+    /// The directory is created where it is not there. All that can be refused is refused before anything is written.
+    pub fn begin(path: &Path, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<DeltaDir> {
+        let place = DeltaPlace { path, dir: destination(path)? };
+        let (opened, page_sizes) = place.begin(spaces)?;
+        let (path, dir) = (path.to_owned(), place.dir);
+        Ok(DeltaDir { path, dir, files: Files::new(opened), page_sizes, written: AtomicU64::new(0) })
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes everything durable and takes the marker away.
-    pub fn publish(&self) -> Result<()> {
-        begun(&self.made)?.0.sync_all()?;
-        let synced = || self.dir.sync().map_err(failed("sync directory", &self.path));
-        synced()?;
-        self.dir.remove(INCOMPLETE).map_err(failed("remove", &self.path.join(INCOMPLETE)))?;
-        synced()?;
-        prove_place(self.dir.file(), &self.path)
-    }
-
-    /// Opens a file to write over it, `None` if it is not there. What is anything else than this file alone is refused.
-    fn open(&self, name: &str) -> Result<Option<File>> {
-        let path = self.path.join(name);
-        let file = match self.dir.open_file_to_write(name) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed("open", &path))?,
-        };
-        let found = file.metadata().map_err(failed("look at", &path))?;
-        if found.nlink() != 1 {
-            return Err(Error::UnsafeFile { path, found: "a file with other names as well (hard links)" });
-        }
-        // Anybody could have laid it there, to read what is written.
-        let dir = self.dir.metadata().map_err(failed("look at", &self.path))?;
-        let trusted = [0, dir.uid(), rustix::process::geteuid().as_raw()];
-        if dir.mode() & 0o002 != 0 && !trusted.contains(&found.uid()) {
-            return Err(Error::UnsafeFile { path, found: "another user's file in a directory that all can write to" });
-        }
-        Ok(Some(file))
-    }
-
-    /// The file, created where it is not there.
-    fn ensure(&self, name: &str, there: Option<File>) -> Result<File> {
-        let path = self.path.join(name);
-        match there {
-            Some(file) => Ok(file),
-            None => self.dir.create(name, access(&self.dir, &path)?).map_err(failed("create", &path)),
-        }
-    }
-
     /// Writes the pages that differ; `old` is a buffer.
     fn write_differing(&self, space: SpaceId, offset: u64, bytes: &[u8], old: &mut [u8]) -> Result<()> {
-        let (files, page_sizes) = begun(&self.made)?;
-        let (path, file) = files.get(space)?;
-        let page = page_sizes.get(&space).copied().unwrap_or(4096);
+        let (path, file) = self.files.get(space)?;
+        let page = self.page_sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
         file.read_exact_at(old, offset).map_err(failed("read", path))?;
         // Neighbouring pages that differ are written in one call.
         let mut at = 0;
@@ -520,7 +486,7 @@ impl DeltaDir {
             }
             let run = bytes.get(begin..at.min(bytes.len())).unwrap_or_default();
             if !run.is_empty() {
-                files.write(space, offset + begin as u64, run)?;
+                self.files.write(space, offset + begin as u64, run)?;
                 self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
             }
             at += page;
@@ -529,12 +495,15 @@ impl DeltaDir {
     }
 }
 
-impl PageSink for DeltaDir {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        if self.made.get().is_some() {
-            return Ok(());
-        }
-        // All that can be refused is refused before anything is written.
+/// A directory whose files are about to be locked and rewritten.
+struct DeltaPlace<'a> {
+    path: &'a Path,
+    dir: Dir,
+}
+
+impl DeltaPlace<'_> {
+    /// Opens and locks the files of these spaces, and says by the marker that they are being rewritten.
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<(Opened, BTreeMap<SpaceId, usize>)> {
         let marker = self.open(INCOMPLETE)?;
         let there = spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
         for (space, file) in spaces.values().zip(&there) {
@@ -550,7 +519,7 @@ impl PageSink for DeltaDir {
             })
             .and_then(|()| marker.sync_all())
             .map_err(failed("write", &self.path.join(INCOMPLETE)))?;
-        self.dir.sync().map_err(failed("sync directory", &self.path))?;
+        self.dir.sync().map_err(failed("sync directory", self.path))?;
         let (mut opened, mut sizes) = (Opened::new(), BTreeMap::new());
         for ((id, space), there) in spaces.iter().zip(there) {
             self.dir.sweep_staged(space.name.as_ref());
@@ -564,17 +533,47 @@ impl PageSink for DeltaDir {
             opened.insert(*id, (path, Arc::new(file)));
             sizes.insert(*id, space.page_size.bytes());
         }
-        let _ = self.made.set((Files::new(opened), sizes));
-        Ok(())
+        Ok((opened, sizes))
     }
 
+    /// Opens a file to write over it, `None` if it is not there. What is anything else than this file alone is refused.
+    fn open(&self, name: &str) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        let file = match self.dir.open_file_to_write(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed("open", &path))?,
+        };
+        let found = file.metadata().map_err(failed("look at", &path))?;
+        if found.nlink() != 1 {
+            return Err(Error::UnsafeFile { path, found: "a file with other names as well (hard links)" });
+        }
+        // Anybody could have laid it there, to read what is written.
+        let dir = self.dir.metadata().map_err(failed("look at", self.path))?;
+        let trusted = [0, dir.uid(), rustix::process::geteuid().as_raw()];
+        if dir.mode() & 0o002 != 0 && !trusted.contains(&found.uid()) {
+            return Err(Error::UnsafeFile { path, found: "another user's file in a directory that all can write to" });
+        }
+        Ok(Some(file))
+    }
+
+    /// The file, created where it is not there.
+    fn ensure(&self, name: &str, there: Option<File>) -> Result<File> {
+        let path = self.path.join(name);
+        match there {
+            Some(file) => Ok(file),
+            None => self.dir.create(name, access(&self.dir, &path)?).map_err(failed("create", &path)),
+        }
+    }
+}
+
+impl PageSink for DeltaDir {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         self.write_differing(space, offset, bytes, &mut vec![0; bytes.len()])
     }
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> Result<()> {
         const STEP: usize = 1 << 20;
-        let (path, file) = begun(&self.made)?.0.get(space)?;
+        let (path, file) = self.files.get(space)?;
         let zeros = vec![0; STEP];
         let mut old = vec![0; STEP];
         let (mut at, end) = (offset, offset + length);
@@ -591,7 +590,35 @@ impl PageSink for DeltaDir {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
-        Ok(())
+    /// Makes everything durable and takes the marker away.
+    fn finish(self) -> Result<()> {
+        self.files.sync_all()?;
+        let synced = || self.dir.sync().map_err(failed("sync directory", &self.path));
+        synced()?;
+        self.dir.remove(INCOMPLETE).map_err(failed("remove", &self.path.join(INCOMPLETE)))?;
+        synced()?;
+        prove_place(self.dir.file(), &self.path)
     }
+}
+
+/// Refuses to write so many bytes, by space, to where there is not enough space, whichever file systems the spaces go to. What a file
+/// holds already is written over.
+pub(crate) fn check_space<'n>(
+    needed: impl Iterator<Item = (&'n str, u64)>,
+    place: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Result<()> {
+    let mut on: BTreeMap<u64, u64> = BTreeMap::new();
+    for (space, bytes) in needed {
+        let Some(path) = place(space) else { continue };
+        let there = fs::metadata(&path).map_or(0, |found| found.len());
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+        let device = fs::metadata(existing).map_err(failed("look at free space of", existing))?.dev();
+        let available = free_space(existing).map_err(failed("look at free space of", existing))?;
+        let on_device = on.entry(device).or_default();
+        *on_device = on_device.saturating_add(bytes.saturating_sub(there));
+        if *on_device > available {
+            return Err(Error::NotEnoughSpace { path, needed: *on_device, available });
+        }
+    }
+    Ok(())
 }

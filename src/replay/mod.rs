@@ -1,13 +1,12 @@
 //! From the archive back to the exact state of a node.
 //!
 //! Owns what a target means ([`resolve`]), which files it takes ([`plan`], pure), and how pages
-//! are rebuilt from them, range by range, in bounded memory ([`rebuild`], [`execute`]). Never writes
+//! are rebuilt from them in bounded memory ([`rebuild`]). Never writes
 //! the log or the catalog.
 //!
 //! Invariants: a target gives exactly its commit or an error; each page is
-//! compared with the CRC-32 that the engine's own image had; a range of pages is written once.
+//! compared with the CRC-32 that the engine's own image had.
 
-mod execute;
 mod files;
 mod plan;
 mod rebuild;
@@ -15,17 +14,19 @@ mod redo;
 mod resolve;
 mod sink;
 mod tail;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use execute::{RestoreRun, RunStats, content_units, pages_per_unit, run_units};
-pub(crate) use files::{DeltaDir, NewDir, NewFiles};
+pub(crate) use files::{DeltaDir, NewDir, NewFiles, check_space};
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
-pub(crate) use rebuild::{Parts, Rebuilder, Sources, Unit};
+pub(crate) use rebuild::{Page, PageSet, Parts, Rebuilder, Sources};
 pub use redo::{Redo, RedoRecord};
 pub(crate) use redo::{records_from, replay_records};
 pub(crate) use resolve::{
     LogEnd, commit_time, log_end, lost_beginning, newest_commit, position_by, readable_end, resolve, window,
 };
 pub use resolve::{Resolved, Window};
-pub use sink::{Memory, PageSink, Progress, RestoreReport};
+pub(crate) use sink::Memory;
+pub use sink::{PageSink, Progress, RestoreReport};
 pub(crate) use tail::{Tail, collect};

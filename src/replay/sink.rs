@@ -9,14 +9,12 @@ use crate::format::state::{ConfigValue, EXCLUSION, SpaceState};
 use crate::sync::Mutex;
 use crate::types::{Lsn, SpaceId, Timestamp, as_index};
 
-/// Takes restored pages: a directory, a running engine, anything.
+/// Takes restored pages: a directory, a running engine, anything. Made by the opener that
+/// [`Restore::into_sink`](crate::Restore::into_sink) is given.
 ///
 /// Called from several threads at a time. Every byte of every space is given exactly once, by `write` or
-/// by `zero`, in no particular order.
+/// by `zero`, in no particular order. A sink that is dropped without `finish` has not got all of them.
 pub trait PageSink: Sync {
-    /// Called once, before anything else.
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()>;
-
     /// Bytes of a space at an offset: whole pages, but for the end of the space.
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()>;
 
@@ -27,7 +25,9 @@ pub trait PageSink: Sync {
     }
 
     /// Called once, after everything was given without an error: the place to sync.
-    fn finish(&self) -> Result<()>;
+    fn finish(self) -> Result<()>
+    where
+        Self: Sized;
 }
 
 /// How far a restore has come.
@@ -112,27 +112,14 @@ impl fmt::Display for RestoreReport {
     }
 }
 
-/// A restored state in memory: for tests, and for hosts with little of it.
-#[derive(Debug, Default)]
-pub struct Memory {
-    spaces: Mutex<BTreeMap<SpaceId, (SpaceState, Vec<u8>)>>,
-}
+/// A restored state in memory.
+#[derive(Debug)]
+pub(crate) struct Memory(BTreeMap<SpaceId, (String, Mutex<Vec<u8>>)>);
 
 impl Memory {
-    /// Empty.
-    pub fn new() -> Memory {
-        Memory::default()
-    }
-
-    /// The spaces by name, with their bytes.
-    pub fn into_spaces(self) -> BTreeMap<String, Vec<u8>> {
-        self.spaces.into_inner().into_values().map(|(s, bytes)| (s.name, bytes)).collect()
-    }
-}
-
-impl PageSink for Memory {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        let mut all = self.spaces.lock();
+    /// All spaces, zero.
+    pub fn new(spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<Memory> {
+        let mut all = BTreeMap::new();
         for (id, space) in spaces {
             let too_long = || Error::LimitExceeded {
                 what: "length of a space in memory",
@@ -143,20 +130,28 @@ impl PageSink for Memory {
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(len).map_err(|_| too_long())?;
             bytes.resize(len, 0);
-            all.insert(*id, (space.clone(), bytes));
+            all.insert(*id, (space.name.clone(), Mutex::new(bytes)));
         }
-        Ok(())
+        Ok(Memory(all))
     }
 
+    /// The spaces by name, with their bytes.
+    pub fn into_spaces(self) -> BTreeMap<String, Vec<u8>> {
+        self.0.into_values().map(|(name, bytes)| (name, bytes.into_inner())).collect()
+    }
+}
+
+impl PageSink for Memory {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut all = self.spaces.lock();
+        let (_, all) = self.0.get(&space).ok_or_else(|| Error::host("a space that was not announced"))?;
         let start = as_index(offset);
-        let range = all.get_mut(&space).and_then(|(_, b)| b.get_mut(start..start.saturating_add(bytes.len())));
+        let mut all = all.lock();
+        let range = all.get_mut(start..start.saturating_add(bytes.len()));
         range.ok_or_else(|| Error::host("bytes beyond the end of a space"))?.copy_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         Ok(())
     }
 }

@@ -237,24 +237,26 @@ impl Tail {
         }
     }
 
-    /// Visits the ops on the pages `first` to `last` of a space, page by page and each page's in order, and the cuts of the space.
-    /// Ops of one run come before those of the next; `visit` gets the op's number, to be merged with the cuts.
+    /// Visits the ops on these pages of a space, page by page and each page's in order. The ranges of pages ascend and are apart. Ops of
+    /// one run come before those of the next; `visit` gets the op's number, to be merged with the cuts of the space.
     pub fn visit(
         &self,
         space: SpaceId,
-        (first, last): (u64, u64),
+        ranges: &[(u64, u64)],
         visit: &mut dyn FnMut(u64, Op<'_>) -> Result<()>,
     ) -> Result<()> {
-        let (low, high) = (PageId::new(space, first), PageId::new(space, last));
         for run in &self.runs {
             match run {
                 Run::Memory(ops) => {
-                    let start = first_of(ops, low);
-                    for r in ops.refs.get(start..).unwrap_or_default().iter().take_while(|r| r.page <= high) {
-                        visit(r.number, read_op(ops.op(r))?)?;
+                    for (first, last) in ranges {
+                        let (low, high) = (PageId::new(space, *first), PageId::new(space, *last));
+                        let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
+                        for r in from.iter().take_while(|r| r.page <= high) {
+                            visit(r.number, read_op(ops.op(r))?)?;
+                        }
                     }
                 }
-                Run::Disk(run) => run.visit(low, high, visit)?,
+                Run::Disk(run) => run.visit(space, ranges, visit)?,
             }
         }
         Ok(())
@@ -304,11 +306,21 @@ fn spill(log: &Log, ops: &mut Ops, options: &ReplayOptions) -> Result<DiskRun> {
 }
 
 impl DiskRun {
-    fn visit(&self, low: PageId, high: PageId, visit: &mut dyn FnMut(u64, Op<'_>) -> Result<()>) -> Result<()> {
+    fn visit(
+        &self,
+        space: SpaceId,
+        ranges: &[(u64, u64)],
+        visit: &mut dyn FnMut(u64, Op<'_>) -> Result<()>,
+    ) -> Result<()> {
         let what = "temporary file";
-        let start = self.frames.partition_point(|f| f.last < low);
+        let page = |number| PageId::new(space, number);
+        // The first range that does not end before a page.
+        let next = |at: PageId| ranges.get(ranges.partition_point(|(_, last)| page(*last) < at));
+        let (Some((first, _)), Some((_, last))) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let start = self.frames.partition_point(|f| f.last < page(*first));
+        let frames = self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= page(*last));
         let mut frame = Vec::new();
-        for f in self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= high) {
+        for f in frames.filter(|f| next(f.first).is_some_and(|(first, _)| page(*first) <= f.last)) {
             frame.resize(f.at.len, 0);
             self.file.read_exact_at(&mut frame, f.at.offset).map_err(|e| Error::io("read", what, e))?;
             let plaintext = self.reader.open(&f.at, what, &mut frame)?;
@@ -319,8 +331,8 @@ impl DiskRun {
                 let left = r.remaining();
                 let len = r.length("op length", left).map_err(bad)?;
                 let op = read_op(r.bytes("op", len).map_err(bad)?)?;
-                if let Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } = op
-                    && (low..=high).contains(&page)
+                if let Op::PageFull { page: at, .. } | Op::PagePatch { page: at, .. } | Op::Range { page: at, .. } = op
+                    && next(at).is_some_and(|(first, _)| page(*first) <= at)
                 {
                     visit(number, op)?;
                 }

@@ -8,13 +8,15 @@ use super::policy::promises;
 use super::retained::{Times, commits_of};
 use super::{clock, policy};
 use crate::catalog::{CatalogState, NodeView};
-use crate::compact::{MaintainReport, NodeContext, lock_builder, read_back, snapshot};
+use crate::compact::{Builder, MaintainReport, lock_builder, read_back, snapshot};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy, Span, TimelineExpiry, runs_of};
-use crate::layer::{LayerReader, layer_path, list_layers, list_parts, part_path};
+use crate::layer::{LayerReader, list_layers, list_parts};
 use crate::lineage::{Fork, Line, Lineage};
+use crate::names::{self, layer_path, part_path};
 use crate::options::{Cancel, CompactOptions};
+use crate::past::NodeContext;
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp, nanos};
@@ -87,14 +89,14 @@ pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
 }
 
 /// Refuses a clock that is not plausible, and notes one that is from time to time.
-pub(crate) fn check_clock(context: &NodeContext, now: Timestamp, archived: Timestamp) -> Result<()> {
+pub(crate) fn check_clock(builder: &Builder, now: Timestamp, archived: Timestamp) -> Result<()> {
     let worth = {
-        let state = context.catalog.current()?;
+        let state = builder.catalog.current()?;
         clock::check(&state, now, archived)?;
         clock::is_worth_noting(&state, now)
     };
     if worth {
-        context.catalog.append(&context.actor, |state| {
+        builder.catalog.append(&builder.actor, |state| {
             clock::check(state, now, archived)?;
             Ok((Event::ClockObserved { clock: now, archived, confirmed: false }, ()))
         })?;
@@ -263,34 +265,35 @@ fn plan_with_builds(
 }
 
 /// What would expire now.
-pub(crate) fn plan_node(context: &NodeContext, now: Timestamp, options: &SweepOptions) -> Result<ExpiryPlan> {
-    let state = context.catalog.current()?.clone();
+pub(crate) fn plan_node(builder: &Builder, now: Timestamp, options: &SweepOptions) -> Result<ExpiryPlan> {
+    let context = &builder.context;
+    let state = builder.catalog.current()?.clone();
     let mut gathered = gather(context, &state, now)?;
     plan_with_builds(context, &state, &mut gathered, now, options.rebuild_percent)
 }
 
 /// Sweeps one node: removes what has expired before, then lets expire what is due.
-pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &SweepOptions) -> Result<NodeSweep> {
-    let mut done = NodeSweep { node: context.record.name.clone(), ..NodeSweep::default() };
+pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepOptions) -> Result<NodeSweep> {
+    let mut done = NodeSweep { node: builder.context.record.name.clone(), ..NodeSweep::default() };
     // Builders and sweepers exclude each other: what a builder reads or refers to does not expire meanwhile.
-    let _lock = lock_builder(context)?;
+    let _lock = lock_builder(builder)?;
     let cancel = &options.compact.replay.cancel;
-    remove_due(context, now, cancel, &mut done)?;
+    remove_due(builder, now, cancel, &mut done)?;
     for _ in 0..TRIES {
         cancel.check()?;
-        let state = context.catalog.current()?.clone();
-        context.refresh()?;
-        let mut gathered = if context.record.retention.deletion == Deletion::Final {
+        let state = builder.catalog.current()?.clone();
+        builder.context.refresh(&state)?;
+        let mut gathered = if builder.context.record.retention.deletion == Deletion::Final {
             // There is no log any more; parts may be left.
             Gathered::nothing()
         } else {
-            gather(context, &state, now)?
+            gather(&builder.context, &state, now)?
         };
-        let mut plan = plan_with_builds(context, &state, &mut gathered, now, options.rebuild_percent)?;
+        let mut plan = plan_with_builds(&builder.context, &state, &mut gathered, now, options.rebuild_percent)?;
         let builds = std::mem::take(&mut plan.build);
         if !builds.is_empty() {
             for build in &builds {
-                let report = snapshot(context, build.position, &options.compact)?;
+                let report = snapshot(builder, build.position, &options.compact)?;
                 done.built.snapshots += report.snapshots;
                 done.built.bytes_written += report.bytes_written;
             }
@@ -298,12 +301,12 @@ pub(crate) fn sweep_node(context: &mut NodeContext, now: Timestamp, options: &Sw
                 continue;
             }
         }
-        if plan.blocked.is_some() || expire(context, &state, &gathered, &plan, now, options.rebuild_percent)? {
+        if plan.blocked.is_some() || expire(builder, &state, &gathered, &plan, now, options.rebuild_percent)? {
             done.plan = plan;
             break;
         }
     }
-    done.waiting = context.catalog.current()?.node(context.node)?.retention.expiring.len();
+    done.waiting = builder.catalog.current()?.node(builder.context.node)?.retention.expiring.len();
     Ok(done)
 }
 
@@ -325,17 +328,18 @@ fn references<'l>(context: &NodeContext, layers: impl Iterator<Item = &'l LayerR
 
 /// Writes the entry that gives files up. `false`: the catalog has moved on, and the plan with it.
 fn expire(
-    context: &NodeContext,
+    builder: &Builder,
     state: &CatalogState,
     gathered: &Gathered,
     plan: &ExpiryPlan,
     now: Timestamp,
     percent: u64,
 ) -> Result<bool> {
+    let context = &builder.context;
     let record = state.node(context.node)?;
     let promises = promises(state, context.node);
     let grace = policy::in_force(&promises).map_or(Policy::days(0).grace, |p| p.grace);
-    let files = unneeded(context, record.layers.iter(), plan, now.saturating_sub(grace))?;
+    let files = unneeded(builder, record.layers.iter(), plan, now.saturating_sub(grace))?;
     if plan.is_empty() && files.layers.is_empty() && files.parts.is_empty() {
         return Ok(true);
     }
@@ -349,7 +353,7 @@ fn expire(
         }
     }
     let grace = nanos(grace);
-    let appended = context.catalog.append_if(&context.actor, |state| {
+    let appended = builder.catalog.append_if(&builder.actor, |state| {
         let now_planned = plan_of(context, state, gathered, now, percent)?;
         let same = (&now_planned.timelines, &now_planned.layers, now_planned.last)
             == (&plan.timelines, &plan.layers, plan.last)
@@ -376,15 +380,16 @@ fn expire(
 
 /// Layers and parts that nothing refers to any more: those that the plan lets go, and what crashes left before `before`.
 fn unneeded<'l>(
-    context: &NodeContext,
+    builder: &Builder,
     layers: impl Iterator<Item = &'l LayerRecord>,
     plan: &ExpiryPlan,
     before: Timestamp,
 ) -> Result<ExpiredFiles> {
+    let context = &builder.context;
     let going: BTreeSet<FileId> = plan.layers.iter().copied().collect();
     let (go, stay): (Vec<&LayerRecord>, Vec<&LayerRecord>) = layers.partition(|l| going.contains(&l.file));
     // Before the look at files: a base copy that begins later makes files that are younger.
-    let leased = context.catalog.oldest_lease(context.node)?.is_some();
+    let leased = builder.catalog.oldest_lease(context.node)?.is_some();
     let stay = references(context, stay.into_iter())?;
     let mut parts = BTreeSet::new();
     for layer in go {
@@ -395,7 +400,7 @@ fn unneeded<'l>(
             Err(e) => return Err(e),
         }
     }
-    let pending = pending(context)?;
+    let pending = pending(builder)?;
     let mut files = ExpiredFiles { layers: plan.layers.clone(), parts: Vec::new() };
     let node = context.node;
     let old = |path: String| -> Result<bool> {
@@ -433,11 +438,12 @@ fn unneeded<'l>(
 }
 
 /// Files that were given up before and are not removed yet.
-fn pending(context: &NodeContext) -> Result<BTreeSet<FileId>> {
-    let entries: Vec<u64> = context.catalog.current()?.node(context.node)?.retention.expiring.keys().copied().collect();
+fn pending(builder: &Builder) -> Result<BTreeSet<FileId>> {
+    let context = &builder.context;
+    let entries: Vec<u64> = builder.catalog.current()?.node(context.node)?.retention.expiring.keys().copied().collect();
     let mut files = BTreeSet::new();
     for entry in entries {
-        if let Event::FilesExpired { files: expired, .. } = context.catalog.entry(entry)?.0.event {
+        if let Event::FilesExpired { files: expired, .. } = builder.catalog.entry(entry)?.0.event {
             files.extend(expired.layers.into_iter().chain(expired.parts));
         }
     }
@@ -445,23 +451,24 @@ fn pending(context: &NodeContext) -> Result<BTreeSet<FileId>> {
 }
 
 /// Removes the files of expiries whose grace period is over, unless a restore from before may still read them.
-fn remove_due(context: &NodeContext, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
-    let record = context.catalog.settled()?.node(context.node)?.clone();
+fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
+    let context = &builder.context;
+    let record = builder.catalog.settled()?.node(context.node)?.clone();
     let due: Vec<u64> = record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
     if due.is_empty() {
         return Ok(());
     }
-    let leased = context.catalog.oldest_lease(context.node)?.unwrap_or(u64::MAX);
+    let leased = builder.catalog.oldest_lease(context.node)?.unwrap_or(u64::MAX);
     let due: Vec<u64> = due.into_iter().filter(|entry| *entry <= leased).collect();
     if due.is_empty() {
         return Ok(());
     }
     // That nothing refers to them was so when they were given up, and stays so. To look again costs little, to be wrong everything.
     let needed = references(context, record.layers.iter())?;
-    let stood_on = stood_on(context)?;
+    let stood_on = stood_on(context, &*builder.catalog.current()?)?;
     for entry in due {
         cancel.check()?;
-        let event = context.catalog.entry(entry)?.0.event;
+        let event = builder.catalog.entry(entry)?.0.event;
         let Event::FilesExpired { timelines, files, .. } = event else {
             let path = format!("catalog entry {entry}");
             return Err(Error::damage(DamageKind::Structure, path, 0, "event", "an expiry", "another one"));
@@ -492,7 +499,7 @@ fn remove_due(context: &NodeContext, now: Timestamp, cancel: &Cancel, done: &mut
         for dir in dirs {
             context.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
         }
-        context.catalog.append_if(&context.actor, |state| {
+        builder.catalog.append_if(&builder.actor, |state| {
             let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
             // Another sweeper may have been faster, where the lock did not keep it out.
             Ok(there.then_some(Event::FilesRemoved { node: context.node, entry, files, bytes }))
@@ -505,8 +512,7 @@ fn remove_due(context: &NodeContext, now: Timestamp, cancel: &Cancel, done: &mut
 }
 
 /// The commits of this node that timelines stand on, be they its own or of nodes that were branched from it, each with a name for what does.
-fn stood_on(context: &NodeContext) -> Result<Vec<(Fork, String)>> {
-    let state = context.catalog.current()?;
+fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, String)>> {
     let mut forks = Vec::new();
     for lineage in state.lineages_over(context.node) {
         let Line { node, timeline } = lineage.tip();
@@ -566,10 +572,8 @@ impl Removal<'_> {
             Err(e) => return Err(Error::io("open", path, e)),
         };
         // Where it is gone already, that may not be durable.
-        if let Some((dir, _)) = path.rsplit_once('/') {
-            self.dirs.insert(dir.to_owned());
-        }
-        match storage.remove(path) {
+        self.dirs.insert(names::parent(path).to_owned());
+        match storage.delete(path) {
             Ok(()) => {
                 self.files += 1;
                 self.bytes += bytes;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::compact::NodeContext;
 use crate::error::{Error, Result};
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
 use crate::lineage::{Line, Lineage};
+use crate::names;
+use crate::past::NodeContext;
 use crate::replay::log_end;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 
 const DAY: u128 = 86_400 * 1_000_000_000;
 
@@ -71,11 +72,11 @@ impl Usage {
 }
 
 /// Bytes of the catalog.
-pub(crate) fn catalog_bytes(storage: &dyn Storage) -> Result<u64> {
+pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let mut bytes = 0;
-    for group in list("catalog")?.iter().filter(|e| e.is_dir) {
-        bytes += list(&format!("catalog/{}", group.name))?.iter().map(|e| e.len).sum::<u64>();
+    for group in list(names::CATALOG)?.iter().filter(|e| e.is_dir) {
+        bytes += list(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
     }
     Ok(bytes)
 }

@@ -4,6 +4,7 @@ use super::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedSum
 use super::{decode_cbor, encode_cbor};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameKind, MAX_PLAINTEXT};
+use crate::names::Scope;
 use crate::storage::Storage;
 use crate::types::FileId;
 
@@ -14,7 +15,7 @@ const MAX_BODY: u64 = 1 << 30;
 pub(crate) fn write_body<T: minicbor::Encode<()>>(
     storage: &dyn Storage,
     keys: &ArchiveKeys,
-    scope: &str,
+    scope: Scope,
     info: FileInfo,
     body: &T,
     path: impl FnOnce(FileId) -> String,

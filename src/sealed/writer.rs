@@ -7,6 +7,7 @@ use super::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec};
 use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
+use crate::names::{Scope, TMP, join};
 use crate::storage::{AppendFile, Storage, protect, publish_durable};
 use crate::types::FileId;
 
@@ -39,7 +40,7 @@ impl<'a> SealedWriter<'a> {
     pub fn create(
         storage: &'a dyn Storage,
         keys: &ArchiveKeys,
-        scope: &str,
+        scope: Scope,
         info: FileInfo,
     ) -> Result<SealedWriter<'a>> {
         let new = keys.new_file(info)?;
@@ -116,18 +117,17 @@ impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
         if !self.temporary.is_empty() && self.owner.is_here() {
             // Best effort: what stays under tmp/ is removed by the next owner of the scope.
-            let _ = self.storage.remove(&self.temporary);
+            let _ = self.storage.delete(&self.temporary);
         }
     }
 }
 
 /// Removes temporary files of an earlier owner of the scope.
-pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()> {
-    let prefix = format!("{scope}-");
-    for entry in storage.list("tmp").map_err(|e| Error::io("list", "tmp", e))? {
-        if entry.name.starts_with(&prefix) {
-            let path = format!("tmp/{}", entry.name);
-            match storage.remove(&path) {
+pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: Scope) -> Result<()> {
+    for entry in storage.list(TMP).map_err(|e| Error::io("list", TMP, e))? {
+        if Scope::of(&entry.name) == Some(scope) {
+            let path = join(TMP, &entry.name);
+            match storage.delete(&path) {
                 // A sweep looks for leftovers too.
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
                 _ => {}
@@ -138,7 +138,7 @@ pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: &str) -> Result<()>
 }
 
 /// A name under `tmp/` that nobody else uses. Its scope says who removes what a crash left of it (`catalog::leftovers`).
-pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: &str) -> Result<String> {
+pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: Scope) -> Result<String> {
     let id = FileId::from_bytes(random(keys.rng().as_ref())?);
-    Ok(format!("tmp/{scope}-{id}"))
+    Ok(scope.path(id))
 }

@@ -21,11 +21,6 @@ pub(super) fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'.' | b'_' | b'-'))
 }
 
-/// The directory that holds this path.
-pub(super) fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(dir, _)| dir)
-}
-
 fn invalid(path: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,

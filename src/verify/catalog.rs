@@ -3,16 +3,17 @@
 use std::io::ErrorKind;
 
 use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
-use crate::catalog::{checkpoint, entry_path, newest, read_sealed};
+use crate::catalog::{checkpoint, newest, read_sealed};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::header::FileKind;
+use crate::names::entry_path;
 use crate::options::Cancel;
 use crate::sealed::{ArchiveKeys, SealedFile};
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 
 /// Verifies the catalog, of which `known` entries were read before.
 pub(crate) fn verify_catalog(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     keys: &ArchiveKeys,
     known: u64,
     cancel: &Cancel,

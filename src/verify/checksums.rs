@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TRAILER_LEN, Trailer};
+use crate::names::{self, Kind};
 use crate::options::Cancel;
 use crate::sealed::read_header;
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::storage::{ReadFile, ReadStore, read_range};
 use crate::types::as_index;
 use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
@@ -36,29 +37,29 @@ const SECTOR: u64 = 512;
 ///
 /// [`Error::NoArchive`], [`Error::Cancelled`]. Damage, and what cannot be read, is in the report.
 pub fn verify_checksums(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     cancel: &Cancel,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let (mut files, mut report) = (Vec::new(), VerifyReport::default());
-    for dir in ["catalog", "nodes"] {
+    for dir in [names::CATALOG, names::NODES] {
         walk(storage, dir, &mut files, &mut report)?;
     }
-    if report.is_intact() && !files.iter().any(|(path, _)| path.starts_with("catalog/")) {
+    if report.is_intact() && !files.iter().any(|(path, _)| names::is_of_catalog(path)) {
         return Err(Error::NoArchive { path: storage.location().into() });
     }
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
     for (path, _) in &files {
-        match ending(path) {
-            Some("seg") => report.segments += 1,
-            Some("layer") => report.layers += 1,
-            Some("part") => report.parts += 1,
-            Some("entry") => report.catalog_entries += 1,
-            Some("checkpoint") => {}
+        match names::kind(path) {
+            Some(Kind::Segment) => report.segments += 1,
+            Some(Kind::Layer) => report.layers += 1,
+            Some(Kind::Part) => report.parts += 1,
+            Some(Kind::Entry) => report.catalog_entries += 1,
+            Some(Kind::Checkpoint) => {}
             // Locks, and whatever later releases put there: no more than that it is a file.
-            _ => {
+            None => {
                 if let Err(e) = storage.open(path).map_err(|e| Error::io("open", path, e))
                     && e.is_damage()
                 {
@@ -81,21 +82,16 @@ fn gone(e: Error) -> Result<()> {
     }
 }
 
-/// What kind of file a name is for.
-fn ending(path: &str) -> Option<&str> {
-    path.rsplit_once('.').map(|(_, ending)| ending)
-}
-
 /// Every file below a directory. A directory that cannot be listed is a finding.
-fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
     let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
         Ok(entries) => entries,
         Err(e) => return report.found(Err(e)),
     };
     for entry in entries {
-        let path = format!("{dir}/{}", entry.name);
+        let path = names::join(dir, &entry.name);
         // A directory with the name of a file is looked at as what its name says.
-        if entry.is_dir && ending(&entry.name).is_none() {
+        if entry.is_dir && !names::has_ending(&entry.name) {
             walk(storage, &path, files, report)?;
         } else {
             files.push((path, entry.len));
@@ -106,7 +102,7 @@ fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report
 
 /// Checks one file; every damaged frame of it is a finding. `read` is told of bytes as they are read.
 pub(super) fn check_file(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     path: &str,
     report: &mut VerifyReport,
     read: &mut dyn FnMut(u64) -> Result<()>,
@@ -116,7 +112,7 @@ pub(super) fn check_file(
     let len = file.len().map_err(|e| Error::io("stat", path, e))?;
     report.files += 1;
     report.bytes += len;
-    let segment = ending(path) == Some("seg");
+    let segment = names::kind(path) == Some(Kind::Segment);
     let header_len = match read_header(file, path) {
         Ok((_, header_len)) => header_len,
         Err(e) => {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{Meter, VerifyReport};
-use crate::compact::NodeContext;
 use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
-use crate::layer::{BlockBuffers, LayerReader, PageEntry, PartReader, layer_path, part_path};
+use crate::layer::{BlockBuffers, LayerReader, PageEntry, PartReader};
+use crate::names::{layer_path, part_path};
+use crate::past::NodeContext;
 use crate::types::{FileId, PageId};
 
 /// Bytes of all layers and the parts that they name.

@@ -1,9 +1,9 @@
 //! The log: every segment decrypted, from its first frame to its end, and linked to the next.
 
 use super::{Meter, VerifyReport};
-use crate::compact::NodeContext;
 use crate::error::{DamageKind, Error, Result};
 use crate::history::{Stretches, gaps};
+use crate::past::NodeContext;
 use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};

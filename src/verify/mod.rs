@@ -19,12 +19,13 @@ use std::fmt;
 pub(crate) use catalog::verify_catalog;
 pub use checksums::verify_checksums;
 
-use crate::compact::NodeContext;
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::history::{Stretches, stretches_of};
 use crate::lineage::Lineage;
 use crate::options::{Cancel, ReplayOptions};
-use crate::storage::Storage;
+use crate::past::NodeContext;
+use crate::storage::ReadStore;
 
 /// What is verified, beside that every file is read, decrypted and chained.
 #[derive(Clone, Debug)]
@@ -199,15 +200,16 @@ impl Meter<'_> {
 
 /// Verifies one node.
 pub(crate) fn verify_node(
+    catalog: &Catalog,
     context: &NodeContext,
     options: &VerifyOptions,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     // What it is about to read is not removed meanwhile, where the archive can be written to.
-    let _lease = context.catalog.lease(context.node).ok();
+    let _lease = catalog.lease(context.node).ok();
     let mut context = context.copy();
-    context.refresh()?;
+    context.refresh(&*catalog.current()?)?;
     let timelines: Vec<NodeContext> = context.view().timelines().into_iter().map(|t| context.on(t)).collect();
     let mut logs = Vec::new();
     for on in &timelines {
@@ -244,7 +246,7 @@ pub(crate) fn verify_node(
 }
 
 /// The checksums of one file, which is about to be read with its keys: the way to every damaged place of it, where the chain of frames ends at the first.
-fn checksums_of(storage: &dyn Storage, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+fn checksums_of(storage: &dyn ReadStore, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
     let checked = checksums::check_file(storage, path, report, &mut |bytes| meter.add(bytes));
     report.found(checked)
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Meter, VerifyOptions, VerifyProgress, VerifyReport};
-use crate::compact::NodeContext;
 use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::state::SpaceState;
-use crate::layer::layer_path;
-use crate::replay::{PageSink, Progress, RestoreRun, RunStats, replay_records, resolve};
+use crate::names::layer_path;
+use crate::past::{NodeContext, PastState, RunStats};
+use crate::replay::{PageSink, Progress, replay_records, resolve};
 use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
 
@@ -59,36 +59,31 @@ pub(super) fn verify_states(
 
 /// Rebuilds a state into nothing; gives its digest, or `None` where damage keeps from it.
 fn rebuild(
-    mut context: NodeContext,
+    context: NodeContext,
     to: Position,
     options: &VerifyOptions,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<Option<u128>> {
-    let digest = Digest::default();
-    let done = run(&mut context, to, options, &digest, meter);
-    context.damaged.drain(..).for_each(|d| report.note(Error::Damaged(Box::new(d))));
+    let mut past = match PastState::open(context, to, None, &options.replay) {
+        Ok(past) => past,
+        Err(e) => return report.found(Err(e)).map(|()| None),
+    };
+    let done = run(&mut past, meter);
+    past.damaged().iter().for_each(|d| report.note(Error::Damaged(Box::new(d.clone()))));
     match done {
-        Ok(stats) => {
+        Ok((stats, sum)) => {
             report.states += 1;
             report.pages_proven += stats.pages_proven;
             report.pages_unproven += stats.pages_unproven;
-            Ok(Some(*digest.sum.lock()))
+            Ok(Some(sum))
         }
         Err(e) => report.found(Err(e)).map(|()| None),
     }
 }
 
-fn run(
-    context: &mut NodeContext,
-    to: Position,
-    options: &VerifyOptions,
-    digest: &Digest,
-    meter: &mut Meter<'_>,
-) -> Result<RunStats> {
-    let (mut plan, mut sources) = context.prepare(to, &options.replay)?;
+fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> {
     loop {
-        let parts = context.parts();
         let (stage, begun, before) = (meter.stage, meter.done, meter.total);
         let mut seen = (0, 0);
         let report = &mut meter.report;
@@ -97,35 +92,39 @@ fn run(
             let (bytes_done, bytes_total) = (begun + p.bytes_done, before.max(begun + p.bytes_total));
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
-        let progress: Option<&mut (dyn FnMut(Progress) + Send)> = Some(&mut progress);
-        let done =
-            RestoreRun { parts: &parts, sources: &sources, options: &options.replay, sink: digest, progress }.run();
+        let digest = Digest::new(&past.state().spaces);
+        let done = past.layout().and_then(|layout| past.fill(&layout, &digest, Some(&mut progress)));
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
         match done {
-            Err(Error::Damaged(damage)) => {
-                context.plan_without(&plan, Some(&sources), *damage)?;
-                (plan, sources) = context.prepare(to, &options.replay)?;
-                *digest.sum.lock() = 0;
-            }
+            Err(Error::Damaged(damage)) => past.without(*damage)?,
             done => {
                 let stats = done?;
                 // An engine that logs records of its own needs those as well.
-                replay_records(&context.log, &sources.tail.state, &mut |_| options.replay.cancel.check())?;
-                return Ok(stats);
+                replay_records(past.log(), past.state(), &mut |_| past.options().cancel.check())?;
+                return Ok((stats, digest.sum.into_inner()));
             }
         }
     }
 }
 
 /// A sink that keeps nothing but a sum over all pages: the same for the same state, in whatever order and pieces it comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Digest {
     sum: Mutex<u128>,
-    sizes: Mutex<BTreeMap<SpaceId, usize>>,
+    sizes: BTreeMap<SpaceId, usize>,
 }
 
 impl Digest {
+    fn new(spaces: &BTreeMap<SpaceId, SpaceState>) -> Digest {
+        let sizes = spaces.iter().map(|(id, space)| (*id, space.page_size.bytes())).collect();
+        let digest = Digest { sum: Mutex::default(), sizes };
+        for (id, space) in spaces {
+            digest.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
+        }
+        digest
+    }
+
     fn add(&self, what: &[&[u8]]) {
         let digest = sha256(what);
         let half = digest.first_chunk::<16>().copied().unwrap_or_default();
@@ -135,16 +134,8 @@ impl Digest {
 }
 
 impl PageSink for Digest {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        for (id, space) in spaces {
-            self.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
-            self.sizes.lock().insert(*id, space.page_size.bytes());
-        }
-        Ok(())
-    }
-
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let size = self.sizes.lock().get(&space).copied().unwrap_or(4_096);
+        let size = self.sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
         for (page, at) in bytes.chunks(size).zip((offset..).step_by(size)) {
             // A zero page may also come as a stretch that nothing was ever written to.
             if page.iter().any(|b| *b != 0) {
@@ -154,7 +145,7 @@ impl PageSink for Digest {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         Ok(())
     }
 }

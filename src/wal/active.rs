@@ -1,12 +1,12 @@
 //! The segment being written.
 
-use super::log::{group_dir, segment_path};
 use crate::crypto::kdf::sha256;
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, TAG_LEN, Trailer};
 use crate::format::header::{FileKind, IMMUTABLE_LEN};
 use crate::format::segment::{IndexEntry, PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::NodeState;
+use crate::names::{Scope, segment_dir, segment_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec, encode_cbor, temporary_name};
 use crate::storage::{AppendFile, Storage, check_name, create_dir_durable, displaced, protect, publish_durable};
 use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
@@ -48,7 +48,7 @@ impl ActiveSegment {
     pub fn create(
         storage: &dyn Storage,
         keys: &ArchiveKeys,
-        scope: &str,
+        scope: Scope,
         start: &SegmentStart,
     ) -> Result<ActiveSegment> {
         let position = start.preface.state.position;
@@ -68,7 +68,7 @@ impl ActiveSegment {
         let spec = FrameSpec::plain(FrameKind::Preface, position.get(), position.get());
         sealer.seal(spec, &[&encode_cbor(&start.preface)?], &mut buffer)?;
 
-        create_dir_durable(storage, &group_dir(start.node, start.timeline, start.sequence))?;
+        create_dir_durable(storage, &segment_dir(start.node, start.timeline, start.sequence))?;
         let temporary = temporary_name(keys, scope)?;
         let path = segment_path(start.node, start.timeline, start.sequence, position);
         let mut file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
@@ -77,7 +77,7 @@ impl ActiveSegment {
         let published = synced.and_then(|()| publish_durable(storage, &temporary, &path));
         if !matches!(published, Ok(true)) {
             // Best effort: the next writer removes what stays.
-            let _ = storage.remove(&temporary);
+            let _ = storage.delete(&temporary);
         }
         if !published? {
             return Err(Error::Fenced { node: start.node.to_string() });

@@ -1,4 +1,4 @@
-//! Names of segments, and finding the one that holds a position or a time.
+//! The segments there are, and finding the one that holds a position or a time.
 //!
 //! A log runs along a lineage: of each ancestor's timeline it holds what lies before the fork, and
 //! nothing that came after it. Whoever reads it sees one history and need not know where it forks.
@@ -12,15 +12,13 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::segment::PreviousSegment;
 use crate::format::state::NodeState;
 use crate::lineage::{Line, Lineage, Stretch};
+use crate::names::{self, group_of};
 use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
-use crate::types::{NodeId, Position, TimelineId, Timestamp};
+use crate::storage::{ReadStore, Storage};
+use crate::types::{Position, TimelineId, Timestamp};
 
 /// Segments that follow on each other, each with the one after it on its own timeline.
 type Pairs = Vec<(SegmentRef, Option<SegmentRef>)>;
-
-/// Segments per directory.
-const GROUP: u64 = 1_024;
 
 /// A segment, by its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +43,11 @@ impl SegmentRef {
 /// The log that leads to the newest state of a lineage, for reading.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
-    pub storage: Arc<dyn Storage>,
+    /// Where it is read.
+    pub storage: Arc<dyn ReadStore>,
+    /// The same place, if it can be written to: what another process wrote and did not sync can be
+    /// made durable there. `None`: what is there to be read is durable.
+    pub medium: Option<Arc<dyn Storage>>,
     pub keys: Arc<ArchiveKeys>,
     pub lineage: Lineage,
 }
@@ -68,32 +70,12 @@ pub(crate) struct Unique {
     ambiguous: Option<Error>,
 }
 
-/// The directory of a timeline's segments.
-fn timeline_dir(node: NodeId, timeline: TimelineId) -> String {
-    format!("nodes/{:08x}/wal/{:08x}", node.get(), timeline.get())
-}
-
-/// The directory of a segment.
-pub(crate) fn group_dir(node: NodeId, timeline: TimelineId, sequence: u64) -> String {
-    format!("{}/{:08x}", timeline_dir(node, timeline), sequence / GROUP)
-}
-
-/// The path of a segment.
-pub(crate) fn segment_path(node: NodeId, timeline: TimelineId, sequence: u64, from: Position) -> String {
-    format!("{}/{sequence:016x}-{:016x}.seg", group_dir(node, timeline, sequence), from.get())
-}
-
-fn hex(text: &str, digits: usize) -> Option<u64> {
-    let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
-}
-
 impl Segments<'_> {
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
-        let dir = timeline_dir(self.line.node, self.line.timeline);
+        let dir = names::timeline_dir(self.line.node, self.line.timeline);
         let entries = self.log.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
-        let mut groups: Vec<u64> = entries.iter().filter_map(|e| hex(&e.name, 8)).collect();
+        let mut groups: Vec<u64> = entries.iter().filter_map(|e| names::group(&e.name)).collect();
         groups.sort_unstable();
         Ok(groups)
     }
@@ -157,20 +139,15 @@ impl Segments<'_> {
 
     /// The segments of one group by their names, in order.
     fn listed(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
-        let dir = group_dir(self.line.node, self.line.timeline, group * GROUP);
+        let dir = names::segment_group_dir(self.line.node, self.line.timeline, group);
         let entries = self.log.storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
         let mut segments: Vec<(SegmentRef, u64)> = entries
             .iter()
             .filter_map(|entry| {
-                let (sequence, from) = entry.name.strip_suffix(".seg")?.split_once('-')?;
-                let (sequence, from) = (hex(sequence, 16)?, hex(from, 16)?);
-                let segment = || SegmentRef {
-                    line: self.line,
-                    sequence,
-                    from: Position::new(from),
-                    path: format!("{dir}/{}", entry.name),
-                };
-                (sequence / GROUP == group).then(|| (segment(), entry.len))
+                let (sequence, from) = names::segment(&entry.name)?;
+                let path = || names::join(&dir, &entry.name);
+                let segment = || SegmentRef { line: self.line, sequence, from, path: path() };
+                (names::group_of(sequence) == group).then(|| (segment(), entry.len))
             })
             .collect();
         segments.sort_unstable();
@@ -235,7 +212,7 @@ impl Segments<'_> {
         }
         let Some(first) = self.last_where(&mut |s| Ok(s.from <= from))? else { return Ok(Vec::new()) };
         let mut found: Vec<SegmentRef> = Vec::new();
-        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= first.sequence / GROUP) {
+        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= group_of(first.sequence)) {
             for segment in self.group(group)?.into_iter().filter(|s| s.sequence >= first.sequence) {
                 let done = segment.from >= to;
                 found.push(segment);
@@ -263,7 +240,7 @@ impl Segments<'_> {
     /// The segment after this one. [`Error::Gap`] where it is not there and a later one is.
     fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
         let wanted = segment.sequence + 1;
-        let mut next = self.group(wanted / GROUP)?.into_iter().find(|s| s.sequence >= wanted);
+        let mut next = self.group(group_of(wanted))?.into_iter().find(|s| s.sequence >= wanted);
         if next.is_none() {
             next = self.newest()?.filter(|s| s.sequence >= wanted);
         }
@@ -348,7 +325,7 @@ impl Segments<'_> {
 impl Log {
     /// The same archive's log along another lineage.
     pub fn along(&self, lineage: Lineage) -> Log {
-        Log { storage: Arc::clone(&self.storage), keys: Arc::clone(&self.keys), lineage }
+        Log { lineage, ..self.clone() }
     }
 
     fn segments(&self, line: Line) -> Segments<'_> {
@@ -401,9 +378,9 @@ impl Log {
     pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
         let (mut found, mut dirs) = (Vec::new(), Vec::new());
         let tip = self.tip();
-        for group in tip.groups()?.into_iter().filter(|g| (first / GROUP..=last / GROUP).contains(g)) {
+        for group in tip.groups()?.into_iter().filter(|g| (group_of(first)..=group_of(last)).contains(g)) {
             found.extend(tip.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)));
-            dirs.push(group_dir(tip.line.node, tip.line.timeline, group * GROUP));
+            dirs.push(names::segment_group_dir(tip.line.node, tip.line.timeline, group));
         }
         Ok((found, dirs))
     }
@@ -447,29 +424,43 @@ impl Log {
         if end >= durable {
             return Ok(());
         }
-        let path = self
-            .newest()?
-            .map_or_else(|| timeline_dir(self.lineage.tip().node, self.lineage.tip().timeline), |s| s.path);
+        let path = self.newest()?.map_or_else(
+            || {
+                let Line { node, timeline } = self.lineage.tip();
+                names::timeline_dir(node, timeline)
+            },
+            |s| s.path,
+        );
         let expected = format_args!("commits up to LSN {durable}, as the catalog says");
         let found = format_args!("none after LSN {end}");
         Err(Error::damage(DamageKind::Missing, path, 0, "end of the log", expected, found))
     }
 
     /// Makes a segment durable that another process may have written and not synced, or synced and not yet durably named.
-    pub fn make_durable(&self, segment: &SegmentRef) -> Result<()> {
+    fn make_durable(medium: &dyn Storage, segment: &SegmentRef) -> Result<()> {
         let path = &segment.path;
-        self.storage.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
-        let dir = group_dir(segment.line.node, segment.line.timeline, segment.sequence);
-        self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
+        medium.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
+        let dir = names::segment_dir(segment.line.node, segment.line.timeline, segment.sequence);
+        medium.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
+    }
+
+    /// Opens the newest segment, and lets it be read: what is read is durable before this returns.
+    /// Where nothing can be written it only opens it.
+    pub fn read_durable<T>(&self, newest: &SegmentRef, read: impl FnOnce(&SegmentReader) -> Result<T>) -> Result<T> {
+        let Some(medium) = self.medium.as_deref() else { return read(&self.open(newest)?) };
+        let found = read(&self.open_settled(medium, newest)?)?;
+        // After the look, as a writer may be adding to it.
+        Log::make_durable(medium, newest)?;
+        Ok(found)
     }
 
     /// Makes the newest segment durable and opens it, so that what is read of it is what the medium holds: frames that a later one says were
     /// durable may come from the cache, what comes after may be what a failed sync has given up.
-    pub fn open_settled(&self, segment: &SegmentRef) -> Result<SegmentReader> {
-        self.make_durable(segment)?;
+    pub fn open_settled(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<SegmentReader> {
+        Log::make_durable(medium, segment)?;
         let reader = self.open(segment)?;
         let from = reader.unproven_from()?;
-        self.storage.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
+        medium.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
         // Once more, as it may have been sealed, or cut short by what was forgotten.
         self.open(segment)
     }

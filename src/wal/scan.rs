@@ -14,7 +14,7 @@ use crate::format::segment::{PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::{Effect, NodeState};
 use crate::lineage::Line;
 use crate::sealed::{ArchiveKeys, FrameStream, SealedFile, Step, decode_cbor};
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::storage::{ReadFile, ReadStore, read_range};
 use crate::types::{Lsn, Position, Timestamp, as_index};
 
 /// Bytes looked at in one go for frames beyond a tail that cannot be read.
@@ -72,7 +72,7 @@ pub(crate) struct ScanEnd {
 }
 
 impl SegmentReader {
-    pub(super) fn open(storage: &dyn Storage, keys: &ArchiveKeys, segment: &SegmentRef) -> Result<SegmentReader> {
+    pub(super) fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, segment: &SegmentRef) -> Result<SegmentReader> {
         let path = &segment.path;
         let file = SealedFile::open(storage, keys, path, FileKind::Segment)?;
         let (h, Line { node, timeline }) = (file.header(), segment.line);
@@ -503,7 +503,7 @@ pub(crate) fn plain(blob: &Blob<'_>, decoder: &mut Decoder, path: &str, offset: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{MemStorage, Storage};
+    use crate::storage::{MemStorage, ReadStore};
 
     /// A writer cuts off what it had reserved: a search that goes by the length from before ends with the file.
     #[test]

@@ -1,10 +1,11 @@
 //! What damage costs: never more than what is damaged, and never silence.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, CompactOptions, Durability, Error, KeyFile, Keyring, Lsn, Node, Origin, PageId, PageSize, Target, Writer,
+    Archive, CompactOptions, Durability, Error, KeyFile, Keyring, Lsn, Node, Origin, PageId, PageSize, SpaceId, Target,
+    Writer,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -88,6 +89,54 @@ fn a_damaged_layer_is_done_without_and_reported() {
         }
     }
     assert!(met >= 4 && met_in_place >= 4, "{met} {met_in_place}");
+}
+
+/// A sink that holds the one space there is.
+struct Held<'a>(&'a Mutex<Vec<u8>>);
+
+impl rewound::PageSink for Held<'_> {
+    fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
+        self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self) -> rewound::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_of_the_hosts_own_begins_once_more_without_a_damaged_layer() {
+    let (storage, archive, _) = estate();
+    drop(archive);
+    let mut again = 0;
+    for path in paths(&storage, ".part") {
+        let copy = storage.fork();
+        let len = copy.files()[&path].len();
+        flip(&copy, &path, len - 420);
+        let archive = Archive::open_in(Arc::new(copy), key(), archive_options(&TestClock::new(), 9)).unwrap();
+        let node = archive.node("n").unwrap();
+        let (held, mut opened) = (Mutex::default(), 0);
+        let report = node.restore(Target::Latest).into_sink(|spaces| {
+            opened += 1;
+            *held.lock().unwrap() = vec![0xAA; spaces.values().map(|s| s.length as usize).sum()];
+            Ok(Held(&held))
+        });
+        assert_eq!(report.unwrap().damaged.is_empty(), opened == 1, "{path}");
+        assert!(*held.lock().unwrap() == (0..20).flat_map(image).collect::<Vec<_>>(), "{path}");
+        // A host that cannot begin again is told why it would have to.
+        let (mut once, mut refused) = (Some(Held(&held)), false);
+        let result = node.restore(Target::Latest).into_sink(|_| {
+            once.take().ok_or_else(|| {
+                refused = true;
+                Error::host("no second time")
+            })
+        });
+        let told = matches!(&result, Err(Error::Damaged(damage)) if damage.path == path);
+        assert_eq!((told, refused), (opened > 1, opened > 1), "{path}: {result:?}");
+        again += usize::from(opened > 1);
+    }
+    assert!(again > 0);
 }
 
 #[test]

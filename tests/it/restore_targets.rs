@@ -102,6 +102,13 @@ struct Counting {
 }
 
 impl Counting {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> &Counting {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let fresh = |s: &SpaceState| (s.clone(), vec![0xAA; s.length as usize], vec![0; s.length as usize]);
+        *self.spaces.lock().unwrap() = spaces.iter().map(|(id, s)| (*id, fresh(s))).collect();
+        self
+    }
+
     fn given(&self, space: SpaceId, offset: u64, bytes: &[u8]) {
         let mut spaces = self.spaces.lock().unwrap();
         let (_, content, counts) = spaces.get_mut(&space).unwrap();
@@ -111,14 +118,7 @@ impl Counting {
     }
 }
 
-impl PageSink for Counting {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        let fresh = |s: &SpaceState| (s.clone(), vec![0xAA; s.length as usize], vec![0; s.length as usize]);
-        *self.spaces.lock().unwrap() = spaces.iter().map(|(id, s)| (*id, fresh(s))).collect();
-        Ok(())
-    }
-
+impl PageSink for &Counting {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_inside.fetch_max(inside, Ordering::SeqCst);
@@ -134,7 +134,7 @@ impl PageSink for Counting {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         self.finished.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -306,7 +306,8 @@ fn files_appear_all_or_none() {
 fn a_sink_of_the_hosts_own() {
     let (node, _, second) = three_spaces();
     let sink = Counting::default();
-    let report = node.restore(Target::Latest).options(small_units(4)).into_sink(&sink).unwrap();
+    let report =
+        node.restore(Target::Latest).options(small_units(4)).into_sink(|spaces| Ok(sink.begin(spaces))).unwrap();
     assert_eq!((sink.begun.into_inner(), sink.finished.into_inner()), (1, 1));
     assert!(sink.most_inside.into_inner() > 1, "calls come from several threads at a time");
     let mut length = 0;
@@ -323,7 +324,8 @@ fn a_failing_sink_ends_the_restore() {
     let (node, ..) = three_spaces();
     for threads in [1, 4] {
         let sink = Counting { fail_at: Some(5), ..Counting::default() };
-        let result = node.restore(Target::Latest).options(small_units(threads)).into_sink(&sink);
+        let result =
+            node.restore(Target::Latest).options(small_units(threads)).into_sink(|spaces| Ok(sink.begin(spaces)));
         assert!(matches!(result, Err(Error::Host { message }) if message == "the sink is full"));
         assert_eq!(sink.finished.into_inner(), 0);
         assert!(sink.writes.into_inner() < 6 + threads, "the other threads stop soon");

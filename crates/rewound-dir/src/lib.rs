@@ -56,6 +56,15 @@ pub use staged::{Staged, write_file};
 /// Flags of every call that opens something by name.
 const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
+/// Bytes that an unprivileged process can still write to the file system of a path, which follows links.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    Ok(available(&rustix::fs::statvfs(path)?))
+}
+
+fn available(stat: &rustix::fs::StatVfs) -> u64 {
+    stat.f_bavail.saturating_mul(stat.f_frsize)
+}
+
 /// A directory, open.
 #[derive(Debug)]
 pub struct Dir {
@@ -431,8 +440,7 @@ impl Dir {
 
     /// Bytes that an unprivileged process can still write.
     pub fn free_space(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.file)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(available(&rustix::fs::fstatvfs(&self.file)?))
     }
 
     /// Says why a name could not be opened.

@@ -3,12 +3,9 @@
 //! Both read the live database as of one moment, under the pin, while the application goes on. A crash leaves either nothing
 //! or a whole commit; a first copy whose commit is there and whose base is not is made again.
 
-use std::collections::BTreeMap;
-
 use parking_lot::Mutex;
 use rewound::{
-    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId,
-    SpaceState, Target,
+    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId, Target,
 };
 
 use super::archivist::{Archivist, Progress};
@@ -89,7 +86,9 @@ pub(super) fn resync(
             let sink = Mutex::new(compare);
             // Compared with what the live database says itself: nobody reads the past here.
             let restored = subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
-            let restored = restored.into_sink(&Sink { compare: &sink, page_size });
+            // What was compared is in the batch: it cannot begin again.
+            let mut once = Some(Sink { compare: &sink, page_size });
+            let restored = restored.into_sink(|_| once.take().ok_or_else(|| rewound::Error::host("compared already")));
             compare = sink.into_inner();
             if let Err(e) = restored {
                 return Err(compare.failure.unwrap_or(Error::Archive(e)));
@@ -191,10 +190,6 @@ impl Sink<'_, '_> {
 }
 
 impl PageSink for Sink<'_, '_> {
-    fn begin(&self, _: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<()> {
-        Ok(())
-    }
-
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
         self.stretch(space, offset, bytes)
     }
@@ -211,7 +206,7 @@ impl PageSink for Sink<'_, '_> {
         Ok(())
     }
 
-    fn finish(&self) -> rewound::Result<()> {
+    fn finish(self) -> rewound::Result<()> {
         Ok(())
     }
 }

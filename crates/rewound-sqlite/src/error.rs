@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rewound_follow::{Failure, HANDING_OVER, Side, Stage};
+
 /// The result of everything in this adapter that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -125,19 +127,8 @@ pub enum Error {
     Archive(#[from] rewound::Error),
 }
 
-/// How long another watcher, or another writer of the node, is waited for to end.
-const HANDING_OVER: Duration = Duration::from_secs(1);
 /// How long a running watcher waits for a database that is not there, or is none, to come back: it may be about to be replaced.
 const MISSING: Duration = Duration::from_secs(30);
-
-/// When a failure came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Before a watcher has attached to its database: what looks like a mistake in how it was called is one.
-    Starting,
-    /// It worked before.
-    Running,
-}
 
 impl Error {
     /// Whether waiting can mend it, as with a full disk: what [`Watcher::run`](super::Watcher::run) tries again after for ever, also where it has never worked.
@@ -145,26 +136,20 @@ impl Error {
         self.patience(Stage::Starting) == Duration::MAX
     }
 
-    /// For how long it is tried again after it: not at all, or for ever, or for a while.
-    pub(super) fn patience(&self, stage: Stage) -> Duration {
-        let running = stage == Stage::Running;
-        let worked_before = |for_so_long| if running { for_so_long } else { Duration::ZERO };
+    pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+        Error::Io { operation, path: path.into(), source: Arc::new(source.into()) }
+    }
+}
+
+impl Failure for Error {
+    fn patience(&self, stage: Stage) -> Duration {
         match self {
-            Error::Archive(e) => match e {
-                rewound::Error::Storage { source, .. } if is_a_mistake(source.kind()) => worked_before(Duration::MAX),
-                rewound::Error::Displaced { .. } => worked_before(Duration::MAX),
-                rewound::Error::Storage { .. }
-                | rewound::Error::DiskFull { .. }
-                | rewound::Error::Poisoned { .. }
-                | rewound::Error::KeyProvider { .. }
-                | rewound::Error::ClockImplausible { .. }
-                | rewound::Error::PreviousImageMismatch { .. } => Duration::MAX,
-                rewound::Error::WriterActive { .. } => HANDING_OVER,
-                _ => Duration::ZERO,
-            },
+            Error::Archive(e) => e.patience(stage),
             Error::AlreadyWatched { .. } => HANDING_OVER,
-            Error::NoDatabase { .. } | Error::NotADatabase { .. } | Error::NotWal { .. } => worked_before(MISSING),
-            Error::Sqlite { .. } | Error::Io { .. } => worked_before(Duration::MAX),
+            Error::NoDatabase { .. } | Error::NotADatabase { .. } | Error::NotWal { .. } => {
+                stage.worked_before(MISSING)
+            }
+            Error::Sqlite { .. } | Error::Io { .. } => stage.worked_before(Duration::MAX),
             Error::Locked { .. } | Error::Inconsistent { .. } => Duration::MAX,
             Error::WrongNode { .. } => Duration::ZERO,
             // What a restore in place meets, not a watcher.
@@ -174,18 +159,10 @@ impl Error {
         }
     }
 
-    pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
-        Error::Io { operation, path: path.into(), source: Arc::new(source.into()) }
+    fn side(&self) -> Side {
+        match self {
+            Error::Archive(e) => e.side(),
+            _ => Side::Source,
+        }
     }
-}
-
-/// Whether the system refuses what it would refuse again, as the program was started as the wrong user or with the wrong path.
-fn is_a_mistake(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::NotFound
-            | io::ErrorKind::NotADirectory
-    )
 }

@@ -37,6 +37,7 @@ mod compare;
 mod error;
 mod files;
 mod format;
+mod held;
 mod identity;
 mod link;
 mod live;
@@ -46,6 +47,7 @@ mod options;
 mod parting;
 mod pin;
 mod replace;
+mod source;
 mod status;
 mod wake;
 mod watcher;
@@ -55,7 +57,8 @@ pub use error::{Error, Result};
 pub use identity::{database_of, name_of};
 pub use options::WatchOptions;
 pub use replace::{database_restored, replace};
-pub use status::{Event, Handle, State, Status};
+pub use rewound_follow::{Event, State};
+pub use status::{Handle, Status};
 pub use watcher::{Attached, Watcher, backup};
 
 #[cfg(doctest)]

@@ -18,12 +18,11 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rewound::{Error as ArchiveError, PageSink, Restore, RestoreReport, SpaceId, SpaceState};
-use rewound_dir::{Dir, Walk, walk};
+use rewound_dir::{Dir, Walk, free_space, walk};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::alone::{Alone, Others, leftover, refused};
@@ -84,14 +83,14 @@ pub fn replace(restore: Restore<'_>, database: impl AsRef<Path>) -> Result<Resto
     for name in ["-wal", "-shm", "-journal"] {
         remove(&beside(&path, name))?;
     }
-    let sink = InPlace::new(&path, file);
-    match restore.into_place(&path.display().to_string(), &sink) {
+    let place = Place::new(&path, file);
+    match restore.destination(path.display().to_string()).into_sink(|spaces| place.begin(spaces)) {
         Ok(mut report) => {
-            report.bytes_written = sink.written.into_inner();
+            report.bytes_written = place.written.into_inner();
             Ok(report)
         }
         Err(e) => {
-            let undo = sink.is_under_way();
+            let undo = place.is_under_way();
             drop(alone);
             if undo { undone(&path, e.into()) } else { Err(e.into()) }
         }
@@ -175,27 +174,55 @@ fn undone(path: &Path, failure: Error) -> Result<RestoreReport> {
     Err(Error::HalfReplaced { path: path.to_owned(), failure: Box::new(failure) })
 }
 
-/// Rewrites a database under its own rollback journal.
+/// A database that is rewritten under its own rollback journal, as often as it takes.
 #[derive(Debug)]
-struct InPlace<'a> {
+struct Place<'a> {
     path: &'a Path,
     journal: PathBuf,
     file: &'a File,
-    /// Once the journal is complete: the size of a page of the new content.
-    page: OnceLock<usize>,
-    over: OnceLock<()>,
+    /// Whether the journal says all that the file was.
+    saved: AtomicBool,
     written: AtomicU64,
 }
 
-impl<'a> InPlace<'a> {
-    fn new(path: &'a Path, file: &'a File) -> InPlace<'a> {
+/// Rewrites it.
+#[derive(Debug)]
+struct InPlace<'p> {
+    place: &'p Place<'p>,
+    /// The size of a page of the new content.
+    page: usize,
+}
+
+impl<'a> Place<'a> {
+    fn new(path: &'a Path, file: &'a File) -> Place<'a> {
         let journal = beside(path, "-journal");
-        InPlace { path, journal, file, page: OnceLock::new(), over: OnceLock::new(), written: AtomicU64::new(0) }
+        Place { path, journal, file, saved: AtomicBool::new(false), written: AtomicU64::new(0) }
     }
 
-    /// Whether there is a journal that says what the file was.
+    /// Begins to write over it; also once more, where a layer of the archive is damaged: the journal says what the file was.
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<InPlace<'_>> {
+        let mut spaces = spaces.values();
+        let (Some(space), None) = (spaces.next(), spaces.next()) else {
+            return Err(ArchiveError::Unsupported(
+                "the node is not one SQLite database, which could replace another: restore it into a directory".into(),
+            ));
+        };
+        if space.length == 0 {
+            return Err(no_database());
+        }
+        if !self.saved.load(Ordering::Relaxed) {
+            let length = self.file.metadata().map_err(self.failed("look at"))?.len();
+            self.check_space(length, space.length)?;
+            self.save(length)?;
+            self.saved.store(true, Ordering::Relaxed);
+            self.file.set_len(space.length).map_err(self.failed("set the length of"))?;
+        }
+        Ok(InPlace { place: self, page: space.page_size.bytes() })
+    }
+
+    /// Whether there is a journal that says what the file was. Nobody else can have one, as the file is locked.
     fn is_under_way(&self) -> bool {
-        self.over.get().is_none() && self.journal.exists()
+        self.journal.exists()
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> ArchiveError {
@@ -268,8 +295,7 @@ impl<'a> InPlace<'a> {
 
     /// What is needed beside what there is: the journal, and what the file grows by.
     fn check_space(&self, old: u64, new: u64) -> rewound::Result<()> {
-        let stat = rustix::fs::fstatvfs(self.file).map_err(|e| self.failed("look at free space of")(e.into()))?;
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let available = free_space(self.path).map_err(self.failed("look at free space of"))?;
         let page = u64::from(self.old_page(old)?);
         let needed = u64::from(SECTOR) + old.div_ceil(page) * (page + 8) + new.saturating_sub(old);
         if needed > available {
@@ -277,16 +303,17 @@ impl<'a> InPlace<'a> {
         }
         Ok(())
     }
+}
 
+impl InPlace<'_> {
     fn rewrite(&self, offset: u64, bytes: &[u8], old: &mut [u8]) -> rewound::Result<()> {
-        let page =
-            self.page.get().copied().ok_or_else(|| ArchiveError::host("pages before the space they belong to"))?;
-        self.read(offset, old)?;
+        let place = self.place;
+        place.read(offset, old)?;
         let mut at = offset;
-        for (new, old) in bytes.chunks(page).zip(old.chunks(page)) {
+        for (new, old) in bytes.chunks(self.page).zip(old.chunks(self.page)) {
             if new != old {
-                self.file.write_all_at(new, at).map_err(self.failed("write"))?;
-                self.written.fetch_add(new.len() as u64, Ordering::Relaxed);
+                place.file.write_all_at(new, at).map_err(place.failed("write"))?;
+                place.written.fetch_add(new.len() as u64, Ordering::Relaxed);
             }
             at += new.len() as u64;
         }
@@ -322,27 +349,6 @@ fn record(to: &mut Vec<u8>, number: u32, page: &[u8], nonce: u32) {
 }
 
 impl PageSink for InPlace<'_> {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<()> {
-        let mut spaces = spaces.values();
-        let (Some(space), None) = (spaces.next(), spaces.next()) else {
-            return Err(ArchiveError::Unsupported(
-                "the node is not one SQLite database, which could replace another: restore it into a directory".into(),
-            ));
-        };
-        if space.length == 0 {
-            return Err(no_database());
-        }
-        if self.page.get().is_some() {
-            // Once more, without a damaged layer: the journal says what the file was.
-            return Ok(());
-        }
-        let length = self.file.metadata().map_err(self.failed("look at"))?.len();
-        self.check_space(length, space.length)?;
-        self.save(length)?;
-        let _ = self.page.set(space.page_size.bytes());
-        self.file.set_len(space.length).map_err(self.failed("set the length of"))
-    }
-
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
         if offset == 0 && DatabaseHeader::decode(bytes.get(..DATABASE_HEADER).unwrap_or_default()).is_none() {
             return Err(no_database());
@@ -361,12 +367,12 @@ impl PageSink for InPlace<'_> {
         Ok(())
     }
 
-    fn finish(&self) -> rewound::Result<()> {
-        self.file.sync_all().map_err(self.failed("sync"))?;
-        let failed = |e| ArchiveError::io("remove", self.journal.display().to_string(), e);
-        std::fs::remove_file(&self.journal).map_err(failed)?;
-        let _ = self.over.set(());
-        sync_above(self.path)
+    fn finish(self) -> rewound::Result<()> {
+        let place = self.place;
+        place.file.sync_all().map_err(place.failed("sync"))?;
+        let failed = |e| ArchiveError::io("remove", place.journal.display().to_string(), e);
+        std::fs::remove_file(&place.journal).map_err(failed)?;
+        sync_above(place.path)
     }
 }
 

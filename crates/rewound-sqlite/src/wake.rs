@@ -1,62 +1,36 @@
-//! What a watcher waits for: the kernel's word that a file was written, another thread's, or the time.
+//! What an idle watcher waits for: the kernel's word that a file was written, another thread's, or
+//! the time.
 //!
 //! Misses of the kernel's notifications cost time, never a transaction: every wait ends by itself.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rewound_follow::Bell;
 use rustix::fs::inotify;
 
-use super::error::{Error, Result};
 use super::files::Paths;
+use super::link::SETTLED;
+use super::options::WatchOptions;
 
-/// Ends a wait from another thread.
-#[derive(Clone, Debug)]
-pub(super) struct Bell {
-    inner: Arc<BellInner>,
-}
-
-#[derive(Debug)]
-struct BellInner {
-    fd: OwnedFd,
-    /// Whether somebody waits: else ringing costs no system call.
-    listening: AtomicBool,
-}
-
-impl Bell {
-    pub fn new() -> Result<Bell> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| Error::io("make", "an event descriptor", e))?;
-        Ok(Bell { inner: Arc::new(BellInner { fd, listening: AtomicBool::new(false) }) })
-    }
-
-    /// Ends the wait that is under way, if it listens.
-    pub fn ring(&self) {
-        if self.inner.listening.load(Ordering::SeqCst) {
-            self.force();
-        }
-    }
-
-    /// Ends the wait that is under way, or else the next one.
-    pub fn force(&self) {
-        // It fails only where it was rung 2^64 times.
-        let _ = rustix::io::write(&self.inner.fd, &1u64.to_ne_bytes());
-    }
-}
+/// After a notification without a transaction, which may be about to be committed, the log is
+/// looked at again after so long, then after twice as long, ...
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// ... up to this, ...
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(5);
+/// ... until nothing was written for so long.
+const ALERT: Duration = Duration::from_secs(1);
 
 /// The kernel's notifications for the files of one database.
 #[derive(Debug)]
-pub(super) struct Notifier {
+struct Notifier {
     inotify: OwnedFd,
 }
 
 impl Notifier {
     /// `None` where the kernel has none to give, as on some network file systems.
-    pub fn new(paths: &Paths) -> Option<Notifier> {
+    fn new(paths: &Paths) -> Option<Notifier> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let watch = || {
             let inotify = inotify::init(flags)?;
@@ -69,7 +43,7 @@ impl Notifier {
     }
 
     /// Takes what has come in; tells whether anything has.
-    pub fn drain(&self) -> bool {
+    fn drain(&self) -> bool {
         let mut any = false;
         let mut buf = [MaybeUninit::uninit(); 4096];
         while matches!(rustix::io::read(&self.inotify, &mut buf), Ok((read, _)) if !read.is_empty()) {
@@ -79,16 +53,46 @@ impl Notifier {
     }
 }
 
-/// Waits, at most for so long. Without a notifier only the bell and the time end it; `listen`: rings that are not forced count too.
-pub(super) fn wait(bell: &Bell, notifier: Option<&Notifier>, listen: bool, timeout: Duration) {
-    let Ok(timeout) = Timespec::try_from(timeout) else { return };
-    bell.inner.listening.store(listen, Ordering::SeqCst);
-    let mut fds = Vec::with_capacity(2);
-    fds.push(PollFd::from_borrowed_fd(bell.inner.fd.as_fd(), PollFlags::IN));
-    fds.extend(notifier.map(|n| PollFd::from_borrowed_fd(n.inotify.as_fd(), PollFlags::IN)));
-    // Interrupted by a signal or not: who waits looks again anyway.
-    let _ = poll(&mut fds, Some(&timeout));
-    bell.inner.listening.store(false, Ordering::SeqCst);
-    let mut count = [0; 8];
-    let _ = rustix::io::read(&bell.inner.fd, &mut count);
+/// How a watcher waits that has nothing to do.
+#[derive(Debug)]
+pub(super) struct Rest {
+    notifier: Option<Notifier>,
+    /// Until when a transaction may be about to be committed.
+    alert_until: Option<Instant>,
+    look_again: Duration,
+}
+
+impl Rest {
+    pub fn new(paths: &Paths, options: &WatchOptions) -> Rest {
+        let notifier = options.notify.then(|| Notifier::new(paths)).flatten();
+        Rest { notifier, alert_until: None, look_again: LOOK_AGAIN }
+    }
+
+    /// There was something to do: there may be more.
+    pub fn worked(&mut self) {
+        (self.alert_until, self.look_again) = (Some(Instant::now() + ALERT), LOOK_AGAIN);
+    }
+
+    /// Waits for something to do. `at_rest`: nothing is left to be done that only needs time.
+    pub fn wait(&mut self, at_rest: bool, bell: &Bell, options: &WatchOptions) {
+        let now = Instant::now();
+        if self.notifier.as_ref().is_some_and(Notifier::drain) {
+            self.alert_until = Some(now + ALERT);
+        }
+        let written = self.notifier.as_ref().map(|notifier| notifier.inotify.as_fd());
+        if self.alert_until.is_some_and(|until| until > now) {
+            // Something was written and is not committed yet, as far as one can see: a notification
+            // comes before the commit. To wait for the next one would be too late, and to wake at
+            // each too much.
+            bell.listen(None, self.look_again);
+            self.look_again = (self.look_again * 2).min(LOOK_AGAIN_MAX);
+        } else if !at_rest {
+            bell.listen(written, SETTLED);
+        } else if written.is_some() {
+            self.look_again = LOOK_AGAIN;
+            bell.listen(written, options.poll_interval);
+        } else {
+            bell.listen(None, options.round_interval);
+        }
+    }
 }

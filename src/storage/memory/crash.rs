@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::state::{File, Node, State, is_dir};
-use crate::storage::path::parent;
+use crate::names::parent;
 
 /// The unit that a medium writes whole: 512 bytes, the smallest sector of disks in use.
 const SECTOR: usize = 512;

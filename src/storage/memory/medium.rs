@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::Operation;
 use super::state::{FileId, Node, State, Step, is_dir};
-use crate::storage::path::{check, check_dir, parent};
+use crate::names::parent;
+use crate::storage::path::{check, check_dir};
 
 /// Granularity of the zeroed space behind the end of a file with small appends.
 const ZERO_STEP: usize = 4096;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Operation;
-use crate::storage::path::parent;
+use crate::names::parent;
 
 /// Identifies a file whatever its name is.
 pub(super) type FileId = u64;

@@ -67,14 +67,17 @@ fn everything_that_is_done_is_told() {
 /// A place that takes nothing.
 struct Refuses;
 
-impl rewound::PageSink for Refuses {
-    fn begin(&self, _: &std::collections::BTreeMap<rewound::SpaceId, rewound::SpaceState>) -> rewound::Result<()> {
+impl Refuses {
+    fn open() -> rewound::Result<Refuses> {
         Err(Error::host("no room"))
     }
+}
+
+impl rewound::PageSink for Refuses {
     fn write(&self, _: rewound::SpaceId, _: u64, _: &[u8]) -> rewound::Result<()> {
         Ok(())
     }
-    fn finish(&self) -> rewound::Result<()> {
+    fn finish(self) -> rewound::Result<()> {
         Ok(())
     }
 }
@@ -84,7 +87,7 @@ fn a_restore_that_fails_is_told_and_one_that_cannot_be_told_is_refused() {
     let mut fixture = Fixture::new();
     fixture.live(1, 3);
     fixture.node.build_snapshot(&Target::Latest, &super::compact()).unwrap();
-    assert!(fixture.node.restore(at(1)).into_sink(&Refuses).is_err());
+    assert!(fixture.node.restore(at(1)).into_sink(|_| Refuses::open()).is_err());
     let last = fixture.archive.audit().unwrap().last().unwrap().unwrap();
     assert!(last.to_json().contains("\"ok\":false,\"error\":\"host: no room\""), "{}", last.to_json());
     // The storage takes nothing more: no restore but one that says that it goes unrecorded.

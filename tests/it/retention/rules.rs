@@ -377,22 +377,24 @@ struct Meanwhile<'a> {
     bytes: Mutex<Vec<u8>>,
 }
 
-impl PageSink for Meanwhile<'_> {
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<()> {
+impl Meanwhile<'_> {
+    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> &Self {
         let length = spaces.values().map(|s| s.length).sum::<u64>();
         self.bytes.lock().resize(length as usize, 0);
         if let Some(act) = self.act.lock().take() {
             act();
         }
-        Ok(())
+        self
     }
+}
 
+impl PageSink for &Meanwhile<'_> {
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         self.bytes.lock()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         Ok(())
     }
 }
@@ -417,7 +419,7 @@ fn a_restore_that_runs_keeps_what_it_reads() {
         before_window(fixture.restore(at(3)), "expired while it is being restored");
     };
     *sink.act.lock() = Some(Box::new(act));
-    fixture.node.restore(at(3)).options(single()).into_sink(&sink).unwrap();
+    fixture.node.restore(at(3)).options(single()).into_sink(|spaces| Ok(sink.begin(spaces))).unwrap();
     assert!(*sink.bytes.lock() == fixture.model(3));
     let after = fixture.sweep();
     assert!(after.nodes[0].removed_files > 0, "{after:?}");

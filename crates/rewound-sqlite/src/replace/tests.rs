@@ -61,11 +61,11 @@ fn step_by_step(old: &[u8], new: &[u8], page_size: u32) {
         assert!(bytes == old, "{what}: {} bytes, were {}", bytes.len(), old.len());
         assert_eq!(whole.filter(|_| !old.is_empty()), sound, "{what}");
     };
-    let sink = InPlace::new(&path, &file);
+    let place = Place::new(&path, &file);
     let spaces = space(new, page_size);
 
     // The journal is incomplete for a while.
-    sink.save(old.len() as u64).unwrap();
+    place.save(old.len() as u64).unwrap();
     let journal = fs::read(beside(&path, "-journal")).unwrap();
     let mut begun = journal.clone();
     begun[8..12].fill(0);
@@ -75,20 +75,22 @@ fn step_by_step(old: &[u8], new: &[u8], page_size: u32) {
     }
     fs::remove_file(beside(&path, "-journal")).unwrap();
 
-    sink.begin(&spaces).unwrap();
+    place.begin(&spaces).unwrap();
     before("begun");
     let step = new.len().div_ceil(6).next_multiple_of(page_size as usize);
     // Begins once more, as where a layer is damaged.
     for round in 0..2 {
-        sink.begin(&spaces).unwrap();
+        let sink = place.begin(&spaces).unwrap();
         for (number, bytes) in new.chunks(step).enumerate().take(if round == 0 { 3 } else { usize::MAX }) {
             sink.write(SpaceId::new(1), (number * step) as u64, bytes).unwrap();
             before("written in part");
         }
+        assert!(place.is_under_way());
+        if round == 1 {
+            sink.finish().unwrap();
+        }
     }
-    assert!(sink.is_under_way());
-    sink.finish().unwrap();
-    assert!(!sink.is_under_way());
+    assert!(!place.is_under_way());
     let (bytes, whole) = reopened(&path);
     assert!(bytes == new);
     assert_eq!(whole.as_deref(), Some("ok"));
@@ -124,8 +126,8 @@ fn stretches_of_zeros_are_written_over() {
     let mut new = database(4096, true, 10, false);
     let used = new.len();
     new.resize(old.len() - 8192, 0);
-    let sink = InPlace::new(&path, &file);
-    sink.begin(&space(&new, 4096)).unwrap();
+    let place = Place::new(&path, &file);
+    let sink = place.begin(&space(&new, 4096)).unwrap();
     sink.write(SpaceId::new(1), 0, &new[..used]).unwrap();
     sink.zero(SpaceId::new(1), used as u64, (new.len() - used) as u64).unwrap();
     sink.finish().unwrap();
@@ -138,7 +140,7 @@ fn nothing_is_replaced_by_an_empty_file() {
     let path = dir.path().join("app.db");
     fs::write(&path, &old).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let sink = InPlace::new(&path, &file);
-    assert!(matches!(sink.begin(&space(b"", 4096)), Err(ArchiveError::Unsupported(_))));
-    assert!(!sink.is_under_way() && fs::read(&path).unwrap() == old);
+    let place = Place::new(&path, &file);
+    assert!(matches!(place.begin(&space(b"", 4096)), Err(ArchiveError::Unsupported(_))));
+    assert!(!place.is_under_way() && fs::read(&path).unwrap() == old);
 }

@@ -1,13 +1,13 @@
-//! Runs a plan: units of pages, by one worker per core, into a sink.
+//! The run over all pages of a state: units of pages, by one worker per core, into a sink.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::rebuild::{Parts, Rebuilder, Sources, Unit};
-use super::sink::{PageSink, Progress};
+use super::PastState;
 use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
+use crate::replay::{PageSet, PageSink, Progress, Rebuilder, Sources};
 use crate::sync::{self, Mutex};
 use crate::types::{SpaceId, as_index};
 
@@ -20,15 +20,6 @@ pub(crate) struct RunStats {
     pub pages_unproven: u64,
 }
 
-/// A restore about to run.
-pub(crate) struct RestoreRun<'a> {
-    pub parts: &'a Parts,
-    pub sources: &'a Sources,
-    pub options: &'a ReplayOptions,
-    pub sink: &'a dyn PageSink,
-    pub progress: Option<&'a mut (dyn FnMut(Progress) + Send)>,
-}
-
 /// Pages that a unit of about so many bytes has.
 pub(crate) fn pages_per_unit(space: &SpaceState, unit_bytes: usize) -> u64 {
     (unit_bytes as u64 / u64::from(space.page_size.get())).max(1)
@@ -36,7 +27,6 @@ pub(crate) fn pages_per_unit(space: &SpaceState, unit_bytes: usize) -> u64 {
 
 /// Which units of a space hold anything: ranges of unit numbers, ascending and apart.
 pub(crate) fn content_units(
-    parts: &Parts,
     sources: &Sources,
     id: SpaceId,
     space: &SpaceState,
@@ -62,7 +52,7 @@ pub(crate) fn content_units(
     };
     for layer in sources.base.iter().chain(&sources.deltas) {
         for part in layer.parts.iter().filter(|p| p.space == id) {
-            let reader = parts.get(layer.node, part)?;
+            let reader = sources.parts.get(layer.node, part)?;
             for block in reader.blocks(part.first, part.last) {
                 let (first, end) = (block.first.max(part.first), block.last.min(part.last));
                 add(first / per_unit, end / per_unit);
@@ -76,15 +66,14 @@ pub(crate) fn content_units(
 
 /// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first error, and when cancelled.
 pub(crate) fn run_units<T: Send>(
-    parts: &Parts,
     options: &ReplayOptions,
     items: impl Iterator<Item = T> + Send,
-    work: &(dyn Fn(&mut Rebuilder<'_>, T) -> Result<()> + Sync),
+    work: &(dyn Fn(&mut Rebuilder, T) -> Result<()> + Sync),
 ) -> Result<()> {
     let items = Mutex::new(items);
     let failed = AtomicBool::new(false);
     let worker = || -> Result<()> {
-        let mut rebuilder = Rebuilder::new(parts)?;
+        let mut rebuilder = Rebuilder::new()?;
         while !failed.load(Ordering::Relaxed) {
             options.cancel.check().inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             let next = items.lock().next();
@@ -107,80 +96,95 @@ pub(crate) fn run_units<T: Send>(
     })
 }
 
-/// A space and its units that hold anything.
-type SpaceUnits<'s> = (SpaceId, &'s SpaceState, Vec<(u64, u64)>);
-
 /// Bytes of a range of units, first and last.
 fn range_bytes((first, last): (u64, u64), unit_bytes: u64, length: u64) -> u64 {
     ((last + 1) * unit_bytes).min(length) - first * unit_bytes
 }
 
-impl RestoreRun<'_> {
-    /// Bytes of pages that have to be rebuilt, and the units.
-    fn layout(&self) -> Result<(u64, Vec<SpaceUnits<'_>>)> {
-        let mut total = 0;
-        let mut all = Vec::new();
-        for (id, space) in &self.sources.tail.state.spaces {
-            let per_unit = pages_per_unit(space, self.options.unit_bytes);
-            let ranges = content_units(self.parts, self.sources, *id, space, per_unit)?;
-            let unit_bytes = per_unit * u64::from(space.page_size.get());
-            total += ranges.iter().map(|range| range_bytes(*range, unit_bytes, space.length)).sum::<u64>();
-            all.push((*id, space, ranges));
-        }
-        Ok((total, all))
+/// Which units of a state hold anything: what there is to rebuild.
+#[derive(Debug)]
+pub(crate) struct Layout(Vec<SpaceLayout>);
+
+#[derive(Debug)]
+struct SpaceLayout {
+    id: SpaceId,
+    state: SpaceState,
+    pages_per_unit: u64,
+    /// Ranges of units that hold anything, ascending and apart.
+    units: Vec<(u64, u64)>,
+}
+
+impl SpaceLayout {
+    fn unit_bytes(&self) -> u64 {
+        self.pages_per_unit * u64::from(self.state.page_size.get())
     }
 
-    /// Bytes of pages that hold anything, by space.
-    pub fn bytes_needed(&self) -> Result<BTreeMap<SpaceId, u64>> {
-        let (_, layout) = self.layout()?;
-        let bytes = |(id, space, ranges): SpaceUnits<'_>| {
-            let unit_bytes = pages_per_unit(space, self.options.unit_bytes) * u64::from(space.page_size.get());
-            (id, ranges.iter().map(|range| range_bytes(*range, unit_bytes, space.length)).sum())
-        };
-        Ok(layout.into_iter().map(bytes).collect())
+    /// Bytes of pages that hold anything.
+    fn bytes(&self) -> u64 {
+        self.units.iter().map(|range| range_bytes(*range, self.unit_bytes(), self.state.length)).sum()
     }
 
-    /// Rebuilds everything into the sink.
-    pub fn run(&mut self) -> Result<RunStats> {
-        let progress = Mutex::new(self.progress.take());
-        let (total, layout) = self.layout()?;
-        self.sink.begin(&self.sources.tail.state.spaces)?;
+    /// Offset and length of each stretch that nothing was ever written to.
+    fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (unit, length) = (self.unit_bytes(), self.state.length);
+        let begins = self.units.iter().map(move |(first, _)| first * unit).chain([length]);
+        let ends = self.units.iter().map(move |(_, last)| ((last + 1) * unit).min(length));
+        let gaps = [0].into_iter().chain(ends).zip(begins);
+        gaps.filter(|(from, to)| to > from).map(|(from, to)| (from, to - from))
+    }
+
+    fn sets(&self) -> impl Iterator<Item = PageSet> {
+        let units = self.units.iter().flat_map(|(first, last)| *first..=*last);
+        units.map(|unit| {
+            let first = unit * self.pages_per_unit;
+            let end = first.saturating_add(self.pages_per_unit).min(self.state.pages());
+            PageSet::new(self.id, self.state.page_size, first..end)
+        })
+    }
+}
+
+impl Layout {
+    /// Bytes of pages that hold anything, by name of the space.
+    pub fn bytes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|space| (space.state.name.as_str(), space.bytes()))
+    }
+}
+
+impl PastState {
+    /// What there is to rebuild of it.
+    pub fn layout(&self) -> Result<Layout> {
+        let layout = self.state().spaces.iter().map(|(id, space)| {
+            let pages_per_unit = pages_per_unit(space, self.options().unit_bytes);
+            let units = content_units(self.sources(), *id, space, pages_per_unit)?;
+            Ok(SpaceLayout { id: *id, state: space.clone(), pages_per_unit, units })
+        });
+        Ok(Layout(layout.collect::<Result<_>>()?))
+    }
+
+    /// Rebuilds all of it into a sink.
+    pub fn fill(
+        &self,
+        layout: &Layout,
+        sink: &dyn PageSink,
+        progress: Option<&mut (dyn FnMut(Progress) + Send)>,
+    ) -> Result<RunStats> {
+        let progress = Mutex::new(progress);
+        let total = layout.0.iter().map(SpaceLayout::bytes).sum();
         let (read, written) = (AtomicU64::new(0), AtomicU64::new(0));
         let (proven, unproven) = (AtomicU64::new(0), AtomicU64::new(0));
-        for (id, space, ranges) in &layout {
-            let unit_bytes = pages_per_unit(space, self.options.unit_bytes) * u64::from(space.page_size.get());
-            let mut at = 0;
-            for (first, last) in ranges {
-                if first * unit_bytes > at {
-                    self.sink.zero(*id, at, first * unit_bytes - at)?;
-                }
-                at = ((last + 1) * unit_bytes).min(space.length);
-            }
-            if space.length > at {
-                self.sink.zero(*id, at, space.length - at)?;
-            }
+        for space in &layout.0 {
+            space.gaps().try_for_each(|(offset, length)| sink.zero(space.id, offset, length))?;
         }
-        let units = layout.iter().flat_map(|(id, space, ranges)| {
-            let per_unit = pages_per_unit(space, self.options.unit_bytes);
-            let pages = space.pages();
-            ranges.iter().flat_map(|(first, last)| *first..=*last).map(move |unit| {
-                let first = unit * per_unit;
-                let count = per_unit.min(pages - first);
-                (*space, Unit { space: *id, page_size: space.page_size, first, count })
-            })
-        });
-        let (sources, sink) = (self.sources, self.sink);
-        run_units(self.parts, self.options, units, &|rebuilder, (space, unit)| {
-            rebuilder.begin(unit);
-            rebuilder.apply(sources)?;
-            let (p, u) = rebuilder.verify()?;
-            let (images, _) = rebuilder.result();
-            let offset = unit.first * u64::from(unit.page_size.get());
+        let units = layout.0.iter().flat_map(|space| space.sets().map(move |set| (&space.state, set)));
+        run_units(self.options(), units, &|rebuilder, (space, set)| {
+            let rebuilt = self.rebuild(rebuilder, &set)?;
+            let (first, _) = set.bounds().unwrap_or_default();
+            let offset = first * u64::from(set.page_size.get());
             // The last page may reach beyond the end of the space.
-            let len = as_index(space.length - offset).min(images.len());
-            sink.write(unit.space, offset, images.get(..len).unwrap_or_default())?;
-            proven.fetch_add(p, Ordering::Relaxed);
-            unproven.fetch_add(u, Ordering::Relaxed);
+            let len = as_index(space.length - offset).min(rebuilt.images.len());
+            sink.write(set.space, offset, rebuilt.images.get(..len).unwrap_or_default())?;
+            proven.fetch_add(rebuilt.proven, Ordering::Relaxed);
+            unproven.fetch_add(rebuilt.unproven, Ordering::Relaxed);
             read.fetch_add(std::mem::take(&mut rebuilder.bytes_read), Ordering::Relaxed);
             // Counted under the lock: what is reported never goes back.
             let mut progress = progress.lock();
@@ -190,9 +194,8 @@ impl RestoreRun<'_> {
             }
             Ok(())
         })?;
-        self.sink.finish()?;
         Ok(RunStats {
-            bytes_read: read.into_inner() + self.sources.tail.bytes_read,
+            bytes_read: read.into_inner() + self.sources().tail.bytes_read,
             bytes_written: written.into_inner(),
             pages_proven: proven.into_inner(),
             pages_unproven: unproven.into_inner(),
