@@ -1,7 +1,8 @@
-//! What the benchmarks and fuzz targets need of the inside. Not public API: anything here may change or go at any time.
+//! What the benchmarks, fuzz targets and tests of forks need of the inside. Not public API: anything here may change or go at any time.
 
 use std::sync::Arc;
 
+use crate::archive::Node;
 use crate::crypto::{Backend, KeyFile, Keyring};
 use crate::env::SystemRng;
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::format::segment::{SegmentPreface, SegmentSeal};
 use crate::names::{self, Scope};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
 use crate::storage::{Calls, MemStorage, Storage};
-use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
+use crate::types::{ArchiveId, Epoch, NodeId, Target, TimelineId, Timestamp};
 
 /// A complete sealed file of frames of one size, with what opens it.
 #[derive(Debug)]
@@ -77,6 +78,16 @@ impl SealedFrames {
             }
         }
     }
+}
+
+/// Starts a new timeline of a node with the commit that a target names.
+pub fn fork(node: &Node, target: &Target) -> Result<TimelineId> {
+    node.fork(target)
+}
+
+/// Lets the node `into`, to which nothing was written, go on from a commit of another. Known to the open archive alone.
+pub fn branch(node: &Node, target: &Target, into: &Node) -> Result<()> {
+    node.branch(target, into)
 }
 
 /// Gives the bytes to every decoder of the format; each has to end, with a value or an error.

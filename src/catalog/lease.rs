@@ -12,16 +12,22 @@ use crate::names::{self, LEASES};
 use crate::storage::{Calls, LockGuard, ReadCalls, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
 
-/// A lease, held until dropped.
+/// A lease on every node that states of one are rebuilt from, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    _nodes: Vec<NodeLease>,
+}
+
+/// The file of one node.
+#[derive(Debug)]
+struct NodeLease {
     owner: Owner,
     storage: Arc<dyn Storage>,
     path: String,
     _guard: Box<dyn LockGuard>,
 }
 
-impl Drop for Lease {
+impl Drop for NodeLease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
         if self.owner.is_here() {
@@ -31,11 +37,18 @@ impl Drop for Lease {
 }
 
 impl Catalog {
-    /// Takes a lease on what the catalog says of a node now or later.
+    /// Takes a lease on what the catalog says now or later of a node, and of those that it was branched from.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), LEASES)?;
+        // What a node was branched from was settled when it was made.
+        let ancestors = self.current()?.ancestors(node).into_keys();
+        let nodes = ancestors.chain([node]).map(|node| self.lease_node(node)).collect::<Result<_>>()?;
+        Ok(Lease { _nodes: nodes })
+    }
+
+    fn lease_node(&self, node: NodeId) -> Result<NodeLease> {
         loop {
             let sequence = self.current()?.entries;
             let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
@@ -44,7 +57,8 @@ impl Catalog {
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
             if self.storage.opened_if_there(&path)?.is_some() {
-                return Ok(Lease { owner: Owner::here(), storage: Arc::clone(&self.storage), path, _guard: guard });
+                let storage = Arc::clone(&self.storage);
+                return Ok(NodeLease { owner: Owner::here(), storage, path, _guard: guard });
             }
         }
     }

@@ -54,7 +54,12 @@ impl Tenure {
         let Claim { catalog, actor, node, name, timeline, lock } = claim;
         let epoch = catalog.append(actor, |state| {
             state.check_live(node)?;
-            let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
+            let now = state.node(node)?;
+            if now.timeline != timeline {
+                // It was forked since this one looked: what was recovered is no longer what goes on.
+                return Err(Error::Fenced { node: now.name.clone() });
+            }
+            let epoch = Epoch::new(now.epoch.get() + 1);
             Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
         })?;
         tracing::info!(node = %name, %epoch, %position, "writer opened");

@@ -8,15 +8,18 @@ use super::commit::{Shared, SharedParts};
 use super::place::Place;
 use super::tail::Continuation;
 use super::tenure::{Claim, Tenure};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, NodeView};
 use crate::delta::Decoder;
-use crate::env::{Clock, Owner};
+use crate::env::{self, Clock, Owner};
 use crate::error::{Error, Result};
-use crate::format::event::Actor;
+use crate::format::event::{Actor, LayerRecord};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
+use crate::layer::LayerReader;
+use crate::lineage::{Line, Lineage};
 use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
+use crate::replay::newest_commit;
 use crate::sealed::remove_leftovers;
 use crate::storage::{Calls, Storage, create_dir_durable};
 use crate::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -68,13 +71,21 @@ impl Writer {
         let scope = Scope::Writer(node);
         remove_leftovers(storage.as_ref(), scope)?;
 
-        let timeline = catalog.current()?.node(node)?.timeline;
+        let (record, ancestors) = {
+            let state = catalog.current()?;
+            (state.node(node)?.clone(), state.ancestors(node))
+        };
+        let (view, timeline) = (NodeView { id: node, record: &record, ancestors: &ancestors }, record.timeline);
+        let lineage = view.lineage(timeline);
         let medium = Some(Arc::clone(storage));
-        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), node, timeline };
-        let recovered = recover(&log, storage.as_ref())?;
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), lineage };
+        let recovered = match recover(&log, storage.as_ref())? {
+            Some(recovered) => recovered,
+            None => Recovered { at: begin(&log, &view, clock.as_ref())?, restore_points: Vec::new() },
+        };
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
-        log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
+        log.check_end(position, catalog.current()?.view(node)?.durable_end(&log.lineage))?;
         let tenure = Tenure::begin(Claim { catalog, actor, node, name, timeline, lock }, position)?;
         if let Err(error) = catalog.remove_own_leftovers() {
             // They are in nobody's way.
@@ -246,19 +257,44 @@ struct Recovered {
     restore_points: Vec<(String, Position, Timestamp)>,
 }
 
-/// Finds where the log ends. Reads the newest segment only: its preface holds the state before it.
-fn recover(log: &Log, storage: &dyn Storage) -> Result<Recovered> {
-    let Some(newest) = log.newest()? else {
-        let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
-        return Ok(Recovered { at, restore_points: Vec::new() });
-    };
+/// Where a timeline begins that nothing was written to yet: with nothing, or with the state that it forks off from.
+fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuation> {
+    let fork = log.lineage.last().after;
+    let mut state = NodeState::default();
+    if fork > Position::ORIGIN {
+        state = match log.state_at(fork) {
+            Ok(Some(state)) => state,
+            // A snapshot may be all that is left of the commit.
+            Ok(None) | Err(Error::Gap { .. }) => {
+                let layers = view.layers(&log.lineage);
+                let of_it = |l: &&&LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (fork, fork);
+                let missing = || Error::Gap { node: view.record.name.clone(), expected: fork.next_lsn(), found: fork };
+                let snapshot = layers.iter().find(of_it).ok_or_else(missing)?;
+                LayerReader::open(log.storage.as_ref(), &log.keys, snapshot)?.state
+            }
+            Err(e) => return Err(e),
+        };
+        // Its times begin after all that are known of the node, so that each time is answered on one timeline. What the
+        // parent knew of later times is none of its own.
+        state.known_until = env::now(clock).unwrap_or_default().max(state.timestamp);
+        for timeline in view.timelines().into_iter().filter(|t| *t != log.timeline()) {
+            let other = log.along(Lineage::alone(Line::new(view.id, timeline)));
+            state.known_until = state.known_until.max(newest_commit(&other, view)?.known_until);
+        }
+    }
+    Ok(Continuation { state, next_sequence: 1, previous: None })
+}
+
+/// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment only: its preface holds the state before it.
+fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
+    let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else { return Ok(None) };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
     let reader = log.open_settled(storage, &newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
-        return Ok(Recovered { at, restore_points: Vec::new() });
+        return Ok(Some(Recovered { at, restore_points: Vec::new() }));
     }
     let mut state = reader.preface().state.clone();
     // The state in the midst of a commit of several frames, which may never have ended.
@@ -293,5 +329,5 @@ fn recover(log: &Log, storage: &dyn Storage) -> Result<Recovered> {
     state.known_until = end.known_until;
     tracing::info!(segment = %newest.path, position = %end.position, "recovered the end of the log");
     let at = Continuation { state, next_sequence, previous: Some((end.facts, end.link)) };
-    Ok(Recovered { at, restore_points: points })
+    Ok(Some(Recovered { at, restore_points: points }))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
+use crate::lineage::{Line, Lineage};
 use crate::names;
 use crate::past::NodeContext;
 use crate::replay::log_end;
@@ -89,8 +90,10 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     let storage = context.storage.as_ref();
     let record = &context.record;
     let mut usage = NodeUsage::default();
-    let segments = context.log.all()?;
-    usage.log = segments.iter().map(|(_, bytes)| bytes).sum();
+    for timeline in record.timelines() {
+        let log = context.log.along(Lineage::alone(Line::new(context.node, timeline)));
+        usage.log += log.all()?.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    }
     let parts: u64 = list_parts(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     let files: u64 = list_layers(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     usage.layers = record.layers.iter().filter(|l| l.from.is_some()).map(|l| l.bytes + l.length).sum();
@@ -98,10 +101,10 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
     // What is kept from before the window says nothing of how fast it grows.
-    let window = stretches(&context.log, record)?.pop().unwrap_or_default();
+    let window = stretches(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
-        let (begins, until) = (reader.created(), log_end(&context.log, record)?.known_until);
+        let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
         // Less than an hour says nothing of a day.
         if usage.covers >= Duration::from_secs(3_600) {
