@@ -95,8 +95,7 @@ impl Ops {
         }
         let chunk = self.chunks.len() - 1;
         if let Some(last) = self.chunks.last_mut() {
-            // A chunk holds at most a megabyte, or one op, of at most 32.
-            let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            let small = |n: usize| u32::try_from(n).expect("a chunk holds a megabyte, or one op of at most 32");
             let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
             last.extend_from_slice(op);
             self.refs.push(OpRef { page, number, chunk, offset, len, full });
@@ -110,7 +109,8 @@ impl Ops {
 
     fn op(&self, r: &OpRef) -> &[u8] {
         let start = r.offset as usize;
-        self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize)).unwrap_or_default()
+        let op = self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize));
+        op.expect("an op lies where it was put")
     }
 
     /// Sorts by page, each page's in order, and drops what a later full image of the page makes superfluous. So a page
@@ -314,8 +314,7 @@ impl Tail {
             match run {
                 Run::Memory(ops) => {
                     let mut before = None;
-                    let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
-                    for r in from.iter().take_while(|r| r.page <= high) {
+                    for r in from(ops, low).iter().take_while(|r| r.page <= high) {
                         if before.replace(r.page.page) != Some(r.page.page) {
                             add(r.page.page, r.page.page);
                         }
@@ -364,8 +363,7 @@ impl Tail {
                 Run::Memory(ops) => {
                     for (first, last) in ranges {
                         let (low, high) = (PageId::new(space, *first), PageId::new(space, *last));
-                        let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
-                        for r in from.iter().take_while(|r| r.page <= high) {
+                        for r in from(ops, low).iter().take_while(|r| r.page <= high) {
                             visit(r.number, read_op(ops.op(r))?)?;
                         }
                     }
@@ -382,8 +380,10 @@ impl Tail {
     }
 }
 
-fn first_of(ops: &Ops, page: PageId) -> usize {
-    ops.refs.partition_point(|r| r.page < page)
+/// The refs from a page on.
+fn from(ops: &Ops, page: PageId) -> &[OpRef] {
+    let first = ops.refs.partition_point(|r| r.page < page);
+    ops.refs.get(first..).expect("a partition point is within the list")
 }
 
 /// Reads an op that was read before.
@@ -432,7 +432,12 @@ impl DiskRun {
         let next = |at: PageId| ranges.get(ranges.partition_point(|(_, last)| page(*last) < at));
         let (Some((first, _)), Some((_, last))) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let start = self.frames.partition_point(|f| f.last < page(*first));
-        let frames = self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= page(*last));
+        let frames = self
+            .frames
+            .get(start..)
+            .expect("a partition point is within the list")
+            .iter()
+            .take_while(|f| f.first <= page(*last));
         let mut frame = Vec::new();
         for f in frames.filter(|f| next(f.first).is_some_and(|(first, _)| page(*first) <= f.last)) {
             frame.resize(f.at.len, 0);
