@@ -237,6 +237,8 @@ pub(crate) enum Scope {
     Writer(NodeId),
     /// A builder or sweeper of a node.
     Builder(NodeId),
+    /// A file that is stored whole: its owner holds a lock on it.
+    Put,
 }
 
 impl Scope {
@@ -248,6 +250,9 @@ impl Scope {
         }
         if let Some(sequence) = after("checkpoint-") {
             return number(sequence, 16).map(Scope::Checkpoint);
+        }
+        if name.starts_with("put-") {
+            return Some(Scope::Put);
         }
         let writer = after("w").and_then(number_of_32_bits).map(|id| Scope::Writer(NodeId::new(id)));
         let builder = || after("c").and_then(number_of_32_bits).map(|id| Scope::Builder(NodeId::new(id)));
@@ -267,6 +272,7 @@ impl fmt::Display for Scope {
             Scope::Checkpoint(sequence) => write!(f, "checkpoint-{sequence:016x}"),
             Scope::Writer(node) => write!(f, "w{:08x}", node.get()),
             Scope::Builder(node) => write!(f, "c{:08x}", node.get()),
+            Scope::Put => f.write_str("put"),
         }
     }
 }
@@ -307,7 +313,7 @@ mod tests {
             assert_eq!(parent(&part_path(node, id)), part_dir(node, id));
             assert_eq!(kind(&layer_path(node, id)), Some(Kind::Layer));
             assert_eq!(kind(&part_path(node, id)), Some(Kind::Part));
-            for scope in [Scope::Writer(node), Scope::Builder(node)] {
+            for scope in [Scope::Writer(node), Scope::Builder(node), Scope::Put] {
                 assert_eq!(Scope::of(file_name(&scope.path(id))), Some(scope));
             }
         }

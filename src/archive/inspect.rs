@@ -15,7 +15,7 @@ use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
 use crate::past::PastState;
 use crate::replay::{Resolved, readable_end, resolve, window};
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
 use crate::wal::{Log, Visit, fold_ops};
@@ -305,7 +305,7 @@ fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
 }
 
 /// Counts the files below a directory, of one kind or all.
-fn count_files(storage: &dyn Storage, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
+fn count_files(storage: &dyn ReadStore, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
     for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
         if entry.is_dir {
             count_files(storage, &names::join(dir, &entry.name), kind, count)?;

@@ -217,7 +217,8 @@ impl Archive {
         let record = inner.catalog.current()?.node(node)?.clone();
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
-        let log = Log { storage: Arc::clone(&storage), keys: Arc::clone(&keys), node, timeline: record.timeline };
+        let (medium, timeline) = (Some(Arc::clone(&storage)), record.timeline);
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(&keys), node, timeline };
         Ok(NodeContext { storage, keys, node, record, log })
     }
 

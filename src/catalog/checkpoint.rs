@@ -9,14 +9,14 @@ use std::io::ErrorKind;
 
 use minicbor::{Decode, Encode};
 
-use super::entry_digest;
+use super::entries::{self, entry_digest, hex};
 use super::state::CatalogState;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::NEWEST_EVENT;
 use crate::format::header::FileKind;
 use crate::names::{self, CHECKPOINTS, Scope, checkpoint_path};
 use crate::sealed::{ArchiveKeys, FileInfo, SealedFile, read_body, write_body};
-use crate::storage::{Storage, create_dir_durable};
+use crate::storage::{ReadStore, Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, TimelineId};
 
 /// Entries from one checkpoint to the next: at most so many are folded to open an archive, which takes some 20 milliseconds.
@@ -36,12 +36,12 @@ struct Checkpoint {
 }
 
 /// Paths of the checkpoints there are, in order.
-pub(crate) fn paths(storage: &dyn Storage) -> Result<Vec<String>> {
+pub(crate) fn paths(storage: &dyn ReadStore) -> Result<Vec<String>> {
     Ok(list(storage)?.into_iter().map(checkpoint_path).collect())
 }
 
 /// Numbers of the entries that have a checkpoint, in order.
-fn list(storage: &dyn Storage) -> Result<Vec<u64>> {
+fn list(storage: &dyn ReadStore) -> Result<Vec<u64>> {
     let entries = storage.list(CHECKPOINTS).map_err(|e| Error::io("list", CHECKPOINTS, e))?;
     let mut numbers: Vec<u64> = entries.iter().filter_map(|e| names::checkpoint(&e.name)).collect();
     numbers.sort_unstable();
@@ -82,7 +82,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     let older = numbers.iter().filter(|n| **n < sequence).rev().skip(KEPT - 1);
     for number in older {
         let path = checkpoint_path(*number);
-        match storage.remove(&path) {
+        match storage.delete(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
             _ => {}
         }
@@ -91,10 +91,10 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
 }
 
 /// The state as of the newest checkpoint that can be used; that of no entries where there is none.
-pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<CatalogState> {
+pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<CatalogState> {
     let checkpoints = list(storage)?;
     // After the look at the checkpoints, as others may be adding both.
-    let newest_entry = super::newest(storage)?.unwrap_or_default();
+    let newest_entry = entries::newest(storage)?.unwrap_or_default();
     for sequence in checkpoints.into_iter().rev() {
         let path = checkpoint_path(sequence);
         if sequence > newest_entry {
@@ -108,7 +108,7 @@ pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<Catalo
                 if found == state.head {
                     return Ok(state);
                 }
-                let (expected, found) = (super::hex(&state.head), super::hex(&found));
+                let (expected, found) = (hex(&state.head), hex(&found));
                 let what = "catalog entry of a checkpoint";
                 return Err(Error::damage(DamageKind::Chain, names::entry_path(sequence), 0, what, expected, found));
             }
@@ -123,7 +123,7 @@ pub(super) fn newest(storage: &dyn Storage, keys: &ArchiveKeys) -> Result<Catalo
 }
 
 /// The state that a checkpoint holds; `None` where it is gone meanwhile, or of a newer build, whose events this one may not know.
-fn read(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
+fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
     let path = checkpoint_path(sequence);
     match storage.open(&path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

@@ -26,7 +26,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
         if self.owner.is_here() {
-            let _ = self.storage.remove(&self.path);
+            let _ = self.storage.delete(&self.path);
         }
     }
 }
@@ -39,7 +39,7 @@ impl Catalog {
         create_dir_durable(self.storage.as_ref(), LEASES)?;
         loop {
             let sequence = self.current()?.entries;
-            let id = FileId::from_bytes(random(self.keys.rng().as_ref())?);
+            let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
             let path = names::lease_path(node, sequence, id);
             let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
             // A sweeper may have taken it, still unlocked, for one that a crash left.
@@ -73,13 +73,8 @@ impl Catalog {
                 continue;
             }
             let path = names::join(LEASES, &entry.name);
-            match self.storage.open(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                _ => {}
-            }
-            match self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))? {
-                Some(_guard) => self.remove_leftover(&path)?,
-                None => held.push(sequence),
+            if !self.remove_unless_locked(&path)? {
+                held.push(sequence);
             }
         }
         Ok(held)

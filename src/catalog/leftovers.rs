@@ -8,6 +8,7 @@
 //! | `checkpoint-<seq>` | a checkpoint of the catalog | there is a later entry. Its maker may live, and then does without: a checkpoint is derived |
 //! | `w<node>` | a writer: new segments, large batches, base copies | the node's `writer.lock` is free |
 //! | `c<node>` | a builder or sweeper of a node | the node's `maintain.lock` is free |
+//! | `put` | a file that is stored whole | nobody holds a lock on the file itself |
 //!
 //! Whoever takes one of the locks removes what is left of its scope. Opening a writer also removes what is left of the first two, and a sweep all there is. Of a node that
 //! is not deleted a sweep leaves the writer's scope to the next writer, as holding its lock even for a moment would keep that writer from opening.
@@ -29,7 +30,7 @@ impl Catalog {
             let dead = match Scope::of(&name) {
                 Some(Scope::Entry(sequence)) => sequence <= entries,
                 Some(Scope::Checkpoint(sequence)) => sequence < entries,
-                Some(Scope::Writer(_) | Scope::Builder(_)) | None => false,
+                Some(Scope::Writer(_) | Scope::Builder(_) | Scope::Put) | None => false,
             };
             if dead {
                 self.remove_leftover(&names::join(TMP, &name))?;
@@ -48,6 +49,10 @@ impl Catalog {
             let (node, lock) = match scope {
                 Scope::Writer(node) => (node, names::writer_lock(node)),
                 Scope::Builder(node) => (node, names::builder_lock(node)),
+                Scope::Put => {
+                    self.remove_unless_locked(&names::join(TMP, &name))?;
+                    continue;
+                }
                 Scope::Entry(_) | Scope::Checkpoint(_) => continue,
             };
             if is_live(&state, node) {
@@ -70,8 +75,22 @@ impl Catalog {
         Ok(entries.into_iter().map(|e| e.name).collect())
     }
 
+    /// Removes a file whose owner would hold a lock on it; tells whether there was none.
+    pub(super) fn remove_unless_locked(&self, path: &str) -> Result<bool> {
+        match self.storage.open(path) {
+            // To lock it would create it.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
+            _ => {}
+        }
+        let guard = self.storage.try_lock(path).map_err(|e| Error::io("lock", path, e))?;
+        if guard.is_some() {
+            self.remove_leftover(path)?;
+        }
+        Ok(guard.is_some())
+    }
+
     pub(super) fn remove_leftover(&self, path: &str) -> Result<()> {
-        match self.storage.remove(path) {
+        match self.storage.delete(path) {
             // Others look for leftovers too.
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),

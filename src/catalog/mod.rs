@@ -17,28 +17,24 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use entries::{Entries, newest, read_sealed};
 pub(crate) use lease::Lease;
 pub(crate) use retention::CLOCK_BOUND;
 pub use retention::{ClockMark, Expiring, Hold, NodeRetention, PolicyChange};
 pub(crate) use state::CatalogState;
 pub use state::{NodeRecord, RestorePointRecord};
 
-use crate::crypto::kdf::sha256;
 use crate::crypto::{Backend, Keyring};
 use crate::env::{self, Clock, Owner, Rng};
-use crate::error::{DamageKind, Error, Result};
-use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT, NEWEST_EVENT};
+use crate::error::{Error, Result};
+use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::names::{self, Scope, entry_dir, entry_path};
-use crate::sealed::{
-    ArchiveKeys, FileInfo, FrameSpec, SealedWriter, SingleFrame, decode_cbor, encode_cbor, read_bytes, read_header,
-    read_single,
-};
+use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedWriter, encode_cbor};
 use crate::storage::{Storage, check_place, create_dir_durable, displaced};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
@@ -48,44 +44,11 @@ use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 pub(crate) struct Catalog {
     owner: Owner,
     storage: Arc<dyn Storage>,
-    keys: Arc<ArchiveKeys>,
+    entries: Entries,
     clock: Arc<dyn Clock>,
     state: Mutex<CatalogState>,
     /// The newest entry that this process knows to be durable: one that it has merely read may be all in a cache yet.
     durable: AtomicU64,
-}
-
-/// The number of the newest entry; `None` where there is no catalog.
-pub(crate) fn newest(storage: &dyn Storage) -> Result<Option<u64>> {
-    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let listed = list(names::CATALOG)?;
-    let mut groups: Vec<u64> = listed.iter().filter_map(|e| names::group(&e.name)).collect();
-    groups.sort_unstable();
-    for group in groups.into_iter().rev() {
-        let listed = list(&names::entry_group_dir(group))?;
-        let numbers = listed.iter().filter_map(|e| names::entry(&e.name));
-        let numbers = numbers.filter(|n| names::group_of(*n) == group);
-        if let Some(newest) = numbers.max() {
-            return Ok(Some(newest));
-        }
-    }
-    Ok(None)
-}
-
-/// SHA-256 of an entry's file, as the next entry holds it.
-pub(crate) fn entry_digest(storage: &dyn Storage, sequence: u64) -> Result<[u8; 32]> {
-    Ok(sha256(&[&read_bytes(storage, &entry_path(sequence), MAX_EVENT)?]))
-}
-
-/// Reads an entry's file, once.
-pub(crate) fn read_sealed(storage: &dyn Storage, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
-    let path = entry_path(sequence);
-    let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
-    if file.header.sequence != sequence {
-        let (what, found) = ("number of a catalog entry", file.header.sequence);
-        return Err(Error::damage(DamageKind::Chain, path, 96, what, sequence, found));
-    }
-    Ok(file)
 }
 
 impl Catalog {
@@ -98,14 +61,14 @@ impl Catalog {
     ) -> Result<Catalog> {
         let catalog = Catalog {
             owner: Owner::here(),
+            entries: Entries::new(storage.clone(), Arc::new(keys)),
             storage,
-            keys: Arc::new(keys),
             clock,
             state: Mutex::default(),
             durable: AtomicU64::new(0),
         };
         let mut state = catalog.state.lock();
-        let keys = &catalog.keys;
+        let keys = catalog.keys();
         let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
         if newest(catalog.storage.as_ref())?.is_some() || !catalog.try_append(&mut state, actor, created)? {
             return Err(Error::ArchiveExists { path: catalog.storage.location().into() });
@@ -122,41 +85,23 @@ impl Catalog {
         rng: Arc<dyn Rng>,
         clock: Arc<dyn Clock>,
     ) -> Result<Catalog> {
-        let Some(newest) = newest(storage.as_ref())? else {
-            return Err(Error::NoArchive { path: storage.location().into() });
-        };
-        // The newest entry names all recipients there are now.
-        let path = entry_path(newest);
-        let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let (header, _) = read_header(file.as_ref(), &path)?;
-        let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
-        let catalog =
-            Catalog { owner: Owner::here(), storage, keys, clock, state: Mutex::default(), durable: AtomicU64::new(0) };
-        let mut state = catalog.state.lock();
-        *state = checkpoint::newest(catalog.storage.as_ref(), &catalog.keys)?;
-        catalog.refresh(&mut state)?;
-        // The stanzas stand outside of what is authenticated, so that some can be added; who may be among them is.
-        let (listed, found) = (&state.recipients, catalog.keys.recipients());
-        if state.key != Some(catalog.keys.generation()) || *listed != found {
-            let (expected, found) = (format_args!("{listed:?}"), format_args!("{found:?}"));
-            return Err(Error::damage(DamageKind::Authentication, &path, 272, "recipients", expected, found));
-        }
-        drop(state);
-        Ok(catalog)
+        let (entries, state) = Entries::open(storage.clone(), keyring, backend, rng)?;
+        let (state, durable) = (Mutex::new(state), AtomicU64::new(0));
+        Ok(Catalog { owner: Owner::here(), storage, entries, clock, state, durable })
     }
 
     pub fn keys(&self) -> &Arc<ArchiveKeys> {
-        &self.keys
+        self.entries.keys()
     }
 
     pub fn archive(&self) -> ArchiveId {
-        self.keys.archive()
+        self.keys().archive()
     }
 
     /// The state as of now, entries of other processes included.
     pub fn current(&self) -> Result<MutexGuard<'_, CatalogState>> {
         let mut state = self.lock()?;
-        self.refresh(&mut state)?;
+        self.entries.fold_new(&mut state)?;
         Ok(state)
     }
 
@@ -164,16 +109,6 @@ impl Catalog {
     fn lock(&self) -> Result<MutexGuard<'_, CatalogState>> {
         self.owner.check("the archive")?;
         Ok(self.state.lock())
-    }
-
-    /// Whether there is an entry of this number: a look that needs no lock.
-    pub fn has_entry(&self, sequence: u64) -> Result<bool> {
-        let path = entry_path(sequence);
-        match self.storage.open(&path) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("open", &path, e)),
-        }
     }
 
     /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
@@ -199,7 +134,7 @@ impl Catalog {
     pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
         let mut state = self.lock()?;
         loop {
-            self.refresh(&mut state)?;
+            self.entries.fold_new(&mut state)?;
             let (event, value) = decide(&state)?;
             if self.try_append(&mut state, actor, event)? {
                 return Ok(value);
@@ -215,7 +150,7 @@ impl Catalog {
     ) -> Result<bool> {
         let mut state = self.lock()?;
         loop {
-            self.refresh(&mut state)?;
+            self.entries.fold_new(&mut state)?;
             let Some(event) = decide(&state)? else { return Ok(false) };
             if self.try_append(&mut state, actor, event)? {
                 return Ok(true);
@@ -258,7 +193,7 @@ impl Catalog {
             link: state.head,
         };
         let scope = Scope::Entry(sequence);
-        let mut writer = SealedWriter::create(self.storage.as_ref(), &self.keys, scope, info)?;
+        let mut writer = SealedWriter::create(self.storage.as_ref(), self.keys(), scope, info)?;
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), &body)?;
         let path = entry_path(sequence);
         if writer.publish(&path, &[])?.is_none() {
@@ -266,21 +201,14 @@ impl Catalog {
         }
         self.durable.store(sequence, Ordering::Relaxed);
         // Read back: what is published has been proven readable, and the digest is of what is there.
-        self.read_next(state)?;
+        self.entries.fold_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)
-            && let Err(error) = checkpoint::write(self.storage.as_ref(), &self.keys, state)
+            && let Err(error) = checkpoint::write(self.storage.as_ref(), self.keys(), state)
         {
             // The entry stands; whoever opens the archive folds a few more.
             tracing::warn!(%error, "no checkpoint of the catalog could be written");
         }
         Ok(true)
-    }
-
-    /// Reads and folds the entries that came since.
-    fn refresh(&self, state: &mut CatalogState) -> Result<()> {
-        while self.read_next(state)? {}
-        // Where the archive was deleted nothing is found either; where it was moved away nobody would look for the next entry.
-        check_place(self.storage.as_ref())
     }
 
     /// Goes on with the archive that is at its place now, where that is not what was opened. It has to be this one, as far as it is known here, or further.
@@ -291,10 +219,8 @@ impl Catalog {
             (state.entries, state.head)
         };
         self.storage.reopen(&|storage| {
-            let (storage, keys, clock) = (Arc::clone(storage), Arc::clone(&self.keys), Arc::clone(&self.clock));
-            let (state, durable) = (Mutex::default(), AtomicU64::new(0));
-            let there = Catalog { owner: self.owner, storage, keys, clock, state, durable };
-            match there.read_entry(sequence, &entry_path(sequence)) {
+            let there = Entries::new(storage.clone(), Arc::clone(self.keys()));
+            match there.read(sequence) {
                 Ok((_, _, found)) if found == head => Ok(()),
                 Ok(_) | Err(Error::Damaged(_)) => Err(Error::Displaced {
                     path: self.storage.location(),
@@ -310,61 +236,4 @@ impl Catalog {
         let path = entry_path(self.lock()?.entries);
         self.storage.open(&path).map(drop).map_err(|e| displaced("open", &path, e))
     }
-
-    /// Reads and folds the next entry; `false` where there is none.
-    fn read_next(&self, state: &mut CatalogState) -> Result<bool> {
-        let sequence = state.entries + 1;
-        let path = entry_path(sequence);
-        let there = || self.has_entry(sequence);
-        if !there()? {
-            // Only the end of the catalog may look like this; an entry may have come between two looks.
-            match newest(self.storage.as_ref())? {
-                Some(newest) if newest >= sequence && !there()? => {
-                    let expected = format_args!("entry {sequence}, as there is entry {newest}");
-                    let what = "catalog entry";
-                    return Err(Error::damage(DamageKind::Missing, &path, 0, what, expected, "no such file"));
-                }
-                Some(newest) if newest >= sequence => {}
-                _ => return Ok(false),
-            }
-        }
-        let (entry, link, head) = self.read_entry(sequence, &path)?;
-        if link != state.head {
-            return Err(Error::damage(
-                DamageKind::Chain,
-                &path,
-                128,
-                "catalog entry",
-                format_args!("entry {sequence}, after {}", hex(&state.head)),
-                format_args!("entry {sequence}, after {}", hex(&link)),
-            ));
-        }
-        state.fold(&entry, &path)?;
-        state.head = head;
-        Ok(true)
-    }
-
-    /// Reads an entry; gives it with its link to the one before and its own digest.
-    fn read_entry(&self, sequence: u64, path: &str) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
-        let file = read_sealed(self.storage.as_ref(), &self.keys, sequence)?;
-        let body = file.plaintext.as_slice();
-        if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
-            let (path, what) = (path.to_owned(), "an event of the catalog");
-            return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
-        }
-        let entry: CatalogEntry = decode_cbor(path, file.offset, "catalog entry", body)?;
-        if file.kind != FrameKind::Body || entry.sequence != sequence {
-            let found = format_args!("{:?} of entry {}", file.kind, entry.sequence);
-            return Err(Error::damage(DamageKind::Structure, path, file.offset, "catalog entry", sequence, found));
-        }
-        Ok((entry, file.header.link, file.digest))
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
 }

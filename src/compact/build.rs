@@ -15,7 +15,7 @@ use crate::options::CompactOptions;
 use crate::past::{PastState, content_units, pages_per_unit, run_units};
 use crate::replay::{PageSet, Rebuilder, Sources};
 use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::sync::Mutex;
 use crate::types::{NodeId, PageSize, Position, SpaceId, as_index};
 
@@ -339,7 +339,7 @@ pub(super) fn delta_parts(
 }
 
 /// Reads a layer that was just written: everything decrypts, and every full image has its CRC-32.
-pub(crate) fn read_back(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
+pub(crate) fn read_back(storage: &dyn ReadStore, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
     let body = LayerReader::open(storage, keys, record)?;
     let mut reading = ReadBack::new()?;
     body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part, &Copied::new()))
@@ -359,7 +359,7 @@ impl ReadBack {
     /// Blocks that were copied are not decompressed: they are, as their CRC-32 says, what was read back when it was first written.
     fn part(
         &mut self,
-        storage: &dyn Storage,
+        storage: &dyn ReadStore,
         keys: &ArchiveKeys,
         node: NodeId,
         part: &PartRef,

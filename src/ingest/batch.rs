@@ -662,7 +662,7 @@ impl Ops {
         if let Some(spill) = self.spill.take().filter(|_| shared.owner.is_here()) {
             drop(spill.file);
             // Best effort: the next writer of the node removes what stays.
-            let _ = shared.storage.remove(&spill.path);
+            let _ = shared.storage.delete(&spill.path);
         }
     }
 }

@@ -66,8 +66,9 @@ impl Writer {
         remove_leftovers(storage.as_ref(), scope)?;
 
         let timeline = catalog.current()?.node(node)?.timeline;
-        let log = Log { storage: Arc::clone(storage), keys: Arc::clone(catalog.keys()), node, timeline };
-        let recovered = recover(&log)?;
+        let medium = Some(Arc::clone(storage));
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), node, timeline };
+        let recovered = recover(&log, storage.as_ref())?;
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
         log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
@@ -251,14 +252,14 @@ struct Recovered {
 }
 
 /// Finds where the log ends. Reads the newest segment only: its preface holds the state before it.
-fn recover(log: &Log) -> Result<Recovered> {
+fn recover(log: &Log, storage: &dyn Storage) -> Result<Recovered> {
     let Some(newest) = log.newest()? else {
         let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
         return Ok(Recovered { at, restore_points: Vec::new() });
     };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
-    let reader = log.open_settled(&newest)?;
+    let reader = log.open_settled(storage, &newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };

@@ -13,18 +13,18 @@ pub(crate) use reader::{BlockBuffers, CopiedBlock, LayerReader, PageEntry, PartR
 
 use crate::error::{Error, Result};
 use crate::names;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::types::{FileId, NodeId};
 
 /// All layers' files, whether anything refers to them or not.
-pub(crate) fn list_layers(storage: &dyn Storage, node: NodeId) -> Result<Vec<(FileId, u64)>> {
+pub(crate) fn list_layers(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
     let dir = names::layers_dir(node);
     let entries = storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
     Ok(entries.iter().filter_map(|e| Some((names::layer(&e.name)?, e.len))).collect())
 }
 
 /// All parts, whether anything refers to them or not.
-pub(crate) fn list_parts(storage: &dyn Storage, node: NodeId) -> Result<Vec<(FileId, u64)>> {
+pub(crate) fn list_parts(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let dir = names::parts_dir(node);
     let mut found = Vec::new();

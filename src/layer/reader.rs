@@ -8,7 +8,7 @@ use crate::format::header::FileKind;
 use crate::format::part::{Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal};
 use crate::names::{layer_path, part_path};
 use crate::sealed::{ArchiveKeys, SealedFile, decode_cbor, read_body};
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::types::NodeId;
 
 /// Reads the body of a layer.
@@ -17,7 +17,7 @@ pub(crate) struct LayerReader;
 
 impl LayerReader {
     /// The body of the layer that the catalog names, checked against what the catalog says.
-    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, record: &LayerRecord) -> Result<LayerBody> {
+    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, record: &LayerRecord) -> Result<LayerBody> {
         let path = layer_path(record.node, record.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Layer)?;
         same_file(&path, file.commitment(), &record.commitment)?;
@@ -82,7 +82,7 @@ pub(crate) struct BlockBuffers {
 }
 
 impl PartReader {
-    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<PartReader> {
+    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<PartReader> {
         let path = part_path(node, part.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Part)?;
         same_file(&path, file.commitment(), &part.commitment)?;

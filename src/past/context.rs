@@ -43,7 +43,7 @@ impl NodeContext {
 
     /// Opens parts of it.
     pub fn parts(&self) -> Arc<Parts> {
-        Arc::new(Parts::new(Arc::clone(&self.storage), Arc::clone(&self.keys), self.node))
+        Arc::new(Parts::new(self.storage.clone(), Arc::clone(&self.keys), self.node))
     }
 
     /// The plan for a position.

@@ -14,6 +14,8 @@ mod redo;
 mod resolve;
 mod sink;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use files::{DeltaDir, NewDir, NewFiles, check_space};
 pub use plan::Plan;

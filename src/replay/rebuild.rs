@@ -10,7 +10,7 @@ use crate::format::part::{LayerBody, PartRef};
 use crate::format::record::{Blob, Op};
 use crate::layer::{BlockBuffers, PageEntry, PartReader};
 use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 use crate::sync::Mutex;
 use crate::types::{FileId, NodeId, PageId, PageSize, SpaceId, as_index};
 
@@ -114,14 +114,14 @@ pub(crate) struct Page {
 /// Opens the parts of one node.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    storage: Arc<dyn Storage>,
+    storage: Arc<dyn ReadStore>,
     keys: Arc<ArchiveKeys>,
     node: NodeId,
     open: Mutex<HashMap<FileId, Arc<PartReader>>>,
 }
 
 impl Parts {
-    pub fn new(storage: Arc<dyn Storage>, keys: Arc<ArchiveKeys>, node: NodeId) -> Parts {
+    pub fn new(storage: Arc<dyn ReadStore>, keys: Arc<ArchiveKeys>, node: NodeId) -> Parts {
         Parts { storage, keys, node, open: Mutex::default() }
     }
 

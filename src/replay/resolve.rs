@@ -83,16 +83,13 @@ impl LogEnd {
 /// Where a log ends that nothing else is known of.
 pub(crate) fn newest_commit(log: &Log) -> Result<LogEnd> {
     let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
-    let reader = log.open_settled(&newest)?;
-    let end = if let Some(seal) = reader.seal() {
-        LogEnd::of(&seal.state)
-    } else {
+    log.read_durable(&newest, |reader| {
+        if let Some(seal) = reader.seal() {
+            return Ok(LogEnd::of(&seal.state));
+        }
         let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-        LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until, read: true }
-    };
-    // After the look, as a writer may be adding to it.
-    log.make_durable(&newest)?;
-    Ok(end)
+        Ok(LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until, read: true })
+    })
 }
 
 /// The earliest position from which on everything can be restored; `None` where nothing can.

@@ -508,7 +508,7 @@ impl Removal<'_> {
         };
         // Where it is gone already, that may not be durable.
         self.dirs.insert(names::parent(path).to_owned());
-        match storage.remove(path) {
+        match storage.delete(path) {
             Ok(()) => {
                 self.files += 1;
                 self.bytes += bytes;

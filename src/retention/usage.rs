@@ -9,7 +9,7 @@ use crate::layer::{list_layers, list_parts};
 use crate::names;
 use crate::past::NodeContext;
 use crate::replay::log_end;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 
 const DAY: u128 = 86_400 * 1_000_000_000;
 
@@ -71,7 +71,7 @@ impl Usage {
 }
 
 /// Bytes of the catalog.
-pub(crate) fn catalog_bytes(storage: &dyn Storage) -> Result<u64> {
+pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
     let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let mut bytes = 0;
     for group in list(names::CATALOG)?.iter().filter(|e| e.is_dir) {

@@ -7,7 +7,7 @@ use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
-use crate::storage::{ReadFile, Storage, check_place, read_full, read_range};
+use crate::storage::{ReadFile, ReadStore, check_place, read_full, read_range};
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct SealedFile {
 
 impl SealedFile {
     /// Opens a file that has to be there and has to be of this kind.
-    pub fn open(storage: &dyn Storage, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
+    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
         SealedFile::of(open_file(storage, path)?, keys, path, kind)
     }
 
@@ -205,7 +205,7 @@ pub(crate) struct Seal {
 }
 
 /// Opens a file that has to be there.
-pub(crate) fn open_file(storage: &dyn Storage, path: &str) -> Result<Arc<dyn ReadFile>> {
+pub(crate) fn open_file(storage: &dyn ReadStore, path: &str) -> Result<Arc<dyn ReadFile>> {
     match storage.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // Where the whole archive is gone, a file of it is not what is missing.

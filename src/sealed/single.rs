@@ -1,6 +1,5 @@
 //! A small file of one frame, read once: what is authenticated, what is decoded and what is hashed are the same bytes.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN};
 use crate::format::header::{FileKind, Header, MAX_LEN};
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::storage::{ReadStore, read_range};
 
 /// A file of one frame, of which every byte was checked.
 #[derive(Debug)]
@@ -25,31 +24,8 @@ pub(crate) struct SingleFrame {
     pub digest: [u8; 32],
 }
 
-/// The bytes of a file.
-#[derive(Debug)]
-struct Whole(Bytes);
-
-impl ReadFile for Whole {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        Ok(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn lend(&self) -> Option<Bytes> {
-        Some(self.0.clone())
-    }
-}
-
 /// Reads the bytes of a file of one frame and an empty seal, whose plaintext has at most `limit` bytes.
-pub(crate) fn read_bytes(storage: &dyn Storage, path: &str, limit: usize) -> Result<Bytes> {
+pub(crate) fn read_bytes(storage: &dyn ReadStore, path: &str, limit: usize) -> Result<Bytes> {
     let limit = MAX_LEN + limit + 2 * (HEADER_LEN + TAG_LEN) + TRAILER_LEN;
     let file = open_file(storage, path)?;
     let len = file.len().map_err(|e| Error::io("stat", path, e))?;
@@ -63,14 +39,14 @@ pub(crate) fn read_bytes(storage: &dyn Storage, path: &str, limit: usize) -> Res
 /// Reads a file of one frame, whose plaintext has at most `limit` bytes. Every byte of it is covered by a tag or a CRC-32, so that one that was read wrongly does not
 /// get into the digest.
 pub(crate) fn read_single(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     keys: &ArchiveKeys,
     path: &str,
     kind: FileKind,
     limit: usize,
 ) -> Result<SingleFrame> {
     let bytes = read_bytes(storage, path, limit)?;
-    let file = SealedFile::of(Arc::new(Whole(bytes.clone())), keys, path, kind)?;
+    let file = SealedFile::of(Arc::new(bytes.clone()), keys, path, kind)?;
     let offset = file.header_len();
     let seal = file.complete()?;
     let mut buffer = Vec::new();

@@ -117,7 +117,7 @@ impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
         if !self.temporary.is_empty() && self.owner.is_here() {
             // Best effort: what stays under tmp/ is removed by the next owner of the scope.
-            let _ = self.storage.remove(&self.temporary);
+            let _ = self.storage.delete(&self.temporary);
         }
     }
 }
@@ -127,7 +127,7 @@ pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: Scope) -> Result<()
     for entry in storage.list(TMP).map_err(|e| Error::io("list", TMP, e))? {
         if Scope::of(&entry.name) == Some(scope) {
             let path = join(TMP, &entry.name);
-            match storage.remove(&path) {
+            match storage.delete(&path) {
                 // A sweep looks for leftovers too.
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
                 _ => {}

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
 
 use super::path::{check, check_dir, is_name};
-use super::{AppendFile, Entry, FileIdentity, LockGuard, ReadFile, Storage};
+use super::{AppendFile, BlobStore, Entry, FileIdentity, LockGuard, ReadFile, ReadStore, Storage};
 use crate::env::Owner;
 use crate::error::{Error, Misplaced};
 use crate::names::{self, parent};
@@ -191,6 +191,65 @@ impl FsStorage {
     }
 }
 
+impl ReadStore for FsStorage {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        Ok(Arc::new(FsReadFile { file: self.open_file(path)? }))
+    }
+
+    /// What is neither a file nor a directory is listed as a file of no length: opening it says what it is.
+    fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
+        let dir = match self.dir(path, false) {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut found = Vec::new();
+        for name in dir.names()? {
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            if !is_name(&name) {
+                continue;
+            }
+            let stat = match dir.stat(&name) {
+                Ok(stat) => stat,
+                // Removed, or published, since the directory was read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            let len = if stat.kind == Kind::File { stat.len } else { 0 };
+            found.push(Entry { name, len, is_dir: stat.kind == Kind::Directory });
+        }
+        Ok(found)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let Some(opened) = self.opened() else { return Ok(()) };
+        if identity_at(&self.root)? == identity(&opened.metadata()?) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "another directory"))
+    }
+
+    fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+impl BlobStore for FsStorage {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        super::put_by_publishing(self, path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        let Place { dir, name } = self.place(path, true)?;
+        if self.immutable {
+            self.set_immutable(path, false)?;
+        }
+        dir.remove(name).map_err(|e| misplaced(path, e))
+    }
+}
+
 impl Storage for FsStorage {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         let Place { dir, name } = self.place(path, true)?;
@@ -208,13 +267,13 @@ impl Storage for FsStorage {
         }))
     }
 
-    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        Ok(Arc::new(FsReadFile { file: self.open_file(path)? }))
-    }
-
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to) = (self.place(from, true)?, self.place(to, true)?);
         from.dir.rename_new(from.name, &to.dir, to.name)
+    }
+
+    fn protect(&self, path: &str) -> io::Result<()> {
+        if self.immutable { self.set_immutable(path, true) } else { Ok(()) }
     }
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
@@ -259,45 +318,6 @@ impl Storage for FsStorage {
         self.dir(path, false)?.sync()
     }
 
-    /// What is neither a file nor a directory is listed as a file of no length: opening it says what it is.
-    fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
-        let dir = match self.dir(path, false) {
-            Ok(dir) => dir,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        };
-        let mut found = Vec::new();
-        for name in dir.names()? {
-            let Ok(name) = name.into_string() else {
-                continue;
-            };
-            if !is_name(&name) {
-                continue;
-            }
-            let stat = match dir.stat(&name) {
-                Ok(stat) => stat,
-                // Removed, or published, since the directory was read.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(e),
-            };
-            let len = if stat.kind == Kind::File { stat.len } else { 0 };
-            found.push(Entry { name, len, is_dir: stat.kind == Kind::Directory });
-        }
-        Ok(found)
-    }
-
-    fn remove(&self, path: &str) -> io::Result<()> {
-        let Place { dir, name } = self.place(path, true)?;
-        if self.immutable {
-            self.set_immutable(path, false)?;
-        }
-        dir.remove(name).map_err(|e| misplaced(path, e))
-    }
-
-    fn protect(&self, path: &str) -> io::Result<()> {
-        if self.immutable { self.set_immutable(path, true) } else { Ok(()) }
-    }
-
     /// The lock is advisory (`flock`), and is on the file at `path`, which is created and never removed.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
         let Place { dir, name } = self.place(path, true)?;
@@ -320,14 +340,6 @@ impl Storage for FsStorage {
         }
     }
 
-    fn check(&self) -> io::Result<()> {
-        let Some(opened) = self.opened() else { return Ok(()) };
-        if identity_at(&self.root)? == identity(&opened.metadata()?) {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::NotFound, "another directory"))
-    }
-
     fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<(), Error>) -> Result<(), Error> {
         let anew = FsStorage { opened: Arc::default(), durable: Arc::default(), ..self.clone() };
         let there: Arc<dyn Storage> = Arc::new(anew.clone());
@@ -345,10 +357,6 @@ impl Storage for FsStorage {
     /// What an unprivileged process can still write, in bytes.
     fn free_space(&self) -> io::Result<Option<u64>> {
         Ok(Some(self.base()?.free_space()?))
-    }
-
-    fn location(&self) -> String {
-        self.root.display().to_string()
     }
 }
 

@@ -31,7 +31,7 @@ pub use operation::Operation;
 use self::medium::Medium;
 use self::state::{File, FileId, Node, State, Step, is_dir};
 use super::path::{check, check_dir};
-use super::{AppendFile, Entry, LockGuard, ReadFile, Storage};
+use super::{AppendFile, BlobStore, Entry, LockGuard, ReadFile, ReadStore, Storage};
 use crate::sync::Mutex;
 use crate::types::as_index;
 
@@ -243,6 +243,55 @@ impl Drop for Handle {
     }
 }
 
+impl ReadStore for MemStorage {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        let mut medium = self.shared.lock();
+        medium.alive()?;
+        let id = medium.lookup(path)?;
+        Ok(Arc::new(MemReadFile { handle: Handle::open(&self.shared, &mut medium, id) }))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        let medium = self.shared.lock();
+        medium.alive()?;
+        match medium.lookup_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result?,
+        }
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let below = medium.state.names.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        let entries = below
+            .map_while(|(path, node)| Some((path.strip_prefix(prefix.as_str())?, node)))
+            .filter(|(name, _)| !name.contains('/'))
+            .map(|(name, node)| {
+                let file = match node {
+                    Node::File(id) => medium.state.files.get(id),
+                    Node::Dir => None,
+                };
+                let len = file.map_or(0, |file| file.end as u64);
+                Entry { name: name.to_owned(), len, is_dir: *node == Node::Dir }
+            });
+        Ok(entries.collect())
+    }
+
+    fn location(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+impl BlobStore for MemStorage {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        super::put_by_publishing(self, path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        let mut medium = self.shared.lock();
+        medium.alive()?;
+        let id = medium.lookup(path)?;
+        medium.try_perform(Operation::Remove { path: path.to_owned() }, id)
+    }
+}
+
 impl Storage for MemStorage {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         let mut medium = self.shared.lock();
@@ -250,13 +299,6 @@ impl Storage for MemStorage {
         let id = medium.create(path)?;
         let handle = Handle::open(&self.shared, &mut medium, id);
         Ok(Box::new(MemAppendFile { handle, len: 0, zero_ahead: false, failed: false }))
-    }
-
-    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        let mut medium = self.shared.lock();
-        medium.alive()?;
-        let id = medium.lookup(path)?;
-        Ok(Arc::new(MemReadFile { handle: Handle::open(&self.shared, &mut medium, id) }))
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
@@ -305,36 +347,6 @@ impl Storage for MemStorage {
         medium.try_perform(Operation::SyncDir { path: path.to_owned() }, 0)
     }
 
-    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
-        let medium = self.shared.lock();
-        medium.alive()?;
-        match medium.lookup_dir(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            result => result?,
-        }
-        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        let below = medium.state.names.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
-        let entries = below
-            .map_while(|(path, node)| Some((path.strip_prefix(prefix.as_str())?, node)))
-            .filter(|(name, _)| !name.contains('/'))
-            .map(|(name, node)| {
-                let file = match node {
-                    Node::File(id) => medium.state.files.get(id),
-                    Node::Dir => None,
-                };
-                let len = file.map_or(0, |file| file.end as u64);
-                Entry { name: name.to_owned(), len, is_dir: *node == Node::Dir }
-            });
-        Ok(entries.collect())
-    }
-
-    fn remove(&self, path: &str) -> io::Result<()> {
-        let mut medium = self.shared.lock();
-        medium.alive()?;
-        let id = medium.lookup(path)?;
-        medium.try_perform(Operation::Remove { path: path.to_owned() }, id)
-    }
-
     /// Locks are held within this value and its clones. As in a directory, the file at `path`
     /// is created, and is not removed.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
@@ -354,10 +366,6 @@ impl Storage for MemStorage {
         let medium = self.shared.lock();
         medium.alive()?;
         Ok(medium.capacity.map(|capacity| capacity.saturating_sub(medium.state.used())))
-    }
-
-    fn location(&self) -> String {
-        "memory".to_owned()
     }
 }
 

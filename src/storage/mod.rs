@@ -1,6 +1,9 @@
 //! Where sealed files live. Owns directory entries and bytes; knows nothing of
 //! formats, keys or what a file is for.
 //!
+//! Stores differ in what they can do: from a [`ReadStore`] files are read, a [`BlobStore`] also takes
+//! finished ones, and in a [`Storage`] they grow. What only reads asks for the first.
+//!
 //! Storage is create-only: no call overwrites a byte that was written or
 //! replaces a name that exists. A file is born under a temporary name or its
 //! own, grows at its end while its creator holds it, and is immutable from then
@@ -14,9 +17,12 @@
 //! Paths are relative to the archive, with `/` between components, each made of
 //! `[0-9a-z._-]`.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
 mod fs;
 mod memory;
 mod path;
+mod put;
 #[cfg(test)]
 mod tests;
 
@@ -27,26 +33,63 @@ use std::sync::Arc;
 use bytes::Bytes;
 pub use fs::FsStorage;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
+pub use put::put_by_publishing;
 
 use crate::error::{Error, Result};
 use crate::names;
+use crate::types::as_index;
 
-/// A place for sealed files. Errors are the system's own; callers add path and meaning.
-pub trait Storage: Debug + Send + Sync {
+/// A place that files are read from: all that looking, planning, restoring and verifying need of it.
+/// Errors are the system's own; callers add path and meaning.
+pub trait ReadStore: Debug + Send + Sync {
+    /// Opens a file for reading. The file may still be growing. Never waits, and never opens what
+    /// is no file.
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>>;
+
+    /// Names and lengths in a directory, in no order; empty where there is none. A store without
+    /// directories makes them of the names: what lies between `dir/` and the next `/`.
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
+
+    /// Whether this still is the place that it was when it was first used. `NotFound`, with words,
+    /// if it was removed, moved away, or replaced by another: what is open goes on working then,
+    /// and what is written to it is lost.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Where this is, for messages.
+    fn location(&self) -> String;
+}
+
+/// A place that takes finished files whole, as an object store does.
+pub trait BlobStore: ReadStore {
+    /// Stores a file under a name that is not taken, with any directories it needs. It is there
+    /// whole or not at all, whatever happens meanwhile, and durable on return. Fails with
+    /// `AlreadyExists` where the name is taken, and leaves what has it as it is.
+    ///
+    /// The source is read from its beginning to the length that it has at first, in pieces: memory
+    /// is bounded, however long it is. It may be read again, after a failure on the way. An
+    /// implementation over the calls of [`Storage`] is [`put_by_publishing`].
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()>;
+
+    /// Removes a file. `NotFound` where there is none. Called by retention, and for temporary files.
+    fn delete(&self, path: &str) -> io::Result<()>;
+}
+
+/// A place that a log is written to: files grow in it, and writers keep each other out.
+pub trait Storage: BlobStore {
     /// Creates a file that is not there yet, for appending. Fails with
     /// `AlreadyExists` where the name is taken.
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>>;
-
-    /// Opens a file for reading. The file may still be growing. Never waits, and never opens what is no file.
-    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>>;
 
     /// Gives a file its final name: atomic, and fails with `AlreadyExists`
     /// where that name is taken, leaving both as they were. Durable after
     /// `sync_dir` of the new parent.
     fn publish(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Called once a file is complete under its final name: the place to make it immutable by whatever means there are. What is immutable has to give way to
-    /// [`remove`](Self::remove). Fails at no cost but that protection.
+    /// Called once a file is complete under its final name: the place to make it immutable by
+    /// whatever means there are. What is immutable must give way to [`delete`](BlobStore::delete).
+    /// Fails at no cost but that protection.
     fn protect(&self, path: &str) -> io::Result<()> {
         let _ = path;
         Ok(())
@@ -55,8 +98,9 @@ pub trait Storage: Debug + Send + Sync {
     /// Makes bytes durable that an earlier process wrote to this file.
     fn sync_file(&self, path: &str) -> io::Result<()>;
 
-    /// Forgets what is cached of a file from an offset on, so that it is next read from the medium. After a failed sync the system may hold bytes that look
-    /// written and are not on the medium; a writer that builds on what an earlier one left must not be shown those.
+    /// Forgets what is cached of a file from an offset on, so that it is next read from the medium.
+    /// After a failed sync the system may hold bytes that look written and are not on the medium; a
+    /// writer that builds on what an earlier one left must not be shown those.
     fn evict(&self, path: &str, from: u64) -> io::Result<()> {
         let _ = (path, from);
         Ok(())
@@ -68,36 +112,27 @@ pub trait Storage: Debug + Send + Sync {
     /// Makes the entries of a directory durable. `""` is the archive itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
 
-    /// Creates a directory where it is not there, and makes its entry in the parent durable, which has to be there. An implementation
-    /// that knows of an entry that it is durable need not sync it again.
+    /// Creates a directory where it is not there, and makes its entry in the parent durable, which
+    /// must be there. An implementation that knows of an entry that it is durable need not sync it
+    /// again.
     fn create_dir_durable(&self, path: &str) -> io::Result<()> {
         self.create_dir(path)?;
         self.sync_dir(names::parent(path))
     }
 
-    /// Names and lengths in a directory, in no order; empty where there is none.
-    fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
-
-    /// Removes a file. Called by retention, and for temporary files.
-    fn remove(&self, path: &str) -> io::Result<()>;
-
     /// Takes an exclusive lock that ends with the guard or the process; `None`
     /// where somebody else holds it.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>>;
 
-    /// Whether this still is the place that it was when it was first used. `NotFound`, with words, if it was removed, moved away, or replaced by another:
-    /// what is open goes on working then, and what is written to it is lost.
-    fn check(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Goes on in what is at this place now, where that is no longer what was opened. Calls `prove` with it first, and leaves everything as it was if that fails.
+    /// Goes on in what is at this place now, where that is no longer what was opened. Calls `prove`
+    /// with it first, and leaves everything as it was if that fails.
     fn reopen(&self, prove: &dyn Fn(&Arc<dyn Storage>) -> Result<()>) -> Result<()> {
         let _ = prove;
         Ok(())
     }
 
-    /// What tells the file of this name from any other that may take its name while the file is open; `None` if this storage cannot tell.
+    /// What tells the file of this name from any other that may take its name while the file is
+    /// open; `None` if this storage cannot tell.
     fn identity(&self, path: &str) -> io::Result<Option<FileIdentity>> {
         let _ = path;
         Ok(None)
@@ -105,9 +140,6 @@ pub trait Storage: Debug + Send + Sync {
 
     /// Bytes that can still be written; `None` where that is not known.
     fn free_space(&self) -> io::Result<Option<u64>>;
-
-    /// Where this is, for messages.
-    fn location(&self) -> String;
 }
 
 /// A file being written by the process that created it.
@@ -157,6 +189,26 @@ pub trait ReadFile: Debug + Send + Sync {
     }
 }
 
+/// A file that lies in memory.
+impl ReadFile for Bytes {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.get(as_index(offset)..).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        Ok(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(Bytes::len(self) as u64)
+    }
+
+    fn lend(&self) -> Option<Bytes> {
+        Some(self.clone())
+    }
+}
+
 /// An exclusive lock, held until dropped.
 pub trait LockGuard: Debug + Send + Sync {
     /// The [identity](Storage::identity) of the file that is locked.
@@ -194,7 +246,7 @@ fn failed_before() -> io::Error {
 }
 
 /// Proves that a storage still is the place that was opened.
-pub(crate) fn check_place(storage: &dyn Storage) -> Result<()> {
+pub(crate) fn check_place(storage: &dyn ReadStore) -> Result<()> {
     storage.check().map_err(|e| displaced("check", &storage.location(), e))
 }
 
@@ -249,6 +301,18 @@ pub(crate) fn protect(storage: &dyn Storage, path: &str) {
     if let Err(error) = storage.protect(path) {
         tracing::warn!(path, %error, "a complete file could not be made immutable");
     }
+}
+
+/// Fills `buf` from `offset` on, where the file must have that much.
+fn fill_exactly(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(offset.saturating_add(filled as u64), rest)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            got => filled += got.min(rest.len()),
+        }
+    }
+    Ok(())
 }
 
 /// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.

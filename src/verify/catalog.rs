@@ -9,11 +9,11 @@ use crate::format::header::FileKind;
 use crate::names::entry_path;
 use crate::options::Cancel;
 use crate::sealed::{ArchiveKeys, SealedFile};
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 
 /// Verifies the catalog, of which `known` entries were read before.
 pub(crate) fn verify_catalog(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     keys: &ArchiveKeys,
     known: u64,
     cancel: &Cancel,

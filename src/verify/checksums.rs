@@ -8,7 +8,7 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TR
 use crate::names::{self, Kind};
 use crate::options::Cancel;
 use crate::sealed::read_header;
-use crate::storage::{ReadFile, Storage, read_range};
+use crate::storage::{ReadFile, ReadStore, read_range};
 use crate::types::as_index;
 use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
@@ -37,7 +37,7 @@ const SECTOR: u64 = 512;
 ///
 /// [`Error::NoArchive`], [`Error::Cancelled`]. Damage, and what cannot be read, is in the report.
 pub fn verify_checksums(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     cancel: &Cancel,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
@@ -83,7 +83,7 @@ fn gone(e: Error) -> Result<()> {
 }
 
 /// Every file below a directory. A directory that cannot be listed is a finding.
-fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
     let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
         Ok(entries) => entries,
         Err(e) => return report.found(Err(e)),
@@ -102,7 +102,7 @@ fn walk(storage: &dyn Storage, dir: &str, files: &mut Vec<(String, u64)>, report
 
 /// Checks one file; every damaged frame of it is a finding. `read` is told of bytes as they are read.
 pub(super) fn check_file(
-    storage: &dyn Storage,
+    storage: &dyn ReadStore,
     path: &str,
     report: &mut VerifyReport,
     read: &mut dyn FnMut(u64) -> Result<()>,

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::history::{Stretches, stretches_of};
 use crate::options::{Cancel, ReplayOptions};
 use crate::past::NodeContext;
-use crate::storage::Storage;
+use crate::storage::ReadStore;
 
 /// What is verified, beside that every file is read, decrypted and chained.
 #[derive(Clone, Debug)]
@@ -228,7 +228,7 @@ pub(crate) fn verify_node(
 }
 
 /// The checksums of one file, which is about to be read with its keys: the way to every damaged place of it, where the chain of frames ends at the first.
-fn checksums_of(storage: &dyn Storage, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+fn checksums_of(storage: &dyn ReadStore, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
     let checked = checksums::check_file(storage, path, report, &mut |bytes| meter.add(bytes));
     report.found(checked)
 }

@@ -77,7 +77,7 @@ impl ActiveSegment {
         let published = synced.and_then(|()| publish_durable(storage, &temporary, &path));
         if !matches!(published, Ok(true)) {
             // Best effort: the next writer removes what stays.
-            let _ = storage.remove(&temporary);
+            let _ = storage.delete(&temporary);
         }
         if !published? {
             return Err(Error::Fenced { node: start.node.to_string() });

@@ -7,7 +7,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::segment::PreviousSegment;
 use crate::names::{self, group_of};
 use crate::sealed::ArchiveKeys;
-use crate::storage::Storage;
+use crate::storage::{ReadStore, Storage};
 use crate::types::{NodeId, Position, TimelineId};
 
 /// A segment, by its name.
@@ -26,7 +26,11 @@ pub(crate) struct SegmentRef {
 /// The log of one node, for reading.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
-    pub storage: Arc<dyn Storage>,
+    /// Where it is read.
+    pub storage: Arc<dyn ReadStore>,
+    /// The same place, if it can be written to: what another process wrote and did not sync can be
+    /// made durable there. `None`: what is there to be read is durable.
+    pub medium: Option<Arc<dyn Storage>>,
     pub keys: Arc<ArchiveKeys>,
     pub node: NodeId,
     pub timeline: TimelineId,
@@ -171,20 +175,30 @@ impl Log {
     }
 
     /// Makes a segment durable that another process may have written and not synced, or synced and not yet durably named.
-    pub fn make_durable(&self, segment: &SegmentRef) -> Result<()> {
+    fn make_durable(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<()> {
         let path = &segment.path;
-        self.storage.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
+        medium.sync_file(path).map_err(|e| Error::io("sync", path, e))?;
         let dir = names::segment_dir(self.node, self.timeline, segment.sequence);
-        self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
+        medium.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))
+    }
+
+    /// Opens the newest segment, and lets it be read: what is read is durable before this returns.
+    /// Where nothing can be written it only opens it.
+    pub fn read_durable<T>(&self, newest: &SegmentRef, read: impl FnOnce(&SegmentReader) -> Result<T>) -> Result<T> {
+        let Some(medium) = self.medium.as_deref() else { return read(&self.open(newest)?) };
+        let found = read(&self.open_settled(medium, newest)?)?;
+        // After the look, as a writer may be adding to it.
+        self.make_durable(medium, newest)?;
+        Ok(found)
     }
 
     /// Makes the newest segment durable and opens it, so that what is read of it is what the medium holds: frames that a later one says were
     /// durable may come from the cache, what comes after may be what a failed sync has given up.
-    pub fn open_settled(&self, segment: &SegmentRef) -> Result<SegmentReader> {
-        self.make_durable(segment)?;
+    pub fn open_settled(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<SegmentReader> {
+        self.make_durable(medium, segment)?;
         let reader = self.open(segment)?;
         let from = reader.unproven_from()?;
-        self.storage.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
+        medium.evict(&segment.path, from).map_err(|e| Error::io("evict", &segment.path, e))?;
         // Once more, as it may have been sealed, or cut short by what was forgotten.
         self.open(segment)
     }

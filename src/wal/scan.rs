@@ -499,7 +499,7 @@ pub(crate) fn plain(blob: &Blob<'_>, decoder: &mut Decoder, path: &str, offset: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{MemStorage, Storage};
+    use crate::storage::{MemStorage, ReadStore};
 
     /// A writer cuts off what it had reserved: a search that goes by the length from before ends with the file.
     #[test]

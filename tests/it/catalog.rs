@@ -312,7 +312,7 @@ fn junk_in_place_of_an_entry_is_named() {
         storage.set_file(&entry(ENTRIES + 1), junk);
         let text = live.nodes().unwrap_err().to_string();
         assert!(text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"), "{text}");
-        rewound::storage::Storage::remove(&storage, &entry(ENTRIES + 1)).unwrap();
+        rewound::storage::BlobStore::delete(&storage, &entry(ENTRIES + 1)).unwrap();
         holds_all(&open(&storage).unwrap());
         holds_all(&live);
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rewound::storage::{AppendFile, Entry, LockGuard, MemStorage, ReadFile, Storage};
+use rewound::storage::{
+    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage, put_by_publishing,
+};
 
 /// What a read does instead of what it should.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +99,33 @@ impl ReadFile for LyingFile {
     }
 }
 
+impl ReadStore for LyingStorage {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        Ok(Arc::new(LyingFile { truth: self.truth.open(path)?, reads: Arc::clone(&self.reads) }))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.truth.list(dir)
+    }
+
+    fn location(&self) -> String {
+        self.truth.location()
+    }
+}
+
+impl BlobStore for LyingStorage {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        put_by_publishing(self, path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.truth.delete(path)
+    }
+}
+
 impl Storage for LyingStorage {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         self.truth.create(path)
-    }
-
-    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        Ok(Arc::new(LyingFile { truth: self.truth.open(path)?, reads: Arc::clone(&self.reads) }))
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
@@ -126,23 +148,11 @@ impl Storage for LyingStorage {
         self.truth.sync_dir(path)
     }
 
-    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
-        self.truth.list(dir)
-    }
-
-    fn remove(&self, path: &str) -> io::Result<()> {
-        self.truth.remove(path)
-    }
-
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.truth.try_lock(path)
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
         self.truth.free_space()
-    }
-
-    fn location(&self) -> String {
-        self.truth.location()
     }
 }

@@ -34,6 +34,8 @@ mod restore_targets;
 mod retention;
 mod snapshots;
 mod spaces;
+#[cfg(feature = "test-util")]
+mod stores;
 mod support;
 mod tenure;
 mod users;

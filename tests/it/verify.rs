@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rewound::options::Cancel;
-use rewound::storage::{MemStorage, Storage};
+use rewound::storage::{BlobStore, MemStorage};
 use rewound::{
     Archive, CompactOptions, DamageKind, Durability, Error, Lsn, Origin, PageId, PageSize, Target, VerifyOptions,
     VerifyReport, verify_checksums,
@@ -140,7 +140,7 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
     let files = storage.files();
     let segments = paths(&storage, "seg");
     let copy = storage.fork();
-    rewound::storage::Storage::remove(&copy, &segments[2]).unwrap();
+    rewound::storage::BlobStore::delete(&copy, &segments[2]).unwrap();
     assert!(checksums(&copy).is_intact(), "a missing file needs the key");
     let report = verify(&copy).unwrap();
     assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
@@ -151,7 +151,7 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
 
     let copy = storage.fork();
     let part = &paths(&storage, "part")[0];
-    rewound::storage::Storage::remove(&copy, part).unwrap();
+    rewound::storage::BlobStore::delete(&copy, part).unwrap();
     assert!(!verify(&copy).unwrap().is_intact());
 }
 
@@ -159,7 +159,7 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
 fn without(storage: &MemStorage, gone: &[String]) -> (MemStorage, VerifyReport, rewound::Node) {
     let copy = storage.fork();
     for path in gone {
-        rewound::storage::Storage::remove(&copy, path).unwrap();
+        rewound::storage::BlobStore::delete(&copy, path).unwrap();
     }
     let archive = Archive::open_in(Arc::new(copy.clone()), key(), archive_options(&TestClock::new(), 9)).unwrap();
     let report = archive.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
@@ -499,7 +499,7 @@ fn misses_entries_of_the_catalog_that_an_open_archive_has_read() {
         let mut entries: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".entry")).collect();
         entries.sort_unstable();
         for path in entries.iter().rev().take(gone) {
-            storage.remove(path).unwrap();
+            storage.delete(path).unwrap();
         }
         let report = archive.verify_catalog(&VerifyOptions::default(), &mut |_| {}).unwrap();
         let newest = entries.last().unwrap();

@@ -133,21 +133,22 @@ impl Zone {
 
     /// A time in the form that is asked for.
     pub fn format(&self, t: Timestamp, form: &str) -> String {
-        let nanos = i128::from(t.as_nanos());
-        let Ok(time) = jiff::Timestamp::from_nanosecond(nanos) else { return t.to_string() };
-        time.to_zoned(self.zone.clone()).strftime(form).to_string()
+        jiff_of(t).to_zoned(self.zone.clone()).strftime(form).to_string()
     }
 
     /// Nanoseconds that local time is ahead of UTC at a time.
     pub fn ahead(&self, t: Timestamp) -> i64 {
-        let time = jiff::Timestamp::from_nanosecond(i128::from(t.as_nanos())).unwrap_or(jiff::Timestamp::MAX);
-        i64::from(self.zone.to_offset(time).seconds()) * 1_000_000_000
+        i64::from(self.zone.to_offset(jiff_of(t)).seconds()) * 1_000_000_000
     }
 
     /// What the zone is called at a time.
     pub fn name(&self, t: Timestamp) -> String {
         if self.utc { "UTC".to_owned() } else { self.format(t, "UTC%:z") }
     }
+}
+
+fn jiff_of(t: Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(i128::from(t.as_nanos())).expect("64 bits end in the year 2554, jiff's in 9999")
 }
 
 fn timestamp(time: jiff::Timestamp) -> Result<Timestamp> {

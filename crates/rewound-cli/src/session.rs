@@ -100,6 +100,7 @@ impl Session {
         let holding: Vec<&Node> = live.iter().copied().filter(|n| holds_something(n)).collect();
         // What is deleted, or holds nothing, is meant only where there is nothing else.
         let meant = [holding, live, nodes.iter().collect()].into_iter().find(|some| !some.is_empty());
+        // No node at all is none that is meant.
         match meant.unwrap_or_default().as_slice() {
             [only] => Ok((*only).clone()),
             [] => Err(Failure::Other(

@@ -48,7 +48,7 @@ pub fn bytes(n: u64) -> String {
         value /= 1_000;
         unit += 1;
     }
-    format!("{}.{} {}", value / 1_000, value % 1_000 / 100, UNITS.get(unit).unwrap_or(&""))
+    format!("{}.{} {}", value / 1_000, value % 1_000 / 100, UNITS.get(unit).expect("the loop ends with the last unit"))
 }
 
 /// A length of time, by its two largest units.
@@ -68,7 +68,7 @@ pub fn duration(d: Duration) -> String {
 pub fn span(d: Duration) -> String {
     let s = d.as_secs();
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
-    let (size, name) = units.into_iter().find(|(size, _)| s.is_multiple_of(*size)).unwrap_or((1, "second"));
+    let (size, name) = units.into_iter().find(|(size, _)| s.is_multiple_of(*size)).expect("all are whole seconds");
     plural(s / size, name)
 }
 

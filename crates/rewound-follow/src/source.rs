@@ -6,7 +6,7 @@ use crate::report::Report;
 
 /// A database that is followed into an archive.
 ///
-/// A follower holds what these calls return, in one [phase](crate#) at a time, and gives it back
+/// A follower holds what these calls return, in one [phase](crate) at a time, and gives it back
 /// with the next call. What has to outlast a failure goes from [`Link`](Self::Link) into
 /// [`Away`](Self::Away) and back.
 pub trait Source {

@@ -70,7 +70,7 @@ impl Others {
         }
         // A process whose database was moved away or removed still has the index of this name.
         let at = beside(path, "-shm");
-        if is_locked_here(path) || is_locked_here(&at) {
+        if is_locked_here(path)? || is_locked_here(&at)? {
             return Err(Error::InUse { path: path.to_owned() });
         }
         let index = open(&at)?;

@@ -110,7 +110,7 @@ impl Archivist {
         transaction: Transaction,
         page_size: PageSize,
     ) -> Result<Archived> {
-        let space = self.space.ok_or_else(|| rewound::Error::Unsupported("no space yet".into()))?;
+        let space = self.space.expect("transactions are archived once a first copy has made the space");
         let mut batch = self.writer.batch();
         // Growth comes with the pages that are written, but for pages at the end that are not: SQLite does not write unused ones.
         let implied = transaction.length > progress.length && transaction.pages.contains_key(&transaction.length);

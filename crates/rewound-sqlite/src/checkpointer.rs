@@ -132,7 +132,7 @@ impl Drop for Checkpointer {
 
 impl Shared {
     fn checkpoint(&self, path: &Path, file: &DatabaseFile, patience: Duration) {
-        let Some(connection) = self.work.lock().0.take() else { return };
+        let connection = self.work.lock().0.take().expect("a connection is lent for one checkpoint");
         let done = self.run(&connection, path, patience);
         if matches!(done, Ok(true)) && !self.stop.load(Ordering::Acquire) {
             // SQLite syncs the file only where nothing came meanwhile, and leaves it to the last checkpoint else, for whose end transactions wait. Nothing relies

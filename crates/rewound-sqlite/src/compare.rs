@@ -10,12 +10,13 @@ use rewound::{
 
 use super::archivist::{Archivist, Progress};
 use super::error::{Error, Result};
+use super::format::first_of;
 use super::identity::{Identity, Record};
 use super::link::Link;
 use super::live::{Live, Source};
 
 /// Pages are compared in stretches of about so many bytes where the archive has none.
-const STRETCH: u64 = 1 << 20;
+const STRETCH: usize = 1 << 20;
 
 /// The database as it goes into the archive.
 pub(super) struct Subject<'a> {
@@ -79,7 +80,7 @@ pub(super) fn resync(
         Some(space) if archivist.writer.page_size(space) == Some(page_size) => {
             compare.space = space;
             let length = compare.live.len();
-            compare.archived = archivist.writer.space_length(space).unwrap_or(0);
+            compare.archived = archivist.writer.space_length(space).expect("a space with pages of a size has a length");
             if compare.archived != length {
                 compare.batch.set_length(space, length)?;
             }
@@ -128,6 +129,12 @@ fn too_long(pages: u64) -> Error {
     })
 }
 
+/// Pages that nobody wrote, a stretch of them.
+fn zeros(page_size: PageSize) -> Vec<u8> {
+    let size = page_size.bytes();
+    vec![0; size * (STRETCH / size).max(1)]
+}
+
 /// A comparison under way.
 struct Compare<'a> {
     live: Live<'a>,
@@ -157,13 +164,12 @@ impl Compare<'_> {
 
     /// What the database has beyond what the archive has.
     fn rest(&mut self, page_size: PageSize) -> Result<()> {
-        let size = u64::from(page_size.get());
-        let zero = vec![0; page_size.bytes() * usize::try_from((STRETCH / size).max(1)).unwrap_or(1)];
+        let zeros = zeros(page_size);
         let mut at = self.archived;
         while at < self.live.len() {
-            let len = usize::try_from(self.live.len() - at).unwrap_or(usize::MAX).min(zero.len());
-            self.stretch(page_size, at, zero.get(..len).unwrap_or_default())?;
-            at += len as u64;
+            let zero = first_of(&zeros, self.live.len() - at);
+            self.stretch(page_size, at, zero)?;
+            at += zero.len() as u64;
         }
         Ok(())
     }
@@ -195,13 +201,12 @@ impl PageSink for Sink<'_, '_> {
     }
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> rewound::Result<()> {
-        let size = u64::from(self.page_size.get());
-        let zero = vec![0; self.page_size.bytes() * usize::try_from((STRETCH / size).max(1)).unwrap_or(1)];
+        let zeros = zeros(self.page_size);
         let mut done = 0;
         while done < length {
-            let len = usize::try_from(length - done).unwrap_or(usize::MAX).min(zero.len());
-            self.stretch(space, offset + done, zero.get(..len).unwrap_or_default())?;
-            done += len as u64;
+            let zero = first_of(&zeros, length - done);
+            self.stretch(space, offset + done, zero)?;
+            done += zero.len() as u64;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use rewound_dir::{Access, Dir, WrongKind, open_path};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::{Error, Result};
-use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader};
+use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader, first_of};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
@@ -30,6 +30,9 @@ const CONNECTED: (u64, u64) = (0x4000_0002, 510);
 const CONNECTING: Duration = Duration::from_millis(50);
 /// The byte of an index of which every process keeps a lock that uses it.
 const IN_USE: (u64, u64) = (128, 1);
+
+/// Where the kernel lists all locks there are.
+const LOCKS: &str = "/proc/locks";
 
 static KEPT: Mutex<Option<HashMap<FileKey, Arc<File>>>> = Mutex::new(None);
 
@@ -75,18 +78,23 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// What would keep a lock on these bytes from being had, be it with others; it is not taken.
-fn lock_of_another(file: &File, (start, length): (u64, u64)) -> Option<Flock> {
-    let lock = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
-    fcntl_getlk(file, &lock).ok().flatten()
+/// What would keep a lock on these bytes from being had; it is not taken.
+fn ask(file: &File, path: &Path, how: FlockType, (start, length): (u64, u64)) -> Result<Option<Flock>> {
+    let lock = Flock { start, length, ..Flock::from(how) };
+    fcntl_getlk(file, &lock).map_err(|e| Error::io("look at the locks on", path, e))
+}
+
+/// The same of a lock that others may have as well.
+fn lock_of_another(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Flock>> {
+    ask(file, path, FlockType::WriteLock, bytes)
 }
 
 /// Another process that is connected through a file whose name stands for something else by now, or for nothing.
-fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Option<Holder> {
+fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Holder>> {
     if is_same(file, path) {
-        return None;
+        return Ok(None);
     }
-    lock_of_another(file, bytes).map(|lock| Holder(lock.pid))
+    Ok(lock_of_another(file, path, bytes)?.map(|lock| Holder(lock.pid)))
 }
 
 /// A POSIX lock that this process has.
@@ -98,9 +106,9 @@ struct OwnLock {
 }
 
 /// The POSIX locks that this process has on a file. The kernel lists all there are; no call asks for one's own.
-fn own_locks(file: &Metadata) -> Vec<OwnLock> {
+fn own_locks(file: &Metadata) -> Result<Vec<OwnLock>> {
     let (number, process) = (file.ino().to_string(), std::process::id().to_string());
-    let listed = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let listed = std::fs::read_to_string(LOCKS).map_err(|e| Error::io("read", LOCKS, e))?;
     let own = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, "POSIX", _, how, pid, file, first, last] = fields.as_slice() else { return None };
@@ -109,12 +117,16 @@ fn own_locks(file: &Metadata) -> Vec<OwnLock> {
         // The number of the device that is listed is not the one that `stat` gives on every file system.
         (*pid == process && file.rsplit(':').next() == Some(number.as_str())).then_some(lock)
     };
-    listed.lines().filter_map(own).collect()
+    Ok(listed.lines().filter_map(own).collect())
 }
 
 /// Whether this process has a POSIX lock on a file: to open it and close it again would give that up.
-pub(super) fn is_locked_here(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|file| !own_locks(&file).is_empty())
+pub(super) fn is_locked_here(path: &Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Ok(file) => Ok(!own_locks(&file)?.is_empty()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("look at", path, e)),
+    }
 }
 
 /// The file beside a database whose name ends so.
@@ -218,6 +230,7 @@ impl Stamp {
 
     /// Since the Unix epoch.
     pub fn written(&self) -> Duration {
+        // Before the epoch, or of a file that holds something else: long ago.
         Duration::new(self.0.try_into().unwrap_or(0), self.1.try_into().unwrap_or(0))
     }
 }
@@ -244,7 +257,7 @@ impl DatabaseFile {
     }
 
     /// Another process that has this file open as a database, although its name stands for another one.
-    pub fn left_behind(&self) -> Option<Holder> {
+    pub fn left_behind(&self) -> Result<Option<Holder>> {
         left_behind(&self.file, &self.path, CONNECTED)
     }
 
@@ -254,13 +267,16 @@ impl DatabaseFile {
         let begun = Instant::now();
         loop {
             // One that has the file for itself (locking_mode=EXCLUSIVE) needs no index.
-            let connected = lock_of_another(&self.file, CONNECTED).filter(|lock| lock.typ == FlockType::ReadLock);
+            let connected = lock_of_another(&self.file, &self.path, CONNECTED)?;
+            let connected = connected.filter(|lock| lock.typ == FlockType::ReadLock);
             let Some(lock) = connected else { return Ok(None) };
             let index = match open_kept(&paths.index) {
                 Err(_) if !paths.index.exists() => None,
                 index => Some(index?),
             };
-            if index.is_some_and(|index| lock_of_another(&index, IN_USE).is_some()) {
+            if let Some(index) = index
+                && lock_of_another(&index, &paths.index, IN_USE)?.is_some()
+            {
                 return Ok(None);
             }
             if begun.elapsed() >= CONNECTING {
@@ -287,12 +303,12 @@ impl DatabaseFile {
     /// Its header, as it is in the file, where it is that of a database.
     pub fn header(&self) -> Result<DatabaseHeader> {
         let mut bytes = [0; DATABASE_HEADER];
-        let len = self.read(0, &mut bytes)?;
+        let len = self.read(0, &mut bytes)? as u64;
         let refused = |reason: &str| Error::NotADatabase { path: self.path.clone(), reason: reason.to_owned() };
         if len == 0 {
             return Err(refused("it is empty; create the database first, and switch it to WAL mode"));
         }
-        let header = DatabaseHeader::decode(bytes.get(..len).unwrap_or_default());
+        let header = DatabaseHeader::decode(first_of(&bytes, len));
         header
             .filter(|h| rewound::PageSize::new(h.page_size).is_some())
             .ok_or_else(|| refused("it does not begin as one does (an encrypted database cannot be watched)"))
@@ -309,7 +325,7 @@ impl DatabaseFile {
                 Err(e) => return Err(Error::io("read", &self.path, e)),
             }
         }
-        buf.get_mut(done..).unwrap_or_default().fill(0);
+        buf.get_mut(done..).expect("no more is read than fits").fill(0);
         Ok(done)
     }
 }
@@ -355,13 +371,11 @@ impl IndexFile {
 
     /// Whether another process keeps a lock from being had. It is asked for and not taken.
     fn is_refused(&self, lock: IndexLock, how: FlockType) -> Result<bool> {
-        let lock = Flock { start: lock as u64, length: 1, ..Flock::from(how) };
-        let other = fcntl_getlk(&*self.file, &lock).map_err(|e| Error::io("look at the locks on", &self.path, e))?;
-        Ok(other.is_some())
+        Ok(ask(&self.file, &self.path, how, (lock as u64, 1))?.is_some())
     }
 
     /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
-    pub fn left_behind(&self) -> Option<Holder> {
+    pub fn left_behind(&self) -> Result<Option<Holder>> {
         left_behind(&self.file, &self.path, IN_USE)
     }
 
@@ -376,7 +390,8 @@ impl IndexFile {
     fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
         let there = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?;
         let all = |lock: &OwnLock| lock.for_itself && lock.first <= first as u64 && last as u64 <= lock.last;
-        Ok(own_locks(&there).iter().any(all))
+        // Where the kernel's list is not to be had, such a checkpoint waits until the next pin.
+        Ok(own_locks(&there).is_ok_and(|locks| locks.iter().any(all)))
     }
 
     /// The header as of one moment; `None` while it is being changed.

@@ -195,6 +195,11 @@ fn salts(bytes: &[u8], at: usize) -> Option<Salts> {
     bytes.get(at..)?.first_chunk().map(|b| Salts(*b))
 }
 
+/// The first `most` bytes, or all where there are no more.
+pub(super) fn first_of(bytes: &[u8], most: u64) -> &[u8] {
+    usize::try_from(most).ok().and_then(|most| bytes.get(..most)).unwrap_or(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

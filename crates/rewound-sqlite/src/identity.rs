@@ -189,6 +189,7 @@ pub fn database_of(node: &Node) -> Option<PathBuf> {
 
 /// A name for the node or the space of a database: that of its file, as far as the rules for names allow.
 pub fn name_of(database: &Path) -> String {
+    // A path without one, such as `..`, gets the name that is made of nothing.
     usable(&database.file_name().unwrap_or_default().to_string_lossy())
 }
 

@@ -71,10 +71,12 @@ impl<'a> Live<'a> {
         let size = self.page_size.bytes();
         self.file.read(first * size as u64, buf)?;
         for (number, page) in (first..).zip(buf.chunks_exact_mut(size)) {
-            let Ok(number) = u32::try_from(number + 1) else { break };
-            if u64::from(number) > self.pages {
+            if number >= self.pages {
                 page.fill(0);
-            } else if let Some(frame) = self.frames.get(&number) {
+            } else if let Ok(number) = u32::try_from(number + 1)
+                && let Some(frame) = self.frames.get(&number)
+            {
+                // SQLite has no page of a higher number, and the log none either.
                 page.copy_from_slice(self.log.image(*frame, number)?);
             }
         }

@@ -26,6 +26,7 @@ pub(super) fn mark(lsn: Lsn, place: Place) -> [u8; LEN] {
 
 /// The place in the log that a mark names, if the log has it. `at` is what the log's index says.
 pub(super) fn find(mark: &[u8], log: &mut Log, at: IndexHeader) -> Result<Option<Place>> {
+    // What else a host has marked its commits with names no place here.
     let Some((frame, proof)) = parse(mark) else { return Ok(None) };
     if frame > at.frames {
         return Ok(None);

@@ -15,7 +15,7 @@ use rewound::types::ArchiveId;
 use rewound::{NodeId, Timestamp};
 
 use super::files::{DatabaseFile, Stamp};
-use super::format::IndexHeader;
+use super::format::{IndexHeader, first_of};
 use super::identity::FileId;
 use super::live::telling;
 use super::log::Place;
@@ -119,8 +119,9 @@ impl Parting {
     /// Removes what was left, also by an earlier version.
     pub fn forget(lock: &File) {
         let mut bytes = [0; 64];
-        let read = lock.read_at(&mut bytes, 0).unwrap_or(0);
-        let mut fields = Decoder::new(bytes.get(..read).unwrap_or_default());
+        // What cannot be read is not known to be ours.
+        let Ok(read) = lock.read_at(&mut bytes, 0) else { return };
+        let mut fields = Decoder::new(first_of(&bytes, read as u64));
         // All begin with a start of a machine, which has 36 characters and an end of line.
         let is_one =
             matches!(fields.array(), Ok(Some(_))) && fields.str().is_ok_and(|boot| boot.trim_end().len() == 36);

@@ -28,7 +28,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::alone::{Alone, Others, leftover, refused};
 use super::error::{Error, Result};
 use super::files::{Paths, beside};
-use super::format::{DATABASE_HEADER, DatabaseHeader};
+use super::format::{DATABASE_HEADER, DatabaseHeader, first_of};
 use super::identity::{KEY, Record};
 use super::pin::failed;
 
@@ -116,7 +116,7 @@ fn trust_links(given: &Path, owner: u32) -> Result<()> {
 
 /// Makes the entries of a file's directory durable.
 fn sync_above(path: &Path) -> rewound::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().expect("the path of a file has a directory before its name");
     Dir::open(dir)
         .and_then(|dir| dir.sync())
         .map_err(|e| ArchiveError::io("sync directory", dir.display().to_string(), e))
@@ -237,8 +237,8 @@ impl<'a> Place<'a> {
     /// The pages that the journal is made of: those of the database, or sectors where the file is none, such as a damaged one.
     fn old_page(&self, length: u64) -> rewound::Result<u32> {
         let mut header = [0; DATABASE_HEADER];
-        let known = self.file.read_at(&mut header, 0).map_err(self.failed("read"))?;
-        let page = DatabaseHeader::decode(header.get(..known).unwrap_or_default()).map(|h| h.page_size);
+        let known = self.file.read_at(&mut header, 0).map_err(self.failed("read"))? as u64;
+        let page = DatabaseHeader::decode(first_of(&header, known)).map(|h| h.page_size);
         let fits = |page: &u32| rewound::PageSize::new(*page).is_some() && length.is_multiple_of(u64::from(*page));
         Ok(page.filter(fits).unwrap_or(512))
     }
@@ -265,17 +265,17 @@ impl<'a> Place<'a> {
         }
         journal.set_permissions(std::fs::Permissions::from_mode(there.mode() & 0o777)).map_err(failed)?;
         // Tells its records from those of another journal that was in the same blocks.
-        let nonce = u32::try_from(made.ctime_nsec()).unwrap_or_default();
+        let nonce = u32::try_from(made.ctime_nsec()).expect("nanoseconds of a second");
         journal.write_all_at(&head(0, nonce, pages, page), 0).map_err(failed)?;
         let mut number = 0;
         let mut image = vec![0; STEP];
         let mut records = Vec::with_capacity(STEP + STEP / size * 8);
         let (mut at, mut end, mut count) = (0, u64::from(SECTOR), 0);
         while at < length {
-            let step = usize::try_from(length - at).unwrap_or(STEP).min(STEP);
-            let image = image.get_mut(..step.next_multiple_of(size)).unwrap_or_default();
+            let step = first_of(&image, length - at).len();
+            let image = image.get_mut(..step.next_multiple_of(size)).expect("a step is whole pages");
             image.fill(0);
-            self.read(at, image.get_mut(..step).unwrap_or_default())?;
+            self.read(at, image.get_mut(..step).expect("no more than is rounded up"))?;
             records.clear();
             for page in image.chunks_exact(size) {
                 number += 1;
@@ -350,7 +350,8 @@ fn record(to: &mut Vec<u8>, number: u32, page: &[u8], nonce: u32) {
 
 impl PageSink for InPlace<'_> {
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
-        if offset == 0 && DatabaseHeader::decode(bytes.get(..DATABASE_HEADER).unwrap_or_default()).is_none() {
+        // A page that is shorter than the header is none of SQLite's.
+        if offset == 0 && bytes.get(..DATABASE_HEADER).and_then(DatabaseHeader::decode).is_none() {
             return Err(no_database());
         }
         self.rewrite(offset, bytes, &mut vec![0; bytes.len()])
@@ -360,9 +361,9 @@ impl PageSink for InPlace<'_> {
         let (zeros, mut old) = (vec![0; STEP], vec![0; STEP]);
         let (mut at, end) = (offset, offset + length);
         while at < end {
-            let step = usize::try_from(end - at).unwrap_or(STEP).min(STEP);
-            self.rewrite(at, zeros.get(..step).unwrap_or_default(), old.get_mut(..step).unwrap_or_default())?;
-            at += step as u64;
+            let zeros = first_of(&zeros, end - at);
+            self.rewrite(at, zeros, old.get_mut(..zeros.len()).expect("both are as long"))?;
+            at += zeros.len() as u64;
         }
         Ok(())
     }

@@ -13,13 +13,19 @@ use super::error::{Error, Result};
 use super::files::Paths;
 use super::held::{Away, Held};
 use super::identity::{Kin, Record};
-use super::link::Caught;
+use super::link::{Caught, Former};
 use super::options::WatchOptions;
 use super::parting::Since;
 use super::status::Details;
 
 /// Why continuity is not proven where nothing more is known.
-const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over while nobody watched, or the database was replaced or restored";
+const UNPROVEN: &str = "the database's log is not the one that the archive ends in: it started over \
+     while nobody watched, or the database was replaced or restored";
+
+/// What a follower of a database tells.
+type Telling = Report<Details>;
+/// A failure to attach, and what is kept.
+type NotAttached = (Box<Away>, Error);
 
 /// A database, and the node that it is archived in.
 #[derive(Debug)]
@@ -37,18 +43,18 @@ impl Database {
     }
 
     /// Attaches to what the name that was given stands for now.
-    fn connect(&mut self, away: Box<Away>, report: &mut Report<Details>) -> Result<Held, (Box<Away>, Error)> {
+    fn connect(&mut self, away: Box<Away>, report: &mut Telling) -> Result<Held, NotAttached> {
         let paths = match self.paths.again() {
             Ok(paths) => paths,
             Err(e) => return Err((away, e)),
         };
-        let mut warning = None;
-        if let Some(before) = &away.before {
-            if let Err(e) = before.former.check(&paths) {
-                return Err((away, e));
-            }
-            warning = before.former.warning(&paths);
-        }
+        let former = away.before.as_ref().map(|before| &before.former);
+        let look = |former: &Former| former.check(&paths).and_then(|()| former.warning(&paths));
+        let warning = match former.map(look) {
+            Some(Err(e)) => return Err((away, e)),
+            Some(Ok(warning)) => warning,
+            None => None,
+        };
         let held = away.connect(&paths, &self.options)?;
         if let Some(warning) = warning {
             report.warn(warning);
@@ -58,12 +64,13 @@ impl Database {
     }
 
     /// Copies the database for the first time.
-    fn copy(&self, held: &mut Held, archivist: &mut Archivist, report: &mut Report<Details>) -> Result<()> {
+    fn copy(&self, held: &mut Held, archivist: &mut Archivist, report: &mut Telling) -> Result<()> {
         let database = held.link.identity()?;
         let bytes = held.link.live()?.len();
         let record = Some(Record::new(&database, &archivist.name, None));
         let base = &self.options.base;
-        let subject = Subject { node: &self.node, database: &database, record, replay: &base.replay };
+        let replay = &base.replay;
+        let subject = Subject { node: &self.node, database: &database, record, replay };
         report.copy(bytes, || copy(&mut held.link, archivist, &subject, base))
     }
 
@@ -72,8 +79,8 @@ impl Database {
         &self,
         held: &mut Held,
         archivist: &mut Archivist,
-        (mark, space): (&[u8], SpaceId),
-        report: &mut Report<Details>,
+        end: (&[u8], SpaceId),
+        report: &mut Telling,
     ) -> Result<()> {
         let (database, log) = (held.link.identity()?, held.link.generation()?);
         let since = match (&held.parting, archivist.end(&self.node)) {
@@ -82,7 +89,7 @@ impl Database {
         };
         let lost = held.trust.lost().map(str::to_owned);
         let doubt = lost.or_else(|| archivist.doubt(&database, held.unbroken, log, since));
-        if doubt.is_none() && resume(held, archivist, mark, space, since)? {
+        if doubt.is_none() && resume(held, archivist, end, since)? {
             if archivist.kin == Kin::Moved {
                 archivist.news = Some(Record::new(&database, &archivist.name, None));
             }
@@ -92,7 +99,7 @@ impl Database {
         // The log of a file that was there before may have stayed, and knows the mark. One that
         // cannot be read knows nothing.
         let foreign = archivist.record.as_ref().is_some_and(|record| record.disowns(log))
-            || archivist.kin == Kin::Replaced && matches!(resume(held, archivist, mark, space, since), Ok(true));
+            || archivist.kin == Kin::Replaced && resume(held, archivist, end, since).is_ok_and(|known| known);
         let record = Record::new(&database, &archivist.name, foreign.then_some(log));
         let record = (archivist.kin != Kin::Same).then_some(record);
         let replay = &self.options.base.replay;
@@ -103,14 +110,16 @@ impl Database {
 
     /// Tells once of a SQLite that can damage the database: in a round, as nobody can listen
     /// before.
-    fn tell_of_bug(&mut self, report: &mut Report<Details>) {
+    fn tell_of_bug(&mut self, report: &mut Telling) {
         if !report.details().wal_reset_bug || std::mem::replace(&mut self.told_of_bug, true) {
             return;
         }
         let version = report.details().sqlite_version;
         let (major, minor, patch) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
         report.warn(format!(
-            "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode with several connections (its WAL-reset bug, mended in 3.51.3): update the application's SQLite",
+            "{} is written by SQLite {major}.{minor}.{patch}, which can damage a database in WAL mode \
+             with several connections (its WAL-reset bug, mended in 3.51.3): update the application's \
+             SQLite",
             self.paths.database.display()
         ));
     }
@@ -124,7 +133,7 @@ impl Source for Database {
     type Link = Held;
     type Archive = Archivist;
 
-    fn attach(&mut self, away: Box<Away>, report: &mut Report<Details>) -> Result<Held, (Box<Away>, Error)> {
+    fn attach(&mut self, away: Box<Away>, report: &mut Telling) -> Result<Held, NotAttached> {
         let held = self.connect(away, report)?;
         match held.link.header() {
             Ok(header) => report.details().note(&header),
@@ -133,13 +142,13 @@ impl Source for Database {
         Ok(held)
     }
 
-    fn open(&mut self, held: &mut Held, report: &mut Report<Details>) -> Result<Archivist> {
+    fn open(&mut self, held: &mut Held, report: &mut Telling) -> Result<Archivist> {
         let archivist = Archivist::open(&self.node, &held.link.identity()?, &self.options)?;
         report.opened(archivist.writer.durable());
         Ok(archivist)
     }
 
-    fn begin(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Report<Details>) -> Result<()> {
+    fn begin(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Telling) -> Result<()> {
         // A first copy may have been cut short, between its commit and its base.
         match archivist.writer.host_mark().zip(archivist.space) {
             Some((mark, space)) if !self.node.layers()?.is_empty() => {
@@ -156,7 +165,7 @@ impl Source for Database {
         held: &mut Held,
         archivist: &mut Archivist,
         thorough: bool,
-        report: &mut Report<Details>,
+        report: &mut Telling,
     ) -> Result<u64> {
         if thorough {
             held.check(&self.paths, archivist)?;
@@ -176,7 +185,8 @@ impl Source for Database {
             held.leave(archivist.end(&self.node));
         }
         if let Some(trouble) = held.new_trouble() {
-            report.warn(format!("the database's log cannot be copied back, and grows meanwhile: {trouble}"));
+            let what = "the database's log cannot be copied back, and grows meanwhile";
+            report.warn(format!("{what}: {trouble}"));
         }
         count(&caught, report);
         self.tell_of_bug(report);
@@ -194,7 +204,7 @@ impl Source for Database {
         held.link.look().is_err() || held.link.pending_bytes() > 0
     }
 
-    fn measure(&self, held: &Held, report: &mut Report<Details>) {
+    fn measure(&self, held: &Held, report: &mut Telling) {
         report.details().wal_bytes = held.link.wal_bytes();
         report.pending(held.link.pending_bytes());
     }
@@ -204,7 +214,7 @@ impl Source for Database {
     }
 
     fn doubt(&mut self, away: &mut Box<Away>, failure: &Error) {
-        debug_assert_eq!(failure.side(), Side::Source, "the archive's failures say nothing of the database");
+        debug_assert_eq!(failure.side(), Side::Source, "an archive's failure says nothing of it");
         match failure {
             // The archive has not what the database had.
             Error::Archive(_) => away.trust.lose(failure.to_string()),
@@ -213,7 +223,7 @@ impl Source for Database {
     }
 
     /// An application without checkpoints of its own may have nobody else who does them.
-    fn settle(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Report<Details>) -> Result<()> {
+    fn settle(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Telling) -> Result<()> {
         count(&held.link.wait_for_copy(archivist)?, report);
         Ok(())
     }
@@ -222,7 +232,7 @@ impl Source for Database {
         Ok(archivist.writer.close()?)
     }
 
-    fn part(&mut self, mut held: Held, mut archivist: Archivist, report: &mut Report<Details>) -> Result<()> {
+    fn part(&mut self, mut held: Held, mut archivist: Archivist, report: &mut Telling) -> Result<()> {
         // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its
         // place in it.
         if let Ok(caught) = held.link.part(&mut archivist) {
@@ -240,16 +250,18 @@ impl Source for Database {
     }
 }
 
-fn resume(held: &mut Held, archivist: &Archivist, mark: &[u8], space: SpaceId, since: Since) -> Result<bool> {
+/// Takes up where the archive ends, if that can be proven; `false` where not.
+fn resume(held: &mut Held, archivist: &Archivist, (mark, space): (&[u8], SpaceId), since: Since) -> Result<bool> {
     if archivist.writer.page_size(space) != Some(held.link.page_size) {
         return Ok(false);
     }
-    let length = archivist.writer.space_length(space).expect("a space with pages of a size has a length");
+    let length = archivist.writer.space_length(space);
+    let length = length.expect("a space with pages of a size has a length");
     let known = if let Since::Untouched(place) = since { place } else { None };
     held.link.resume(mark, known, length)
 }
 
-fn count(caught: &Caught, report: &mut Report<Details>) {
+fn count(caught: &Caught, report: &mut Telling) {
     report.details().wal_resets += caught.resets;
     report.archived(caught.commits, caught.pages, caught.newest);
     if let Some(header) = &caught.header {

@@ -42,7 +42,10 @@ impl Attached {
         let (begun, mut away) = (Instant::now(), Box::<Away>::default());
         loop {
             match away.connect(&paths, &options) {
-                Err((left, e @ Error::AlreadyWatched { .. })) if begun.elapsed() < e.patience(Stage::Starting) => {
+                Err((left, e @ Error::AlreadyWatched { .. })) => {
+                    if begun.elapsed() >= e.patience(Stage::Starting) {
+                        return Err(e);
+                    }
                     away = left;
                     std::thread::sleep(RETRY);
                 }
@@ -60,8 +63,8 @@ impl Attached {
     pub fn watch(self, node: &Node) -> Result<Watcher> {
         let Attached { paths, options, held, header } = self;
         let follow = follow(&options);
-        let mut follower =
-            Follower::attached(Database::new(node.clone(), paths, options), held, follow).map_err(no_descriptor)?;
+        let database = Database::new(node.clone(), paths, options);
+        let mut follower = Follower::attached(database, held, follow).map_err(no_descriptor)?;
         follower.report().details().note(&header);
         Watcher::start(follower)
     }

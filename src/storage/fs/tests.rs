@@ -154,6 +154,6 @@ fn immutable_files_are_so_until_they_are_removed() {
     assert!(std::fs::remove_file(dir.path().join("b")).is_err());
     assert!(std::fs::rename(dir.path().join("b"), dir.path().join("c")).is_err());
     assert!(std::fs::write(dir.path().join("b"), b"other").is_err());
-    storage.remove("b").unwrap();
+    storage.delete("b").unwrap();
     assert!(!dir.path().join("b").exists());
 }

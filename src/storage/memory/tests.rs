@@ -66,7 +66,7 @@ fn unsynced_entries_are_lost_whatever_was_synced_in_them() {
 fn removal_is_lost_until_the_directory_is_synced() {
     let storage = MemStorage::new();
     synced(&storage, "a", b"a");
-    storage.remove("a").unwrap();
+    storage.delete("a").unwrap();
     assert_eq!(lost(&storage), files([("a", b"a")]));
     append(&storage, "a", b"another").sync().unwrap();
     let mut outcomes: Vec<_> = seeded(&storage).collect();
@@ -112,7 +112,7 @@ fn a_rename_needs_no_sync_of_the_old_directory() {
     storage.sync_dir("d").unwrap();
     storage.sync_dir("tmp").unwrap();
     assert!(seeded(&storage).all(|f| f == files([("d/a", b"x")])));
-    storage.remove("d/a").unwrap();
+    storage.delete("d/a").unwrap();
     storage.sync_dir("d").unwrap();
     assert!(seeded(&storage).all(|f| f.is_empty()), "no name comes back");
 }
@@ -232,7 +232,7 @@ fn images_are_of_the_moment_asked_for() {
         file.append(&[i]).unwrap();
         file.sync().unwrap();
     }
-    storage.remove("a").unwrap();
+    storage.delete("a").unwrap();
     storage.sync_dir("").unwrap();
     let end = storage.operation_count();
     assert_eq!(end, base + 102);
@@ -255,7 +255,7 @@ fn images_are_independent_and_can_be_crashed_again() {
     synced(&storage, "a", b"a");
     let image = storage.crash_image(CrashPlan::seeded(storage.operation_count(), 1));
     assert_eq!(image.operation_count(), 0);
-    image.remove("a").unwrap();
+    image.delete("a").unwrap();
     append(&image, "b", b"b");
     assert_eq!(storage.files(), files([("a", b"a")]));
     assert_eq!(image.crash_image(CrashPlan::kept(0)).files(), files([("a", b"a")]));
@@ -280,7 +280,7 @@ fn operations_are_recorded_in_order() {
     file.sync().unwrap();
     file.finish().unwrap();
     storage.sync_dir("d").unwrap();
-    storage.remove("d/a").unwrap();
+    storage.delete("d/a").unwrap();
     storage.set_file("x/y", *b"z");
     let expected = vec![
         Operation::CreateDir { path: path("d") },
@@ -367,7 +367,7 @@ fn a_full_disk_takes_what_fits() {
     assert_eq!(file.append(b"123456").unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert_eq!(storage.free_space().unwrap(), Some(0));
     assert_eq!(storage.files(), files([("a", b"12345"), ("b", b"12345")]));
-    storage.remove("b").unwrap();
+    storage.delete("b").unwrap();
     small.append(b"6").unwrap();
     assert_eq!(storage.free_space().unwrap(), Some(4));
     storage.set_capacity(None);
@@ -441,7 +441,7 @@ fn files_that_nothing_leads_to_are_forgotten() {
         synced(&storage, "tmp", b"x");
         storage.publish("tmp", "a").unwrap();
         let reader = storage.open("a").unwrap();
-        storage.remove("a").unwrap();
+        storage.delete("a").unwrap();
         storage.sync_dir("").unwrap();
         drop(reader);
     }
@@ -475,7 +475,7 @@ fn what_was_acknowledged_survives_every_crash() {
         if n % 5 == 4 {
             let gone = n - 3;
             acknowledged.push((storage.operation_count(), gone, false));
-            storage.remove(&format!("d/{gone}")).unwrap();
+            storage.delete(&format!("d/{gone}")).unwrap();
         }
     }
     for at in 3..=storage.operation_count() {

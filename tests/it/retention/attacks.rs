@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rewound::storage::{AppendFile, Entry, LockGuard, MemStorage, ReadFile, Storage};
+use rewound::storage::{
+    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage, put_by_publishing,
+};
 use rewound::{Actor, Archive, Error, HoldOn, Policy, Scope, Target};
 
 use super::{DAY, Fixture, at, days, options};
@@ -20,39 +22,57 @@ struct Granted;
 
 impl LockGuard for Granted {}
 
+impl ReadStore for NoLocks {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        self.0.open(path)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+impl BlobStore for NoLocks {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        put_by_publishing(self, path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.0.delete(path)
+    }
+}
+
 impl Storage for NoLocks {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         self.0.create(path)
     }
-    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        self.0.open(path)
-    }
+
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
         self.0.publish(from, to)
     }
+
     fn sync_file(&self, path: &str) -> io::Result<()> {
         self.0.sync_file(path)
     }
+
     fn create_dir(&self, path: &str) -> io::Result<()> {
         self.0.create_dir(path)
     }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.0.sync_dir(path)
     }
-    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
-        self.0.list(dir)
-    }
-    fn remove(&self, path: &str) -> io::Result<()> {
-        self.0.remove(path)
-    }
+
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
         if path.ends_with("maintain.lock") { Ok(Some(Box::new(Granted))) } else { self.0.try_lock(path) }
     }
+
     fn free_space(&self) -> io::Result<Option<u64>> {
         self.0.free_space()
-    }
-    fn location(&self) -> String {
-        self.0.location()
     }
 }
 

@@ -76,7 +76,7 @@ fn lists_draws_and_verifies_what_is_left() {
     // What is missing of what is kept is still found.
     let wal: Vec<String> = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).collect();
     let last_but_one = &wal[wal.len() - 2];
-    rewound::storage::Storage::remove(&fixture.storage, last_but_one).unwrap();
+    rewound::storage::BlobStore::delete(&fixture.storage, last_but_one).unwrap();
     let report = fixture.node.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
     assert!(!report.is_intact());
     assert_eq!(fixture.node.activity(&ActivityOptions::default()).unwrap().gaps.len(), 1);

@@ -201,7 +201,7 @@ fn damage_and_loss_below_what_expired_are_told_as_what_they_are() {
     let segments: Vec<String> = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).collect();
     for gone in &segments[..2] {
         let image = fixture.storage.fork();
-        rewound::storage::Storage::remove(&image, gone).unwrap();
+        rewound::storage::BlobStore::delete(&image, gone).unwrap();
         let options = crate::support::archive_options(&fixture.clock, 31);
         let archive = Archive::open_in(std::sync::Arc::new(image), crate::support::key(), options).unwrap();
         let report = verify(&archive);
@@ -377,7 +377,7 @@ fn a_node_of_which_nothing_expires_for_a_loss_is_told() {
     let fixture = gappy();
     let window = fixture.node.window().unwrap().earliest.lsn.get();
     let newest = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).nth_back(1).unwrap();
-    rewound::storage::Storage::remove(&fixture.storage, &newest).unwrap();
+    rewound::storage::BlobStore::delete(&fixture.storage, &newest).unwrap();
     let report = fixture.admin().sweep(&options()).unwrap();
     assert!(report.failed.iter().any(|(node, e)| node == "n" && e.is_damage()), "{report:?}");
     assert_eq!(fixture.node.window().map_or(window, |w| w.earliest.lsn.get()), window, "nothing has expired");

@@ -239,7 +239,7 @@ fn a_thousand_days() {
     // Folded from the first entry on it is what a checkpoint and what came since say.
     let image = fixture.storage.fork();
     for path in image.files().into_keys().filter(|p| p.ends_with(".checkpoint")) {
-        rewound::storage::Storage::remove(&image, &path).unwrap();
+        rewound::storage::BlobStore::delete(&image, &path).unwrap();
     }
     let told = |storage: &MemStorage| {
         let options = archive_options(&fixture.clock, 4_711);

@@ -27,7 +27,7 @@ use crate::session::Session;
 
 /// Does what was asked for.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
-    let session = Session::new(cli.global, matches.subcommand_name().unwrap_or_default())?;
+    let session = Session::new(cli.global, matches.subcommand_name().expect("clap asks for a command"))?;
     match cli.command {
         Command::Init { archive, recovery_key_file, keep } => {
             init::init(&session, &archive, recovery_key_file.as_deref(), keep.as_deref())
@@ -39,8 +39,8 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
             let place = match (replace, output, delta) {
                 (Some(database), _, _) => restore::Place::Replace(database),
                 (None, Some(output), true) => restore::Place::Delta(output),
-                // Without --replace there is always an output.
-                (None, output, _) => restore::Place::New(output.unwrap_or_default()),
+                (None, Some(output), false) => restore::Place::New(output),
+                (None, None, _) => unreachable!("clap asks for an output where nothing is replaced"),
             };
             restore::restore(&session, &target, &place, unaudited)
         }

@@ -176,6 +176,7 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
 
 /// How long until the next sweep: a day, or where snapshots are taken more often than that, as often as they are due.
 fn between_sweeps(admin: &Administrator, node: &str) -> Duration {
+    // What keeps a policy from being read keeps the sweep from its work, and that tells it.
     match admin.policy(Scope::Node(node)).ok().flatten().map(|policy| policy.mode) {
         Some(Mode::Periodic { every, .. }) => every.min(SWEEP),
         _ => SWEEP,

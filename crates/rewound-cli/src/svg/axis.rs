@@ -61,8 +61,8 @@ impl Axis {
         let beyond = facts.beyond.first().map(|s| s.from.timestamp);
         let begins = window.map(|w| w.earliest.timestamp).into_iter().chain(beyond).chain([facts.activity.from]);
         let ends = window.map(|w| w.known_until).into_iter().chain([facts.activity.to]);
-        let from = known.clone().chain(begins).min().unwrap_or_default();
-        let to = known.chain(ends).max().unwrap_or_default();
+        let from = known.clone().chain(begins).min().expect("the activity begins some time");
+        let to = known.chain(ends).max().expect("the activity ends some time");
         // A single moment stands in the middle of two milliseconds.
         let pad = std::time::Duration::from_millis(1);
         if to > from {
@@ -95,6 +95,7 @@ impl Axis {
             // Of nothing there is no time either.
             return Vec::new();
         }
+        // Of what is too long for the longest there are more ticks.
         let step = STEPS.into_iter().find(|s| self.span() / s <= TICKS).unwrap_or(365 * DAY);
         let (form, below_form) = match step {
             s if s < SECOND => ("%H:%M:%S%.3f", "%Y-%m-%d"),
@@ -129,5 +130,6 @@ pub fn ceiling(value: f64) -> f64 {
     }
     let power = 10f64.powf(value.log10().floor());
     let round = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0].into_iter().map(|n| n * power).find(|n| *n >= value);
+    // Ten times the power is above it, but for the rounding of either.
     round.unwrap_or(value).max(2.0)
 }

@@ -1,23 +1,20 @@
-//! A database that fails as a test says, and a clock that moves only when somebody waits.
+//! A database that fails as a test says.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rewound::{Commit, Lsn, Position, Timestamp};
 
+use super::scene::{CHECK, FakeClock};
 use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::failure::{Failure, Side, Stage};
-use crate::follower::{FollowOptions, Follower};
 use crate::handle::Handle;
-use crate::report::{Event, Report, State};
+use crate::report::{Report, State};
 use crate::source::Source;
 
-pub const ROUND: Duration = Duration::from_millis(5);
-pub const CHECK: Duration = Duration::from_millis(250);
-pub const RETRY_MAX: Duration = Duration::from_secs(5);
 pub const MISSING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +83,7 @@ pub struct World {
     archived: u64,
     /// The states that others saw at each call.
     pub seen: Vec<(String, State)>,
-    handle: Option<Handle<u32>>,
+    pub handle: Option<Handle<u32>>,
 }
 
 /// A world that several look at.
@@ -141,7 +138,7 @@ impl Drop for Held {
 
 pub struct Fake {
     pub world: Shared,
-    clock: Arc<FakeClock>,
+    pub clock: Arc<FakeClock>,
 }
 
 impl Fake {
@@ -250,130 +247,5 @@ impl World {
         self.archived += 1;
         let lsn = Lsn::new(self.archived).unwrap();
         Commit { lsn, timestamp: Timestamp::from_nanos(self.archived) }
-    }
-}
-
-type Hook = Box<dyn FnMut(Duration) + Send>;
-
-/// Moves on by as long as somebody waits.
-pub struct FakeClock {
-    begun: Instant,
-    passed: Mutex<Duration>,
-    pub waits: Mutex<Vec<Duration>>,
-    /// Called after each wait, with what has passed.
-    hook: Mutex<Option<Hook>>,
-}
-
-impl FakeClock {
-    pub fn passed(&self) -> Duration {
-        *self.passed.lock()
-    }
-
-    pub fn pass(&self, time: Duration) {
-        *self.passed.lock() += time;
-    }
-}
-
-impl Clock for FakeClock {
-    fn now(&self) -> Instant {
-        self.begun + self.passed()
-    }
-
-    fn wait(&self, _: &Bell, timeout: Duration) {
-        self.pass(timeout);
-        self.waits.lock().push(timeout);
-        let passed = self.passed();
-        if let Some(hook) = self.hook.lock().as_mut() {
-            hook(passed);
-        }
-    }
-}
-
-/// All that a test looks at.
-pub struct Scene {
-    pub world: Shared,
-    pub clock: Arc<FakeClock>,
-    pub events: Arc<Mutex<Vec<String>>>,
-}
-
-impl Scene {
-    pub fn new() -> Scene {
-        let clock = Arc::new(FakeClock {
-            begun: Instant::now(),
-            passed: Mutex::default(),
-            waits: Mutex::default(),
-            hook: Mutex::default(),
-        });
-        Scene { world: Shared::default(), clock, events: Arc::default() }
-    }
-
-    fn build(&self) -> Follower<Fake> {
-        let source = Fake { world: self.world.clone(), clock: Arc::clone(&self.clock) };
-        let options =
-            FollowOptions { round_interval: ROUND, check_interval: CHECK, retry_max: RETRY_MAX };
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let mut follower = Follower::with_clock(source, options, clock).unwrap();
-        let events = Arc::clone(&self.events);
-        follower.on_event(move |event| events.lock().push(told(event)));
-        self.world.with(|w| w.handle = Some(follower.handle()));
-        follower
-    }
-
-    pub fn start(&self) -> Result<Follower<Fake>, Fault> {
-        self.build().start()
-    }
-
-    /// Does something once so much time has passed.
-    pub fn at(&self, when: Duration, what: impl FnOnce() + Send + 'static) {
-        let mut what = Some(what);
-        let mut then = self.clock.hook.lock().take();
-        *self.clock.hook.lock() = Some(Box::new(move |passed| {
-            if let Some(then) = &mut then {
-                then(passed);
-            }
-            if passed >= when
-                && let Some(what) = what.take()
-            {
-                what();
-            }
-        }));
-    }
-
-    /// Stops the follower once so much time has passed.
-    pub fn stop_at(&self, when: Duration, handle: &Handle<u32>) {
-        let handle = handle.clone();
-        self.at(when, move || handle.stop());
-    }
-
-    pub fn events(&self) -> Vec<String> {
-        std::mem::take(&mut self.events.lock())
-    }
-
-    pub fn waits(&self) -> Vec<u128> {
-        std::mem::take(&mut *self.clock.waits.lock()).iter().map(Duration::as_millis).collect()
-    }
-}
-
-fn told(event: &Event) -> String {
-    match event {
-        Event::Continued { position } => format!("continued {position}"),
-        Event::ResyncStarted { reason } => format!("compares: {reason}"),
-        Event::ResyncFinished { lsn, pages, elapsed } => {
-            format!("compared {lsn} {pages} {elapsed:?}")
-        }
-        Event::Archived { lsn, commits, .. } => format!("archived {commits} to {lsn}"),
-        Event::Retrying { failure, after } => format!("again in {after:?}: {failure}"),
-        Event::Recovered => "recovered".into(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// The handle's world refers to the handle, which must not keep a follower's state for ever.
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let weak: Weak<Mutex<World>> = Arc::downgrade(&self.world.0);
-        if let Some(world) = weak.upgrade() {
-            world.lock().handle = None;
-        }
     }
 }

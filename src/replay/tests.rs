@@ -1,0 +1,58 @@
+//! Looking at an archive, resolving and planning need a store that is only read.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{PlanInput, plan, resolve};
+use crate::catalog::Entries;
+use crate::crypto::{Backend, Keyring};
+use crate::env::SystemRng;
+use crate::storage::{Entry, MemStorage, ReadFile, ReadStore};
+use crate::types::{Durability, Lsn, Position, Target};
+use crate::wal::Log;
+use crate::{Archive, ArchiveOptions, KeyFile, Origin};
+
+/// A store that nothing can be written to, by its type.
+#[derive(Debug)]
+struct ReadOnly(MemStorage);
+
+impl ReadStore for ReadOnly {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        self.0.open(path)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+#[test]
+fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
+    let (storage, key) = (MemStorage::new(), || KeyFile::from_bytes([1; 32]));
+    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+    let writer = node.open_writer().unwrap();
+    for _ in 0..3 {
+        writer.batch().commit(Durability::Synced).unwrap();
+    }
+    let done = storage.operation_count();
+
+    let store: Arc<dyn ReadStore> = Arc::new(ReadOnly(storage.clone()));
+    let keyring = Keyring::new(key());
+    let opened = Entries::open(Arc::clone(&store), &keyring, Backend::default(), Arc::new(SystemRng));
+    let (entries, state) = opened.unwrap();
+    let (id, record) = state.nodes.iter().next().unwrap();
+    let (keys, timeline) = (Arc::clone(entries.keys()), record.timeline);
+    let log = Log { storage: store, medium: None, keys, node: *id, timeline };
+    // The newest segment is being written, and has no seal.
+    let resolved = resolve(&log, record, &Target::Latest).unwrap();
+    assert_eq!(resolved.lsn, Lsn::new(3).unwrap());
+    let input = PlanInput { timeline, empty_origin: true, ground: Position::ORIGIN, layers: &record.layers };
+    assert_eq!(plan(&input, resolved.lsn.into()).unwrap().target, Position::from(resolved.lsn));
+    assert_eq!(storage.operation_count(), done, "something was changed or synced");
+    writer.close().unwrap();
+}
