@@ -57,14 +57,16 @@ impl Since<'_> {
         let lowest =
             self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
         // From the lowest cut on nothing is as it was.
-        let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min().unwrap_or_default();
+        let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min();
+        let end = end.expect("the end of the space is among them");
         let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return Ok(Vec::new()) };
         // At most as many as a part has pages.
         let mut touched = vec![false; as_index(last - first + 1)];
         let index = |page: u64| as_index(page.saturating_sub(first));
         let mut mark = |from: u64, to: u64| {
             if from <= last && to >= first {
-                touched.get_mut(index(from)..=index(to.min(last))).unwrap_or_default().fill(true);
+                let pages = touched.get_mut(index(from)..=index(to.min(last)));
+                pages.expect("the pages lie within the range").fill(true);
             }
         };
         self.sources.tail.touched(id, (first, last), &mut mark);
@@ -93,8 +95,8 @@ impl Since<'_> {
                 continue;
             }
             for block in reader.blocks(first_of, last_of).iter().filter(|b| b.first >= first_of && b.last <= last_of) {
-                let pages = touched.get(index(block.first)..=index(block.last)).unwrap_or(&[true]);
-                if !pages.contains(&true) {
+                let pages = touched.get(index(block.first)..=index(block.last));
+                if !pages.expect("the block lies within the range").contains(&true) {
                     clean.push(OldBlock { part: Arc::clone(&reader), block: *block });
                 }
             }

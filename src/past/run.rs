@@ -178,11 +178,11 @@ impl PastState {
         let units = layout.0.iter().flat_map(|space| space.sets().map(move |set| (&space.state, set)));
         run_units(self.options(), units, &|rebuilder, (space, set)| {
             let rebuilt = self.rebuild(rebuilder, &set)?;
-            let (first, _) = set.bounds().unwrap_or_default();
+            let (first, _) = set.bounds().expect("a unit that holds anything has pages");
             let offset = first * u64::from(set.page_size.get());
             // The last page may reach beyond the end of the space.
             let len = as_index(space.length - offset).min(rebuilt.images.len());
-            sink.write(set.space, offset, rebuilt.images.get(..len).unwrap_or_default())?;
+            sink.write(set.space, offset, rebuilt.images.get(..len).expect("the length is at most theirs"))?;
             proven.fetch_add(rebuilt.proven, Ordering::Relaxed);
             unproven.fetch_add(rebuilt.unproven, Ordering::Relaxed);
             read.fetch_add(std::mem::take(&mut rebuilder.bytes_read), Ordering::Relaxed);

@@ -97,10 +97,11 @@ proptest! {
         built_after in 0..8usize,
         asked in prop::collection::vec(any::<Index>(), 0..30),
         spilled in any::<bool>(),
+        threads in 1..4usize,
     ) {
         let made = make(&history, built_after);
         let log_memory = if spilled { 0 } else { 1 << 20 };
-        let options = ReplayOptions { log_memory, ..ReplayOptions::default() };
+        let options = ReplayOptions { threads, log_memory, ..ReplayOptions::default() };
         let mut rebuilder = Rebuilder::new().unwrap();
         for (at, bytes) in &made.states {
             let past = PastState::open(made.node.context().unwrap(), *at, None, &options).unwrap();

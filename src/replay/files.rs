@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::format::state::SpaceState;
 use crate::sync::mpsc::{self, Sender};
 use crate::sync::{self, JoinHandle, Mutex};
-use crate::types::SpaceId;
+use crate::types::{SpaceId, as_index};
 
 /// Says that a delta restore has begun and not ended: the directory is neither what it was nor what it is to be.
 pub(crate) const INCOMPLETE: &str = ".rewound-incomplete";
@@ -484,7 +484,7 @@ impl DeltaDir {
             while at < bytes.len() && differs(at) {
                 at += page;
             }
-            let run = bytes.get(begin..at.min(bytes.len())).unwrap_or_default();
+            let run = bytes.get(begin..at.min(bytes.len())).expect("a run begins before it ends");
             if !run.is_empty() {
                 self.files.write(space, offset + begin as u64, run)?;
                 self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
@@ -582,8 +582,9 @@ impl PageSink for DeltaDir {
             let Some(data) = next_data(file, at).map_err(failed("look for data in", path))? else { break };
             // A step is a multiple of every page size: what begins at a step begins at a page.
             at += data.saturating_sub(at) / STEP as u64 * STEP as u64;
-            let step = usize::try_from(end.saturating_sub(at)).unwrap_or(STEP).min(STEP);
-            let (zeros, old) = (zeros.get(..step).unwrap_or_default(), old.get_mut(..step).unwrap_or_default());
+            let step = as_index(end.saturating_sub(at)).min(STEP);
+            let zeros = zeros.get(..step).expect("a step is no longer than the buffers");
+            let old = old.get_mut(..step).expect("a step is no longer than the buffers");
             self.write_differing(space, at, zeros, old)?;
             at += STEP as u64;
         }

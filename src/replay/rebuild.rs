@@ -284,7 +284,7 @@ impl Rebuilder {
         let (images, pages, spare, decoder) = (&mut self.images, &mut self.pages, &mut self.spare, &mut self.decoder);
         let mut catch_up = |images: &mut Vec<u8>, pages: &mut Vec<Page>, number: u64, until: u64| {
             let Some(done) = set.slot(number).and_then(|i| done.get_mut(i)) else { return };
-            let waiting = cuts.get(*done..).unwrap_or_default();
+            let waiting = cuts.get(*done..).expect("no more cuts were passed than there are");
             let passed = waiting.partition_point(|(at, _)| *at < until);
             let lowest = waiting.iter().take(passed).map(|(_, length)| *length).min();
             *done += passed;
@@ -357,7 +357,7 @@ fn cut_page(images: &mut [u8], pages: &mut [Page], set: &PageSet, number: u64, l
         // Nothing of it is left: it is as if it had never been written.
         *page = Page { crc: None, written: false, touched: page.touched };
     } else if start + u64::from(set.page_size.get()) > length {
-        let kept = usize::try_from(length - start).unwrap_or(0);
+        let kept = as_index(length - start);
         if let Some(rest) = image.get_mut(kept..) {
             rest.fill(0);
         }

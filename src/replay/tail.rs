@@ -1,4 +1,4 @@
-//! The log part of a replay: ops sorted by page, in bounded memory.
+//! The log part of a replay: ops sorted by page, in bounded memory, on more than one core.
 //!
 //! Ops are gathered as they stand in the log. When they take more than the bound, they are
 //! sorted and written to a temporary file under a key that is never stored; each such run covers a
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::delta::Decoder;
 use crate::error::{Error, Result};
@@ -17,12 +18,18 @@ use crate::format::record::Op;
 use crate::format::state::NodeState;
 use crate::options::ReplayOptions;
 use crate::sealed::{SpillReader, Spilled};
-use crate::types::{PageId, Position, SpaceId};
+use crate::sync::{self, mpsc};
+use crate::types::{PageId, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_op};
 
 /// Bytes of ops in a piece of memory, and about as many in a frame of a run on disk.
 const CHUNK: usize = 1 << 20;
 const RUN_FRAME: usize = 128 << 10;
+/// Bytes of ops that the reading thread hands over at a time, and how many of such batches may wait.
+const BATCH: usize = 256 << 10;
+const AHEAD: usize = 2;
+/// Fewer refs than that are sorted sooner than a thread is started.
+const SORTED_AT_ONCE: usize = 16 << 10;
 
 /// What the log between two positions does.
 #[derive(Debug)]
@@ -88,29 +95,39 @@ impl Ops {
         }
         let chunk = self.chunks.len() - 1;
         if let Some(last) = self.chunks.last_mut() {
-            // A chunk holds at most a megabyte, or one op, of at most 32.
-            let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            let small = |n: usize| u32::try_from(n).expect("a chunk holds a megabyte, or one op of at most 32");
             let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
             last.extend_from_slice(op);
             self.refs.push(OpRef { page, number, chunk, offset, len, full });
         }
     }
 
-    /// Memory taken; the list of refs may have twice its length reserved.
+    /// Memory taken; the list of refs may have twice its length reserved, and to merge takes half of it more.
     fn memory(&self) -> usize {
-        self.bytes + self.refs.len() * 2 * size_of::<OpRef>()
+        self.bytes + self.refs.len() * 5 / 2 * size_of::<OpRef>()
     }
 
     fn op(&self, r: &OpRef) -> &[u8] {
         let start = r.offset as usize;
-        self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize)).unwrap_or_default()
+        let op = self.chunks.get(r.chunk as usize).and_then(|c| c.get(start..start + r.len as usize));
+        op.expect("an op lies where it was put")
     }
 
     /// Sorts by page, each page's in order, and drops what a later full image of the page makes superfluous. So a page
     /// takes no more patches than the writer's bound on their chain, however often it was written.
-    fn sort(&mut self) {
+    fn sort(&mut self, threads: usize) {
         // Backwards, so that the last full image of a page is met before what it supersedes.
-        self.refs.sort_unstable_by_key(|r| Reverse((r.page, r.number)));
+        let key = |r: &OpRef| Reverse((r.page, r.number));
+        let share = self.refs.len().div_ceil(threads.max(1)).max(SORTED_AT_ONCE);
+        let mut shares = self.refs.chunks_mut(share);
+        if let Some(own) = shares.next() {
+            sync::scope(|scope| {
+                shares.for_each(|other| drop(scope.spawn(move || other.sort_unstable_by_key(key))));
+                own.sort_unstable_by_key(key);
+            });
+        }
+        // The stable sort finds the shares in order and merges them.
+        self.refs.sort_by_key(key);
         let mut superseded = None;
         self.refs.retain(|r| {
             let keep = superseded != Some(r.page);
@@ -123,75 +140,172 @@ impl Ops {
     }
 }
 
-/// Reads the log after `state.position` up to `to`.
+/// Reads the log after `state.position` up to `to`. One thread reads and authenticates, another
+/// parses and gathers; both sort.
 pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &ReplayOptions) -> Result<Tail> {
     let from = state.position;
-    let mut tail =
+    let tail =
         Tail { runs: Vec::new(), cuts: BTreeMap::new(), lowest: BTreeMap::new(), state, commits: 0, bytes_read: 0 };
-    let mut ops = Ops::default();
-    let mut decoder = Decoder::new()?;
-    let mut number = 0;
-    log.visit(from, to, &mut |path, visit| {
-        options.cancel.check()?;
-        let (commit_ops, offset) = match &visit {
-            Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
-            Visit::Tick => return Ok(()),
-        };
-        tail.bytes_read += commit_ops.len() as u64;
-        tail.add(commit_ops, &mut ops, &mut number, &mut decoder, path, offset)?;
-        if let Visit::Commit { timestamp, .. } = visit {
-            tail.state.advance(timestamp);
-            tail.commits += 1;
+    let mut gathering = Gathering { log, options, tail, ops: Ops::default(), decoder: Decoder::new()?, number: 0 };
+    if options.threads < 2 || from >= to {
+        log.visit(from, to, &mut |path, visit| {
+            options.cancel.check()?;
+            let Some((ops, piece)) = Piece::of(&visit) else { return Ok(()) };
+            gathering.take(path, ops, &piece)
+        })?;
+        return Ok(gathering.finish());
+    }
+    let (ahead, batches) = mpsc::sync_channel(AHEAD);
+    sync::scope(|scope| {
+        let reader = scope.spawn(move || read_ahead(log, from, to, options, &ahead));
+        // What comes first in the log is the error, so the reader's comes last. An error here ends
+        // the channel, which ends the reader.
+        for batch in batches {
+            gathering.take_batch(&batch)?;
         }
-        // Also in the midst of a commit, which may be larger than any memory.
-        if ops.memory() > options.log_memory {
-            tail.runs.push(Run::Disk(spill(log, &mut ops, options)?));
-        }
-        Ok(())
-    })?;
-    ops.sort();
-    tail.runs.push(Run::Memory(ops));
-    Ok(tail)
+        reader.join().unwrap_or_else(|_| Err(Error::host("a thread that reads the log panicked")))?;
+        Ok(gathering.finish())
+    })
 }
 
-impl Tail {
-    fn add(
-        &mut self,
-        commit_ops: &[u8],
-        ops: &mut Ops,
-        number: &mut u64,
-        decoder: &mut Decoder,
-        path: &str,
-        offset: u64,
-    ) -> Result<()> {
-        let mut at = 0;
-        let mut r = Reader::new(commit_ops);
-        while !r.is_empty() {
-            let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
-            let bytes = commit_ops.get(at..r.offset()).unwrap_or_default();
-            at = r.offset();
-            match op {
-                Op::PageFull { page, .. } => ops.push(page, *number, true, bytes),
-                Op::PagePatch { page, .. } | Op::Range { page, .. } => ops.push(page, *number, false, bytes),
-                Op::SetLength(space, length) => {
-                    let now = self.state.spaces.get(&space).map_or(0, |s| s.length);
-                    if length < now {
-                        self.cuts.entry(space).or_default().push((*number, length));
-                        let lowest = self.lowest.entry(space).or_insert(length);
-                        *lowest = length.min(*lowest);
-                    }
-                }
-                Op::CreateSpace { space, .. } => {
-                    self.lowest.insert(space, 0);
-                }
-                _ => {}
+/// What a frame adds to a commit.
+#[derive(Debug)]
+struct Piece {
+    /// Bytes of its ops.
+    len: usize,
+    /// Where its frame is in the segment.
+    offset: u64,
+    /// The commit's time, if it ends here.
+    ends: Option<Timestamp>,
+}
+
+impl Piece {
+    fn of<'v>(visit: &Visit<'v>) -> Option<(&'v [u8], Piece)> {
+        match *visit {
+            Visit::Partial { ops, offset, .. } => Some((ops, Piece { len: ops.len(), offset, ends: None })),
+            Visit::Commit { ops, offset, timestamp, .. } => {
+                Some((ops, Piece { len: ops.len(), offset, ends: Some(timestamp) }))
             }
-            fold_op(&mut self.state, &op, decoder, path, offset)?;
-            *number += 1;
+            Visit::Tick => None,
+        }
+    }
+}
+
+/// Pieces of one segment, in order, on their way from the thread that reads to the one that gathers.
+#[derive(Debug)]
+struct Batch {
+    path: Arc<str>,
+    ops: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+/// Reads and authenticates the log, ahead of whoever receives it.
+fn read_ahead(
+    log: &Log,
+    from: Position,
+    to: Position,
+    options: &ReplayOptions,
+    ahead: &mpsc::SyncSender<Batch>,
+) -> Result<()> {
+    // Nobody receives any more where an error came before this in the log.
+    let send = |batch: Batch| ahead.send(batch).map_err(|_| Error::host("the log is not gathered any more"));
+    let mut batch: Option<Batch> = None;
+    let visited = log.visit(from, to, &mut |path, visit| {
+        options.cancel.check()?;
+        let Some((ops, piece)) = Piece::of(&visit) else { return Ok(()) };
+        let full = |b: &Batch| *b.path != *path || b.ops.len() + ops.len() > BATCH;
+        if let Some(full) = batch.take_if(|b| full(b)) {
+            send(full)?;
+        }
+        let batch = batch.get_or_insert_with(|| Batch {
+            path: path.into(),
+            ops: Vec::with_capacity(BATCH.max(ops.len())),
+            pieces: Vec::new(),
+        });
+        batch.ops.extend_from_slice(ops);
+        batch.pieces.push(piece);
+        Ok(())
+    });
+    // Also before an error: what is wrong with these comes first.
+    batch.map_or(Ok(()), send).and(visited)
+}
+
+/// A tail in the making.
+struct Gathering<'a> {
+    log: &'a Log,
+    options: &'a ReplayOptions,
+    tail: Tail,
+    /// What is not spilled yet.
+    ops: Ops,
+    decoder: Decoder,
+    /// Number of the next op.
+    number: u64,
+}
+
+impl Gathering<'_> {
+    fn take_batch(&mut self, batch: &Batch) -> Result<()> {
+        let mut rest = batch.ops.as_slice();
+        for piece in &batch.pieces {
+            self.options.cancel.check()?;
+            let (ops, after) = rest.split_at_checked(piece.len).expect("a batch holds the ops of its pieces");
+            rest = after;
+            self.take(&batch.path, ops, piece)?;
         }
         Ok(())
     }
 
+    fn take(&mut self, path: &str, ops: &[u8], piece: &Piece) -> Result<()> {
+        self.tail.bytes_read += ops.len() as u64;
+        self.add(ops, path, piece.offset)?;
+        if let Some(timestamp) = piece.ends {
+            self.tail.state.advance(timestamp);
+            self.tail.commits += 1;
+        }
+        // Also in the midst of a commit, which may be larger than any memory.
+        if self.ops.memory() > self.options.log_memory {
+            self.tail.runs.push(Run::Disk(spill(self.log, &mut self.ops, self.options)?));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Tail {
+        self.ops.sort(self.options.threads);
+        self.tail.runs.push(Run::Memory(self.ops));
+        self.tail
+    }
+
+    fn add(&mut self, commit_ops: &[u8], path: &str, offset: u64) -> Result<()> {
+        let tail = &mut self.tail;
+        let mut at = 0;
+        let mut r = Reader::new(commit_ops);
+        while !r.is_empty() {
+            let op = Op::read(&mut r).map_err(|e| e.at(path, offset))?;
+            let bytes = commit_ops.get(at..r.offset()).expect("the reader is within what it reads");
+            at = r.offset();
+            match op {
+                Op::PageFull { page, .. } => self.ops.push(page, self.number, true, bytes),
+                Op::PagePatch { page, .. } | Op::Range { page, .. } => self.ops.push(page, self.number, false, bytes),
+                Op::SetLength(space, length) => {
+                    let now = tail.state.spaces.get(&space).map_or(0, |s| s.length);
+                    if length < now {
+                        tail.cuts.entry(space).or_default().push((self.number, length));
+                        let lowest = tail.lowest.entry(space).or_insert(length);
+                        *lowest = length.min(*lowest);
+                    }
+                }
+                Op::CreateSpace { space, .. } => {
+                    tail.lowest.insert(space, 0);
+                }
+                _ => {}
+            }
+            fold_op(&mut tail.state, &op, &mut self.decoder, path, offset)?;
+            self.number += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Tail {
     /// Ranges of the pages `first` to `last` of a space that ops of this stretch touch: exact where the ops are in memory, and at most too wide where they were
     /// spilled. Pages that a cut leaves in part are not among them: see [`lowest`](Self::lowest).
     pub fn touched(&self, space: SpaceId, (first, last): (u64, u64), add: &mut dyn FnMut(u64, u64)) {
@@ -200,8 +314,7 @@ impl Tail {
             match run {
                 Run::Memory(ops) => {
                     let mut before = None;
-                    let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
-                    for r in from.iter().take_while(|r| r.page <= high) {
+                    for r in from(ops, low).iter().take_while(|r| r.page <= high) {
                         if before.replace(r.page.page) != Some(r.page.page) {
                             add(r.page.page, r.page.page);
                         }
@@ -250,8 +363,7 @@ impl Tail {
                 Run::Memory(ops) => {
                     for (first, last) in ranges {
                         let (low, high) = (PageId::new(space, *first), PageId::new(space, *last));
-                        let from = ops.refs.get(first_of(ops, low)..).unwrap_or_default();
-                        for r in from.iter().take_while(|r| r.page <= high) {
+                        for r in from(ops, low).iter().take_while(|r| r.page <= high) {
                             visit(r.number, read_op(ops.op(r))?)?;
                         }
                     }
@@ -268,8 +380,10 @@ impl Tail {
     }
 }
 
-fn first_of(ops: &Ops, page: PageId) -> usize {
-    ops.refs.partition_point(|r| r.page < page)
+/// The refs from a page on.
+fn from(ops: &Ops, page: PageId) -> &[OpRef] {
+    let first = ops.refs.partition_point(|r| r.page < page);
+    ops.refs.get(first..).expect("a partition point is within the list")
 }
 
 /// Reads an op that was read before.
@@ -279,7 +393,7 @@ fn read_op(bytes: &[u8]) -> Result<Op<'_>> {
 
 /// Sorts the ops and writes them to a temporary file that has no name.
 fn spill(log: &Log, ops: &mut Ops, options: &ReplayOptions) -> Result<DiskRun> {
-    ops.sort();
+    ops.sort(options.threads);
     let dir = &options.temporary_dir;
     let path = dir.display().to_string();
     let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::io("create temporary file in", &path, e))?;
@@ -318,7 +432,12 @@ impl DiskRun {
         let next = |at: PageId| ranges.get(ranges.partition_point(|(_, last)| page(*last) < at));
         let (Some((first, _)), Some((_, last))) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let start = self.frames.partition_point(|f| f.last < page(*first));
-        let frames = self.frames.get(start..).unwrap_or_default().iter().take_while(|f| f.first <= page(*last));
+        let frames = self
+            .frames
+            .get(start..)
+            .expect("a partition point is within the list")
+            .iter()
+            .take_while(|f| f.first <= page(*last));
         let mut frame = Vec::new();
         for f in frames.filter(|f| next(f.first).is_some_and(|(first, _)| page(*first) <= f.last)) {
             frame.resize(f.at.len, 0);
