@@ -7,9 +7,11 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use rewound::{Archive, CompactOptions, Durability, Node, Target};
+use rewound::storage::FsStorage;
+use rewound::{Archive, ArchiveOptions, CompactOptions, Durability, Node, Target};
 
 use common::tpcb::{Archived, Spec, archived, bytes_below, copy_dir, key};
 use common::{copy_and_sync, ms, quick, ratio, record, side_by_side, us, with_criterion, work_dir};
@@ -46,15 +48,26 @@ fn restores(c: &mut Criterion) {
     let layered = with_layers(&plain);
     let out = work_dir().join("restored.db");
     let expected = std::fs::read(&plain.state).unwrap();
-    for node in [&node, &layered] {
+    let mapped = |archive: &Path| {
+        let storage = Arc::new(FsStorage::new(archive).mapped());
+        Archive::open_in(storage, key(), ArchiveOptions::new()).unwrap().node("sqlite").unwrap()
+    };
+    let (mapped_log, mapped_layers) = (mapped(&plain.archive), mapped(&plain.archive.with_file_name("layers")));
+    for node in [&node, &layered, &mapped_log, &mapped_layers] {
         let _ = std::fs::remove_file(&out);
         println!("{}", node.restore(Target::Latest).into_file(&out).unwrap());
         assert!(std::fs::read(&out).unwrap() == expected, "the restore differs");
     }
     let rounds = if quick() { 3 } else { 15 };
-    let [cp, log, layers] = side_by_side(
+    let [cp, log, layers, log_mapped, layers_mapped] = side_by_side(
         rounds,
-        [&mut || copy_and_sync(&plain.state, &out), &mut || restore(&node, &out), &mut || restore(&layered, &out)],
+        [
+            &mut || copy_and_sync(&plain.state, &out),
+            &mut || restore(&node, &out),
+            &mut || restore(&layered, &out),
+            &mut || restore(&mapped_log, &out),
+            &mut || restore(&mapped_layers, &out),
+        ],
     );
     let log_bytes = plain.log_bytes.iter().sum::<u64>();
     let mb = |bytes: u64| bytes >> 20;
@@ -66,9 +79,10 @@ fn restores(c: &mut Criterion) {
         mb(bytes_below(&plain.archive, ".part")),
         cp.median.as_secs_f64() * 1e3,
     );
-    for (name, times) in [("log", log), ("layers", layers)] {
+    let all = [("log", log), ("layers", layers), ("log, mapped", log_mapped), ("layers, mapped", layers_mapped)];
+    for (name, times) in all {
         println!(
-            "snapshot and {name:<6} {:7.1} ms, {} × (copy + fsync)",
+            "snapshot and {name:<14} {:7.1} ms, {} × (copy + fsync)",
             times.median.as_secs_f64() * 1e3,
             times.over(cp)
         );
@@ -79,7 +93,13 @@ fn restores(c: &mut Criterion) {
     if let Some(replay) = log.median.checked_sub(layers.median).filter(|t| !t.is_zero()) {
         println!("the log alone: {:.1} ms, {:.2} million page versions a second", ms(replay), versions / us(replay));
     }
-    let rows = [row("copy + fsync", cp), row("snapshot and log", log), row("snapshot and layers", layers)];
+    let rows = [
+        row("copy + fsync", cp),
+        row("snapshot and log", log),
+        row("snapshot and layers", layers),
+        row("snapshot and log, mapped", log_mapped),
+        row("snapshot and layers, mapped", layers_mapped),
+    ];
     record("restore", &["what", "ms", "over copy"], &rows);
     if !with_criterion() {
         return;
