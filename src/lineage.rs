@@ -95,7 +95,8 @@ impl Lineage {
         self.stretches.iter().find(|s| s.line == line)
     }
 
-    /// The commit that its own timeline forks off from, and whose commit that is; `None` where it was not forked.
+    /// The commit that its own timeline forks off from, and whose commit that is; `None` where it
+    /// was not forked.
     pub fn root(&self) -> Option<Fork> {
         let parent = self.stretches.iter().rev().nth(1)?;
         Some(Fork { line: parent.line, at: self.last().after })
