@@ -87,7 +87,7 @@ impl Lineage {
 
     /// The stretch that the commit at a position lies on; of the origin: the oldest.
     pub fn at(&self, position: Position) -> &Stretch {
-        self.stretches.iter().find(|s| s.reaches(position)).unwrap_or_else(|| self.last())
+        self.stretches.iter().find(|s| s.reaches(position)).expect("the last stretch has no end")
     }
 
     /// The stretch of a timeline, if that has a part in it.

@@ -385,7 +385,8 @@ fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
     let standing = of_others.filter_map(|lineage| {
         let node = lineage.tip().node;
         let fork = lineage.root().filter(|fork| fork.line.node == input.node)?;
-        let (record, ancestors) = (input.state.nodes.get(&node)?, &input.state.nodes);
+        let ancestors = &input.state.nodes;
+        let record = ancestors.get(&node).expect("a lineage is of a node that there is");
         let view = NodeView { id: node, record, ancestors };
         view.stands_on_fork(&lineage).then(|| (record.name.clone(), fork))
     });
