@@ -1,4 +1,5 @@
-//! What the benchmarks, fuzz targets and tests of forks need of the inside. Not public API: anything here may change or go at any time.
+//! What the benchmarks, fuzz targets and tests of forks need of the inside. Not public API:
+//! anything here may change or go at any time.
 
 use std::sync::Arc;
 
@@ -85,7 +86,8 @@ pub fn fork(node: &Node, target: &Target) -> Result<TimelineId> {
     node.fork(target)
 }
 
-/// Lets the node `into`, to which nothing was written, go on from a commit of another. Known to the open archive alone.
+/// Lets the node `into`, to which nothing was written, go on from a commit of another. Known to the
+/// open archive alone.
 pub fn branch(node: &Node, target: &Target, into: &Node) -> Result<()> {
     node.branch(target, into)
 }

@@ -87,7 +87,7 @@ impl Lineage {
 
     /// The stretch that the commit at a position lies on; of the origin: the oldest.
     pub fn at(&self, position: Position) -> &Stretch {
-        self.stretches.iter().find(|s| s.reaches(position)).unwrap_or_else(|| self.last())
+        self.stretches.iter().find(|s| s.reaches(position)).expect("the last stretch has no end")
     }
 
     /// The stretch of a timeline, if that has a part in it.
@@ -95,7 +95,8 @@ impl Lineage {
         self.stretches.iter().find(|s| s.line == line)
     }
 
-    /// The commit that its own timeline forks off from, and whose commit that is; `None` where it was not forked.
+    /// The commit that its own timeline forks off from, and whose commit that is; `None` where it
+    /// was not forked.
     pub fn root(&self) -> Option<Fork> {
         let parent = self.stretches.iter().rev().nth(1)?;
         Some(Fork { line: parent.line, at: self.last().after })

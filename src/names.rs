@@ -5,8 +5,8 @@
 //! the file confirms. Invariants: what is read from a name makes that very name again, and
 //! names of one kind in one directory sort as their numbers do.
 //!
-//! `docs/format.md` lists the paths. Numbers are in hexadecimal: 16 digits for 64 bits, 8 for nodes,
-//! timelines and groups.
+//! `docs/format.md` lists the paths. Numbers are in hexadecimal: 16 digits for 64 bits, 8 for
+//! nodes, timelines and groups.
 
 use std::fmt;
 

@@ -12,8 +12,9 @@ use crate::replay::resolve;
 use crate::types::{Position, Target, TimelineId};
 
 impl Node {
-    /// Starts a new timeline with the commit that a target names: the next writer goes on from there, and one that is open
-    /// is fenced off. What came after that commit can be restored on its own timeline as before.
+    /// Starts a new timeline with the commit that a target names: the next writer goes on from
+    /// there, and one that is open is fenced off. What came after that commit can be restored on
+    /// its own timeline as before.
     pub(crate) fn fork(&self, target: &Target) -> Result<TimelineId> {
         let context = self.context()?;
         let inner = &self.archive.inner;
@@ -28,7 +29,8 @@ impl Node {
         })
     }
 
-    /// Lets a node to which nothing was written go on from the commit of this one that a target names.
+    /// Lets a node to which nothing was written go on from the commit of this one that a target
+    /// names.
     pub(crate) fn branch(&self, target: &Target, into: &Node) -> Result<()> {
         let at = self.resolve(target)?;
         let fork = Fork { line: Line::new(self.id, at.timeline), at: Position::from(at.lsn) };

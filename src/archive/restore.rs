@@ -215,8 +215,8 @@ impl<'a> Restore<'a> {
     ///
     /// If a layer turns out to be damaged in the midst of it, the restore begins anew without that
     /// layer: the sink is dropped, and `open` is called once more, for a sink that all of the state
-    /// is given to. A host that cannot begin again returns an error from that call; the restore then
-    /// fails with the damage.
+    /// is given to. A host that cannot begin again returns an error from that call; the restore
+    /// then fails with the damage.
     pub fn into_sink<S: PageSink>(
         mut self,
         mut open: impl FnMut(&BTreeMap<SpaceId, SpaceState>) -> Result<S>,

@@ -79,7 +79,8 @@ impl Entries {
         let entries = Entries::new(storage, keys);
         let mut state = checkpoint::newest(entries.storage.as_ref(), &entries.keys)?;
         entries.fold_new(&mut state)?;
-        // The stanzas stand outside of what is authenticated, so that some can be added; who may be among them is.
+        // The stanzas stand outside of what is authenticated, so that some can be added; who may be
+        // among them is.
         let (listed, found) = (&state.recipients, entries.keys.recipients());
         if state.key != Some(entries.keys.generation()) || *listed != found {
             let (expected, found) = (format_args!("{listed:?}"), format_args!("{found:?}"));
@@ -101,7 +102,8 @@ impl Entries {
     /// Reads and folds the entries that came since.
     pub fn fold_new(&self, state: &mut CatalogState) -> Result<()> {
         while self.fold_next(state)? {}
-        // Where the archive was deleted nothing is found either; where it was moved away nobody would look for the next entry.
+        // Where the archive was deleted nothing is found either; where it was moved away nobody
+        // would look for the next entry.
         check_place(self.storage.as_ref())
     }
 
@@ -111,7 +113,8 @@ impl Entries {
         let path = entry_path(sequence);
         let there = || self.has(sequence);
         if !there()? {
-            // Only the end of the catalog may look like this; an entry may have come between two looks.
+            // Only the end of the catalog may look like this; an entry may have come between two
+            // looks.
             match newest(self.storage.as_ref())? {
                 Some(newest) if newest >= sequence && !there()? => {
                     let expected = format_args!("entry {sequence}, as there is entry {newest}");

@@ -37,7 +37,8 @@ impl Drop for NodeLease {
 }
 
 impl Catalog {
-    /// Takes a lease on what the catalog says now or later of a node, and of those that it was branched from.
+    /// Takes a lease on what the catalog says now or later of a node, and of those that it was
+    /// branched from.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
@@ -73,7 +74,8 @@ impl Catalog {
         self.held_leases(None).map(drop)
     }
 
-    /// The entries that holders of leases on a node, or on any, may still go by. Removes leases that nobody holds.
+    /// The entries that holders of leases on a node, or on any, may still go by. Removes leases
+    /// that nobody holds.
     fn held_leases(&self, of: Option<NodeId>) -> Result<Vec<u64>> {
         let mut held = Vec::new();
         for entry in self.storage.listed(LEASES)? {

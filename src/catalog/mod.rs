@@ -114,7 +114,8 @@ impl Catalog {
         Ok(self.state.lock())
     }
 
-    /// Notes what a node was branched from, for as long as this archive is open: no event tells of it yet.
+    /// Notes what a node was branched from, for as long as this archive is open: no event tells of
+    /// it yet.
     pub fn branch_in_memory(&self, node: NodeId, fork: Fork) -> Result<()> {
         let mut state = self.current()?;
         let record = state.nodes.get_mut(&node).ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;

@@ -58,8 +58,8 @@ pub struct NodeRecord {
     /// How long its history is kept, and what has expired.
     #[cbor(n(9), default)]
     pub retention: NodeRetention,
-    /// The commit of another node that its first timeline goes on from. No event tells of it yet, so that it is known
-    /// only to the process that made the branch.
+    /// The commit of another node that its first timeline goes on from. No event tells of it yet,
+    /// so that it is known only to the process that made the branch.
     #[cbor(skip)]
     pub(crate) branched: Option<Fork>,
 }

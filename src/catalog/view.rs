@@ -26,7 +26,8 @@ impl CatalogState {
         Ok(NodeView { id, record: self.node(id)?, ancestors: &self.nodes })
     }
 
-    /// The lineages that run over the log of a node: those of its own timelines, and of the nodes that were branched from it.
+    /// The lineages that run over the log of a node: those of its own timelines, and of the nodes
+    /// that were branched from it.
     pub fn lineages_over(&self, id: NodeId) -> Vec<Lineage> {
         let mut found = Vec::new();
         // A node whose files were given up stands on nothing any more.
@@ -83,7 +84,8 @@ impl<'a> NodeView<'a> {
         self.record_of(lineage.at(Position::ORIGIN).line.node).origin
     }
 
-    /// Layers and snapshots of states that a lineage runs through, by node, in order of publication.
+    /// Layers and snapshots of states that a lineage runs through, by node, in order of
+    /// publication.
     pub fn layers(&self, lineage: &Lineage) -> Vec<&'a LayerRecord> {
         let mut nodes: Vec<NodeId> = lineage.nodes().collect();
         nodes.dedup();
@@ -101,8 +103,9 @@ impl<'a> NodeView<'a> {
         self.record_of(line.node).retention.kept(line.timeline)
     }
 
-    /// What can be restored of a lineage, in order and apart; `None` where nothing of it has expired. The base of a span that stands on a fork is that of
-    /// the ancestor's span which leads there.
+    /// What can be restored of a lineage, in order and apart; `None` where nothing of it has
+    /// expired. The base of a span that stands on a fork is that of the ancestor's span which leads
+    /// there.
     pub fn kept(&self, lineage: &Lineage) -> Option<Cow<'a, [Span]>> {
         if let [only] = lineage.stretches() {
             return self.kept_of(only.line).map(Cow::Borrowed);
@@ -154,7 +157,8 @@ impl<'a> NodeView<'a> {
         Some(Span { from, to: None, base: stretch.after, log: None })
     }
 
-    /// How far back what is left reaches on the way to a position: nothing from before can be used for it. `None` where it has expired.
+    /// How far back what is left reaches on the way to a position: nothing from before can be used
+    /// for it. `None` where it has expired.
     pub fn ground(&self, lineage: &Lineage, to: Position) -> Option<Position> {
         let Some(kept) = self.kept(lineage) else { return Some(Position::ORIGIN) };
         let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);

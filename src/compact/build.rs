@@ -225,7 +225,8 @@ fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
     pieces
 }
 
-/// Builds the parts of a snapshot of a state. Gives those that are new and those that the last snapshot already had.
+/// Builds the parts of a snapshot of a state. Gives those that are new and those that the last
+/// snapshot already had.
 pub(super) fn snapshot_parts(
     layer: &LayerWriter<'_>,
     past: &PastState,

@@ -106,8 +106,8 @@ pub(crate) fn diff(
     Ok(Diff { from, to, spaces })
 }
 
-/// The units of pages that the commits from one state to another one touch; all there are where that part of the log is gone, or
-/// where the one state does not lead to the other.
+/// The units of pages that the commits from one state to another one touch; all there are where
+/// that part of the log is gone, or where the one state does not lead to the other.
 fn touched(
     context: &NodeContext,
     low: &Resolved,

@@ -118,7 +118,8 @@ impl FrameCipher {
         }
     }
 
-    /// Whether [`open_into`](Self::open_into) checks and decrypts the ciphertext in one pass over it.
+    /// Whether [`open_into`](Self::open_into) checks and decrypts the ciphertext in one pass over
+    /// it.
     pub fn is_one_pass(&self) -> bool {
         match self.0 {
             #[cfg(feature = "aws-lc")]

@@ -257,7 +257,8 @@ impl Batch {
 
     fn finish(self, timestamp: Option<Timestamp>, durability: Durability) -> Result<Commit> {
         self.usable()?;
-        // What is not taken out stays until the commit is acknowledged: a base copy waits for the rules.
+        // What is not taken out stays until the commit is acknowledged: a base copy waits for the
+        // rules.
         let Batch { shared, draft, ops, .. } = self;
         shared.commit(draft, &ops, Terms { timestamp, durability })
     }

@@ -56,7 +56,8 @@ impl Tenure {
             state.check_live(node)?;
             let now = state.node(node)?;
             if now.timeline != timeline {
-                // It was forked since this one looked: what was recovered is no longer what goes on.
+                // It was forked since this one looked: what was recovered is no longer what goes
+                // on.
                 return Err(Error::Fenced { node: now.name.clone() });
             }
             let epoch = Epoch::new(now.epoch.get() + 1);

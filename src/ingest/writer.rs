@@ -257,7 +257,8 @@ struct Recovered {
     restore_points: Vec<(String, Position, Timestamp)>,
 }
 
-/// Where a timeline begins that nothing was written to yet: with nothing, or with the state that it forks off from.
+/// Where a timeline begins that nothing was written to yet: with nothing, or with the state that it
+/// forks off from.
 fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuation> {
     let fork = log.lineage.last().after;
     let mut state = NodeState::default();
@@ -274,8 +275,8 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
             }
             Err(e) => return Err(e),
         };
-        // Its times begin after all that are known of the node, so that each time is answered on one timeline. What the
-        // parent knew of later times is none of its own.
+        // Its times begin after all that are known of the node, so that each time is answered on
+        // one timeline. What the parent knew of later times is none of its own.
         state.known_until = env::now(clock).unwrap_or_default().max(state.timestamp);
         for timeline in view.timelines().into_iter().filter(|t| *t != log.timeline()) {
             let other = log.along(Lineage::alone(Line::new(view.id, timeline)));
@@ -285,7 +286,8 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
     Ok(Continuation { state, next_sequence: 1, previous: None })
 }
 
-/// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment only: its preface holds the state before it.
+/// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment
+/// only: its preface holds the state before it.
 fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
     let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else { return Ok(None) };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is

@@ -109,7 +109,8 @@ impl NodeContext {
         Err(lost_beginning(&self.log, &view)?.unwrap_or_else(nothing))
     }
 
-    /// Whether the first commit can be replayed: from its segment, or from a layer that begins before it.
+    /// Whether the first commit can be replayed: from its segment, or from a layer that begins
+    /// before it.
     fn has_beginning(&self) -> Result<bool> {
         // What has expired may still be there for a while; what has not is there, or else missing.
         let (view, lineage) = (self.view(), &self.log.lineage);

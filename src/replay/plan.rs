@@ -13,12 +13,14 @@ pub(crate) struct PlanInput<'a> {
     pub empty_origin: bool,
     /// Snapshots from before are of no use: the log that would lead on from them has expired.
     pub ground: Position,
-    /// Layers of each node that the lineage runs over. Those of states that it does not run through are passed by.
+    /// Layers of each node that the lineage runs over. Those of states that it does not run through
+    /// are passed by.
     pub layers: &'a [&'a LayerRecord],
 }
 
 impl<'a> PlanInput<'a> {
-    /// The layers that hold nothing but what the lineage runs through. A fuzzy copy also holds what was committed until it was consistent.
+    /// The layers that hold nothing but what the lineage runs through. A fuzzy copy also holds what
+    /// was committed until it was consistent.
     fn usable(&self) -> impl Iterator<Item = &'a LayerRecord> {
         let lineage = self.lineage;
         self.layers.iter().copied().filter(move |l| lineage.holds(l.line(), l.to.max(l.consistent_from)))

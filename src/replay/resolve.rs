@@ -14,7 +14,8 @@ use crate::wal::{Log, SegmentRef, Visit};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolved {
-    /// The timeline that it was found on the way to. The commit itself may be of one that this was forked from.
+    /// The timeline that it was found on the way to. The commit itself may be of one that this was
+    /// forked from.
     pub timeline: TimelineId,
     /// The last commit of the state.
     pub lsn: Lsn,
@@ -111,7 +112,8 @@ fn earliest(log: &Log, view: &NodeView<'_>) -> Result<Option<Position>> {
     Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots.map(|s| s.max(Lsn::FIRST.into())) })
 }
 
-/// What of the beginning of a log, or of one of its timelines, is lost: nothing of that has expired, and its first segment is not there.
+/// What of the beginning of a log, or of one of its timelines, is lost: nothing of that has
+/// expired, and its first segment is not there.
 pub(crate) fn lost_beginning(log: &Log, view: &NodeView<'_>) -> Result<Option<Error>> {
     for (stretch, first) in log.beginnings()? {
         if let Some(first) = first.filter(|first| first.from > stretch.after)
@@ -162,7 +164,8 @@ fn window_up_to(log: &Log, view: &NodeView<'_>, target: &Target, end: LogEnd, le
     })
 }
 
-/// Finds the commit that a target names: on the timeline of this log, unless the target names another or a time when another was written.
+/// Finds the commit that a target names: on the timeline of this log, unless the target names
+/// another or a time when another was written.
 pub(crate) fn resolve(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolved> {
     let unknown = || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
     let timeline = match target {
@@ -202,14 +205,15 @@ fn began(log: &Log, view: &NodeView<'_>, timeline: TimelineId) -> Result<Option<
     let log = log.along(view.lineage(timeline));
     let Some(first) = log.own_beginning()? else { return Ok(None) };
     let state = &log.open(&first)?.preface().state.clone();
-    // When it was forked, all times known of its node were earlier than its own, and its first preface names the newest of them.
+    // When it was forked, all times known of its node were earlier than its own, and its first
+    // preface names the newest of them.
     let at_once = first.from == log.lineage.last().after;
     let after = if at_once { state.known_until } else { state.timestamp };
     Ok(Some(Began { after: Some(after), at_once }))
 }
 
-/// The timeline that was written at a time. Of what lies between the last that is known of one and the beginning of the next nothing is known: the older one is
-/// asked, and says so.
+/// The timeline that was written at a time. Of what lies between the last that is known of one and
+/// the beginning of the next nothing is known: the older one is asked, and says so.
 fn written_at(log: &Log, view: &NodeView<'_>, time: Timestamp) -> Result<TimelineId> {
     // A younger one that may have been: its beginning has expired, or is damaged.
     let mut perhaps = None;
@@ -235,7 +239,7 @@ fn written_at(log: &Log, view: &NodeView<'_>, time: Timestamp) -> Result<Timelin
             }
         }
     }
-    Ok(TimelineId::FIRST)
+    unreachable!("the first timeline was written before any other")
 }
 
 fn resolve_on(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolved> {

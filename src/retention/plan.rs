@@ -1,9 +1,12 @@
 //! What can go, and why everything else stays. Pure: a function of what the catalog and the log's names say, and of a time.
 //!
-//! Each stretch of history that is kept stands on a base: the newest snapshot at or before its first commit from which the log leads
-//! through the stretch, or the empty beginning. What is needed are the bases, the log from each base to the end of its stretch (and from before it, where
-//! logical records from there are not in the base's pages), and the layers in between. What another timeline was forked from, of this node or of one that was
-//! branched from it, is kept for as long as that stands on it. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
+//! Each stretch of history that is kept stands on a base: the newest snapshot at or before its
+//! first commit from which the log leads through the stretch, or the empty beginning. What is
+//! needed are the bases, the log from each base to the end of its stretch (and from before it,
+//! where logical records from there are not in the base's pages), and the layers in between. What
+//! another timeline was forked from, of this node or of one that was branched from it, is kept for
+//! as long as that stands on it. All else goes. Where a snapshot at the very beginning of a stretch
+//! would let enough go, the plan asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -52,7 +55,8 @@ pub(crate) struct ExpiryInput<'a> {
     pub archived: Timestamp,
     /// By timeline of the node.
     pub logs: &'a BTreeMap<TimelineId, TimelineLog>,
-    /// Up to when the nodes are archived that were branched from it: what their restore points are measured by.
+    /// Up to when the nodes are archived that were branched from it: what their restore points are
+    /// measured by.
     pub branches: &'a BTreeMap<NodeId, Timestamp>,
     /// Snapshots that are of use only with log from before them: where that begins. Logical records are replayed from the engine's redo point on.
     pub redo: &'a BTreeMap<FileId, Position>,
@@ -374,13 +378,15 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
 
 /// What other nodes stand on that were branched from this one: their names, and the commits.
 ///
-/// By what the catalog says and not by what their next sweep will find: what they stand on is theirs until an entry says otherwise.
+/// By what the catalog says and not by what their next sweep will find: what they stand on is
+/// theirs until an entry says otherwise.
 fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
     let of_others = input.state.lineages_over(input.node).into_iter().filter(|l| l.tip().node != input.node);
     let standing = of_others.filter_map(|lineage| {
         let node = lineage.tip().node;
         let fork = lineage.root().filter(|fork| fork.line.node == input.node)?;
-        let (record, ancestors) = (input.state.nodes.get(&node)?, &input.state.nodes);
+        let ancestors = &input.state.nodes;
+        let record = ancestors.get(&node).expect("a lineage is of a node that there is");
         let view = NodeView { id: node, record, ancestors };
         view.stands_on_fork(&lineage).then(|| (record.name.clone(), fork))
     });

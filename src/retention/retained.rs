@@ -109,13 +109,13 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
     }
 }
 
-/// What names commits of a timeline: restore points and holds. Those of a later timeline, or of a node that was branched off, may name what they
-/// have in common with this one.
+/// What names commits of a timeline: restore points and holds. Those of a later timeline, or of a
+/// node that was branched off, may name what they have in common with this one.
 fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
     let line = Line::new(input.node, timeline);
     for lineage in input.state.lineages_over(input.node).iter().filter(|lineage| lineage.of(line).is_some()) {
         let Line { node, timeline } = lineage.tip();
-        let Some(record) = input.state.nodes.get(&node) else { continue };
+        let record = input.state.nodes.get(&node).expect("a lineage is of a node that there is");
         let archived = if node == input.node { Some(&input.archived) } else { input.branches.get(&node) };
         let promises = promises(input.state, node);
         for (name, point) in record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {

@@ -508,7 +508,8 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
     Ok(())
 }
 
-/// The commits of this node that timelines stand on, be they its own or of nodes that were branched from it, each with a name for what does.
+/// The commits of this node that timelines stand on, be they its own or of nodes that were branched
+/// from it, each with a name for what does.
 fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, String)>> {
     let mut forks = Vec::new();
     for lineage in state.lineages_over(context.node) {
@@ -523,7 +524,8 @@ fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, St
     Ok(forks)
 }
 
-/// Refuses to remove segments that the way to a fork needs. The plan saw to that; to be wrong would cost another history all it has.
+/// Refuses to remove segments that the way to a fork needs. The plan saw to that; to be wrong would
+/// cost another history all it has.
 fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineExpiry) -> Result<()> {
     let Some(kept) = context.view().kept_of(fork.line) else { return Ok(()) };
     let leads: Vec<Span> = kept.iter().filter(|s| s.contains(fork.at)).copied().collect();

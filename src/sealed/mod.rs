@@ -328,8 +328,8 @@ impl FrameOpener {
         Ok((text, *tag))
     }
 
-    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head` is
-    /// what `header` was decoded from, and `body` is what follows it: it may be of a map that
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head`
+    /// is what `header` was decoded from, and `body` is what follows it: it may be of a map that
     /// changes, so the tag is copied before it is compared, and returned as it was compared.
     pub fn open_into(
         &self,

@@ -1,8 +1,8 @@
 //! What every store must do, as a suite that any store can be put through: ours, a host's, a
 //! wrapper around another.
 //!
-//! There is a function for each trait. Each panics, in words, at the first promise that a store does
-//! not keep. A [`Storage`] goes through all three, a [`BlobStore`] through the first two.
+//! There is a function for each trait. Each panics, in words, at the first promise that a store
+//! does not keep. A [`Storage`] goes through all three, a [`BlobStore`] through the first two.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -40,8 +40,8 @@ pub fn content() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What is promised of reading, for a store that holds [`content`] and nothing else. Other files and
-/// directories of its own may be beside them, in `tmp/`.
+/// What is promised of reading, for a store that holds [`content`] and nothing else. Other files
+/// and directories of its own may be beside them, in `tmp/`.
 ///
 /// # Panics
 ///

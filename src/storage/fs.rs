@@ -220,7 +220,8 @@ impl ReadStore for FsStorage {
         Ok(Arc::new(FsReadFile { file, map: Mutex::new(map) }))
     }
 
-    /// What is neither a file nor a directory is listed as a file of no length: opening it says what it is.
+    /// What is neither a file nor a directory is listed as a file of no length: opening it says
+    /// what it is.
     fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
         let dir = match self.dir(path, false) {
             Ok(dir) => dir,

@@ -1,8 +1,8 @@
 //! Where sealed files live. Owns directory entries and bytes; knows nothing of
 //! formats, keys or what a file is for.
 //!
-//! Stores differ in what they can do: from a [`ReadStore`] files are read, a [`BlobStore`] also takes
-//! finished ones, and in a [`Storage`] they grow. What only reads asks for the first.
+//! Stores differ in what they can do: from a [`ReadStore`] files are read, a [`BlobStore`] also
+//! takes finished ones, and in a [`Storage`] they grow. What only reads asks for the first.
 //!
 //! Storage is create-only: no call overwrites a byte that was written or
 //! replaces a name that exists. A file is born under a temporary name or its
@@ -42,8 +42,8 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::types::as_index;
 
-/// A place that files are read from: all that looking, planning, restoring and verifying need of it.
-/// Errors are the system's own; callers add path and meaning.
+/// A place that files are read from: all that looking, planning, restoring and verifying need of
+/// it. Errors are the system's own; callers add path and meaning.
 pub trait ReadStore: Debug + Send + Sync {
     /// Opens a file for reading. The file may still be growing. Never waits, and never opens what
     /// is no file.
@@ -75,7 +75,8 @@ pub trait BlobStore: ReadStore {
     /// implementation over the calls of [`Storage`] is [`put_by_publishing`].
     fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()>;
 
-    /// Removes a file. `NotFound` where there is none. Called by retention, and for temporary files.
+    /// Removes a file. `NotFound` where there is none. Called by retention, and for temporary
+    /// files.
     fn delete(&self, path: &str) -> io::Result<()>;
 }
 

@@ -2,8 +2,8 @@
 //! then published.
 //!
 //! Knows nothing of what a file holds. Invariant: the temporary file is locked for as long as it is
-//! written, so that one which nobody has locked is nobody's. A crash leaves the file whole under its
-//! name, or such a temporary file, which the next sweep removes.
+//! written, so that one which nobody has locked is nobody's. A crash leaves the file whole under
+//! its name, or such a temporary file, which the next sweep removes.
 
 use std::io::{self, ErrorKind};
 

@@ -8,7 +8,8 @@ use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};
 
-/// Verifies the segments of a timeline that have not expired, and that they reach from and to where the catalog says.
+/// Verifies the segments of a timeline that have not expired, and that they reach from and to where
+/// the catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
     stretches: &Stretches,

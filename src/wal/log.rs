@@ -34,7 +34,8 @@ pub(crate) struct SegmentRef {
 }
 
 impl SegmentRef {
-    /// Whether `next` continues it: the next one of its timeline, or the first of one that forks off.
+    /// Whether `next` continues it: the next one of its timeline, or the first of one that forks
+    /// off.
     pub fn is_continued_by(&self, next: &SegmentRef) -> bool {
         next.sequence == if next.line == self.line { self.sequence + 1 } else { 1 }
     }
@@ -174,8 +175,8 @@ impl Segments<'_> {
         Ok(None)
     }
 
-    /// The last segment for which `holds` is true, where it is true up to some segment and false from there on.
-    /// Looks at about log2 of all segments.
+    /// The last segment for which `holds` is true, where it is true up to some segment and false
+    /// from there on. Looks at about log2 of all segments.
     fn last_where(&self, holds: &mut dyn FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
         let groups = self.groups()?;
         // Invariant: everything before `low` holds at its first segment, nothing from `high` on does.
@@ -205,7 +206,8 @@ impl Segments<'_> {
         Ok(None)
     }
 
-    /// The segments that hold the commits after `from` up to `to`, in order, each with the one after it where there is one.
+    /// The segments that hold the commits after `from` up to `to`, in order, each with the one
+    /// after it where there is one.
     fn between(&self, from: Position, to: Position) -> Result<Pairs> {
         if from >= to {
             return Ok(Vec::new());
@@ -360,7 +362,8 @@ impl Log {
         Ok(all)
     }
 
-    /// Every segment, as [`all`](Self::all), but also where no telling is which of two it is; and what is wrong with those left out.
+    /// Every segment, as [`all`](Self::all), but also where no telling is which of two it is; and
+    /// what is wrong with those left out.
     pub fn all_and_doubles(&self) -> Result<Unique> {
         let mut all = Unique::default();
         for (stretch, timeline) in self.stretches() {
@@ -374,7 +377,8 @@ impl Log {
         Ok(all)
     }
 
-    /// The segments of its own timeline with these numbers that are there, and the directories that such segments are in.
+    /// The segments of its own timeline with these numbers that are there, and the directories that
+    /// such segments are in.
     pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
         let (mut found, mut dirs) = (Vec::new(), Vec::new());
         let tip = self.tip();
@@ -419,7 +423,8 @@ impl Log {
         self.stretches().map(|(stretch, segments)| Ok((*stretch, segments.oldest()?))).collect()
     }
 
-    /// Refuses a log that ends before a position which the catalog says was durable: its end is gone.
+    /// Refuses a log that ends before a position which the catalog says was durable: its end is
+    /// gone.
     pub fn check_end(&self, end: Position, durable: Position) -> Result<()> {
         if end >= durable {
             return Ok(());
@@ -436,7 +441,8 @@ impl Log {
         Err(Error::damage(DamageKind::Missing, path, 0, "end of the log", expected, found))
     }
 
-    /// Makes a segment durable that another process may have written and not synced, or synced and not yet durably named.
+    /// Makes a segment durable that another process may have written and not synced, or synced and
+    /// not yet durably named.
     fn make_durable(medium: &dyn Storage, segment: &SegmentRef) -> Result<()> {
         let path = &segment.path;
         medium.file_synced(path)?;
@@ -454,8 +460,9 @@ impl Log {
         Ok(found)
     }
 
-    /// Makes the newest segment durable and opens it, so that what is read of it is what the medium holds: frames that a later one says were
-    /// durable may come from the cache, what comes after may be what a failed sync has given up.
+    /// Makes the newest segment durable and opens it, so that what is read of it is what the medium
+    /// holds: frames that a later one says were durable may come from the cache, what comes after
+    /// may be what a failed sync has given up.
     pub fn open_settled(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<SegmentReader> {
         Log::make_durable(medium, segment)?;
         // What is mapped cannot be dropped from the cache: the reader goes first.
@@ -465,8 +472,8 @@ impl Log {
         self.open(segment)
     }
 
-    /// The last segment for which `holds` is true, where it is true up to some segment and false from there on.
-    /// Looks at about log2 of all segments.
+    /// The last segment for which `holds` is true, where it is true up to some segment and false
+    /// from there on. Looks at about log2 of all segments.
     pub fn last_where(&self, mut holds: impl FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
         for (stretch, segments) in self.stretches().rev() {
             let last = segments.last_where(&mut |s| Ok(stretch.holds(s) && holds(s)?))?;
@@ -477,7 +484,8 @@ impl Log {
         Ok(None)
     }
 
-    /// The segments that hold the commits after `from` up to `to`, in order, each with the one after it where there is one.
+    /// The segments that hold the commits after `from` up to `to`, in order, each with the one
+    /// after it where there is one.
     pub fn between(&self, from: Position, to: Position) -> Result<Pairs> {
         let mut pairs = Pairs::new();
         for (stretch, from, to) in self.lineage.over(from, to) {
@@ -490,8 +498,8 @@ impl Log {
         Ok(pairs)
     }
 
-    /// Visits the commits after `from` up to `to`, which both have to be in the log, and checks that each segment is continued by the next.
-    /// The visitor also gets the segment's path.
+    /// Visits the commits after `from` up to `to`, which both have to be in the log, and checks
+    /// that each segment is continued by the next. The visitor also gets the segment's path.
     pub fn visit(
         &self,
         from: Position,
@@ -505,7 +513,8 @@ impl Log {
         Ok(())
     }
 
-    /// Scans what of a segment belongs to this log, from a position on. `successor` as for [`SegmentReader::scan`].
+    /// Scans what of a segment belongs to this log, from a position on. `successor` as for
+    /// [`SegmentReader::scan`].
     ///
     /// What comes after a fork is not visited; that the scan ends there counts as stopped.
     pub fn scan(
@@ -532,7 +541,8 @@ impl Log {
         self.stretch(segment).up_to
     }
 
-    /// The segment after this one, be it the first of a timeline that forks off. [`Error::Gap`] where it is not there and a later one is.
+    /// The segment after this one, be it the first of a timeline that forks off. [`Error::Gap`]
+    /// where it is not there and a later one is.
     pub fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
         let stretch = self.stretch(segment);
         let next = self.segments(segment.line).after(segment);
@@ -553,8 +563,9 @@ impl Log {
         }
     }
 
-    /// What the segment after this one on its own timeline says of it; `None` where this is the newest. Without it damage at the end
-    /// of a segment that was never sealed passes for a torn tail.
+    /// What the segment after this one on its own timeline says of it; `None` where this is the
+    /// newest. Without it damage at the end of a segment that was never sealed passes for a torn
+    /// tail.
     pub fn successor_says(&self, segment: &SegmentRef) -> Result<Option<PreviousSegment>> {
         let next = self.segments(segment.line).after(segment);
         match next {
@@ -569,7 +580,8 @@ impl Log {
         SegmentReader::open(self.storage.as_ref(), &self.keys, segment)
     }
 
-    /// The state at a position, but its pages, as the segment before it tells it; `None` where there is none.
+    /// The state at a position, but its pages, as the segment before it tells it; `None` where
+    /// there is none.
     pub fn state_at(&self, at: Position) -> Result<Option<NodeState>> {
         let Some(segment) = self.last_where(|s| Ok(s.from <= at))? else { return Ok(None) };
         let reader = self.open(&segment)?;

@@ -1,4 +1,5 @@
-//! Memory maps: what is read through one is what is read without, and damage is found and told alike.
+//! Memory maps: what is read through one is what is read without, and damage is found and told
+//! alike.
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};

@@ -6,8 +6,9 @@
 //! retained commit is restored and compared with the model byte by byte, and every kind of target has to name the
 //! commit that it means: each commit's time, the times just around it, restore points, marks.
 //!
-//! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a program is a program: it
-//! shrinks well. What a run found is kept in `regressions` and is run first; `PROPTEST_CASES` sets the number of programs.
+//! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a
+//! program is a program: it shrinks well. What a run found is kept in `regressions` and is run
+//! first; `PROPTEST_CASES` sets the number of programs.
 
 mod draft;
 mod engine;

@@ -101,7 +101,8 @@ fn tree(forks: &[(Index, usize)]) -> Vec<Told> {
     all
 }
 
-/// A layer as drawn: of which timeline, to where, from how far before (0: a snapshot), and how long a snapshot took.
+/// A layer as drawn: of which timeline, to where, from how far before (0: a snapshot), and how long
+/// a snapshot took.
 type Drawn = (Index, u64, u64, u64);
 
 fn build(all: &[Told], drawn: &[Drawn]) -> Vec<LayerRecord> {
@@ -118,7 +119,8 @@ fn build(all: &[Told], drawn: &[Drawn]) -> Vec<LayerRecord> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
-    /// Forks of forks, within a node and across nodes: a plan uses nothing that another history made, and the best of what its own did.
+    /// Forks of forks, within a node and across nodes: a plan uses nothing that another history
+    /// made, and the best of what its own did.
     #[test]
     fn a_plan_follows_its_lineage(
         forks in prop::collection::vec((any::<Index>(), 0..END), 0..7),

@@ -108,7 +108,8 @@ impl Estate {
         TimelineId::new(u32::try_from(self.older.len() + 1).unwrap())
     }
 
-    /// A writer opened on a timeline that nothing was written to: its times come after all that are known of the node.
+    /// A writer opened on a timeline that nothing was written to: its times come after all that are
+    /// known of the node.
     fn begin(&mut self, desk: &Desk) {
         let known = self.older.iter().map(|left| left.model.known_until).chain([self.model.known_until]).max().unwrap();
         let until = desk.clock.now().max(known);
@@ -343,7 +344,8 @@ impl World {
         model.bases.push((self.desk.storage.operation_count(), from));
     }
 
-    /// Goes on from a commit of the current node, be it on a timeline of its own or as another node.
+    /// Goes on from a commit of the current node, be it on a timeline of its own or as another
+    /// node.
     fn fork(&mut self, at: usize, own_node: bool) {
         self.between(Between::Flush);
         let number = self.estates.len();

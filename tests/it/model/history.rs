@@ -187,7 +187,8 @@ impl Model {
         }
     }
 
-    /// What a timeline begins with that forks off after commit `n`; a node that is branched off does not know the names of commits.
+    /// What a timeline begins with that forks off after commit `n`; a node that is branched off
+    /// does not know the names of commits.
     pub fn fork(&self, n: usize, own_node: bool) -> Model {
         let mut moments = self.moments[..n].to_vec();
         if own_node {

@@ -87,7 +87,8 @@ fn what_a_branch_stands_on_stays_in_the_node_that_it_came_from() {
     let branch = fixture.archive.create_node("b", Origin::Existing).unwrap();
     bench_support::branch(&fixture.node, &at(9), &branch).unwrap();
     let expected = (9, fixture.model(9));
-    // Read by name, a branch is an archive of its own; whoever reads it holds what is its parent's too.
+    // Read by name, a branch is an archive of its own; whoever reads it holds what is its parent's
+    // too.
     let mut leased = 0;
     let restore = branch.restore(Target::Latest).options(single()).progress(|_| {
         let of = |node: &str| fixture.storage.files().keys().any(|p| p.starts_with(&format!("leases/{node}-")));

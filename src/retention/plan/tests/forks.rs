@@ -187,7 +187,8 @@ proptest! {
             for (line, to, len) in &round.layers {
                 let line = *line.get(&lines);
                 let from = to.saturating_sub(*len);
-                // Where it belongs: a state that is an ancestor's within the node is built as that's.
+                // Where it belongs: a state that is an ancestor's within the node is built as
+                // that's.
                 let owner = estate.lineage(line).at(at(*to)).line;
                 let owner = if owner.node == line.node { owner } else { line };
                 if estate.visible(line, *to) {
@@ -224,7 +225,8 @@ proptest! {
                 *window = (*window).max(*from);
                 estate.logs.get_mut(line).unwrap().windows = vec![(at(*window), None)];
             }
-            // The window of a timeline counts as long as that of the next one of its node reaches back to where that begins.
+            // The window of a timeline counts as long as that of the next one of its node reaches
+            // back to where that begins.
             let mut counts: BTreeMap<Line, bool> = BTreeMap::new();
             for line in lines.iter().rev() {
                 let next = lines.iter().find(|next| next.node == line.node && next.timeline > line.timeline);
