@@ -7,14 +7,19 @@
 
 mod common;
 
+use std::hint::black_box;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rewound::bench_support::SealedFrames;
+use rewound::crypto::Backend;
+use rewound::storage::FsStorage;
 use rewound::{Archive, Durability, KeyFile, Node, Origin, WriterOptions};
 
 use common::tpcb::{bytes_below, copy_dir};
-use common::{Random, gbps, ms, quick, record, side_by_side, with_criterion, work_dir};
+use common::{Random, Times, gbps, ms, quick, record, side_by_side, with_criterion, work_dir};
 
 /// An archive whose newest segment has no seal: a copy of one that is still being written.
 fn unsealed(name: &str, bytes: usize) -> (PathBuf, Node) {
@@ -122,5 +127,36 @@ fn recovery(c: &mut Criterion) {
     std::fs::remove_dir_all(empty_path).unwrap();
 }
 
-criterion_group!(benches, opening, recovery);
+/// Sealed files in the page cache, read and mapped: what every scan of finished segments comes to.
+fn sealed(_: &mut Criterion) {
+    let total = if quick() { 8 << 20 } else { 64 << 20 };
+    let rounds = if quick() { 3 } else { 25 };
+    let mut rows = Vec::new();
+    for (frame, name) in [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")] {
+        let dirs = ["sealed-read", "sealed-mapped"].map(|name| work_dir().join(name));
+        for dir in &dirs {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        let build = |storage| SealedFrames::build(Arc::new(storage), Backend::default(), frame, total).unwrap();
+        let read = build(FsStorage::new(&dirs[0]));
+        let mapped = build(FsStorage::new(&dirs[1]).mapped());
+        let scan = |file: &SealedFrames| assert!(black_box(file.scan().unwrap()) > 0);
+        let [r, m] = side_by_side(rounds, [&mut || scan(&read), &mut || scan(&mapped)]);
+        let bytes = total as u64;
+        println!(
+            "sealed, frames of {name}: read {:.2} GB/s, mapped {:.2}; read over mapped {}",
+            gbps(bytes, r.median),
+            gbps(bytes, m.median),
+            r.over(m)
+        );
+        let rate = |t: Times| vec![ms(t.median), gbps(bytes, t.median)];
+        rows.extend([(format!("{name}, read"), rate(r)), (format!("{name}, mapped"), rate(m))]);
+        for dir in dirs {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+    record("sealed-scan", &["frames", "ms", "GB/s"], &rows);
+}
+
+criterion_group!(benches, opening, sealed, recovery);
 criterion_main!(benches);

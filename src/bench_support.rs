@@ -1,10 +1,11 @@
-//! What the benchmarks and fuzz targets need of the inside. Not public API: anything here may change or go at any time.
+//! What the benchmarks, fuzz targets and tests of forks need of the inside. Not public API: anything here may change or go at any time.
 
 use std::sync::Arc;
 
+use crate::archive::Node;
 use crate::crypto::{Backend, KeyFile, Keyring};
 use crate::env::SystemRng;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec::Reader;
 use crate::format::event::CatalogEntry;
 use crate::format::frame::{FrameHeader, FrameKind, Trailer};
@@ -14,8 +15,8 @@ use crate::format::record::{Commits, Op};
 use crate::format::segment::{SegmentPreface, SegmentSeal};
 use crate::names::{self, Scope};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
-use crate::storage::{MemStorage, Storage};
-use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
+use crate::storage::{Calls, MemStorage, Storage};
+use crate::types::{ArchiveId, Epoch, NodeId, Target, TimelineId, Timestamp};
 
 /// A complete sealed file of frames of one size, with what opens it.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ impl SealedFrames {
     ) -> Result<SealedFrames> {
         let keyring = Keyring::new(KeyFile::from_bytes([1; 32]));
         let keys = ArchiveKeys::create(ArchiveId::from_bytes([2; 16]), &keyring, backend, Arc::new(SystemRng))?;
-        storage.create_dir("").map_err(|e| Error::io("create directory", "", e))?;
-        storage.create_dir(names::TMP).map_err(|e| Error::io("create directory", names::TMP, e))?;
+        storage.dir_created("")?;
+        storage.dir_created(names::TMP)?;
         let info = FileInfo {
             kind: FileKind::Part,
             node: NodeId::new(1),
@@ -77,6 +78,16 @@ impl SealedFrames {
             }
         }
     }
+}
+
+/// Starts a new timeline of a node with the commit that a target names.
+pub fn fork(node: &Node, target: &Target) -> Result<TimelineId> {
+    node.fork(target)
+}
+
+/// Lets the node `into`, to which nothing was written, go on from a commit of another. Known to the open archive alone.
+pub fn branch(node: &Node, target: &Target, into: &Node) -> Result<()> {
+    node.branch(target, into)
 }
 
 /// Gives the bytes to every decoder of the format; each has to end, with a value or an error.

@@ -90,6 +90,7 @@ mod format;
 mod history;
 mod ingest;
 mod layer;
+mod lineage;
 mod names;
 pub mod options;
 mod past;

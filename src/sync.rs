@@ -28,3 +28,8 @@ pub(crate) fn spawn<T: Send + 'static>(
 pub(crate) fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
+
+/// Runs without the lock that a guard holds, and takes it again, whatever happens meanwhile.
+pub(crate) fn unlocked<T, R>(guard: &mut MutexGuard<'_, T>, run: impl FnOnce() -> R) -> R {
+    MutexGuard::unlocked(guard, run)
+}

@@ -71,10 +71,7 @@ impl Position {
     /// The commit that comes next. Saturates at `u64::MAX`, which no log reaches.
     #[must_use]
     pub const fn next_lsn(self) -> Lsn {
-        match Lsn::new(self.0.saturating_add(1)) {
-            Some(lsn) => lsn,
-            None => Lsn::FIRST,
-        }
+        Lsn(NonZeroU64::MIN.saturating_add(self.0))
     }
 }
 
@@ -214,6 +211,11 @@ number! {
 number! {
     /// One line of history of a node. The first is 1; a fork starts a new one.
     TimelineId
+}
+
+impl TimelineId {
+    /// The one that a node begins with.
+    pub(crate) const FIRST: TimelineId = TimelineId(1);
 }
 
 /// One writer's tenure on a timeline. Rises with every writer that opens; a
@@ -396,12 +398,14 @@ pub enum Durability {
 pub enum Target {
     /// The newest durable commit.
     Latest,
-    /// Every commit with a timestamp at or before this one.
+    /// Every commit with a timestamp at or before this one, on the timeline that was written then.
     Time(Timestamp),
-    /// Every commit with a timestamp before this one.
+    /// Every commit with a timestamp before this one, on the timeline that was written then.
     BeforeTime(Timestamp),
-    /// Exactly this commit and all before it.
+    /// Exactly this commit and all before it, on the way to the newest commit.
     Lsn(Lsn),
+    /// Exactly this commit of a timeline and all before it.
+    OnTimeline(TimelineId, Lsn),
     /// The commit that carries the restore point of this name.
     RestorePoint(String),
     /// The newest commit that carries exactly this host mark.
@@ -415,6 +419,7 @@ impl fmt::Display for Target {
             Target::Time(t) => write!(f, "the time {t}"),
             Target::BeforeTime(t) => write!(f, "just before the time {t}"),
             Target::Lsn(lsn) => write!(f, "LSN {lsn}"),
+            Target::OnTimeline(timeline, lsn) => write!(f, "LSN {lsn} of timeline {timeline}"),
             Target::RestorePoint(name) => write!(f, "the restore point {name:?}"),
             Target::Mark(mark) => {
                 f.write_str("the host mark ")?;

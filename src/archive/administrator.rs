@@ -12,6 +12,7 @@ use crate::env;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Actor, Event};
 use crate::format::retention::{Deletion, HoldScope, Policy};
+use crate::lineage::Line;
 use crate::names;
 use crate::replay::{Resolved, Window, resolve};
 use crate::retention::{
@@ -230,14 +231,25 @@ impl Administrator {
                 return self.append(|state| {
                     taken(state)?;
                     // By the state that the entry follows on: what has expired by then cannot be held any more.
-                    let record = state.node(context.node)?;
-                    let find = |t: &Target| resolve(&context.log, record, t).map(|r| Position::from(r.lsn));
+                    let view = state.view(context.node)?;
+                    let find =
+                        |t: &Target| resolve(&context.log, &view, t).map(|r| (r.timeline, Position::from(r.lsn)));
                     let (from, to) = (find(from)?, to.as_ref().map(find).transpose()?);
+                    let timeline = to.map_or(context.timeline(), |(timeline, _)| timeline);
+                    let timeline = match view.lineage(timeline) {
+                        on if on.holds(Line::new(context.node, from.0), from.1) => timeline,
+                        _ if to.is_none() => from.0,
+                        _ => {
+                            let text = "the two ends of the hold lie on timelines of which neither leads to the other";
+                            return Err(Error::Unsupported(text.into()));
+                        }
+                    };
+                    let (from, to) = (from.1, to.map(|(_, to)| to));
                     if let Some(to) = to.filter(|to| *to < from) {
                         let (newest, given) = (format!("LSN {from}"), format!("LSN {to}"));
                         return Err(Error::NotMonotonic { what: "the range of a hold", newest, given });
                     }
-                    let scope = HoldScope::Commits { node: context.node, timeline: context.timeline(), from, to };
+                    let scope = HoldScope::Commits { node: context.node, timeline, from, to };
                     Ok((Event::HoldPlaced { name: name.to_owned(), scope, until }, ()))
                 });
             }

@@ -5,7 +5,6 @@ use std::ops::RangeBounds;
 
 use super::{Archive, Node};
 use crate::compare::{Bisection, Diff, bisect, diff};
-use crate::delta::Decoder;
 use crate::error::{Error, Result};
 use crate::format::event::Event;
 use crate::format::retention::Deletion;
@@ -15,10 +14,9 @@ use crate::names::{self, Kind};
 use crate::options::ReplayOptions;
 use crate::past::PastState;
 use crate::replay::{Resolved, readable_end, resolve, window};
-use crate::storage::ReadStore;
+use crate::storage::{ReadCalls, ReadStore};
 use crate::types::{Commit, Lsn, Position, SpaceId, Target, check_name};
 use crate::verify::{VerifyOptions, VerifyProgress, VerifyReport, verify_catalog, verify_node};
-use crate::wal::{Log, Visit, fold_ops};
 
 /// Files of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,15 +125,15 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn commits(&self, range: impl RangeBounds<Lsn>) -> Result<Commits> {
-        self.look(|context| Commits::new(context.log.clone(), &context.record, &range))
+        self.look(|context| Commits::new(context.log.clone(), &context.view(), &range))
     }
 
     /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn from. Damage is left out of it;
     /// [`verify`](Self::verify) reports it.
     pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
         self.look(|context| {
-            let (end, _) = readable_end(&context.log, &context.record)?;
-            activity(&context.log, &context.record, (end.position, end.known_until), options)
+            let (end, _) = readable_end(&context.log, &context.view())?;
+            activity(&context.log, &context.view(), (end.position, end.known_until), options)
         })
     }
 
@@ -153,8 +151,8 @@ impl Node {
 
     fn state(&self, target: &Target) -> Result<NodeState> {
         self.look(|context| {
-            let at: Position = resolve(&context.log, &context.record, target)?.lsn.into();
-            match state_at(&context.log, at) {
+            let at = context.resolve(target)?;
+            match context.log.state_at(at) {
                 Ok(Some(state)) => Ok(state),
                 Err(e) if !e.is_damage() => Err(e),
                 // That part of the log is gone, or damaged: the layers know it too.
@@ -169,12 +167,12 @@ impl Node {
     /// What can be restored, oldest first: single commits and stretches that something keeps beyond the window, and last the [window](Self::window).
     pub fn stretches(&self) -> Result<Vec<Stretch>> {
         self.look(|context| {
-            let window = window(&context.log, &context.record, &Target::Latest)?;
+            let window = window(&context.log, &context.view(), &Target::Latest)?;
             let mut stretches = Vec::new();
-            for span in context.record.retention.kept(context.timeline()).unwrap_or_default() {
+            for span in context.view().kept(&context.log.lineage).unwrap_or_default().iter() {
                 let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
                 let commit = |lsn| {
-                    let found = resolve(&context.log, &context.record, &Target::Lsn(lsn))?;
+                    let found = resolve(&context.log, &context.view(), &Target::Lsn(lsn))?;
                     Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
                 };
                 stretches.push(Stretch { from: commit(from)?, to: commit(to)? });
@@ -220,12 +218,12 @@ impl Node {
         let context = self.context()?;
         let inner = &self.archive.inner;
         inner.catalog.append(&inner.options.actor, |state| {
-            let record = state.node(self.id)?;
-            if record.restore_points.contains_key(name) {
+            let view = state.view(self.id)?;
+            if view.record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
             }
             // By the state that the entry follows on: it may expire at any time. Durable as well: what the log's end is found to be was synced first.
-            let at = resolve(&context.log, record, target)?;
+            let at = resolve(&context.log, &view, target)?;
             let (node, timeline, name) = (self.id, at.timeline, name.to_owned());
             let (position, timestamp) = (at.lsn.into(), at.timestamp);
             Ok((Event::RestorePoint { node, timeline, name, position, timestamp }, at))
@@ -284,29 +282,9 @@ impl Node {
     }
 }
 
-/// The state at a position, but its pages, as the segment before it tells it; `None` where there is none.
-fn state_at(log: &Log, at: Position) -> Result<Option<NodeState>> {
-    let Some(segment) = log.last_where(|s| Ok(s.from <= at))? else { return Ok(None) };
-    let reader = log.open(&segment)?;
-    if let Some(seal) = reader.seal().filter(|seal| seal.state.position == at) {
-        return Ok(Some(seal.state.clone()));
-    }
-    let mut state = reader.preface().state.clone();
-    let mut decoder = Decoder::new()?;
-    log.visit(segment.from, at, &mut |path, visit| {
-        let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit else { return Ok(()) };
-        fold_ops(&mut state, ops, &mut decoder, path, *offset, &mut |_| {})?;
-        if let Visit::Commit { timestamp, .. } = visit {
-            state.advance(timestamp);
-        }
-        Ok(())
-    })?;
-    Ok(Some(state))
-}
-
 /// Counts the files below a directory, of one kind or all.
 fn count_files(storage: &dyn ReadStore, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
-    for entry in storage.list(dir).map_err(|e| Error::io("list", dir, e))? {
+    for entry in storage.listed(dir)? {
         if entry.is_dir {
             count_files(storage, &names::join(dir, &entry.name), kind, count)?;
         } else if kind.is_none() || names::kind(&entry.name) == kind {

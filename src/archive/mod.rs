@@ -1,6 +1,7 @@
 //! The facade: archives, nodes, restores. Everything a host calls begins here.
 
 mod administrator;
+mod forks;
 mod inspect;
 mod restore;
 
@@ -13,7 +14,7 @@ pub use inspect::{FileCount, NodeFiles, Stretch};
 pub use restore::Restore;
 
 use crate::audit::{Attestation, Audit};
-use crate::catalog::{Catalog, RestorePointRecord};
+use crate::catalog::{Catalog, NodeView, RestorePointRecord};
 use crate::compact::{Builder, MaintainReport, build_snapshot, maintain};
 use crate::crypto::Keyring;
 use crate::env::random;
@@ -27,7 +28,7 @@ use crate::past::NodeContext;
 use crate::replay::{Plan, Resolved, Window, log_end, resolve, window};
 use crate::retention::{Usage, catalog_bytes, usage};
 use crate::sealed::ArchiveKeys;
-use crate::storage::{FsStorage, Storage, check_place};
+use crate::storage::{Calls, FsStorage, ReadCalls, Storage, check_place};
 use crate::types::{ArchiveId, NodeId, Position, Target, check_name};
 use crate::wal::Log;
 
@@ -60,11 +61,11 @@ impl Archive {
     /// [`create`](Self::create) in any storage, with options.
     pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
         check_place(storage.as_ref())?;
-        storage.create_dir("").map_err(|e| Error::io("create directory", storage.location(), e))?;
-        let there = storage.list("").map_err(|e| Error::io("list", storage.location(), e))?;
+        storage.dir_created("")?;
+        let there = storage.listed("")?;
         if there.iter().any(|e| e.name == names::CATALOG || e.name == names::NODES) {
             // An interrupted creation leaves directories and no entry: that is no archive yet.
-            let whole = storage.list(&names::entry_group_dir(0)).map_err(|e| Error::io("list", names::CATALOG, e))?;
+            let whole = storage.listed(&names::entry_group_dir(0))?;
             if !whole.is_empty() {
                 return Err(Error::ArchiveExists { path: storage.location().into() });
             }
@@ -157,7 +158,7 @@ impl Archive {
         for node in nodes {
             let context = self.context(node)?;
             if context.record.retention.deletion != Deletion::Final {
-                commits.insert((node, context.timeline()), log_end(&context.log, &context.record)?.position);
+                commits.insert((node, context.timeline()), log_end(&context.log, &context.view())?.position);
             }
         }
         let (sequence, digest) = self.inner.catalog.head()?;
@@ -188,7 +189,7 @@ impl Archive {
             if context.record.retention.deletion == Deletion::Final || *timeline != context.timeline() {
                 continue;
             }
-            let end = log_end(&context.log, &context.record)?.position;
+            let end = log_end(&context.log, &context.view())?.position;
             if end < *position {
                 let name = &context.record.name;
                 let (expected, found) = (format!("LSN {position} of {name}"), format!("LSN {end}"));
@@ -214,12 +215,16 @@ impl Archive {
 
     pub(crate) fn context(&self, node: NodeId) -> Result<NodeContext> {
         let inner = &self.inner;
-        let record = inner.catalog.current()?.node(node)?.clone();
+        let (record, ancestors) = {
+            let state = inner.catalog.current()?;
+            (state.node(node)?.clone(), state.ancestors(node))
+        };
+        let lineage = NodeView { id: node, record: &record, ancestors: &ancestors }.lineage(record.timeline);
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
-        let (medium, timeline) = (Some(Arc::clone(&storage)), record.timeline);
-        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(&keys), node, timeline };
-        Ok(NodeContext { storage, keys, node, record, log })
+        let medium = Some(Arc::clone(&storage));
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(&keys), lineage };
+        Ok(NodeContext { storage, keys, node, record, ancestors, log })
     }
 
     /// What builds for a node in somebody's name.
@@ -277,8 +282,8 @@ impl Node {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
         let path = names::node_dir(self.id);
-        let there = context.storage.list(&path).map_err(|e| Error::io("list", &path, e))?;
-        if there.is_empty() && context.record.durable_end() > Position::ORIGIN {
+        let there = context.storage.listed(&path)?;
+        if there.is_empty() && context.record.durable.values().any(|at| *at > Position::ORIGIN) {
             return Err(Error::Displaced { path, found: "nothing".into() });
         }
         Ok(())
@@ -299,17 +304,20 @@ impl Node {
 
     /// The earliest and latest state that can be restored now.
     pub fn window(&self) -> Result<Window> {
-        self.look(|context| window(&context.log, &context.record, &Target::Latest))
+        self.look(|context| window(&context.log, &context.view(), &Target::Latest))
     }
 
     /// The commit that a target names.
     pub fn resolve(&self, target: &Target) -> Result<Resolved> {
-        self.look(|context| resolve(&context.log, &context.record, target))
+        self.look(|context| resolve(&context.log, &context.view(), target))
     }
 
     /// The files that a restore of a target would read.
     pub fn plan(&self, target: &Target) -> Result<Plan> {
-        self.look(|context| context.plan(resolve(&context.log, &context.record, target)?.lsn.into()))
+        self.look(|context| {
+            let at = context.resolve(target)?;
+            context.plan(at)
+        })
     }
 
     /// Begins a restore.
@@ -319,8 +327,10 @@ impl Node {
 
     /// Builds a snapshot as of a target from what is archived; the engine is not involved.
     pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
-        let to: Position = self.resolve(target)?.lsn.into();
-        build_snapshot(&mut self.builder()?, to, options)
+        let to = self.resolve(target)?;
+        let mut builder = self.builder()?;
+        builder.context.follow(to.timeline);
+        build_snapshot(&mut builder, to.lsn.into(), options)
     }
 
     /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.

@@ -272,8 +272,10 @@ impl<'a> Restore<'a> {
             lease => Some(lease?),
         };
         let resolved = self.node.resolve(&self.target)?;
+        let mut context = self.node.context()?;
+        context.follow(resolved.timeline);
         let (to, lease) = (resolved.lsn.into(), lease.map(Arc::new));
-        let past = PastState::open(self.node.context()?, to, lease, &self.options)?.without_excluded();
+        let past = PastState::open(context, to, lease, &self.options)?.without_excluded();
         let state = past.state();
         if state.last_logical > state.redo && self.redo.is_none() && !self.skip_records {
             let mut count = 0;

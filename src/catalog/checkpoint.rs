@@ -16,7 +16,7 @@ use crate::format::event::NEWEST_EVENT;
 use crate::format::header::FileKind;
 use crate::names::{self, CHECKPOINTS, Scope, checkpoint_path};
 use crate::sealed::{ArchiveKeys, FileInfo, SealedFile, read_body, write_body};
-use crate::storage::{ReadStore, Storage, create_dir_durable};
+use crate::storage::{Calls, ReadCalls, ReadStore, Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, TimelineId};
 
 /// Entries from one checkpoint to the next: at most so many are folded to open an archive, which takes some 20 milliseconds.
@@ -42,7 +42,7 @@ pub(crate) fn paths(storage: &dyn ReadStore) -> Result<Vec<String>> {
 
 /// Numbers of the entries that have a checkpoint, in order.
 fn list(storage: &dyn ReadStore) -> Result<Vec<u64>> {
-    let entries = storage.list(CHECKPOINTS).map_err(|e| Error::io("list", CHECKPOINTS, e))?;
+    let entries = storage.listed(CHECKPOINTS)?;
     let mut numbers: Vec<u64> = entries.iter().filter_map(|e| names::checkpoint(&e.name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -81,11 +81,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     let numbers = list(storage)?;
     let older = numbers.iter().filter(|n| **n < sequence).rev().skip(KEPT - 1);
     for number in older {
-        let path = checkpoint_path(*number);
-        match storage.delete(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
-            _ => {}
-        }
+        storage.deleted_if_there(&checkpoint_path(*number))?;
     }
     Ok(())
 }
@@ -94,7 +90,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
 pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<CatalogState> {
     let checkpoints = list(storage)?;
     // After the look at the checkpoints, as others may be adding both.
-    let newest_entry = entries::newest(storage)?.unwrap_or_default();
+    let newest_entry = entries::newest(storage)?.unwrap_or(0);
     for sequence in checkpoints.into_iter().rev() {
         let path = checkpoint_path(sequence);
         if sequence > newest_entry {

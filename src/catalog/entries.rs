@@ -3,7 +3,6 @@
 //! Owns what an entry's file must be and how one follows on another. Never writes: a store that is
 //! only read will do.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::{Catalog, CatalogState, checkpoint};
@@ -16,7 +15,7 @@ use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
 use crate::names::{self, entry_path};
 use crate::sealed::{ArchiveKeys, SingleFrame, decode_cbor, read_bytes, read_header, read_single};
-use crate::storage::{ReadStore, check_place};
+use crate::storage::{ReadCalls, ReadStore, check_place};
 
 /// The entries of an archive's catalog.
 #[derive(Debug)]
@@ -27,12 +26,11 @@ pub(crate) struct Entries {
 
 /// The number of the newest entry; `None` where there is no catalog.
 pub(crate) fn newest(storage: &dyn ReadStore) -> Result<Option<u64>> {
-    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
-    let listed = list(names::CATALOG)?;
+    let listed = storage.listed(names::CATALOG)?;
     let mut groups: Vec<u64> = listed.iter().filter_map(|e| names::group(&e.name)).collect();
     groups.sort_unstable();
     for group in groups.into_iter().rev() {
-        let listed = list(&names::entry_group_dir(group))?;
+        let listed = storage.listed(&names::entry_group_dir(group))?;
         let numbers = listed.iter().filter_map(|e| names::entry(&e.name));
         let numbers = numbers.filter(|n| names::group_of(*n) == group);
         if let Some(newest) = numbers.max() {
@@ -75,7 +73,7 @@ impl Entries {
         };
         // The newest entry names all recipients there are now.
         let path = entry_path(newest);
-        let file = storage.open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = storage.opened(&path)?;
         let (header, _) = read_header(file.as_ref(), &path)?;
         let keys = Arc::new(ArchiveKeys::unlock(&path, &header, keyring, backend, rng)?);
         let entries = Entries::new(storage, keys);
@@ -97,11 +95,7 @@ impl Entries {
     /// Whether there is an entry of this number: a look that needs no lock.
     pub fn has(&self, sequence: u64) -> Result<bool> {
         let path = entry_path(sequence);
-        match self.storage.open(&path) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("open", &path, e)),
-        }
+        Ok(self.storage.opened_if_there(&path)?.is_some())
     }
 
     /// Reads and folds the entries that came since.
@@ -183,7 +177,7 @@ impl Catalog {
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
+        write!(text, "{b:02x}").expect("writing to a string does not fail");
         text
     })
 }

@@ -41,12 +41,13 @@ impl CatalogState {
                     origin: *origin,
                     created: entry.time,
                     epoch: Epoch::new(0),
-                    timeline: TimelineId::new(1),
+                    timeline: TimelineId::FIRST,
                     parents: BTreeMap::new(),
                     layers: Vec::new(),
                     restore_points: BTreeMap::new(),
                     durable: BTreeMap::new(),
                     retention: NodeRetention::default(),
+                    branched: None,
                 };
                 if self.node_named(name).is_ok() || self.nodes.insert(*node, record).is_some() {
                     return Err(impossible("a node twice"));
@@ -78,8 +79,14 @@ impl CatalogState {
                 if *timeline <= record.timeline {
                     return Err(impossible("a timeline that does not rise"));
                 }
+                if !record.timelines().contains(parent) {
+                    return Err(impossible("a timeline of one that there is not"));
+                }
                 record.parents.insert(*timeline, (*parent, *fork));
                 record.timeline = *timeline;
+                record.note_durable(*parent, *fork);
+                // Whoever writes the timeline that was left is fenced off.
+                record.epoch = Epoch::new(record.epoch.get().saturating_add(1));
             }
             _ => self.fold_retention(entry, &impossible)?,
         }

@@ -3,26 +3,31 @@
 //! A lease is an empty file whose name says which state of the catalog its holder works with, and an advisory lock on it: the lock ends with the
 //! holder's process, so nothing that crashed keeps files for ever. Files that an entry gives up are not removed while a lease from before that entry is held.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::Catalog;
 use crate::env::{Owner, random};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names::{self, LEASES};
-use crate::storage::{LockGuard, Storage, create_dir_durable};
+use crate::storage::{Calls, LockGuard, ReadCalls, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
 
-/// A lease, held until dropped.
+/// A lease on every node that states of one are rebuilt from, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    _nodes: Vec<NodeLease>,
+}
+
+/// The file of one node.
+#[derive(Debug)]
+struct NodeLease {
     owner: Owner,
     storage: Arc<dyn Storage>,
     path: String,
     _guard: Box<dyn LockGuard>,
 }
 
-impl Drop for Lease {
+impl Drop for NodeLease {
     fn drop(&mut self) {
         // What stays is removed by the next sweep.
         if self.owner.is_here() {
@@ -32,24 +37,28 @@ impl Drop for Lease {
 }
 
 impl Catalog {
-    /// Takes a lease on what the catalog says of a node now or later.
+    /// Takes a lease on what the catalog says now or later of a node, and of those that it was branched from.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
         // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
         self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), LEASES)?;
+        // What a node was branched from was settled when it was made.
+        let ancestors = self.current()?.ancestors(node).into_keys();
+        let nodes = ancestors.chain([node]).map(|node| self.lease_node(node)).collect::<Result<_>>()?;
+        Ok(Lease { _nodes: nodes })
+    }
+
+    fn lease_node(&self, node: NodeId) -> Result<NodeLease> {
         loop {
             let sequence = self.current()?.entries;
             let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
             let path = names::lease_path(node, sequence, id);
-            let guard = self.storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+            let guard = self.storage.locked(&path)?;
             // A sweeper may have taken it, still unlocked, for one that a crash left.
             let Some(guard) = guard else { continue };
-            match self.storage.open(&path) {
-                Ok(_) => {
-                    return Ok(Lease { owner: Owner::here(), storage: Arc::clone(&self.storage), path, _guard: guard });
-                }
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("open", &path, e)),
+            if self.storage.opened_if_there(&path)?.is_some() {
+                let storage = Arc::clone(&self.storage);
+                return Ok(NodeLease { owner: Owner::here(), storage, path, _guard: guard });
             }
         }
     }
@@ -67,7 +76,7 @@ impl Catalog {
     /// The entries that holders of leases on a node, or on any, may still go by. Removes leases that nobody holds.
     fn held_leases(&self, of: Option<NodeId>) -> Result<Vec<u64>> {
         let mut held = Vec::new();
-        for entry in self.storage.list(LEASES).map_err(|e| Error::io("list", LEASES, e))? {
+        for entry in self.storage.listed(LEASES)? {
             let Some((node, sequence)) = names::lease(&entry.name) else { continue };
             if of.is_some_and(|of| of != node) {
                 continue;

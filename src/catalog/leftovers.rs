@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::retention::Deletion;
 use crate::names::{self, Scope, TMP};
 use crate::sealed::remove_leftovers;
+use crate::storage::{Calls, ReadCalls};
 use crate::types::NodeId;
 
 impl Catalog {
@@ -71,7 +72,7 @@ impl Catalog {
     }
 
     fn temporary_names(&self) -> Result<Vec<String>> {
-        let entries = self.storage.list(TMP).map_err(|e| Error::io("list", TMP, e))?;
+        let entries = self.storage.listed(TMP)?;
         Ok(entries.into_iter().map(|e| e.name).collect())
     }
 
@@ -82,7 +83,7 @@ impl Catalog {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
             _ => {}
         }
-        let guard = self.storage.try_lock(path).map_err(|e| Error::io("lock", path, e))?;
+        let guard = self.storage.locked(path)?;
         if guard.is_some() {
             self.remove_leftover(path)?;
         }
@@ -90,11 +91,8 @@ impl Catalog {
     }
 
     pub(super) fn remove_leftover(&self, path: &str) -> Result<()> {
-        match self.storage.delete(path) {
-            // Others look for leftovers too.
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
-            _ => Ok(()),
-        }
+        // Others look for leftovers too.
+        self.storage.deleted_if_there(path).map(drop)
     }
 }
 

@@ -16,6 +16,7 @@ mod retention;
 mod state;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ pub(crate) use retention::CLOCK_BOUND;
 pub use retention::{ClockMark, Expiring, Hold, NodeRetention, PolicyChange};
 pub(crate) use state::CatalogState;
 pub use state::{NodeRecord, RestorePointRecord};
+pub(crate) use view::NodeView;
 
 use crate::crypto::{Backend, Keyring};
 use crate::env::{self, Clock, Owner, Rng};
@@ -33,9 +35,10 @@ use crate::error::{Error, Result};
 use crate::format::event::{Actor, CatalogEntry, Event, MAX_EVENT};
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
+use crate::lineage::Fork;
 use crate::names::{self, Scope, entry_dir, entry_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedWriter, encode_cbor};
-use crate::storage::{Storage, check_place, create_dir_durable, displaced};
+use crate::storage::{Calls, Storage, check_place, create_dir_durable, displaced};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{ArchiveId, Epoch, NodeId, TimelineId, Timestamp};
 
@@ -111,6 +114,14 @@ impl Catalog {
         Ok(self.state.lock())
     }
 
+    /// Notes what a node was branched from, for as long as this archive is open: no event tells of it yet.
+    pub fn branch_in_memory(&self, node: NodeId, fork: Fork) -> Result<()> {
+        let mut state = self.current()?;
+        let record = state.nodes.get_mut(&node).ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;
+        record.branched = Some(fork);
+        Ok(())
+    }
+
     /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
     pub fn settled(&self) -> Result<MutexGuard<'_, CatalogState>> {
         let state = self.current()?;
@@ -123,7 +134,7 @@ impl Catalog {
         if state.entries > self.durable.load(Ordering::Relaxed) {
             let dir = entry_dir(state.entries);
             create_dir_durable(self.storage.as_ref(), &dir)?;
-            self.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+            self.storage.dir_synced(&dir)?;
             self.durable.store(state.entries, Ordering::Relaxed);
         }
         Ok(())

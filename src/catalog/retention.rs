@@ -120,20 +120,8 @@ impl NodeRetention {
         self.kept.get(&timeline).map(Vec::as_slice)
     }
 
-    /// Whether a position has not expired.
-    pub fn keeps(&self, timeline: TimelineId, position: Position) -> bool {
-        self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.contains(position)))
-    }
-
     /// Whether the log from a position on is all there.
     pub fn keeps_log_from(&self, timeline: TimelineId, position: Position) -> bool {
         self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.to.is_none() && s.base <= position))
-    }
-
-    /// How far back what is left reaches on the way to a position: nothing from before can be used for it. `None` where it has expired.
-    pub fn ground(&self, timeline: TimelineId, to: Position) -> Option<Position> {
-        let Some(kept) = self.kept(timeline) else { return Some(Position::ORIGIN) };
-        let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);
-        kept.iter().filter(leads).map(|s| s.base).min()
     }
 }

@@ -8,6 +8,7 @@ use super::retention::{ArchiveRetention, Hold, NodeRetention};
 use crate::error::{Error, Result};
 use crate::format::event::{LayerRecord, Origin};
 use crate::format::retention::{Deletion, HoldScope};
+use crate::lineage::Fork;
 use crate::types::{Epoch, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// A named commit.
@@ -57,17 +58,16 @@ pub struct NodeRecord {
     /// How long its history is kept, and what has expired.
     #[cbor(n(9), default)]
     pub retention: NodeRetention,
+    /// The commit of another node that its first timeline goes on from. No event tells of it yet, so that it is known
+    /// only to the process that made the branch.
+    #[cbor(skip)]
+    pub(crate) branched: Option<Fork>,
 }
 
 impl NodeRecord {
     pub(super) fn note_durable(&mut self, timeline: TimelineId, position: Position) {
         let durable = self.durable.entry(timeline).or_default();
         *durable = position.max(*durable);
-    }
-
-    /// Up to where the newest timeline's log has to reach.
-    pub(crate) fn durable_end(&self) -> Position {
-        self.durable.get(&self.timeline).copied().unwrap_or_default()
     }
 }
 

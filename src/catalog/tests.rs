@@ -151,9 +151,13 @@ proptest! {
             for node in [NodeId::new(1), NodeId::new(2)] {
                 let _ = (state.check_live(node).is_ok(), state.holds(node, time).count());
                 let Some(record) = state.nodes.get(&node) else { continue };
-                for at in [Position::ORIGIN, Position::new(2), Position::new(u64::MAX)] {
-                    let ground = record.retention.ground(TimelineId::new(1), at);
-                    prop_assert!(ground.is_none_or(|ground| ground <= at));
+                let view = state.view(node).unwrap();
+                for lineage in view.timelines().into_iter().map(|timeline| view.lineage(timeline)) {
+                    for at in [Position::ORIGIN, Position::new(2), Position::new(u64::MAX)] {
+                        let ground = view.ground(&lineage, at);
+                        prop_assert!(ground.is_none_or(|ground| ground <= at));
+                    }
+                    let _ = (view.layers(&lineage), view.origin(&lineage), view.durable_end(&lineage));
                 }
                 let starts = [0, 1, 2, 3, u64::MAX].map(Position::new);
                 let kept = record.retention.kept(TimelineId::new(1)).unwrap_or_default();

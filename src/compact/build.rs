@@ -17,7 +17,7 @@ use crate::replay::{PageSet, Rebuilder, Sources};
 use crate::sealed::ArchiveKeys;
 use crate::storage::ReadStore;
 use crate::sync::Mutex;
-use crate::types::{NodeId, PageSize, Position, SpaceId, as_index};
+use crate::types::{NodeId, PageSize, Position, SpaceId, TimelineId, as_index};
 
 /// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
 const MIN_REGION: u64 = 16 << 20;
@@ -238,7 +238,8 @@ pub(super) fn snapshot_parts(
     for (id, state) in &past.state().spaces {
         let per_unit = pages_per_unit(state, options.replay.unit_bytes);
         let mut units = content_units(sources, *id, state, per_unit)?;
-        let old: Vec<&PartRef> = sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
+        let base = sources.base.iter().filter(|b| b.node == layer.node);
+        let old: Vec<&PartRef> = base.flat_map(|b| &b.parts).filter(|p| p.space == *id).collect();
         let mut given = Vec::new();
         for part in old {
             if since.untouched(*id, state, part)? {
@@ -392,6 +393,14 @@ impl ReadBack {
 }
 
 impl Builder {
+    /// The timeline of the node that the state at a position is of.
+    fn timeline_of(&self, position: Position) -> TimelineId {
+        let context = &self.context;
+        let line = context.log.lineage.at(position).line;
+        // What is built belongs to its own node, also where the commit is another's.
+        if line.node == context.node { line.timeline } else { context.timeline() }
+    }
+
     /// What a new layer of this node has in common with its parts.
     pub(super) fn layer(&self, scope: Scope, from: Option<Position>, to: Position) -> LayerWriter<'_> {
         LayerWriter {
@@ -399,7 +408,7 @@ impl Builder {
             keys: &self.context.keys,
             scope,
             node: self.context.node,
-            timeline: self.context.timeline(),
+            timeline: self.timeline_of(to),
             from,
             to,
             created: self.clock.now(),

@@ -13,7 +13,7 @@ use crate::options::CompactOptions;
 use crate::past::{NodeContext, PastState};
 use crate::replay::{PlanInput, Sources, Tail, chain, collect, log_end};
 use crate::sealed::remove_leftovers;
-use crate::storage::{LockGuard, create_dir_durable};
+use crate::storage::{Calls, LockGuard, ReadCalls, ReadFileCalls, create_dir_durable};
 use crate::types::{FileId, Position, SpaceId};
 
 /// What maintenance did.
@@ -34,11 +34,11 @@ pub(crate) fn lock_builder(builder: &mut Builder) -> Result<Box<dyn LockGuard>> 
     create_dir_durable(storage, &names::node_dir(node))?;
     create_dir_durable(storage, names::TMP)?;
     let path = names::builder_lock(node);
-    let lock = storage.try_lock(&path).map_err(|e| Error::io("lock", &path, e))?;
+    let lock = storage.locked(&path)?;
     let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
     remove_leftovers(storage, Scope::Builder(node))?;
     // Another builder may have published since this one looked.
-    builder.context.record = builder.catalog.current()?.node(builder.context.node)?.clone();
+    builder.refresh()?;
     Ok(lock)
 }
 
@@ -57,6 +57,12 @@ fn publish(builder: &mut Builder, record: LayerRecord, base: Option<FileId>) -> 
 }
 
 impl Builder {
+    /// Goes by what the catalog says now.
+    pub fn refresh(&mut self) -> Result<()> {
+        let state = self.catalog.current()?;
+        self.context.refresh(&state)
+    }
+
     /// Opens the state at a position. A layer that turns out to be damaged is built upon no more.
     fn past(&mut self, to: Position, options: &CompactOptions) -> Result<PastState> {
         let past = PastState::open(self.context.copy(), to, None, &options.replay)?;
@@ -85,7 +91,8 @@ pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOpt
         let layer = builder.layer(scope, None, to);
         let (new, kept) = snapshot_parts(&layer, &past, options)?;
         // The kept ones were read back when they were made; that they are whole and there is looked at again.
-        kept.iter().try_for_each(|part| past.sources().parts.get(part).map(drop))?;
+        let parts = &past.sources().parts;
+        kept.iter().try_for_each(|part| parts.get(layer.node, part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
         let mut all: Vec<_> = new.into_iter().chain(kept).collect();
         all.sort_by_key(|p| (p.space, p.first));
@@ -93,6 +100,8 @@ pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOpt
         (record, bytes)
     };
     LayerReader::open(builder.context.storage.as_ref(), &builder.context.keys, &record)?;
+    // Of another node's snapshot nothing is shared.
+    let base = base.filter(|b| b.node == builder.context.node);
     publish(builder, record, base.map(|b| b.file))?;
     Ok(MaintainReport { layers: 0, snapshots: 1, bytes_written: bytes })
 }
@@ -128,8 +137,8 @@ fn layer(
 /// What leads from one position to a later one: layers as far as they fit, then log.
 fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &CompactOptions) -> Result<Sources> {
     let from = before.state().position;
-    let (timeline, layers) = (context.timeline(), context.record.layers.as_slice());
-    let input = PlanInput { timeline, empty_origin: false, ground: from, layers };
+    let (view, lineage) = (context.view(), &context.log.lineage);
+    let input = PlanInput { lineage, empty_origin: false, ground: from, layers: &view.layers(lineage) };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.state().clone(), |d| d.state.clone());
@@ -147,14 +156,13 @@ pub(crate) fn maintain(builder: &mut Builder, options: &CompactOptions) -> Resul
         report.snapshots += r.snapshots;
         report.bytes_written += r.bytes_written;
     };
-    let end = log_end(&builder.context.log, &builder.context.record)?.position;
+    let end = log_end(&builder.context.log, &builder.context.view())?.position;
     if end == Position::ORIGIN {
         return Ok(report);
     }
     // A node with content from before its first commit has nothing to build on until its base snapshot.
-    if builder.context.record.origin == Origin::Existing
-        && !builder.context.record.layers.iter().any(|l| l.from.is_none())
-    {
+    let (view, lineage) = (builder.context.view(), &builder.context.log.lineage);
+    if view.origin(lineage) == Origin::Existing && !view.layers(lineage).iter().any(|l| l.from.is_none()) {
         return Ok(report);
     }
     let plan = builder.context.plan(end)?;
@@ -187,8 +195,8 @@ fn boundary(
 ) -> Result<Option<Position>> {
     let mut bytes = 0;
     for (segment, next) in context.log.between(from, end)? {
-        let file = context.storage.open(&segment.path).map_err(|e| Error::io("open", &segment.path, e))?;
-        let whole = file.len().map_err(|e| Error::io("stat", &segment.path, e))?;
+        let file = context.storage.opened(&segment.path)?;
+        let whole = file.length(&segment.path)?;
         let at = next.map_or(end, |n| n.from).min(end);
         // Of a segment that begins earlier, the share of its commits that come after.
         let (all, after) = (at.get() - segment.from.get(), at.get() - from.max(segment.from).get());

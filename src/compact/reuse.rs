@@ -34,11 +34,11 @@ impl Since<'_> {
         if lowest.into_iter().any(|l| *l < end) {
             return Ok(false);
         }
-        for other in self.sources.deltas.iter().flat_map(|d| &d.parts) {
+        for (node, other) in self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part))) {
             if other.space == id
                 && other.first <= part.last
                 && other.last >= part.first
-                && !self.sources.parts.get(other)?.blocks(part.first, part.last).is_empty()
+                && !self.sources.parts.get(node, other)?.blocks(part.first, part.last).is_empty()
             {
                 return Ok(false);
             }
@@ -71,9 +71,9 @@ impl Since<'_> {
         };
         self.sources.tail.touched(id, (first, last), &mut mark);
         let (mut buffers, mut decoder) = (BlockBuffers::default(), Decoder::new()?);
-        for part in self.sources.deltas.iter().flat_map(|d| &d.parts) {
+        for (node, part) in self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part))) {
             if part.space == id && part.first <= last && part.last >= first {
-                let reader = self.sources.parts.get(part)?;
+                let reader = self.sources.parts.get(node, part)?;
                 for block in reader.blocks(first, last) {
                     reader.visit(block, (first, last), &mut buffers, &mut decoder, &mut |page, _, _| {
                         mark(page, page);
@@ -83,13 +83,14 @@ impl Since<'_> {
             }
         }
         let mut clean = Vec::new();
-        for part in self.sources.base.iter().flat_map(|b| &b.parts).filter(|p| p.space == id) {
+        let old = self.sources.base.iter().flat_map(|b| b.parts.iter().map(|part| (b.node, part)));
+        for (node, part) in old.filter(|(_, p)| p.space == id) {
             // Blocks that reach beyond the rectangle that the part stands for are taken apart.
             let (first_of, last_of) = (part.first.max(first), part.last.min(last));
             if first_of > last_of {
                 continue;
             }
-            let reader = self.sources.parts.get(part)?;
+            let reader = self.sources.parts.get(node, part)?;
             if reader.seal().page_size != state.page_size {
                 continue;
             }

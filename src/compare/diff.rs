@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::SpaceState;
+use crate::lineage::Line;
 use crate::options::ReplayOptions;
 use crate::past::{NodeContext, PastState, pages_per_unit, run_units};
 use crate::replay::{PageSet, Resolved};
@@ -74,14 +75,14 @@ pub(crate) fn diff(
     options: &ReplayOptions,
 ) -> Result<Diff> {
     let lease = lease.map(Arc::new);
-    let open = |at: &Resolved| PastState::open(context.copy(), at.lsn.into(), lease.clone(), options);
+    let open = |at: &Resolved| PastState::open(context.on(at.timeline), at.lsn.into(), lease.clone(), options);
     let (a, b) = (open(&from)?, open(&to)?);
     let (states_a, states_b) = (&a.state().spaces, &b.state().spaces);
     let ids: BTreeSet<SpaceId> = states_a.keys().chain(states_b.keys()).copied().collect();
     let pairs: BTreeMap<SpaceId, Pair<'_>> =
         ids.into_iter().map(|id| (id, Pair { from: states_a.get(&id), to: states_b.get(&id) })).collect();
-    let (low, high) = (from.lsn.min(to.lsn), from.lsn.max(to.lsn));
-    let touched = touched(context, low.into(), high.into(), &pairs, options)?;
+    let (low, high) = if from.lsn <= to.lsn { (&from, &to) } else { (&to, &from) };
+    let touched = touched(&context.on(high.timeline), low, high.lsn.into(), &pairs, options)?;
     let differing = compare(&pairs, &touched, (&a, &b), options)?;
     let mut spaces = BTreeMap::new();
     for (id, pair) in &pairs {
@@ -105,10 +106,11 @@ pub(crate) fn diff(
     Ok(Diff { from, to, spaces })
 }
 
-/// The units of pages that the commits between two positions touch; all there are where that part of the log is gone.
+/// The units of pages that the commits from one state to another one touch; all there are where that part of the log is gone, or
+/// where the one state does not lead to the other.
 fn touched(
     context: &NodeContext,
-    low: Position,
+    low: &Resolved,
     high: Position,
     pairs: &BTreeMap<SpaceId, Pair<'_>>,
     options: &ReplayOptions,
@@ -117,7 +119,10 @@ fn touched(
     // Where each space was shortest: what lies behind may have been cut and grown again.
     let mut lowest: BTreeMap<SpaceId, u64> = BTreeMap::new();
     // Of what has expired there may be files yet, and damage in them would be of no concern.
-    let expired = context.record.retention.ground(context.timeline(), high).is_none_or(|ground| low < ground);
+    let lineage = &context.log.lineage;
+    let leads = lineage.holds(Line::new(context.node, low.timeline), low.lsn.into());
+    let low = low.lsn.into();
+    let expired = !leads || context.view().ground(lineage, high).is_none_or(|ground| low < ground);
     let mut visit = |path: &str, visit: Visit<'_>| {
         options.cancel.check()?;
         let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else { return Ok(()) };

@@ -118,6 +118,15 @@ impl FrameCipher {
         }
     }
 
+    /// Whether [`open_into`](Self::open_into) checks and decrypts the ciphertext in one pass over it.
+    pub fn is_one_pass(&self) -> bool {
+        match self.0 {
+            #[cfg(feature = "aws-lc")]
+            Keyed::AwsLc(_) => true,
+            Keyed::Portable(_) => false,
+        }
+    }
+
     /// Encrypts `buf` in place and returns the tag over it and `aad`.
     ///
     /// `nonce` must never be used for a second message under the same key, not even for one that

@@ -76,9 +76,11 @@ impl KeyFile {
             _ => failed("create key file")(e),
         })?;
         let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).and_then(|()| dir.sync());
-        if let (Err(e), Some(name)) = (written, path.file_name()) {
-            // Not a key that anybody has: leaving it would only block the next attempt.
-            let _ = dir.remove(name);
+        if let Err(e) = written {
+            if let Some(name) = path.file_name() {
+                // Not a key that anybody has: leaving it would only block the next attempt.
+                let _ = dir.remove(name);
+            }
             return Err(failed("write key file")(e));
         }
         Ok(key)

@@ -1,6 +1,7 @@
 //! Reading and writing integers, varints and byte strings with bounds.
 
 use super::FormatError;
+use crate::types::as_index;
 
 type Result<T> = std::result::Result<T, FormatError>;
 
@@ -129,7 +130,7 @@ impl<'a> Reader<'a> {
     pub fn length(&mut self, what: &'static str, limit: usize) -> Result<usize> {
         let value = self.varint_up_to(what, limit as u64)?;
         // At most `limit`, which is a usize.
-        Ok(usize::try_from(value).unwrap_or(limit))
+        Ok(as_index(value))
     }
 
     /// A UTF-8 string with its length before it.

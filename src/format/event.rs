@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::retention::{Deletion, ExpiredFiles, HoldScope, Policy, TimelineExpiry};
+use crate::lineage::Line;
 use crate::types::{Epoch, FileId, KeyId, NodeId, Position, RecipientId, TimelineId, Timestamp};
 
 /// Most bytes of one event.
@@ -318,4 +319,11 @@ pub struct LayerRecord {
     /// Pages in all its parts.
     #[n(11)]
     pub entries: u64,
+}
+
+impl LayerRecord {
+    /// The timeline that it is of.
+    pub(crate) fn line(&self) -> Line {
+        Line::new(self.node, self.timeline)
+    }
 }

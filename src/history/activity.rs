@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{CommitInfo, stretches};
-use crate::catalog::NodeRecord;
+use crate::catalog::NodeView;
 use crate::error::{Error, Result};
 use crate::format::retention::Span;
 use crate::options::Cancel;
-use crate::replay::beginning;
 use crate::types::{Commit, Position, Timestamp};
 use crate::wal::{Log, SegmentRef, Visit};
 
@@ -95,7 +94,7 @@ pub struct Gap {
 /// Neighbouring segments between which others are missing, by their names.
 pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
     let pairs = segments.iter().zip(segments.iter().skip(1));
-    pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| b.sequence != a.sequence + 1)
+    pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| !a.is_continued_by(b))
 }
 
 /// The time of the commit that a segment begins after; zero where it cannot be read.
@@ -126,12 +125,12 @@ struct Stretch {
 /// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
 pub(crate) fn activity(
     log: &Log,
-    record: &NodeRecord,
+    view: &NodeView<'_>,
     end: (Position, Timestamp),
     options: &ActivityOptions,
 ) -> Result<Activity> {
-    let runs = stretches(log, record)?;
-    let kept = record.retention.kept(log.timeline);
+    let runs = stretches(log, view)?;
+    let kept = view.kept(&log.lineage);
     let segments = runs.concat();
     let bytes = segments.iter().map(|(_, len)| len).sum();
     let mut left = options.scan_bytes;
@@ -149,7 +148,7 @@ pub(crate) fn activity(
     let mut remarks = Vec::new();
     for (segment, len) in newer {
         options.cancel.check()?;
-        scan(log, kept, segment, *len, &mut found, &mut remarks)?;
+        scan(log, kept.as_deref(), segment, *len, &mut found, &mut remarks)?;
     }
     let from = found.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
     let to = found.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
@@ -158,8 +157,8 @@ pub(crate) fn activity(
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let lost = segments.first().filter(|(first, _)| kept.is_none() && first.from > beginning(log, record));
-    let lost = lost.map(|(first, _)| Gap::before(log, beginning(log, record), first));
+    let lost = segments.first().filter(|(first, _)| kept.is_none() && first.from > Position::ORIGIN);
+    let lost = lost.map(|(first, _)| Gap::before(log, Position::ORIGIN, first));
     let between = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind));
     let gaps = lost.into_iter().chain(between).collect();
     Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
@@ -179,8 +178,8 @@ fn sampled(
     let mut before = None;
     for (i, (segment, len)) in older.iter().chain(newer.first()).enumerate() {
         // Over what is not there nothing is spread.
-        let anew = before.is_some_and(|before| before + 1 != segment.sequence);
-        before = Some(segment.sequence);
+        let anew = before.is_some_and(|before: &SegmentRef| !before.is_continued_by(segment));
+        before = Some(segment);
         if anew {
             (last, bytes) = (None, 0);
         }
@@ -224,7 +223,7 @@ fn scan(
     let mut changes = 0;
     let mut read = |log: &Log| -> Result<u64> {
         let reader = log.open(segment)?;
-        let end = reader.scan(segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
+        let end = log.scan(&reader, segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
             match visit {
                 Visit::Partial { ops, offset, .. } => commit.add(ops, reader.path(), offset)?,
                 Visit::Commit { lsn, timestamp, ops, offset } => {

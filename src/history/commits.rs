@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Bound, RangeBounds};
 
-use crate::catalog::NodeRecord;
+use crate::catalog::NodeView;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader;
 use crate::format::record::Op;
-use crate::replay::{beginning, readable_end};
+use crate::replay::readable_end;
 use crate::types::{Lsn, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit};
 
@@ -101,8 +101,8 @@ pub struct Commits {
 }
 
 impl Commits {
-    pub(crate) fn new(log: Log, record: &NodeRecord, range: &impl RangeBounds<Lsn>) -> Result<Commits> {
-        let (end, damage) = readable_end(&log, record)?;
+    pub(crate) fn new(log: Log, view: &NodeView<'_>, range: &impl RangeBounds<Lsn>) -> Result<Commits> {
+        let (end, damage) = readable_end(&log, view)?;
         let from = match range.start_bound() {
             Bound::Included(lsn) => Position::new(lsn.get() - 1),
             Bound::Excluded(lsn) => (*lsn).into(),
@@ -116,13 +116,13 @@ impl Commits {
         let reaches_beyond = to.is_none_or(|to| to > end.position);
         let to = to.map_or(end.position, |to| to.min(end.position));
         let before = |first: Position| Position::new(first.get().saturating_sub(1));
-        let there: Vec<(Position, Position)> = match record.retention.kept(log.timeline) {
+        let there: Vec<(Position, Position)> = match view.kept(&log.lineage) {
             // Of a commit that its snapshot alone keeps no log tells.
             Some(kept) => {
                 kept.iter().filter(|s| !s.is_point()).map(|s| (before(s.from), s.to.unwrap_or(end.position))).collect()
             }
             // What its beginning has lost is damage in the listing.
-            None => vec![(beginning(&log, record), end.position)],
+            None => vec![(Position::ORIGIN, end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
         let stretches = common.filter(|(from, to)| from < to).collect();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::{Shared, Tenancy, WRITER};
+use super::commit::{Rules, Shared};
 use crate::compact::copy_parts;
 use crate::env;
 use crate::error::{Error, Result};
@@ -67,37 +67,37 @@ struct Restore<'a>(&'a Shared);
 
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        drop(self.0.change_tenancy(true));
+        drop(self.0.change_rules(true));
     }
 }
 
 /// Copies all pages; gives the position from which on the archive can be restored.
 pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
-    shared.owner.check(WRITER)?;
+    shared.place.check_process()?;
     let _one = shared
         .base_copy
         .try_lock()
         .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
     // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
-    shared.check_tenure()?;
-    let _lease = shared.catalog.lease(shared.node)?;
+    shared.tenure.check()?;
+    let _lease = shared.tenure.lease()?;
     // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
     let guard = Restore(shared);
-    wait_for(&shared.change_tenancy(false))?;
+    wait_for(&shared.change_rules(false))?;
     // From this position on no version from before it is patched.
     let state = shared.at_standstill(|state| {
-        shared.table.clear();
+        shared.known.table.clear();
         drop(guard);
         state.clone()
     });
     shared.flush()?;
     let consistency = source.begin(state.position)?;
     let layer = LayerWriter {
-        storage: shared.storage.as_ref(),
-        keys: &shared.keys,
-        scope: shared.scope,
-        node: shared.node,
-        timeline: shared.timeline,
+        storage: shared.place.storage.as_ref(),
+        keys: &shared.place.keys,
+        scope: shared.place.scope,
+        node: shared.tenure.node,
+        timeline: shared.tenure.timeline,
         from: None,
         to: state.position,
         created: env::now(shared.clock.as_ref())?,
@@ -118,22 +118,21 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     };
     let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
-    shared.catalog.append(&shared.actor, |state| {
-        shared.check_tenure_in(state)?;
+    shared.tenure.append(|state| {
         // Only where the copy took longer than the whole window.
-        if !state.node(shared.node)?.retention.keeps_log_from(shared.timeline, record.to) {
+        if !state.node(shared.tenure.node)?.retention.keeps_log_from(shared.tenure.timeline, record.to) {
             let text = "the log that this base copy has to be corrected with has expired meanwhile: take another one";
             return Err(Error::Unsupported(text.into()));
         }
-        Ok((Event::LayerPublished(record.clone()), ()))
+        Ok(Event::LayerPublished(record.clone()))
     })?;
     Ok(consistent_from)
 }
 
 /// Waits until no batch works under these rules any more.
-fn wait_for(tenancy: &Arc<Tenancy>) -> Result<()> {
+fn wait_for(rules: &Arc<Rules>) -> Result<()> {
     let begun = Instant::now();
-    while Arc::strong_count(tenancy) > 1 {
+    while Arc::strong_count(rules) > 1 {
         if begun.elapsed() > PATIENCE {
             return Err(Error::Unsupported(
                 "a base copy waits for open batches, and one has been open for 30 seconds: commit or drop it first"

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::sync::Mutex;
-use crate::types::{PageId, Position, SpaceId};
+use crate::types::{PageId, Position, SpaceId, as_index};
 
 const SHARDS: usize = 16;
 /// Truncations of a space that are remembered one by one.
@@ -63,7 +63,8 @@ impl<V> Generations<V> {
     fn remove(&mut self, page: PageId, weight: usize) {
         self.old.remove(&page);
         if self.young.remove(&page).is_some() {
-            self.weight = self.weight.saturating_sub(weight);
+            let left = self.weight.checked_sub(weight);
+            self.weight = left.expect("what goes was counted when it came: the images of a page are of one size");
         }
     }
 
@@ -111,16 +112,16 @@ impl PageTable {
         PageTable { shards: (0..SHARDS).map(|_| shard()).collect(), cuts: Mutex::default() }
     }
 
-    fn with<T>(&self, page: PageId, f: impl FnOnce(&mut Shard) -> T) -> Option<T> {
+    fn with<T>(&self, page: PageId, f: impl FnOnce(&mut Shard) -> T) -> T {
         // Neighbouring pages share a shard, so that a scan does not touch all of them at once.
-        let index = (page.page / 64 + u64::from(page.space.get())) % SHARDS as u64;
-        let shard = self.shards.get(usize::try_from(index).unwrap_or(0))?;
-        Some(f(&mut shard.lock()))
+        let index = as_index((page.page / 64 + u64::from(page.space.get())) % SHARDS as u64);
+        let shard = self.shards.get(index).expect("a remainder by their number is that of a shard");
+        f(&mut shard.lock())
     }
 
     /// The newest version of a page, as far as it is known.
     pub fn version(&self, page: PageId) -> Option<Version> {
-        self.with(page, |shard| self.version_in(shard, page))?
+        self.with(page, |shard| self.version_in(shard, page))
     }
 
     fn version_in(&self, shard: &mut Shard, page: PageId) -> Option<Version> {
@@ -142,22 +143,20 @@ impl PageTable {
             }
             known
         })
-        .unwrap_or(false)
     }
 
     /// Whether the newest version of a page that is watched is still this one.
     pub fn still(&self, page: PageId, crc: u32) -> bool {
-        self.with(page, |shard| shard.watched.get(&page).is_some_and(|w| w.crc == Some(crc))).unwrap_or(false)
+        self.with(page, |shard| shard.watched.get(&page).is_some_and(|w| w.crc == Some(crc)))
     }
 
     /// Takes a [`watch`](Self::watch) back.
     pub fn unwatch(&self, page: PageId) {
         self.with(page, |shard| {
-            if let Some(watch) = shard.watched.get_mut(&page) {
-                watch.batches -= 1;
-                if watch.batches == 0 {
-                    shard.watched.remove(&page);
-                }
+            let watch = shard.watched.get_mut(&page).expect("only who watches a page ends that");
+            watch.batches -= 1;
+            if watch.batches == 0 {
+                shard.watched.remove(&page);
             }
         });
     }
@@ -168,7 +167,7 @@ impl PageTable {
             let weight = shard.images.young.get(&page).or(shard.images.old.get(&page))?.1.len();
             let (position, image) = shard.images.get(page, weight)?;
             (*position == at).then(|| image.clone())
-        })?
+        })
     }
 
     /// Notes a version, with its image where the host may not give it next time.
@@ -204,7 +203,7 @@ impl PageTable {
         cuts.retain(|(_, page)| *page < first);
         cuts.push((at, first));
         if cuts.len() > MAX_CUTS {
-            let lowest = cuts.iter().map(|(_, page)| *page).min().unwrap_or(0);
+            let lowest = cuts.iter().map(|(_, page)| *page).fold(first, u64::min);
             *cuts = vec![(at, lowest)];
         }
         drop(all);
@@ -238,7 +237,7 @@ impl PageTable {
     fn newest_cut(&self, page: PageId) -> Position {
         let all = self.cuts.lock();
         let cuts = all.get(&page.space).into_iter().flatten();
-        cuts.filter(|(_, first)| page.page >= *first).map(|(at, _)| *at).max().unwrap_or_default()
+        cuts.filter(|(_, first)| page.page >= *first).map(|(at, _)| *at).max().unwrap_or(Position::ORIGIN)
     }
 }
 

@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use super::base::{self, PageSource};
 use super::batch::Batch;
-use super::commit::{Continuation, Shared, SharedParts, WRITER};
-use crate::catalog::Catalog;
+use super::commit::{Shared, SharedParts};
+use super::place::Place;
+use super::tail::Continuation;
+use super::tenure::{Claim, Tenure};
+use crate::catalog::{Catalog, NodeView};
 use crate::delta::Decoder;
-use crate::env::Clock;
+use crate::env::{self, Clock, Owner};
 use crate::error::{Error, Result};
-use crate::format::event::{Actor, Event};
+use crate::format::event::{Actor, LayerRecord};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
+use crate::layer::LayerReader;
+use crate::lineage::{Line, Lineage};
 use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
+use crate::replay::newest_commit;
 use crate::sealed::remove_leftovers;
-use crate::storage::{Storage, create_dir_durable};
+use crate::storage::{Calls, Storage, create_dir_durable};
 use crate::sync::mpsc::{self, RecvTimeoutError, Sender};
 use crate::sync::{self, JoinHandle};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
@@ -60,24 +66,27 @@ impl Writer {
         create_dir_durable(storage.as_ref(), &names::node_dir(node))?;
         create_dir_durable(storage.as_ref(), names::TMP)?;
         let lock_path = names::writer_lock(node);
-        let lock = storage.try_lock(&lock_path).map_err(|e| Error::io("lock", &lock_path, e))?;
+        let lock = storage.locked(&lock_path)?;
         let Some(lock) = lock else { return Err(Error::WriterActive { node: name }) };
         let scope = Scope::Writer(node);
         remove_leftovers(storage.as_ref(), scope)?;
 
-        let timeline = catalog.current()?.node(node)?.timeline;
+        let (record, ancestors) = {
+            let state = catalog.current()?;
+            (state.node(node)?.clone(), state.ancestors(node))
+        };
+        let (view, timeline) = (NodeView { id: node, record: &record, ancestors: &ancestors }, record.timeline);
+        let lineage = view.lineage(timeline);
         let medium = Some(Arc::clone(storage));
-        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), node, timeline };
-        let recovered = recover(&log, storage.as_ref())?;
+        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), lineage };
+        let recovered = match recover(&log, storage.as_ref())? {
+            Some(recovered) => recovered,
+            None => Recovered { at: begin(&log, &view, clock.as_ref())?, restore_points: Vec::new() },
+        };
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
-        log.check_end(position, catalog.current()?.node(node)?.durable_end())?;
-        let epoch = catalog.append(actor, |state| {
-            state.check_live(node)?;
-            let epoch = Epoch::new(state.node(node)?.epoch.get() + 1);
-            Ok((Event::WriterOpened { node, timeline, epoch, position }, epoch))
-        })?;
-        tracing::info!(node = %name, %epoch, %position, "writer opened");
+        log.check_end(position, catalog.current()?.view(node)?.durable_end(&log.lineage))?;
+        let tenure = Tenure::begin(Claim { catalog, actor, node, name, timeline, lock }, position)?;
         if let Err(error) = catalog.remove_own_leftovers() {
             // They are in nobody's way.
             tracing::warn!(%error, "temporary files that a crash left could not be removed");
@@ -85,23 +94,21 @@ impl Writer {
         let interval = options.flush_interval;
         let shared = Arc::new(Shared::new(
             SharedParts {
-                storage: Arc::clone(storage),
-                catalog: Arc::clone(catalog),
+                place: Place {
+                    owner: Owner::here(),
+                    storage: Arc::clone(storage),
+                    keys: Arc::clone(catalog.keys()),
+                    scope,
+                },
                 clock: Arc::clone(clock),
-                actor: actor.clone(),
-                node,
-                name,
-                timeline,
-                epoch,
+                tenure,
                 options,
-                lock,
             },
-            scope,
             recovered.at,
         ));
         // A crash may have come between a named commit and its entry in the catalog.
         for (name, position, timestamp) in recovered.restore_points {
-            match shared.publish_restore_point(&name, position, timestamp) {
+            match shared.tenure.publish_restore_point(&name, position, timestamp) {
                 Ok(()) | Err(Error::RestorePointExists { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -116,7 +123,7 @@ impl Writer {
                         if !shared.is_accepting() {
                             break;
                         }
-                        tracing::warn!(node = %shared.name, error = %e, "the writer's thread tries again");
+                        tracing::warn!(node = %shared.tenure.name, error = %e, "the writer's thread tries again");
                     }
                 }
             };
@@ -173,37 +180,37 @@ impl Writer {
 
     /// Time of the newest commit; zero before the first.
     pub fn newest_timestamp(&self) -> Timestamp {
-        self.shared.known(|state| state.timestamp)
+        self.shared.ask(|state| state.timestamp)
     }
 
     /// This writer's tenure.
     pub fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.shared.tenure.epoch
     }
 
     /// The space of this name, in the newest state.
     pub fn space(&self, name: &str) -> Option<SpaceId> {
-        self.shared.known(|state| state.space_named(name))
+        self.shared.ask(|state| state.space_named(name))
     }
 
     /// Length in bytes of a space, in the newest state.
     pub fn space_length(&self, space: SpaceId) -> Option<u64> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.length))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.length))
     }
 
     /// Size of the pages of a space, in the newest state.
     pub fn page_size(&self, space: SpaceId) -> Option<PageSize> {
-        self.shared.known(|state| state.spaces.get(&space).map(|s| s.page_size))
+        self.shared.ask(|state| state.spaces.get(&space).map(|s| s.page_size))
     }
 
     /// A configuration value, in the newest state.
     pub fn config(&self, key: &str) -> Option<ConfigValue> {
-        self.shared.known(|state| state.config.get(key).cloned())
+        self.shared.ask(|state| state.config.get(key).cloned())
     }
 
     /// The newest host mark: where an adapter takes up its work again.
     pub fn host_mark(&self) -> Option<Vec<u8>> {
-        self.shared.known(|state| state.mark.as_ref().map(|m| m.mark.clone()))
+        self.shared.ask(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
     /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
@@ -220,11 +227,10 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Err(forked) = self.shared.owner.check(WRITER) {
-            // The thread is none of this process's, and may have held whatever lock. Only the copy of the descriptor is let go, so that the lock
-            // ends with the parent.
+        if let Err(forked) = self.shared.place.check_process() {
+            // The thread is none of this process's, and may have held whatever lock.
             std::mem::forget(self.thread.take());
-            drop(self.shared.lock.try_lock().and_then(|mut lock| lock.take()));
+            self.shared.tenure.release_copy();
             return Err(forked);
         }
         if let Some((stop, handle)) = self.thread.take() {
@@ -251,19 +257,44 @@ struct Recovered {
     restore_points: Vec<(String, Position, Timestamp)>,
 }
 
-/// Finds where the log ends. Reads the newest segment only: its preface holds the state before it.
-fn recover(log: &Log, storage: &dyn Storage) -> Result<Recovered> {
-    let Some(newest) = log.newest()? else {
-        let at = Continuation { state: NodeState::default(), next_sequence: 1, previous: None };
-        return Ok(Recovered { at, restore_points: Vec::new() });
-    };
+/// Where a timeline begins that nothing was written to yet: with nothing, or with the state that it forks off from.
+fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuation> {
+    let fork = log.lineage.last().after;
+    let mut state = NodeState::default();
+    if fork > Position::ORIGIN {
+        state = match log.state_at(fork) {
+            Ok(Some(state)) => state,
+            // A snapshot may be all that is left of the commit.
+            Ok(None) | Err(Error::Gap { .. }) => {
+                let layers = view.layers(&log.lineage);
+                let of_it = |l: &&&LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (fork, fork);
+                let missing = || Error::Gap { node: view.record.name.clone(), expected: fork.next_lsn(), found: fork };
+                let snapshot = layers.iter().find(of_it).ok_or_else(missing)?;
+                LayerReader::open(log.storage.as_ref(), &log.keys, snapshot)?.state
+            }
+            Err(e) => return Err(e),
+        };
+        // Its times begin after all that are known of the node, so that each time is answered on one timeline. What the
+        // parent knew of later times is none of its own.
+        state.known_until = env::now(clock).unwrap_or_default().max(state.timestamp);
+        for timeline in view.timelines().into_iter().filter(|t| *t != log.timeline()) {
+            let other = log.along(Lineage::alone(Line::new(view.id, timeline)));
+            state.known_until = state.known_until.max(newest_commit(&other, view)?.known_until);
+        }
+    }
+    Ok(Continuation { state, next_sequence: 1, previous: None })
+}
+
+/// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment only: its preface holds the state before it.
+fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
+    let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else { return Ok(None) };
     // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
     // read has to be what is durable.
     let reader = log.open_settled(storage, &newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end() {
         let at = Continuation { state, next_sequence, previous: Some((facts, link)) };
-        return Ok(Recovered { at, restore_points: Vec::new() });
+        return Ok(Some(Recovered { at, restore_points: Vec::new() }));
     }
     let mut state = reader.preface().state.clone();
     // The state in the midst of a commit of several frames, which may never have ended.
@@ -298,5 +329,5 @@ fn recover(log: &Log, storage: &dyn Storage) -> Result<Recovered> {
     state.known_until = end.known_until;
     tracing::info!(segment = %newest.path, position = %end.position, "recovered the end of the log");
     let at = Continuation { state, next_sequence, previous: Some((end.facts, end.link)) };
-    Ok(Recovered { at, restore_points: points })
+    Ok(Some(Recovered { at, restore_points: points }))
 }

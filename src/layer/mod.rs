@@ -11,25 +11,24 @@ mod reader;
 pub(crate) use part::{Copied, LayerWriter, PartWriter};
 pub(crate) use reader::{BlockBuffers, CopiedBlock, LayerReader, PageEntry, PartReader};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names;
-use crate::storage::ReadStore;
+use crate::storage::{ReadCalls, ReadStore};
 use crate::types::{FileId, NodeId};
 
 /// All layers' files, whether anything refers to them or not.
 pub(crate) fn list_layers(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
     let dir = names::layers_dir(node);
-    let entries = storage.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+    let entries = storage.listed(&dir)?;
     Ok(entries.iter().filter_map(|e| Some((names::layer(&e.name)?, e.len))).collect())
 }
 
 /// All parts, whether anything refers to them or not.
 pub(crate) fn list_parts(storage: &dyn ReadStore, node: NodeId) -> Result<Vec<(FileId, u64)>> {
-    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let dir = names::parts_dir(node);
     let mut found = Vec::new();
-    for group in list(&dir)? {
-        let entries = list(&names::join(&dir, &group.name))?;
+    for group in storage.listed(&dir)? {
+        let entries = storage.listed(&names::join(&dir, &group.name))?;
         found.extend(entries.iter().filter_map(|e| Some((names::part(&e.name)?, e.len))));
     }
     Ok(found)

@@ -41,7 +41,7 @@ impl<'a> LayerWriter<'a> {
             timeline: self.timeline,
             epoch: Epoch::default(),
             sequence: 0,
-            from: self.from.unwrap_or_default().get(),
+            from: self.from.map_or(0, Position::get),
             to: self.to.get(),
             created: self.created,
             link: [0; 32],

@@ -108,7 +108,7 @@ impl PartReader {
         let blocks = &self.seal.blocks;
         let start = blocks.partition_point(|b| b.last < first);
         let end = blocks.partition_point(|b| b.first <= last);
-        blocks.get(start..end.max(start)).unwrap_or_default()
+        blocks.get(start..end.max(start)).expect("a partition point lies in the list, or at its end")
     }
 
     /// Reads a block as it is.
@@ -188,7 +188,10 @@ impl PartReader {
         for BlockEntry { page, crc, kind } in decoded.entries.iter().filter(|e| (first..=last).contains(&e.page)) {
             let entry = match kind {
                 EntryKind::Zero => PageEntry::Zero,
-                EntryKind::Full(i) => PageEntry::Full(images.get(i * size..(i + 1) * size).unwrap_or_default()),
+                EntryKind::Full(i) => {
+                    let image = images.get(i * size..(i + 1) * size);
+                    PageEntry::Full(image.expect("a block has an image for each entry that was counted"))
+                }
                 EntryKind::Patch(patch) => PageEntry::Patch(patch),
             };
             visit(*page, *crc, entry)?;

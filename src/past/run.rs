@@ -52,7 +52,7 @@ pub(crate) fn content_units(
     };
     for layer in sources.base.iter().chain(&sources.deltas) {
         for part in layer.parts.iter().filter(|p| p.space == id) {
-            let reader = sources.parts.get(part)?;
+            let reader = sources.parts.get(layer.node, part)?;
             for block in reader.blocks(part.first, part.last) {
                 let (first, end) = (block.first.max(part.first), block.last.min(part.last));
                 add(first / per_unit, end / per_unit);

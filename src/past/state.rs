@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::NodeContext;
+use super::context::damaged_layer;
 use crate::catalog::Lease;
 use crate::error::{Damage, Error, Result};
 use crate::format::event::LayerRecord;
@@ -169,11 +170,11 @@ fn do_without(
     damage: Damage,
     damaged: &mut Vec<Damage>,
 ) -> Result<Plan> {
-    let Some(file) = context.damaged_layer(plan, sources, &damage) else {
+    let Some(file) = damaged_layer(plan, sources, &damage) else {
         return Err(Error::Damaged(Box::new(damage)));
     };
     tracing::warn!(%damage, "a damaged layer is done without");
-    context.record.layers.retain(|l| l.file != file);
+    context.forget_layer(file);
     damaged.push(damage.clone());
     context.plan(plan.target).map_err(|_| Error::Damaged(Box::new(damage)))
 }

@@ -111,25 +111,25 @@ pub(crate) struct Page {
     pub touched: bool,
 }
 
-/// Opens the parts of one node.
+/// Opens the parts of an archive.
 #[derive(Debug)]
 pub(crate) struct Parts {
     storage: Arc<dyn ReadStore>,
     keys: Arc<ArchiveKeys>,
-    node: NodeId,
     open: Mutex<HashMap<FileId, Arc<PartReader>>>,
 }
 
 impl Parts {
-    pub fn new(storage: Arc<dyn ReadStore>, keys: Arc<ArchiveKeys>, node: NodeId) -> Parts {
-        Parts { storage, keys, node, open: Mutex::default() }
+    pub fn new(storage: Arc<dyn ReadStore>, keys: Arc<ArchiveKeys>) -> Parts {
+        Parts { storage, keys, open: Mutex::default() }
     }
 
-    pub fn get(&self, part: &PartRef) -> Result<Arc<PartReader>> {
+    /// A part of a layer that is of this node.
+    pub fn get(&self, node: NodeId, part: &PartRef) -> Result<Arc<PartReader>> {
         if let Some(reader) = self.open.lock().get(&part.file) {
             return Ok(Arc::clone(reader));
         }
-        let reader = Arc::new(PartReader::open(self.storage.as_ref(), &self.keys, self.node, part)?);
+        let reader = Arc::new(PartReader::open(self.storage.as_ref(), &self.keys, node, part)?);
         let mut open = self.open.lock();
         if open.len() >= OPEN_PARTS {
             open.clear();
@@ -230,7 +230,7 @@ impl Rebuilder {
         let mut seen = layer.lowest.get(&set.space).map(|_| vec![false; self.pages.len()]);
         let in_range = |p: &&PartRef| p.space == set.space && p.first <= range.1 && p.last >= range.0;
         for part in layer.parts.iter().filter(in_range) {
-            let reader = parts.get(part)?;
+            let reader = parts.get(layer.node, part)?;
             if reader.seal().page_size != set.page_size {
                 let (expected, found) = (set.page_size, reader.seal().page_size);
                 return Err(Error::damage(DamageKind::Chain, reader.path(), 0, "page size", expected, found));

@@ -1,6 +1,6 @@
 //! What a target means: the one commit that it names.
 
-use crate::catalog::NodeRecord;
+use crate::catalog::NodeView;
 use crate::error::{Error, Result, describe};
 use crate::format::codec::Reader;
 use crate::format::event::{LayerRecord, Origin};
@@ -14,7 +14,7 @@ use crate::wal::{Log, SegmentRef, Visit};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolved {
-    /// The timeline.
+    /// The timeline that it was found on the way to. The commit itself may be of one that this was forked from.
     pub timeline: TimelineId,
     /// The last commit of the state.
     pub lsn: Lsn,
@@ -49,16 +49,16 @@ pub(crate) struct LogEnd {
 /// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
 ///
 /// The catalog may speak of a later position than the log holds: then the newest segments are lost or put back to an older state.
-pub(crate) fn log_end(log: &Log, record: &NodeRecord) -> Result<LogEnd> {
-    let end = newest_commit(log)?;
-    log.check_end(end.position, record.durable_end())?;
+pub(crate) fn log_end(log: &Log, view: &NodeView<'_>) -> Result<LogEnd> {
+    let end = newest_commit(log, view)?;
+    log.check_end(end.position, view.durable_end(&log.lineage))?;
     Ok(end)
 }
 
 /// Where the log can be read to, and what is wrong with it beyond that.
-pub(crate) fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Option<Error>)> {
-    match newest_commit(log) {
-        Ok(end) => Ok((end, log.check_end(end.position, record.durable_end()).err())),
+pub(crate) fn readable_end(log: &Log, view: &NodeView<'_>) -> Result<(LogEnd, Option<Error>)> {
+    match newest_commit(log, view) {
+        Ok(end) => Ok((end, log.check_end(end.position, view.durable_end(&log.lineage)).err())),
         Err(damage) if damage.is_damage() => {
             // The beginning of the damaged segment says where the ones before it end.
             let mut segment = log.newest()?;
@@ -66,7 +66,7 @@ pub(crate) fn readable_end(log: &Log, record: &NodeRecord) -> Result<(LogEnd, Op
                 if let Ok(reader) = log.open(&s) {
                     return Ok((LogEnd::of(&reader.preface().state), Some(damage)));
                 }
-                segment = log.last_where(|other| Ok(other.sequence < s.sequence))?;
+                segment = log.last_where(|other| Ok(other.from < s.from))?;
             }
             Err(damage)
         }
@@ -81,8 +81,14 @@ impl LogEnd {
 }
 
 /// Where a log ends that nothing else is known of.
-pub(crate) fn newest_commit(log: &Log) -> Result<LogEnd> {
-    let Some(newest) = log.newest()? else { return Ok(LogEnd::of(&NodeState::default())) };
+pub(crate) fn newest_commit(log: &Log, view: &NodeView<'_>) -> Result<LogEnd> {
+    let newest = log.newest()?.filter(|s| s.line == log.lineage.tip());
+    let Some(newest) = newest else {
+        // Nothing was written to its own timeline yet: the fork is the end.
+        let Some(fork) = log.lineage.last().after.lsn() else { return Ok(LogEnd::of(&NodeState::default())) };
+        let timestamp = commit_time(log, view, fork)?;
+        return Ok(LogEnd { position: fork.into(), timestamp, known_until: timestamp, read: true });
+    };
     log.read_durable(&newest, |reader| {
         if let Some(seal) = reader.seal() {
             return Ok(LogEnd::of(&seal.state));
@@ -93,42 +99,37 @@ pub(crate) fn newest_commit(log: &Log) -> Result<LogEnd> {
 }
 
 /// The earliest position from which on everything can be restored; `None` where nothing can.
-fn earliest(log: &Log, record: &NodeRecord) -> Result<Option<Position>> {
-    if let Some(kept) = record.retention.kept(log.timeline) {
+fn earliest(log: &Log, view: &NodeView<'_>) -> Result<Option<Position>> {
+    if let Some(kept) = view.kept(&log.lineage) {
         return Ok(kept.iter().find(|s| s.to.is_none()).map(|s| s.from));
     }
-    let snapshots = record
-        .layers
-        .iter()
-        .filter(|l| l.timeline == log.timeline && l.from.is_none())
-        .map(|l| l.consistent_from)
-        .min();
-    let complete = record.origin == Origin::Empty && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
+    let layers = view.layers(&log.lineage).into_iter();
+    let snapshots = layers.filter(|l| l.from.is_none()).map(|l| l.consistent_from).min();
+    let complete =
+        view.origin(&log.lineage) == Origin::Empty && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
     // A snapshot of nothing serves from the first commit on.
     Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots.map(|s| s.max(Lsn::FIRST.into())) })
 }
 
-/// Where a log begins of which nothing has expired: with the first commit, or with the commit that its branch began from.
-pub(crate) fn beginning(log: &Log, record: &NodeRecord) -> Position {
-    record.parents.get(&log.timeline).map_or(Position::ORIGIN, |(_, fork)| *fork)
-}
-
-/// What of the beginning of a log is lost: nothing of it has expired, and its first segment is not there.
-pub(crate) fn lost_beginning(log: &Log, record: &NodeRecord) -> Result<Option<Error>> {
-    if record.retention.kept(log.timeline).is_some() {
-        return Ok(None);
+/// What of the beginning of a log, or of one of its timelines, is lost: nothing of that has expired, and its first segment is not there.
+pub(crate) fn lost_beginning(log: &Log, view: &NodeView<'_>) -> Result<Option<Error>> {
+    for (stretch, first) in log.beginnings()? {
+        if let Some(first) = first.filter(|first| first.from > stretch.after)
+            && view.kept_of(stretch.line).is_none()
+        {
+            let (node, expected) = (view.record.name.clone(), stretch.after.next_lsn());
+            return Ok(Some(Error::Gap { node, expected, found: first.from }));
+        }
     }
-    let start = beginning(log, record);
-    let lost = log.oldest()?.filter(|first| first.from > start);
-    Ok(lost.map(|first| Error::Gap { node: record.name.clone(), expected: start.next_lsn(), found: first.from }))
+    Ok(None)
 }
 
 /// The restorable window; an error that says why where there is none.
-pub(crate) fn window(log: &Log, record: &NodeRecord, target: &Target) -> Result<Window> {
-    window_up_to(log, record, target, log_end(log, record)?, false)
+pub(crate) fn window(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Window> {
+    window_up_to(log, view, target, log_end(log, view)?, false)
 }
 
-fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, lenient: bool) -> Result<Window> {
+fn window_up_to(log: &Log, view: &NodeView<'_>, target: &Target, end: LogEnd, lenient: bool) -> Result<Window> {
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {
@@ -136,9 +137,9 @@ fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, le
             latest: "before the first commit: the log is empty".into(),
         });
     };
-    let Some(earliest) = earliest(log, record)? else {
-        if record.origin == Origin::Empty
-            && let Some(lost) = lost_beginning(log, record)?
+    let Some(earliest) = earliest(log, view)? else {
+        if view.origin(&log.lineage) == Origin::Empty
+            && let Some(lost) = lost_beginning(log, view)?
         {
             return Err(lost);
         }
@@ -161,51 +162,126 @@ fn window_up_to(log: &Log, record: &NodeRecord, target: &Target, end: LogEnd, le
     })
 }
 
-/// Finds the commit that a target names.
-pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result<Resolved> {
+/// Finds the commit that a target names: on the timeline of this log, unless the target names another or a time when another was written.
+pub(crate) fn resolve(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolved> {
+    let unknown = || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
+    let timeline = match target {
+        Target::Latest | Target::Lsn(_) | Target::Mark(_) => log.timeline(),
+        Target::OnTimeline(timeline, _) => *timeline,
+        Target::RestorePoint(name) => view.record.restore_points.get(name).ok_or_else(unknown)?.timeline,
+        Target::Time(time) => written_at(log, view, *time)?,
+        Target::BeforeTime(time) => written_at(log, view, before(*time))?,
+    };
+    if timeline == log.timeline() {
+        return resolve_on(log, view, target);
+    }
+    if !view.timelines().contains(&timeline) {
+        return Err(unknown());
+    }
+    resolve_on(&log.along(view.lineage(timeline)), view, target)
+}
+
+/// The newest time before another.
+fn before(time: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(time.as_nanos().saturating_sub(1))
+}
+
+/// When a timeline began to be written.
+struct Began {
+    /// It was written after this time; `None`: nothing was before it.
+    after: Option<Timestamp>,
+    /// Whether it was from then on: otherwise its beginning has expired.
+    at_once: bool,
+}
+
+/// When a timeline began to be written; `None` where nothing was written to it yet.
+fn began(log: &Log, view: &NodeView<'_>, timeline: TimelineId) -> Result<Option<Began>> {
+    if timeline == TimelineId::FIRST {
+        return Ok(Some(Began { after: None, at_once: true }));
+    }
+    let log = log.along(view.lineage(timeline));
+    let Some(first) = log.own_beginning()? else { return Ok(None) };
+    let state = &log.open(&first)?.preface().state.clone();
+    // When it was forked, all times known of its node were earlier than its own, and its first preface names the newest of them.
+    let at_once = first.from == log.lineage.last().after;
+    let after = if at_once { state.known_until } else { state.timestamp };
+    Ok(Some(Began { after: Some(after), at_once }))
+}
+
+/// The timeline that was written at a time. Of what lies between the last that is known of one and the beginning of the next nothing is known: the older one is
+/// asked, and says so.
+fn written_at(log: &Log, view: &NodeView<'_>, time: Timestamp) -> Result<TimelineId> {
+    // A younger one that may have been: its beginning has expired, or is damaged.
+    let mut perhaps = None;
+    for timeline in view.timelines().into_iter().rev() {
+        let began = match began(log, view, timeline) {
+            Err(e) if e.is_damage() => {
+                perhaps = Some(Err(e));
+                continue;
+            }
+            began => began?,
+        };
+        match began {
+            None => {}
+            Some(Began { after: Some(after), at_once }) if time <= after => {
+                perhaps = (!at_once).then_some(Ok(timeline));
+            }
+            Some(_) => {
+                let known = || Ok::<_, Error>(newest_commit(&log.along(view.lineage(timeline)), view)?.known_until);
+                return match perhaps {
+                    Some(younger) if time > known()? => younger,
+                    _ => Ok(timeline),
+                };
+            }
+        }
+    }
+    Ok(TimelineId::FIRST)
+}
+
+fn resolve_on(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolved> {
     // Damage at the end of the log does not keep from what lies before it.
-    let (end, damage) = readable_end(log, record)?;
+    let (end, damage) = readable_end(log, view)?;
     let or_damage = |e: Error| damage.clone().unwrap_or(e);
-    let window = window_up_to(log, record, target, end, true).map_err(or_damage)?;
+    let window = window_up_to(log, view, target, end, true).map_err(or_damage)?;
     let after = || {
         or_damage(Error::AfterDurableEnd {
             target: target.clone(),
             latest: describe(window.latest.lsn.into(), window.known_until),
         })
     };
-    let unknown = || Error::TargetNotFound { target: target.clone(), node: record.name.clone() };
+    let unknown = || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
     let lsn = match target {
         Target::Latest => match damage.clone() {
             Some(damage) => return Err(damage),
             None => window.latest.lsn,
         },
-        Target::Lsn(lsn) => *lsn,
+        Target::Lsn(lsn) | Target::OnTimeline(_, lsn) => *lsn,
         Target::Time(time) => {
             if *time > window.known_until {
                 return Err(after());
             }
-            at_time(log, record, *time, &window, target)?
+            at_time(log, view, *time, &window, target)?
         }
         Target::BeforeTime(time) => {
-            let time = Timestamp::from_nanos(time.as_nanos().saturating_sub(1));
+            let time = before(*time);
             if time > window.known_until {
                 return Err(after());
             }
-            at_time(log, record, time, &window, target)?
+            at_time(log, view, time, &window, target)?
         }
         Target::RestorePoint(name) => {
-            let point = record.restore_points.get(name).ok_or_else(unknown)?;
+            let point = view.record.restore_points.get(name).ok_or_else(unknown)?;
             point.position.lsn().ok_or_else(unknown)?
         }
         Target::Mark(mark) => match at_mark(log, mark, window.latest.lsn.into()) {
             // It leads to where log has expired.
-            Err(Error::Gap { .. }) if record.retention.kept(log.timeline).is_some() => {
-                return Err(before_window(log, record, target, &window));
+            Err(Error::Gap { .. }) if view.kept(&log.lineage).is_some() => {
+                return Err(before_window(log, view, target, &window));
             }
             found => match found? {
                 Some(lsn) => lsn,
                 // It may have been in what is lost.
-                None => return Err(lost_beginning(log, record)?.unwrap_or_else(unknown)),
+                None => return Err(lost_beginning(log, view)?.unwrap_or_else(unknown)),
             },
         },
     };
@@ -214,25 +290,25 @@ pub(crate) fn resolve(log: &Log, record: &NodeRecord, target: &Target) -> Result
     }
     if lsn < window.earliest.lsn {
         // Single commits and stretches from before the window may be kept.
-        if record.retention.kept(log.timeline).is_none() || !record.retention.keeps(log.timeline, lsn.into()) {
-            return Err(before_window(log, record, target, &window));
+        if view.kept(&log.lineage).is_none_or(|kept| !kept.iter().any(|s| s.contains(lsn.into()))) {
+            return Err(before_window(log, view, target, &window));
         }
-        if let Some(timestamp) = snapshot_time(log, record, lsn) {
-            return Ok(Resolved { timeline: log.timeline, lsn, timestamp, next: None });
+        if let Some(timestamp) = snapshot_time(log, view, lsn) {
+            return Ok(Resolved { timeline: log.timeline(), lsn, timestamp, next: None });
         }
     }
     if lsn == window.latest.lsn && damage.is_none() && end.read {
-        return Ok(Resolved { timeline: log.timeline, lsn, timestamp: end.timestamp, next: None });
+        return Ok(Resolved { timeline: log.timeline(), lsn, timestamp: end.timestamp, next: None });
     }
     let (timestamp, next) = locate(log, lsn)?;
-    Ok(Resolved { timeline: log.timeline, lsn, timestamp, next })
+    Ok(Resolved { timeline: log.timeline(), lsn, timestamp, next })
 }
 
 /// Why a target from before the window cannot be restored: it has expired, or was never archived, or it is lost.
-fn before_window(log: &Log, record: &NodeRecord, target: &Target, window: &Window) -> Error {
+fn before_window(log: &Log, view: &NodeView<'_>, target: &Target, window: &Window) -> Error {
     // What came before the first base snapshot of a node with content could not be restored at any time.
-    if record.origin == Origin::Empty
-        && let Some(lost) = lost_beginning(log, record).unwrap_or_else(Some)
+    if view.origin(&log.lineage) == Origin::Empty
+        && let Some(lost) = lost_beginning(log, view).unwrap_or_else(Some)
     {
         return lost;
     }
@@ -241,41 +317,40 @@ fn before_window(log: &Log, record: &NodeRecord, target: &Target, window: &Windo
 }
 
 /// Time of a commit that a snapshot is of.
-fn snapshot_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Option<Timestamp> {
+fn snapshot_time(log: &Log, view: &NodeView<'_>, lsn: Lsn) -> Option<Timestamp> {
     let at = Position::from(lsn);
-    let fits =
-        |l: &&LayerRecord| l.timeline == log.timeline && l.from.is_none() && (l.to, l.consistent_from) == (at, at);
-    record.layers.iter().find(fits).map(|l| l.timestamp)
+    let fits = |l: &&&LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (at, at);
+    view.layers(&log.lineage).iter().find(fits).map(|l| l.timestamp)
 }
 
 /// Time of a commit that did not expire: a snapshot of it may be all that is left.
-pub(crate) fn commit_time(log: &Log, record: &NodeRecord, lsn: Lsn) -> Result<Timestamp> {
-    match snapshot_time(log, record, lsn) {
+pub(crate) fn commit_time(log: &Log, view: &NodeView<'_>, lsn: Lsn) -> Result<Timestamp> {
+    match snapshot_time(log, view, lsn) {
         Some(time) => Ok(time),
         None => Ok(locate(log, lsn)?.0),
     }
 }
 
 /// The last commit at or before a time.
-fn at_time(log: &Log, record: &NodeRecord, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
+fn at_time(log: &Log, view: &NodeView<'_>, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
     if time >= window.latest.timestamp {
         return Ok(window.latest.lsn);
     }
-    let before = || before_window(log, record, target, window);
+    let before = || before_window(log, view, target, window);
     if time < window.earliest.timestamp
-        && let Some(kept) = record.retention.kept(log.timeline)
+        && let Some(kept) = view.kept(&log.lineage)
     {
-        return at_kept_time(log, record, kept, time)?.ok_or_else(before);
+        return at_kept_time(log, view, &kept, time)?.ok_or_else(before);
     }
     last_by(log, time)?.ok_or_else(before)
 }
 
 /// The last commit at or before a time, where what is left from before the window tells which one that is.
-fn at_kept_time(log: &Log, record: &NodeRecord, kept: &[Span], time: Timestamp) -> Result<Option<Lsn>> {
+fn at_kept_time(log: &Log, view: &NodeView<'_>, kept: &[Span], time: Timestamp) -> Result<Option<Lsn>> {
     for span in kept.iter().filter(|s| s.to.is_some()) {
         let (Some(first), Some(last)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
         // A snapshot alone tells no more than its own commit's time.
-        if let Some(timestamp) = snapshot_time(log, record, last)
+        if let Some(timestamp) = snapshot_time(log, view, last)
             && (timestamp == time || span.is_point())
         {
             if timestamp == time {
@@ -308,8 +383,9 @@ fn last_by(log: &Log, time: Timestamp) -> Result<Option<Lsn>> {
             // In this order: a segment that has a successor is complete, and stays as it is.
             let successor = log.successor_says(&segment)?;
             let reader = log.open(&segment)?;
-            let mut last = reader.position_by(time);
-            reader.scan(last, successor.as_ref(), &mut |visit| {
+            let indexed = reader.position_by(time);
+            let mut last = log.up_to(&segment).map_or(indexed, |up_to| indexed.min(up_to));
+            log.scan(&reader, last, successor.as_ref(), &mut |visit| {
                 if let Visit::Commit { lsn, timestamp, .. } = visit {
                     if timestamp > time {
                         return Ok(false);
@@ -334,7 +410,7 @@ fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
     let at_start = reader.preface().state.mark.as_ref().filter(|m| m.mark == mark);
     let mut found = at_start.map(|m| m.position);
     let mut in_commit = false;
-    reader.scan(segment.from, successor.as_ref(), &mut |visit| {
+    log.scan(&reader, segment.from, successor.as_ref(), &mut |visit| {
         let ops = match &visit {
             Visit::Partial { ops, .. } | Visit::Commit { ops, .. } => *ops,
             Visit::Tick => return Ok(true),
@@ -378,7 +454,7 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
             Err(e) => return Err(e),
         };
     }
-    let missing = || Error::Gap { node: log.node.to_string(), expected: lsn, found: position };
+    let missing = || Error::Gap { node: log.lineage.tip().node.to_string(), expected: lsn, found: position };
     Ok((time.ok_or_else(missing)?, next))
 }
 
@@ -395,11 +471,8 @@ fn look_in(
         *time = Some(reader.preface().state.timestamp);
     }
     let after = log.after(segment)?;
-    let successor = match &after {
-        Some(after) => log.open(after)?.preface().previous.clone(),
-        None => None,
-    };
-    reader.scan(Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
+    let successor = log.successor_says(segment)?;
+    log.scan(&reader, Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
         if let Visit::Commit { lsn: found, timestamp, .. } = visit {
             if found == lsn {
                 *time = Some(timestamp);

@@ -45,13 +45,14 @@ fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
     let keyring = Keyring::new(key());
     let opened = Entries::open(Arc::clone(&store), &keyring, Backend::default(), Arc::new(SystemRng));
     let (entries, state) = opened.unwrap();
-    let (id, record) = state.nodes.iter().next().unwrap();
-    let (keys, timeline) = (Arc::clone(entries.keys()), record.timeline);
-    let log = Log { storage: store, medium: None, keys, node: *id, timeline };
+    let view = state.view(*state.nodes.keys().next().unwrap()).unwrap();
+    let (keys, lineage) = (Arc::clone(entries.keys()), view.lineage(view.record.timeline));
+    let log = Log { storage: store, medium: None, keys, lineage: lineage.clone() };
     // The newest segment is being written, and has no seal.
-    let resolved = resolve(&log, record, &Target::Latest).unwrap();
+    let resolved = resolve(&log, &view, &Target::Latest).unwrap();
     assert_eq!(resolved.lsn, Lsn::new(3).unwrap());
-    let input = PlanInput { timeline, empty_origin: true, ground: Position::ORIGIN, layers: &record.layers };
+    let layers = view.layers(&lineage);
+    let input = PlanInput { lineage: &lineage, empty_origin: true, ground: Position::ORIGIN, layers: &layers };
     assert_eq!(plan(&input, resolved.lsn.into()).unwrap().target, Position::from(resolved.lsn));
     assert_eq!(storage.operation_count(), done, "something was changed or synced");
     writer.close().unwrap();

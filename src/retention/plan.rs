@@ -2,16 +2,18 @@
 //!
 //! Each stretch of history that is kept stands on a base: the newest snapshot at or before its first commit from which the log leads
 //! through the stretch, or the empty beginning. What is needed are the bases, the log from each base to the end of its stretch (and from before it, where
-//! logical records from there are not in the base's pages), and the layers in between. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
+//! logical records from there are not in the base's pages), and the layers in between. What another timeline was forked from, of this node or of one that was
+//! branched from it, is kept for as long as that stands on it. All else goes. Where a snapshot at the very beginning of a stretch would let enough go, the plan asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::policy::{Promise, promises};
 use super::retained::{Reason, Want, snapshot_due, wanted};
-use crate::catalog::{CatalogState, NodeRecord};
+use crate::catalog::{CatalogState, NodeRecord, NodeView};
 use crate::format::event::{LayerRecord, Origin};
 use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, runs_of, segments_of};
+use crate::lineage::{Fork, Line};
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
 
 /// Most layers that one plan lets go: an entry of the catalog has to hold their names. The others follow in the next.
@@ -48,7 +50,10 @@ pub(crate) struct ExpiryInput<'a> {
     pub now: Timestamp,
     /// The time up to which the node is archived, and not beyond the clock: what is measured from where nothing is archived does not grow old.
     pub archived: Timestamp,
+    /// By timeline of the node.
     pub logs: &'a BTreeMap<TimelineId, TimelineLog>,
+    /// Up to when the nodes are archived that were branched from it: what their restore points are measured by.
+    pub branches: &'a BTreeMap<NodeId, Timestamp>,
     /// Snapshots that are of use only with log from before them: where that begins. Logical records are replayed from the engine's redo point on.
     pub redo: &'a BTreeMap<FileId, Position>,
     /// The same for snapshots that might be built, by their position.
@@ -63,10 +68,14 @@ impl ExpiryInput<'_> {
         self.record.layers.iter().filter(move |l| l.timeline == timeline)
     }
 
-    /// The timeline that took the place of this one, and where.
-    pub fn child_of(&self, timeline: TimelineId) -> Option<(TimelineId, Position)> {
-        let next = self.record.parents.iter().find(|(_, (parent, _))| *parent == timeline);
-        next.map(|(child, (_, fork))| (*child, *fork))
+    /// The timeline that was written after this one, and where that begins.
+    pub fn successor_of(&self, timeline: TimelineId) -> Option<(TimelineId, Position)> {
+        let next = self.record.parents.iter().find(|(next, _)| **next > timeline);
+        next.map(|(next, (_, fork))| (*next, *fork))
+    }
+
+    pub fn view(&self) -> NodeView<'_> {
+        NodeView { id: self.node, record: self.record, ancestors: &self.state.nodes }
     }
 }
 
@@ -82,6 +91,8 @@ pub enum Blocked {
     Deleted(Timestamp),
     /// It is deleted, and this lock keeps it all the same.
     Locked(String),
+    /// It is deleted, and this node, which was branched from it, stands on its files.
+    Branched(String),
     /// The files of this timeline do not suffice to restore what is to be kept: something is missing, and nothing is removed.
     Incomplete(TimelineId),
 }
@@ -93,6 +104,7 @@ impl fmt::Display for Blocked {
             Blocked::Held(name) => write!(f, "hold {name:?} keeps everything"),
             Blocked::Deleted(until) => write!(f, "it is deleted, which can be undone until {until}"),
             Blocked::Locked(name) => write!(f, "it is deleted, and lock {name:?} keeps it"),
+            Blocked::Branched(name) => write!(f, "it is deleted, and node {name:?} stands on it"),
             Blocked::Incomplete(timeline) => write!(f, "timeline {timeline} misses files that are needed"),
         }
     }
@@ -170,6 +182,8 @@ struct Timeline<'a> {
     /// Segments that did not expire before.
     segments: Vec<SegmentInfo>,
     end: Position,
+    /// Where it forks off from another.
+    fork: Option<Position>,
     /// Where the log begins with a state that needs no snapshot: the empty one, or the fork.
     beginning: Option<Position>,
     /// The log begins later than it was begun, though nothing of it has expired.
@@ -184,17 +198,14 @@ impl<'a> Timeline<'a> {
             None => log.segments.clone(),
             Some(spans) => runs_of(spans, &log.segments, |s| s.from).flatten().copied().collect(),
         };
-        let start = match record.parents.get(&id) {
-            Some((_, fork)) => Some(*fork),
-            None if record.origin == Origin::Empty => Some(Position::ORIGIN),
-            None => None,
-        };
+        let fork = record.fork(input.node, id).map(|fork| fork.at);
+        let start = fork.or((record.origin == Origin::Empty).then_some(Position::ORIGIN));
         let there = |start: Position| segments.first().is_none_or(|s| s.from == start);
         let cut = kept.is_none() && start.is_some_and(|start| !there(start));
         let beginning = start.filter(|start| {
             there(*start) && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
         });
-        Timeline { input, id, segments, end: log.end, beginning, cut }
+        Timeline { input, id, segments, end: log.end, fork, beginning, cut }
     }
 
     fn snapshots(&self) -> impl Iterator<Item = &LayerRecord> {
@@ -231,16 +242,18 @@ impl<'a> Timeline<'a> {
     }
 
     /// Whether a layer is of use for what is kept.
-    fn uses(span: &Span, layer: &LayerRecord) -> bool {
+    fn uses(&self, span: &Span, layer: &LayerRecord) -> bool {
         let within = span.base <= layer.to && span.to.is_none_or(|to| layer.to <= to);
+        // What stands on the fork stands on what comes before that: a layer may lead over it.
+        let over_fork = |from: Position| self.fork.is_some_and(|fork| span.base == fork && from < fork);
         match layer.from {
             None => within && (!span.is_point() || layer.to == layer.consistent_from),
-            Some(from) => span.base <= from && within,
+            Some(from) => within && (span.base <= from || over_fork(from)),
         }
     }
 
     /// Plans; gives whether the timeline stands on its fork. `None` where what is to be kept cannot be kept.
-    fn plan(&self, promises: &[Promise], forks: &[(TimelineId, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
+    fn plan(&self, promises: &[Promise], forks: &[(Reason, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
         if self.cut {
             return None;
         }
@@ -266,7 +279,7 @@ impl<'a> Timeline<'a> {
         let layers: Vec<FileId> = self
             .input
             .layers(self.id)
-            .filter(|l| !kept.iter().any(|span| Timeline::uses(span, l)))
+            .filter(|l| !kept.iter().any(|span| self.uses(span, l)))
             .map(|l| l.file)
             .collect();
         if !gone.is_empty() || !layers.is_empty() {
@@ -337,22 +350,41 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
     {
         plan.build.push(BuildFirst { position: log.end, frees: None });
     }
+    let view = input.view();
+    let mut forks: BTreeMap<Line, Vec<(Reason, Position)>> = BTreeMap::new();
+    for (name, Fork { line, at }) in branches(input) {
+        forks.entry(line).or_default().push((Reason::BranchedNode(name), at));
+    }
     // Children before their parents, as they say whether they stand on the fork.
-    let mut forks: BTreeMap<TimelineId, Vec<(TimelineId, Position)>> = BTreeMap::new();
     for (id, log) in input.logs.iter().rev() {
         let timeline = Timeline::new(input, *id, log);
-        let pinned = forks.remove(id).unwrap_or_default();
+        let lineage = view.lineage(*id);
+        let pinned = forks.remove(&lineage.tip()).unwrap_or_default();
         let Some(on_fork) = timeline.plan(&promises, &pinned, &mut plan) else {
             return ExpiryPlan { blocked: Some(Blocked::Incomplete(*id)), ..ExpiryPlan::default() };
         };
-        if let Some((parent, fork)) = input.record.parents.get(id)
-            && on_fork
-        {
-            forks.entry(*parent).or_default().push((*id, *fork));
+        // Another node keeps what its branches stand on by what the catalog says of them.
+        if let Some(Fork { line, at }) = lineage.root().filter(|fork| on_fork && fork.line.node == input.node) {
+            forks.entry(line).or_default().push((Reason::Branch(*id), at));
         }
     }
     plan.layers.truncate(MAX_LAYERS);
     plan
+}
+
+/// What other nodes stand on that were branched from this one: their names, and the commits.
+///
+/// By what the catalog says and not by what their next sweep will find: what they stand on is theirs until an entry says otherwise.
+fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
+    let of_others = input.state.lineages_over(input.node).into_iter().filter(|l| l.tip().node != input.node);
+    let standing = of_others.filter_map(|lineage| {
+        let node = lineage.tip().node;
+        let fork = lineage.root().filter(|fork| fork.line.node == input.node)?;
+        let (record, ancestors) = (input.state.nodes.get(&node)?, &input.state.nodes);
+        let view = NodeView { id: node, record, ancestors };
+        view.stands_on_fork(&lineage).then(|| (record.name.clone(), fork))
+    });
+    standing.collect()
 }
 
 /// What keeps everything.
@@ -367,7 +399,10 @@ fn blocked(input: &ExpiryInput<'_>) -> Option<Blocked> {
     }
     match deletion {
         Deletion::Until(until) if input.now < until => Some(Blocked::Deleted(until)),
-        Deletion::Until(_) => input.state.locks(Some(input.node)).next().map(|l| Blocked::Locked(l.clone())),
+        Deletion::Until(_) => {
+            let locked = input.state.locks(Some(input.node)).next().map(|l| Blocked::Locked(l.clone()));
+            locked.or_else(|| branches(input).into_iter().next().map(|(name, _)| Blocked::Branched(name)))
+        }
         _ => None,
     }
 }

@@ -8,10 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::ExpiryInput;
-use super::policy::Promise;
+use super::policy::{Promise, promises};
 use crate::error::Result;
 use crate::format::event::LayerRecord;
 use crate::format::retention::{HoldScope, Mode, Span};
+use crate::lineage::{Line, Stretch};
 use crate::types::{FileId, Position, TimelineId, Timestamp};
 
 /// Why something is kept.
@@ -26,8 +27,10 @@ pub enum Reason {
     RestorePoint(String),
     /// A legal hold is on it.
     Hold(String),
-    /// A branch began from it.
+    /// A timeline was forked from it.
     Branch(TimelineId),
+    /// This node was branched from it.
+    BranchedNode(String),
 }
 
 impl fmt::Display for Reason {
@@ -38,6 +41,7 @@ impl fmt::Display for Reason {
             Reason::RestorePoint(name) => write!(f, "restore point {name:?}"),
             Reason::Hold(name) => write!(f, "hold {name:?}"),
             Reason::Branch(timeline) => write!(f, "the branch on timeline {timeline}"),
+            Reason::BranchedNode(name) => write!(f, "node {name:?}, branched from it"),
         }
     }
 }
@@ -82,7 +86,7 @@ pub(crate) fn snapshot_due(input: &ExpiryInput<'_>, promises: &[Promise]) -> Opt
     Some(newest.map_or(Timestamp::ZERO, |t| t.saturating_add(every)))
 }
 
-/// What the promises want of the newest timeline, beside the window: snapshots and restore points.
+/// The snapshots that the promises want of a timeline, beside the window.
 fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: TimelineId, wants: &mut Vec<Want>) {
     for promise in promises {
         let Mode::Periodic { every, keep_for, keep_count, .. } = promise.policy.mode else { continue };
@@ -103,11 +107,44 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
         };
         wants.extend(spaced.into_iter().skip(first).map(|l| Want::point(l.to, Reason::Snapshot(l.file))));
     }
-    for (name, point) in input.record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {
-        if promises.iter().any(|p| p.keeps_restore_point(point.timestamp, input.archived)) {
-            wants.push(Want::point(point.position, Reason::RestorePoint(name.clone())));
+}
+
+/// What names commits of a timeline: restore points and holds. Those of a later timeline, or of a node that was branched off, may name what they
+/// have in common with this one.
+fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
+    let line = Line::new(input.node, timeline);
+    for lineage in input.state.lineages_over(input.node).iter().filter(|lineage| lineage.of(line).is_some()) {
+        let Line { node, timeline } = lineage.tip();
+        let Some(record) = input.state.nodes.get(&node) else { continue };
+        let archived = if node == input.node { Some(&input.archived) } else { input.branches.get(&node) };
+        let promises = promises(input.state, node);
+        for (name, point) in record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {
+            // Until when a branch is archived is not known where it came to be only now.
+            let keeps = |now| promises.iter().any(|p| p.keeps_restore_point(point.timestamp, now));
+            if lineage.at(point.position).line == line && archived.is_none_or(|now| keeps(*now)) {
+                wants.push(Want::point(point.position, Reason::RestorePoint(name.clone())));
+            }
+        }
+        for (name, hold) in input.state.holds(node, input.now) {
+            if let HoldScope::Commits { timeline: held, from, to, .. } = hold.scope
+                && held == timeline
+            {
+                let reasons = vec![Reason::Hold(name.clone())];
+                let common = lineage.of(line).and_then(|stretch| part(stretch, from, to));
+                wants.extend(common.map(|(from, to)| Want { from, to, reasons }));
+            }
         }
     }
+}
+
+/// The commits that a stretch has of those from one to another.
+fn part(stretch: &Stretch, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
+    let from = from.max(stretch.after.next_lsn().into());
+    let to = match (to, stretch.up_to) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    to.is_none_or(|to| from <= to).then_some((from, to))
 }
 
 /// What is left to tell the times of commits from.
@@ -166,8 +203,8 @@ pub(crate) fn windows_of(
 ) -> Vec<(Position, Option<Position>)> {
     let Some(log) = input.logs.get(&timeline) else { return Vec::new() };
     let mut windows = log.windows.clone();
-    if let Some((child, fork)) = input.child_of(timeline)
-        && windows_of(input, promises, child).iter().all(|(from, _)| *from > fork)
+    if let Some((next, fork)) = input.successor_of(timeline)
+        && windows_of(input, promises, next).iter().all(|(from, _)| *from > fork)
     {
         return Vec::new();
     }
@@ -185,7 +222,7 @@ pub(crate) fn wanted(
     input: &ExpiryInput<'_>,
     promises: &[Promise],
     timeline: TimelineId,
-    forks: &[(TimelineId, Position)],
+    forks: &[(Reason, Position)],
     available: &[Span],
 ) -> Vec<Want> {
     let mut wants = Vec::new();
@@ -193,14 +230,8 @@ pub(crate) fn wanted(
         wants.push(Want { from, to, reasons: vec![Reason::Window] });
     }
     kept_points(input, promises, timeline, &mut wants);
-    for (name, hold) in input.state.holds(input.node, input.now) {
-        if let HoldScope::Commits { timeline: held, from, to, .. } = hold.scope
-            && held == timeline
-        {
-            wants.push(Want { from, to, reasons: vec![Reason::Hold(name.clone())] });
-        }
-    }
-    wants.extend(forks.iter().map(|(child, fork)| Want::point(*fork, Reason::Branch(*child))));
+    named(input, timeline, &mut wants);
+    wants.extend(forks.iter().map(|(reason, fork)| Want::point(*fork, reason.clone())));
     merge(wants.iter().flat_map(|want| available.iter().filter_map(|span| common(want, span))).collect())
 }
 

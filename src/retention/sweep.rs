@@ -1,24 +1,25 @@
 //! Carries plans out: an entry first, the files later.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 
 use super::plan::{ExpiryInput, ExpiryPlan, SegmentInfo, TimelineLog, plan_expiry};
 use super::policy::promises;
 use super::retained::{Times, commits_of};
 use super::{clock, policy};
-use crate::catalog::{CatalogState, NodeRecord};
+use crate::catalog::{CatalogState, NodeView};
 use crate::compact::{Builder, MaintainReport, lock_builder, read_back, snapshot};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
-use crate::format::retention::{Deletion, ExpiredFiles, Policy};
+use crate::format::retention::{Deletion, ExpiredFiles, Policy, Span, TimelineExpiry, runs_of};
 use crate::layer::{LayerReader, list_layers, list_parts};
+use crate::lineage::{Fork, Line, Lineage};
 use crate::names::{self, layer_path, part_path};
 use crate::options::{Cancel, CompactOptions};
 use crate::past::NodeContext;
 use crate::replay::{LogEnd, commit_time, log_end, newest_commit, position_by, records_from};
 use crate::sealed::read_header;
-use crate::types::{FileId, Position, TimelineId, Timestamp, nanos};
+use crate::storage::{Calls, ReadCalls, ReadFileCalls};
+use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp, nanos};
 use crate::wal::Log;
 
 /// Most files that one entry names: the others follow in the next sweep.
@@ -74,21 +75,17 @@ pub struct SweepReport {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Timelines of a node, oldest first.
-fn timelines(context: &NodeContext) -> Vec<TimelineId> {
-    let mut all: BTreeSet<TimelineId> = context.record.parents.keys().copied().collect();
-    all.insert(TimelineId::new(1));
-    all.insert(context.timeline());
-    all.into_iter().collect()
-}
-
 fn log_of(context: &NodeContext, timeline: TimelineId) -> Log {
-    Log { timeline, ..context.log.clone() }
+    context.log.along(Lineage::alone(Line::new(context.node, timeline)))
 }
 
-/// Up to when a node is archived: its newest commit or tick.
+/// Up to when a node is archived: its newest commit or tick, on whichever timeline.
 pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
-    Ok(log_end(&context.log, &context.record)?.known_until)
+    let mut newest = log_end(&context.log, &context.view())?.known_until;
+    for timeline in context.record.timelines().into_iter().filter(|t| *t != context.timeline()) {
+        newest = newest.max(newest_commit(&log_of(context, timeline), &context.view())?.known_until);
+    }
+    Ok(newest)
 }
 
 /// Refuses a clock that is not plausible, and notes one that is from time to time.
@@ -112,6 +109,7 @@ pub(crate) fn check_clock(builder: &Builder, now: Timestamp, archived: Timestamp
 struct Gathered {
     archived: Timestamp,
     logs: BTreeMap<TimelineId, TimelineLog>,
+    branches: BTreeMap<NodeId, Timestamp>,
     redo: BTreeMap<FileId, Position>,
     redo_at: BTreeMap<Position, Position>,
 }
@@ -119,7 +117,13 @@ struct Gathered {
 impl Gathered {
     /// Of a node whose log is given up.
     fn nothing() -> Gathered {
-        Gathered { archived: Timestamp::ZERO, logs: BTreeMap::new(), redo: BTreeMap::new(), redo_at: BTreeMap::new() }
+        Gathered {
+            archived: Timestamp::ZERO,
+            logs: BTreeMap::new(),
+            branches: BTreeMap::new(),
+            redo: BTreeMap::new(),
+            redo_at: BTreeMap::new(),
+        }
     }
 }
 
@@ -153,7 +157,7 @@ fn redo_at(log: &Log, position: Position) -> Result<Position> {
 /// The times of a timeline's commits, from its log and snapshots.
 struct LogTimes<'a> {
     log: &'a Log,
-    record: &'a NodeRecord,
+    view: NodeView<'a>,
     end: LogEnd,
 }
 
@@ -163,7 +167,7 @@ impl Times for LogTimes<'_> {
         let Some(lsn) = commit.lsn().filter(|_| commit <= self.end.position) else {
             return Ok(Timestamp::from_nanos(u64::MAX));
         };
-        commit_time(self.log, self.record, lsn)
+        commit_time(self.log, &self.view, lsn)
     }
 
     fn by_log(&self, time: Timestamp) -> Result<Option<Position>> {
@@ -188,17 +192,34 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     let archived = newest_archived(context)?.min(now);
     let promised = policy::windows(&promises(state, context.node), archived);
     let mut logs = BTreeMap::new();
-    for timeline in timelines(context) {
-        let log = log_of(context, timeline);
-        let end = if timeline == context.timeline() { log_end(&log, &context.record) } else { newest_commit(&log) }?;
+    let view = context.view();
+    for timeline in context.record.timelines() {
+        let (log, whole) = (log_of(context, timeline), context.log.along(view.lineage(timeline)));
+        // Of a timeline that nothing was written to yet the fork is the end.
+        let end = if timeline == context.timeline() { log_end(&whole, &view) } else { newest_commit(&whole, &view) }?;
         let segments = log.all()?;
         let segments =
             segments.into_iter().map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes }).collect();
-        let times = LogTimes { log: &log, record: &context.record, end };
+        let times = LogTimes { log: &log, view, end };
         let windows = commits_of(&promised, context.record.retention.kept(timeline), &times)?;
         logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
     }
-    Ok(Gathered { archived, logs, redo: redo_of_snapshots(context)?, redo_at: BTreeMap::new() })
+    let (branches, redo) = (archived_branches(context, state)?, redo_of_snapshots(context)?);
+    Ok(Gathered { archived, logs, branches, redo, redo_at: BTreeMap::new() })
+}
+
+/// Up to when the nodes are archived that were branched from this one.
+fn archived_branches(context: &NodeContext, state: &CatalogState) -> Result<BTreeMap<NodeId, Timestamp>> {
+    let mut archived = BTreeMap::new();
+    for lineage in state.lineages_over(context.node) {
+        let node = lineage.tip().node;
+        if node != context.node {
+            let until = newest_commit(&context.log.along(lineage), &state.view(node)?)?.known_until;
+            let newest: &mut Timestamp = archived.entry(node).or_default();
+            *newest = until.max(*newest);
+        }
+    }
+    Ok(archived)
 }
 
 fn plan_of(
@@ -215,6 +236,7 @@ fn plan_of(
         now,
         archived: gathered.archived,
         logs: &gathered.logs,
+        branches: &gathered.branches,
         redo: &gathered.redo,
         redo_at: &gathered.redo_at,
         rebuild_percent: percent,
@@ -260,7 +282,7 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
     for _ in 0..TRIES {
         cancel.check()?;
         let state = builder.catalog.current()?.clone();
-        builder.context.record = state.node(builder.context.node)?.clone();
+        builder.context.refresh(&state)?;
         let mut gathered = if builder.context.record.retention.deletion == Deletion::Final {
             // There is no log any more; parts may be left.
             Gathered::nothing()
@@ -385,10 +407,7 @@ fn unneeded<'l>(
         if leased {
             return Ok(false);
         }
-        let file = match context.storage.open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            other => other.map_err(|e| Error::io("open", &path, e))?,
-        };
+        let Some(file) = context.storage.opened_if_there(&path)? else { return Ok(false) };
         match read_header(file.as_ref(), &path) {
             Ok((header, _)) => Ok(header.header.created < before),
             Err(e) if e.is_damage() => Ok(false),
@@ -443,6 +462,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
     }
     // That nothing refers to them was so when they were given up, and stays so. To look again costs little, to be wrong everything.
     let needed = references(context, record.layers.iter())?;
+    let stood_on = stood_on(context, &*builder.catalog.current()?)?;
     for entry in due {
         cancel.check()?;
         let event = builder.catalog.entry(entry)?.0.event;
@@ -450,6 +470,12 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
             let path = format!("catalog entry {entry}");
             return Err(Error::damage(DamageKind::Structure, path, 0, "event", "an expiry", "another one"));
         };
+        for (fork, name) in &stood_on {
+            let gone = timelines.iter().find(|t| t.timeline == fork.line.timeline);
+            if let Some(gone) = gone.filter(|gone| !gone.segments.is_empty()) {
+                check_stands(context, *fork, name, gone)?;
+            }
+        }
         let mut removal = Removal { context, dirs: BTreeSet::new(), files: 0, bytes: 0 };
         for file in &files.layers {
             removal.derived(layer_path(context.node, *file), needed.layers.contains(file))?;
@@ -468,7 +494,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         }
         let Removal { dirs, files, bytes, .. } = removal;
         for dir in dirs {
-            context.storage.sync_dir(&dir).map_err(|e| Error::io("sync directory", &dir, e))?;
+            context.storage.dir_synced(&dir)?;
         }
         builder.catalog.append_if(&builder.actor, |state| {
             let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
@@ -480,6 +506,42 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         tracing::info!(node = %record.name, entry, files, bytes, "expired files removed");
     }
     Ok(())
+}
+
+/// The commits of this node that timelines stand on, be they its own or of nodes that were branched from it, each with a name for what does.
+fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, String)>> {
+    let mut forks = Vec::new();
+    for lineage in state.lineages_over(context.node) {
+        let Line { node, timeline } = lineage.tip();
+        let view = state.view(node)?;
+        if let Some(fork) = lineage.root().filter(|fork| fork.line.node == context.node)
+            && view.stands_on_fork(&lineage)
+        {
+            forks.push((fork, format!("timeline {timeline} of node {}", view.record.name)));
+        }
+    }
+    Ok(forks)
+}
+
+/// Refuses to remove segments that the way to a fork needs. The plan saw to that; to be wrong would cost another history all it has.
+fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineExpiry) -> Result<()> {
+    let Some(kept) = context.view().kept_of(fork.line) else { return Ok(()) };
+    let leads: Vec<Span> = kept.iter().filter(|s| s.contains(fork.at)).copied().collect();
+    let path = format!("nodes/{:08x}/wal/{:08x}", fork.line.node.get(), fork.line.timeline.get());
+    let refused = |found: &str| {
+        let expected = format_args!("what LSN {} stands on, as {name} forks off there", fork.at);
+        Error::damage(DamageKind::Chain, path.clone(), 0, "expired log", expected, found)
+    };
+    if leads.is_empty() {
+        return Err(refused("that commit given up"));
+    }
+    let all = log_of(context, fork.line.timeline).all()?;
+    let mut needed = runs_of(&leads, &all, |(s, _)| s.from).flatten();
+    let removed = |sequence: &u64| gone.segments.iter().any(|(first, last)| (first..=last).contains(&sequence));
+    match needed.find(|(s, _)| removed(&s.sequence)) {
+        Some((segment, _)) => Err(refused(&format!("its segment {} given up", segment.sequence))),
+        None => Ok(()),
+    }
 }
 
 struct Removal<'a> {
@@ -501,21 +563,14 @@ impl Removal<'_> {
     /// Removes a file; one that is gone was removed by a sweep that was interrupted.
     fn file(&mut self, path: &str) -> Result<()> {
         let storage = self.context.storage.as_ref();
-        let bytes = match storage.open(path) {
-            Ok(file) => file.len().map_err(|e| Error::io("stat", path, e))?,
-            Err(e) if e.kind() == ErrorKind::NotFound => 0,
-            Err(e) => return Err(Error::io("open", path, e)),
-        };
+        let file = storage.opened_if_there(path)?;
+        let bytes = file.map_or(Ok(0), |file| file.length(path))?;
         // Where it is gone already, that may not be durable.
         self.dirs.insert(names::parent(path).to_owned());
-        match storage.delete(path) {
-            Ok(()) => {
-                self.files += 1;
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("remove", path, e)),
+        if storage.deleted_if_there(path)? {
+            self.files += 1;
+            self.bytes += bytes;
         }
+        Ok(())
     }
 }

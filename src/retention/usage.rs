@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
+use crate::lineage::{Line, Lineage};
 use crate::names;
 use crate::past::NodeContext;
 use crate::replay::log_end;
-use crate::storage::ReadStore;
+use crate::storage::{ReadCalls, ReadStore};
 
 const DAY: u128 = 86_400 * 1_000_000_000;
 
@@ -72,10 +73,9 @@ impl Usage {
 
 /// Bytes of the catalog.
 pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
-    let list = |dir: &str| storage.list(dir).map_err(|e| Error::io("list", dir, e));
     let mut bytes = 0;
-    for group in list(names::CATALOG)?.iter().filter(|e| e.is_dir) {
-        bytes += list(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
+    for group in storage.listed(names::CATALOG)?.iter().filter(|e| e.is_dir) {
+        bytes += storage.listed(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
     }
     Ok(bytes)
 }
@@ -90,8 +90,10 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     let storage = context.storage.as_ref();
     let record = &context.record;
     let mut usage = NodeUsage::default();
-    let segments = context.log.all()?;
-    usage.log = segments.iter().map(|(_, bytes)| bytes).sum();
+    for timeline in record.timelines() {
+        let log = context.log.along(Lineage::alone(Line::new(context.node, timeline)));
+        usage.log += log.all()?.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    }
     let parts: u64 = list_parts(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     let files: u64 = list_layers(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     usage.layers = record.layers.iter().filter(|l| l.from.is_some()).map(|l| l.bytes + l.length).sum();
@@ -99,10 +101,10 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
     // What is kept from before the window says nothing of how fast it grows.
-    let window = stretches(&context.log, record)?.pop().unwrap_or_default();
+    let window = stretches(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
-        let (begins, until) = (reader.created(), log_end(&context.log, record)?.known_until);
+        let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
         // Less than an hour says nothing of a day.
         if usage.covers >= Duration::from_secs(3_600) {

@@ -257,8 +257,7 @@ impl FrameSealer {
             return Err(Error::LimitExceeded { what: "frame", limit: MAX_PLAINTEXT as u64, found: len as u64 });
         }
         let mut header = FrameHeader {
-            // At most MAX_PLAINTEXT + TAG_LEN, which fits.
-            len: u32::try_from(len + TAG_LEN).unwrap_or(u32::MAX),
+            len: u32::try_from(len + TAG_LEN).expect("the longest plaintext and its tag fit"),
             index: self.next,
             kind: spec.kind,
             continues: spec.continues,
@@ -279,26 +278,22 @@ impl FrameSealer {
         for piece in plaintext {
             out.extend_from_slice(piece);
         }
-        let frame = out.get_mut(start..).unwrap_or_default();
-        let (head, body) = frame.split_at_mut(HEADER_LEN);
+        let (head, body) = out.split_at_mut(start).1.split_at_mut(HEADER_LEN);
         let aad = aad(head, &self.chain);
         self.chain = self.cipher.seal_in_place(&header.nonce(), &aad, body)?;
         out.extend_from_slice(&self.chain);
-        let body = out.get(start + HEADER_LEN..).unwrap_or_default();
+        let (head, body) = out.split_at_mut(start).1.split_at_mut(HEADER_LEN);
         header.crc = header.compute_crc(body);
-        if let Some(field) = out.get_mut(start + AUTHENTICATED_LEN..start + HEADER_LEN) {
-            field.copy_from_slice(&header.crc.to_le_bytes());
-        }
+        head.split_at_mut(AUTHENTICATED_LEN).1.copy_from_slice(&header.crc.to_le_bytes());
         Ok(())
     }
 }
 
+/// What is authenticated beside a frame's text; `head` is the whole header.
 fn aad(head: &[u8], chain: &[u8; TAG_LEN]) -> [u8; AUTHENTICATED_LEN + TAG_LEN] {
     let mut aad = [0; AUTHENTICATED_LEN + TAG_LEN];
     let (to_head, to_chain) = aad.split_at_mut(AUTHENTICATED_LEN);
-    if let Some(head) = head.get(..AUTHENTICATED_LEN) {
-        to_head.copy_from_slice(head);
-    }
+    to_head.copy_from_slice(head.split_at(AUTHENTICATED_LEN).0);
     to_chain.copy_from_slice(chain);
     aad
 }
@@ -333,18 +328,26 @@ impl FrameOpener {
         Ok((text, *tag))
     }
 
-    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag.
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head` is
+    /// what `header` was decoded from, and `body` is what follows it: it may be of a map that
+    /// changes, so the tag is copied before it is compared, and returned as it was compared.
     pub fn open_into(
         &self,
         header: &FrameHeader,
+        head: &[u8; HEADER_LEN],
         chain: &[u8; TAG_LEN],
-        frame: &[u8],
+        body: &[u8],
         out: &mut [u8],
     ) -> std::result::Result<[u8; TAG_LEN], TagMismatch> {
-        let (head, body) = frame.split_at_checked(HEADER_LEN).ok_or(TagMismatch)?;
         let (text, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(TagMismatch)?;
-        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, tag, out)?;
-        Ok(*tag)
+        let tag = *tag;
+        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, &tag, out)?;
+        Ok(tag)
+    }
+
+    /// Whether ciphertext may be opened where it can change meanwhile: no byte of it is read twice.
+    pub fn can_open_maps(&self) -> bool {
+        self.cipher.is_one_pass()
     }
 }
 

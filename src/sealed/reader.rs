@@ -1,13 +1,15 @@
 //! Opens a sealed file and reads frames of it by place.
 
-use std::io;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
-use crate::storage::{ReadFile, ReadStore, check_place, read_full, read_range};
+use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, check_place, read_full, read_range};
+use crate::types::as_index;
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -68,8 +70,13 @@ impl SealedFile {
         &self.opener
     }
 
+    /// A map of the file that frames may be opened from.
+    pub fn map(&self) -> Option<Bytes> {
+        if self.opener.can_open_maps() { self.file.map() } else { None }
+    }
+
     pub fn len(&self) -> Result<u64> {
-        self.file.len().map_err(|e| Error::io("stat", &self.path, e))
+        self.file.length(&self.path)
     }
 
     /// Reads the frame at `offset` into `buffer`; gives its header and plaintext. `len` is its length where that is known.
@@ -90,11 +97,15 @@ impl SealedFile {
         len: Option<usize>,
         buffer: &'b mut Vec<u8>,
     ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
+        if let Some(map) = self.map() {
+            return self.mapped_frame(&map, offset, buffer);
+        }
         let lead = TAG_LEN as u64;
         let start = offset.saturating_sub(lead);
         let mut want = TAG_LEN + len.unwrap_or(64 << 10).max(HEADER_LEN);
         let header = loop {
             self.fill(start, want, buffer)?;
+            // A file that ends before has no header here: decoding says how much is missing.
             let head = buffer.get(TAG_LEN..).unwrap_or_default();
             let header = FrameHeader::decode(head).map_err(|e| e.at(&self.path, offset))?;
             let need = TAG_LEN + header.frame_len();
@@ -102,15 +113,7 @@ impl SealedFile {
                 break header;
             }
             if want >= need {
-                let found = buffer.len().saturating_sub(TAG_LEN);
-                return Err(Error::damage(
-                    DamageKind::Truncated,
-                    &self.path,
-                    offset,
-                    "frame",
-                    format_args!("{} bytes", header.frame_len()),
-                    format_args!("{found} bytes"),
-                ));
+                return Err(self.cut_frame(offset, &header, buffer.len() - TAG_LEN));
             }
             want = need;
         };
@@ -120,12 +123,52 @@ impl SealedFile {
         if offset == self.header_len {
             chain = self.opener.first_chain();
         }
-        let frame = rest.get_mut(..header.frame_len()).unwrap_or_default();
+        let frame = rest.get_mut(..header.frame_len()).expect("the loop ended with the whole frame");
         // The CRC is over the ciphertext, which decryption replaces.
         match self.opener.open_in_place(&header, &chain, frame) {
             Ok((plaintext, _)) => Ok((header, plaintext, chain)),
             Err(_) => Err(self.explain(offset, &header)),
         }
+    }
+
+    /// The same from a map, of which header, chain value and tag are copied before they are used.
+    fn mapped_frame<'b>(
+        &self,
+        map: &[u8],
+        offset: u64,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
+        let at = as_index(offset);
+        let frame = map.get(at..).unwrap_or_default();
+        let mut head = [0; HEADER_LEN];
+        head.iter_mut().zip(frame).for_each(|(to, from)| *to = *from);
+        let there = head.get(..frame.len()).unwrap_or(&head);
+        let header = FrameHeader::decode(there).map_err(|e| e.at(&self.path, offset))?;
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Err(self.cut_frame(offset, &header, frame.len()));
+        };
+        let mut chain = self.opener.first_chain();
+        if offset != self.header_len
+            && let Some(before) = map.get(..at).and_then(|before| before.last_chunk())
+        {
+            chain = *before;
+        }
+        let len = body.len().saturating_sub(TAG_LEN);
+        if buffer.len() < len {
+            // Comes zeroed from the system, mostly, where growing would clear every byte.
+            *buffer = vec![0; len];
+        }
+        let text = buffer.get_mut(..len).unwrap_or_default();
+        match self.opener.open_into(&header, &head, &chain, body, text) {
+            Ok(_) => Ok((header, text, chain)),
+            Err(_) => Err(self.explain(offset, &header)),
+        }
+    }
+
+    fn cut_frame(&self, offset: u64, header: &FrameHeader, found: usize) -> Error {
+        let expected = format_args!("{} bytes", header.frame_len());
+        let found = format_args!("{found} bytes");
+        Error::damage(DamageKind::Truncated, &self.path, offset, "frame", expected, found)
     }
 
     fn fill(&self, start: u64, want: usize, buffer: &mut Vec<u8>) -> Result<()> {
@@ -206,14 +249,12 @@ pub(crate) struct Seal {
 
 /// Opens a file that has to be there.
 pub(crate) fn open_file(storage: &dyn ReadStore, path: &str) -> Result<Arc<dyn ReadFile>> {
-    match storage.open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            // Where the whole archive is gone, a file of it is not what is missing.
-            check_place(storage)?;
-            Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"))
-        }
-        opened => opened.map_err(|e| Error::io("open", path, e)),
+    if let Some(file) = storage.opened_if_there(path)? {
+        return Ok(file);
     }
+    // Where the whole archive is gone, a file of it is not what is missing.
+    check_place(storage)?;
+    Err(Error::damage(DamageKind::Missing, path, 0, "file", "to be there", "no such file"))
 }
 
 /// Reads the header of a file.
@@ -238,6 +279,7 @@ pub(crate) fn decode_cbor<'b, T: minicbor::Decode<'b, ()>>(
     bytes: &'b [u8],
 ) -> Result<T> {
     minicbor::decode(bytes).map_err(|e| {
+        // An error that has no position is told of the beginning.
         let at = offset + e.position().unwrap_or(0) as u64;
         Error::damage(DamageKind::Structure, path, at, what, "well-formed CBOR of its shape", e)
     })

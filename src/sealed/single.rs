@@ -10,7 +10,8 @@ use crate::crypto::kdf::sha256;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN};
 use crate::format::header::{FileKind, Header, MAX_LEN};
-use crate::storage::{ReadStore, read_range};
+use crate::storage::{ReadFileCalls, ReadStore, read_range};
+use crate::types::as_index;
 
 /// A file of one frame, of which every byte was checked.
 #[derive(Debug)]
@@ -28,12 +29,12 @@ pub(crate) struct SingleFrame {
 pub(crate) fn read_bytes(storage: &dyn ReadStore, path: &str, limit: usize) -> Result<Bytes> {
     let limit = MAX_LEN + limit + 2 * (HEADER_LEN + TAG_LEN) + TRAILER_LEN;
     let file = open_file(storage, path)?;
-    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
+    let len = file.length(path)?;
     if len > limit as u64 {
         let expected = format_args!("at most {limit} bytes");
         return Err(Error::damage(DamageKind::Structure, path, limit as u64, "length of the file", expected, len));
     }
-    Ok(read_range(file.as_ref(), path, 0, usize::try_from(len).unwrap_or(limit))?.into())
+    Ok(read_range(file.as_ref(), path, 0, as_index(len))?.into())
 }
 
 /// Reads a file of one frame, whose plaintext has at most `limit` bytes. Every byte of it is covered by a tag or a CRC-32, so that one that was read wrongly does not

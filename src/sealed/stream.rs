@@ -25,7 +25,8 @@ pub(crate) enum Step<'a> {
 #[derive(Debug)]
 pub(crate) struct FrameStream<'f> {
     file: &'f SealedFile,
-    /// The file, where its storage lends it: then `buffer` takes plaintext only.
+    /// The file, where its storage lends or maps it: then `buffer` takes plaintext only. A map may
+    /// change at any time, so each byte of it is read once, or copied.
     lent: Option<Bytes>,
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
@@ -42,7 +43,7 @@ impl<'f> FrameStream<'f> {
     /// From the first frame on.
     pub fn new(file: &'f SealedFile, end: u64) -> FrameStream<'f> {
         let chain = file.opener().first_chain();
-        let lent = file.file().lend();
+        let lent = file.file().lend().or_else(|| file.map());
         FrameStream { file, lent, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
     }
 
@@ -75,11 +76,12 @@ impl<'f> FrameStream<'f> {
         if left == 0 {
             return Ok(Step::Stop { offset, error: None });
         }
-        if !self.ensure(HEADER_LEN)? {
+        self.ensure(HEADER_LEN)?;
+        let Some(head) = self.ahead().first_chunk::<HEADER_LEN>().copied() else {
             let e = FormatError::truncated(0, "frame header", HEADER_LEN, self.available());
             return stop(e.at(path, offset));
-        }
-        let header = match FrameHeader::decode(self.ahead()) {
+        };
+        let header = match FrameHeader::decode(&head) {
             Ok(header) => header,
             Err(e) => return stop(e.at(path, offset)),
         };
@@ -95,15 +97,16 @@ impl<'f> FrameStream<'f> {
         let (opener, chain) = (self.file.opener(), self.chain);
         let opened = if let Some(lent) = &self.lent {
             let start = as_index(offset);
-            let frame = lent.get(start..start.saturating_add(len)).unwrap_or_default();
+            let body = lent.get(start + HEADER_LEN..start.saturating_add(len));
+            let body = body.expect("so much was found to be at hand");
             let text = len - HEADER_LEN - TAG_LEN;
             if self.buffer.len() < text {
                 self.buffer.resize(text, 0);
             }
-            let out = self.buffer.get_mut(..text).unwrap_or_default();
-            opener.open_into(&header, &chain, frame, out).map(|tag| (&*out, tag))
+            let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
+            opener.open_into(&header, &head, &chain, body, out).map(|tag| (&*out, tag))
         } else {
-            let frame = self.buffer.get_mut(self.at..self.at + len).unwrap_or_default();
+            let frame = self.buffer.get_mut(self.at..self.at + len).expect("so much was found to be at hand");
             opener.open_in_place(&header, &chain, frame)
         };
         match opened {
@@ -124,6 +127,7 @@ impl<'f> FrameStream<'f> {
             Some(lent) => (lent.as_ref(), as_index(self.offset)),
             None => (self.buffer.as_slice(), self.at),
         };
+        // Of a file that was cut since, or is resumed beyond its end, nothing is.
         bytes.get(at..).unwrap_or_default()
     }
 
@@ -142,7 +146,7 @@ impl<'f> FrameStream<'f> {
         let left = self.end.saturating_sub(self.offset);
         let want = need.max(CHUNK).min(as_index(left)).max(kept);
         self.buffer.resize(want, 0);
-        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
+        let rest = self.buffer.get_mut(kept..).expect("the buffer was made no shorter than what is kept");
         let got = read_full(self.file.file().as_ref(), self.file.path(), self.offset + kept as u64, rest)?;
         self.buffer.truncate(kept + got);
         Ok(self.available() >= need)

@@ -8,7 +8,7 @@ use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
 use crate::names::{Scope, TMP, join};
-use crate::storage::{AppendFile, Storage, protect, publish_durable};
+use crate::storage::{AppendFile, AppendFileCalls, Calls, ReadCalls, Storage, protect, publish_durable};
 use crate::types::FileId;
 
 /// Bytes gathered before they are handed to storage.
@@ -45,7 +45,7 @@ impl<'a> SealedWriter<'a> {
     ) -> Result<SealedWriter<'a>> {
         let new = keys.new_file(info)?;
         let temporary = temporary_name(keys, scope)?;
-        let file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+        let file = storage.created(&temporary)?;
         Ok(SealedWriter {
             owner: Owner::here(),
             storage,
@@ -71,8 +71,7 @@ impl<'a> SealedWriter<'a> {
         if self.buffer.len() >= BUFFER {
             self.drain()?;
         }
-        // A frame is bounded well below 4 GiB.
-        Ok((offset, u32::try_from(length).unwrap_or(u32::MAX)))
+        Ok((offset, u32::try_from(length).expect("a frame is bounded well below 4 GiB")))
     }
 
     /// Bytes so far.
@@ -87,9 +86,8 @@ impl<'a> SealedWriter<'a> {
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());
         self.drain()?;
-        if let Some(file) = self.file.take()
-            && let Err(e) = file.finish()
-        {
+        let file = self.file.take().expect("the file is open until it is published");
+        if let Err(e) = file.finish() {
             // Once the name is taken this is a leftover, and others may remove it.
             let lost = e.kind() == ErrorKind::NotFound && self.storage.open(name).is_ok();
             return if lost { Ok(None) } else { Err(Error::io("sync", &self.temporary, e)) };
@@ -104,9 +102,8 @@ impl<'a> SealedWriter<'a> {
     }
 
     fn drain(&mut self) -> Result<()> {
-        if let Some(file) = &mut self.file {
-            file.append(&self.buffer).map_err(|e| Error::io("write", &self.temporary, e))?;
-        }
+        let file = self.file.as_mut().expect("the file is open until it is published");
+        file.appended(&self.temporary, &self.buffer)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -124,14 +121,10 @@ impl Drop for SealedWriter<'_> {
 
 /// Removes temporary files of an earlier owner of the scope.
 pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: Scope) -> Result<()> {
-    for entry in storage.list(TMP).map_err(|e| Error::io("list", TMP, e))? {
+    for entry in storage.listed(TMP)? {
         if Scope::of(&entry.name) == Some(scope) {
-            let path = join(TMP, &entry.name);
-            match storage.delete(&path) {
-                // A sweep looks for leftovers too.
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
-                _ => {}
-            }
+            // A sweep looks for leftovers too.
+            storage.deleted_if_there(&join(TMP, &entry.name))?;
         }
     }
     Ok(())

@@ -30,8 +30,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
 
+use super::map;
 use super::path::{check, check_dir, is_name};
 use super::{AppendFile, BlobStore, Entry, FileIdentity, LockGuard, ReadFile, ReadStore, Storage};
 use crate::env::Owner;
@@ -69,6 +71,8 @@ pub struct FsStorage {
     durable: Arc<Mutex<HashSet<String>>>,
     /// Whether complete files get the file system's immutable flag.
     immutable: bool,
+    /// Whether finished files are read through a map.
+    mapped: bool,
 }
 
 /// Tells what is misplaced in the archive from every other failure, for [`Error::io`].
@@ -96,7 +100,7 @@ impl FsStorage {
         let root = root.into();
         // Fails only for an empty path or a lost working directory; each later call then says so.
         let root = std::path::absolute(&root).unwrap_or(root);
-        FsStorage { root, opened: Arc::default(), durable: Arc::default(), immutable: false }
+        FsStorage { root, opened: Arc::default(), durable: Arc::default(), immutable: false, mapped: false }
     }
 
     /// Gives complete files the file system's immutable flag (`chattr +i`): not even root writes, renames or deletes them before taking the flag away, as
@@ -114,6 +118,24 @@ impl FsStorage {
         try_it().map_err(|e| Error::ImmutableUnavailable { path: self.root.clone(), source: Arc::new(e) })?;
         self.immutable = true;
         Ok(self)
+    }
+
+    /// Reads finished files through memory maps: without the copy that `read` makes, which from the
+    /// page cache is a good part of the time of scanning a log or a restore.
+    ///
+    /// It must be asked for, because of what it costs in a process that others depend on: if
+    /// somebody cuts a file of the archive while it is read, or if the disk fails to read a page of
+    /// it, the process ends with SIGBUS, where a read would return an error. Damage that can be
+    /// read is an error as ever. For archives on a sound local disk that only this machine writes
+    /// to, and for programs that may be started again; not for network file systems.
+    ///
+    /// Files that still grow, and segments that a crash left without their seal, are read as
+    /// without it; so are all files where the portable cipher is at work, which would read
+    /// ciphertext twice.
+    #[must_use]
+    pub fn mapped(mut self) -> FsStorage {
+        self.mapped = true;
+        self
     }
 
     /// The directory, as an absolute path.
@@ -193,7 +215,9 @@ impl FsStorage {
 
 impl ReadStore for FsStorage {
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
-        Ok(Arc::new(FsReadFile { file: self.open_file(path)? }))
+        let file = self.open_file(path)?;
+        let map = if self.mapped && map::is_worth_it(&file.metadata()?) { Map::Wanted } else { Map::No };
+        Ok(Arc::new(FsReadFile { file, map: Mutex::new(map) }))
     }
 
     /// What is neither a file nor a directory is listed as a file of no length: opening it says what it is.
@@ -473,6 +497,16 @@ impl AppendFile for FsAppendFile {
 #[derive(Debug)]
 struct FsReadFile {
     file: File,
+    map: Mutex<Map>,
+}
+
+/// Whether a file is read through a map.
+#[derive(Debug)]
+enum Map {
+    No,
+    /// Once it is asked for.
+    Wanted,
+    Made(Bytes),
 }
 
 impl ReadFile for FsReadFile {
@@ -491,6 +525,24 @@ impl ReadFile for FsReadFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn map(&self) -> Option<Bytes> {
+        let mut map = self.map.lock();
+        if matches!(*map, Map::Wanted) {
+            *map = match map::map(&self.file) {
+                Ok(bytes) => Map::Made(bytes),
+                // Out of address space, or a file system without maps: it can be read all the same.
+                Err(error) => {
+                    tracing::debug!(%error, "a file could not be mapped, and is read");
+                    Map::No
+                }
+            };
+        }
+        match &*map {
+            Map::Made(bytes) => Some(bytes.clone()),
+            Map::No | Map::Wanted => None,
+        }
     }
 }
 

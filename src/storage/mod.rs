@@ -17,9 +17,11 @@
 //! Paths are relative to the archive, with `/` between components, each made of
 //! `[0-9a-z._-]`.
 
+mod calls;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 mod fs;
+mod map;
 mod memory;
 mod path;
 mod put;
@@ -31,6 +33,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub(crate) use calls::{AppendFileCalls, Calls, ReadCalls, ReadFileCalls};
 pub use fs::FsStorage;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 pub use put::put_by_publishing;
@@ -187,6 +190,13 @@ pub trait ReadFile: Debug + Send + Sync {
     fn lend(&self) -> Option<Bytes> {
         None
     }
+
+    /// The whole file, finished, as a map of it: what is read may be another byte each time, as
+    /// somebody else may write to the file. So no byte may be read once to be checked and once more
+    /// to be used. `None` where there is no such map; the library then reads.
+    fn map(&self) -> Option<Bytes> {
+        None
+    }
 }
 
 /// A file that lies in memory.
@@ -292,7 +302,7 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
         Err(e) => return Err(Error::io("publish", to, e)),
     }
     let dir = names::parent(to);
-    storage.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
+    storage.dir_synced(dir)?;
     Ok(true)
 }
 
@@ -332,7 +342,7 @@ pub(crate) fn read_full(file: &dyn ReadFile, path: &str, offset: u64, buf: &mut 
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let at = offset.saturating_add(filled as u64);
         match file.read_at(at, rest).map_err(|e| Error::io("read", path, e))? {
-            0 if file.len().map_err(|e| Error::io("stat", path, e))? <= at => break,
+            0 if file.length(path)? <= at => break,
             0 if empty == EMPTY_READS => return Err(Error::io("read", path, io::ErrorKind::UnexpectedEof.into())),
             0 => empty += 1,
             got => (filled, empty) = (filled + got.min(rest.len()), 0),

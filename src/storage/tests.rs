@@ -20,6 +20,18 @@ fn a_directory_keeps_the_promises() {
 }
 
 #[test]
+fn a_mapped_directory_keeps_the_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut new = directories(&dir, FsStorage::mapped);
+    conformance::storage(&mut || new());
+    let store = new();
+    store.put("long", &Bytes::from(vec![7; 100_000])).unwrap();
+    store.put("short", &Bytes::from(vec![7; 1_000])).unwrap();
+    assert_eq!(store.open("long").unwrap().map().unwrap(), vec![7; 100_000]);
+    assert!(store.open("short").unwrap().map().is_none());
+}
+
+#[test]
 fn memory_keeps_the_promises() {
     conformance::storage(&mut || Arc::new(MemStorage::new()));
     conformance::storage(&mut || Arc::new(MemStorage::without_recording()));

@@ -8,7 +8,7 @@ use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TR
 use crate::names::{self, Kind};
 use crate::options::Cancel;
 use crate::sealed::read_header;
-use crate::storage::{ReadFile, ReadStore, read_range};
+use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, read_range};
 use crate::types::as_index;
 use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
@@ -60,7 +60,7 @@ pub fn verify_checksums(
             Some(Kind::Checkpoint) => {}
             // Locks, and whatever later releases put there: no more than that it is a file.
             None => {
-                if let Err(e) = storage.open(path).map_err(|e| Error::io("open", path, e))
+                if let Err(e) = storage.opened(path)
                     && e.is_damage()
                 {
                     report.note(e);
@@ -84,7 +84,7 @@ fn gone(e: Error) -> Result<()> {
 
 /// Every file below a directory. A directory that cannot be listed is a finding.
 fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
-    let entries = match storage.list(dir).map_err(|e| Error::io("list", dir, e)) {
+    let entries = match storage.listed(dir) {
         Ok(entries) => entries,
         Err(e) => return report.found(Err(e)),
     };
@@ -107,9 +107,9 @@ pub(super) fn check_file(
     report: &mut VerifyReport,
     read: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
-    let file = storage.open(path).map_err(|e| Error::io("open", path, e))?;
+    let file = storage.opened(path)?;
     let file = file.as_ref();
-    let len = file.len().map_err(|e| Error::io("stat", path, e))?;
+    let len = file.length(path)?;
     report.files += 1;
     report.bytes += len;
     let segment = names::kind(path) == Some(Kind::Segment);

@@ -8,7 +8,7 @@ use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};
 
-/// Verifies the segments of a node that have not expired, and that they reach from and to where the catalog says.
+/// Verifies the segments of a timeline that have not expired, and that they reach from and to where the catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
     stretches: &Stretches,
@@ -16,7 +16,7 @@ pub(super) fn verify_log(
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     let node = || context.record.name.clone();
-    for span in context.record.retention.kept(context.timeline()).into_iter().flatten().filter(|s| !s.is_point()) {
+    for span in context.view().kept_of(context.log.lineage.tip()).into_iter().flatten().filter(|s| !s.is_point()) {
         let start = span.log_from();
         let segments = || stretches.iter().flatten().map(|(s, _)| s.from);
         if !segments().any(|from| from <= start) {
@@ -24,7 +24,7 @@ pub(super) fn verify_log(
             report.note(Error::Gap { node: node(), expected: start.next_lsn(), found });
         }
     }
-    match lost_beginning(&context.log, &context.record) {
+    match lost_beginning(&context.log, &context.view()) {
         Ok(Some(lost)) => report.note(lost),
         other => report.found(other.map(drop))?,
     }
@@ -40,11 +40,11 @@ pub(super) fn verify_log(
             report.found(checked)?;
         }
     }
-    let end = log_end(&context.log, &context.record);
+    let end = log_end(&context.log, &context.view());
     let begun = end.as_ref().is_ok_and(|end| end.position > Position::ORIGIN);
     report.found(end.map(drop))?;
     if begun {
-        match window(&context.log, &context.record, &Target::Latest) {
+        match window(&context.log, &context.view(), &Target::Latest) {
             // Nothing that could be lost: the base copy is still to come.
             Err(Error::BeforeWindow { .. }) => {}
             other => report.found(other.map(drop))?,
@@ -62,7 +62,7 @@ fn verify_segment(
 ) -> Result<()> {
     let reader = context.log.open(segment)?;
     // A next one that is missing or damaged is a finding of its own.
-    let next = next.filter(|n| n.sequence == segment.sequence + 1).and_then(|n| context.log.open(n).ok());
+    let next = next.filter(|n| segment.is_continued_by(n)).and_then(|n| context.log.open(n).ok());
     let successor = next.as_ref().and_then(|n| n.preface().previous.as_ref());
     let end = reader.scan(segment.from, successor, &mut |visit| {
         meter.add(0)?;

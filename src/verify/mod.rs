@@ -22,6 +22,7 @@ pub use checksums::verify_checksums;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::history::{Stretches, stretches_of};
+use crate::lineage::Lineage;
 use crate::options::{Cancel, ReplayOptions};
 use crate::past::NodeContext;
 use crate::storage::ReadStore;
@@ -207,22 +208,39 @@ pub(crate) fn verify_node(
     let mut report = VerifyReport::default();
     // What it is about to read is not removed meanwhile, where the archive can be written to.
     let _lease = catalog.lease(context.node).ok();
-    let context = &NodeContext { record: catalog.current()?.node(context.node)?.clone(), ..context.copy() };
-    let (segments, doubles) = match context.log.all_and_doubles() {
-        Ok(all) => (stretches_of(all.segments, &context.record, context.timeline()), all.doubles),
-        Err(e) => (Stretches::new(), vec![e]),
-    };
-    doubles.into_iter().try_for_each(|double| report.found(Err(double)))?;
-    let log_bytes: u64 = segments.iter().flatten().map(|(_, len)| len).sum();
-    let layer_bytes = layers::bytes(context, &mut report)?;
+    let mut context = context.copy();
+    context.refresh(&*catalog.current()?)?;
+    let timelines: Vec<NodeContext> = context.view().timelines().into_iter().map(|t| context.on(t)).collect();
+    let mut logs = Vec::new();
+    for on in &timelines {
+        let own = on.log.lineage.tip();
+        let segments = match on.log.all_and_doubles() {
+            Ok(mut all) => {
+                all.segments.retain(|(s, _)| s.line == own);
+                all.doubles.into_iter().try_for_each(|double| report.found(Err(double)))?;
+                stretches_of(all.segments, &on.view(), &Lineage::alone(own))
+            }
+            Err(e) => {
+                report.found(Err(e))?;
+                Stretches::new()
+            }
+        };
+        logs.push((on, segments));
+    }
+    let log_bytes: u64 = logs.iter().flat_map(|(_, segments)| segments.iter().flatten()).map(|(_, len)| len).sum();
+    let layer_bytes = layers::bytes(&context, &mut report)?;
     let cancel = options.replay.cancel.clone();
     let total = log_bytes + layer_bytes;
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
-    log::verify_log(context, &segments, &mut report, &mut meter)?;
-    layers::verify_layers(context, &mut report, &mut meter)?;
+    for (on, segments) in &logs {
+        log::verify_log(on, segments, &mut report, &mut meter)?;
+    }
+    layers::verify_layers(&context, &mut report, &mut meter)?;
     if options.rebuild {
         let mut meter = Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };
-        states::verify_states(context, options, &mut report, &mut meter)?;
+        for on in &timelines {
+            states::verify_states(on, options, &mut report, &mut meter)?;
+        }
     }
     Ok(report)
 }

@@ -19,11 +19,12 @@ pub(super) fn verify_states(
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
-    let snapshots = context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
-    for snapshot in snapshots {
+    let (view, lineage) = (context.view(), &context.log.lineage);
+    let snapshots = || context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
+    for snapshot in snapshots() {
         let to = snapshot.consistent_from;
         // It is about to go.
-        if context.record.retention.ground(context.timeline(), to).is_none() {
+        if view.ground(lineage, to).is_none() {
             continue;
         }
         let with = rebuild(context.copy(), to, options, report, meter)?;
@@ -43,15 +44,12 @@ pub(super) fn verify_states(
         }
     }
     // The ends of stretches that are kept apart from the window: a state that has no snapshot of its own is looked at nowhere else.
-    let spans = context.record.retention.kept(context.timeline()).unwrap_or_default();
-    let is_snapshot = |at: Position| {
-        let mut layers = context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
-        layers.any(|l| l.consistent_from == at)
-    };
+    let spans = view.kept_of(lineage.tip()).unwrap_or_default();
+    let is_snapshot = |at: Position| snapshots().any(|l| l.consistent_from == at);
     for to in spans.iter().filter_map(|s| s.to).filter(|to| !is_snapshot(*to)) {
         rebuild(context.copy(), to, options, report, meter)?;
     }
-    match resolve(&context.log, &context.record, &Target::Latest) {
+    match resolve(&context.log, &view, &Target::Latest) {
         Ok(latest) => rebuild(context.copy(), latest.lsn.into(), options, report, meter).map(drop),
         // Nothing can be restored yet, which is not damage.
         Err(Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. }) => Ok(()),

@@ -8,7 +8,9 @@ use crate::format::segment::{IndexEntry, PreviousSegment, SegmentPreface, Segmen
 use crate::format::state::NodeState;
 use crate::names::{Scope, segment_dir, segment_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec, encode_cbor, temporary_name};
-use crate::storage::{AppendFile, Storage, check_name, create_dir_durable, displaced, protect, publish_durable};
+use crate::storage::{
+    AppendFile, AppendFileCalls, Calls, Storage, check_name, create_dir_durable, displaced, protect, publish_durable,
+};
 use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
 
 /// One index entry for so many bytes.
@@ -71,9 +73,9 @@ impl ActiveSegment {
         create_dir_durable(storage, &segment_dir(start.node, start.timeline, start.sequence))?;
         let temporary = temporary_name(keys, scope)?;
         let path = segment_path(start.node, start.timeline, start.sequence, position);
-        let mut file = storage.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
-        let written = file.append(&buffer).map_err(|e| Error::io("write", &temporary, e));
-        let synced = written.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)));
+        let mut file = storage.created(&temporary)?;
+        let written = file.appended(&temporary, &buffer);
+        let synced = written.and_then(|()| file.synced(&temporary));
         let published = synced.and_then(|()| publish_durable(storage, &temporary, &path));
         if !matches!(published, Ok(true)) {
             // Best effort: the next writer removes what stays.
@@ -120,7 +122,8 @@ impl ActiveSegment {
         let offset = self.file.len() + self.buffer.len() as u64;
         let far = self.index.last().is_none_or(|e| offset - e.offset >= INDEX_STEP);
         if kind == FrameKind::Commits && !continues && far {
-            let position = Position::new(first.get().saturating_sub(1));
+            let commits = first.get().checked_sub(1);
+            let position = Position::new(commits.expect("a commit has an LSN, and those begin at 1"));
             self.index.push(IndexEntry { frame: self.sealer.count(), offset, before: position, timestamp: before });
         }
         let (first, last, durable) = (first.get(), last.get(), self.durable);
@@ -130,7 +133,7 @@ impl ActiveSegment {
     /// Hands what waits to storage. After an error the segment must not be used again.
     pub fn write(&mut self) -> Result<()> {
         if !self.buffer.is_empty() {
-            self.file.append(&self.buffer).map_err(|e| Error::io("write", &self.path, e))?;
+            self.file.appended(&self.path, &self.buffer)?;
             self.buffer.clear();
         }
         Ok(())

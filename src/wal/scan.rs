@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::SegmentRef;
 use super::active::link;
-use super::{Log, SegmentRef};
 use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::codec::Reader;
@@ -12,8 +12,9 @@ use crate::format::header::FileKind;
 use crate::format::record::{Blob, Commits, Op};
 use crate::format::segment::{PreviousSegment, SegmentPreface, SegmentSeal};
 use crate::format::state::{Effect, NodeState};
-use crate::sealed::{FrameStream, SealedFile, Step, decode_cbor};
-use crate::storage::{ReadFile, read_range};
+use crate::lineage::Line;
+use crate::sealed::{ArchiveKeys, FrameStream, SealedFile, Step, decode_cbor};
+use crate::storage::{ReadFile, ReadStore, read_range};
 use crate::types::{Lsn, Position, Timestamp, as_index};
 
 /// Bytes looked at in one go for frames beyond a tail that cannot be read.
@@ -71,11 +72,11 @@ pub(crate) struct ScanEnd {
 }
 
 impl SegmentReader {
-    pub(super) fn open(log: &Log, segment: &SegmentRef) -> Result<SegmentReader> {
+    pub(super) fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, segment: &SegmentRef) -> Result<SegmentReader> {
         let path = &segment.path;
-        let file = SealedFile::open(log.storage.as_ref(), &log.keys, path, FileKind::Segment)?;
-        let h = file.header();
-        let claimed = (log.node, segment.timeline, segment.sequence, segment.from.get());
+        let file = SealedFile::open(storage, keys, path, FileKind::Segment)?;
+        let (h, Line { node, timeline }) = (file.header(), segment.line);
+        let claimed = (node, timeline, segment.sequence, segment.from.get());
         let found = (h.node, h.timeline, h.sequence, h.from);
         if claimed != found {
             return Err(Error::damage(
@@ -128,6 +129,16 @@ impl SegmentReader {
         &self.segment.path
     }
 
+    /// What the next segment says of this one.
+    fn facts(&self, frames: u32, length: u64, tag: [u8; TAG_LEN]) -> PreviousSegment {
+        let SegmentRef { line, sequence, .. } = self.segment;
+        PreviousSegment { timeline: line.timeline, sequence, frames, length, tag }
+    }
+
+    pub(super) fn segment(&self) -> &SegmentRef {
+        &self.segment
+    }
+
     /// When it was begun.
     pub fn created(&self) -> Timestamp {
         self.file.header().created
@@ -141,13 +152,7 @@ impl SegmentReader {
     /// Where a complete segment ends: the state it leaves, what the next one has to say of it, and its link.
     pub fn sealed_end(&self) -> Option<(NodeState, PreviousSegment, [u8; 32])> {
         let seal = self.seal.as_ref()?;
-        let facts = PreviousSegment {
-            timeline: self.segment.timeline,
-            sequence: self.segment.sequence,
-            frames: seal.frames,
-            length: self.end,
-            tag: self.last_tag,
-        };
+        let facts = self.facts(seal.frames, self.end, self.last_tag);
         let link = link(&self.file.header().encode(), self.file.commitment(), &facts, seal.state.position);
         Some((seal.state.clone(), facts, link))
     }
@@ -259,8 +264,7 @@ impl SegmentReader {
             whole = (stream.index(), offset + header.frame_len() as u64, stream.chain());
         };
         let (frames, length, tag) = whole;
-        let facts =
-            PreviousSegment { timeline: self.segment.timeline, sequence: self.segment.sequence, frames, length, tag };
+        let facts = self.facts(frames, length, tag);
         if !stopped {
             self.check_end(&facts, position, successor, stop_offset, stop_error)?;
         }
@@ -281,7 +285,8 @@ impl SegmentReader {
                 (window, start) = (read_range(file, path, at, ahead)?, at);
             }
             let within = as_index(at - start);
-            let Ok(header) = FrameHeader::decode(window.get(within..).unwrap_or_default()) else { break };
+            let rest = window.get(within..).expect("the window begins at this frame, or before its header");
+            let Ok(header) = FrameHeader::decode(rest) else { break };
             frames.push_back((header.index, at));
             while frames.front().is_some_and(|(index, _)| *index < header.durable) {
                 frames.pop_front();

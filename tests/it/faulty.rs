@@ -156,3 +156,78 @@ impl Storage for LyingStorage {
         self.truth.free_space()
     }
 }
+
+/// A storage whose files are read through maps, however short they are.
+#[derive(Debug)]
+pub struct MappedStorage(pub MemStorage);
+
+#[derive(Debug)]
+struct MappedFile(Arc<dyn ReadFile>);
+
+impl ReadFile for MappedFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn map(&self) -> Option<bytes::Bytes> {
+        self.0.lend()
+    }
+}
+
+impl ReadStore for MappedStorage {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        Ok(Arc::new(MappedFile(self.0.open(path)?)))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+impl BlobStore for MappedStorage {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        self.0.put(path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.0.delete(path)
+    }
+}
+
+impl Storage for MappedStorage {
+    fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
+        self.0.create(path)
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.publish(from, to)
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.0.sync_file(path)
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+
+    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.0.try_lock(path)
+    }
+
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        self.0.free_space()
+    }
+}

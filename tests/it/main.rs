@@ -26,6 +26,7 @@ mod history;
 mod hostile;
 mod ledger;
 mod logical;
+mod mapped;
 mod misplaced;
 mod model;
 mod place;

@@ -7,7 +7,7 @@
 //! commit that it means: each commit's time, the times just around it, restore points, marks.
 //!
 //! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a program is a program: it
-//! shrinks well. What a run found is kept in `regressions/model.txt` and is run first; `PROPTEST_CASES` sets the number of programs.
+//! shrinks well. What a run found is kept in `regressions` and is run first; `PROPTEST_CASES` sets the number of programs.
 
 mod draft;
 mod engine;
@@ -19,18 +19,17 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use self::engine::World;
-use self::program::{Program, program};
+use self::program::{Program, forking, program};
 
-fn config() -> ProptestConfig {
+fn config(regressions: &'static str, cases: u32) -> ProptestConfig {
     let mut config = ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/it/regressions/model.txt"))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
         max_shrink_iters: 4_000,
         max_shrink_time: 180_000,
         ..ProptestConfig::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        // Some twenty seconds on two cores, without optimisation.
-        config.cases = 48;
+        config.cases = cases;
     }
     config
 }
@@ -44,10 +43,20 @@ fn run(program: &Program) {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    // Some twenty seconds on two cores, without optimisation.
+    #![proptest_config(config("tests/it/regressions/model.txt", 48))]
 
     #[test]
     fn every_commit_of_any_history_comes_back(program in program()) {
+        run(&program);
+    }
+}
+
+proptest! {
+    #![proptest_config(config("tests/it/regressions/forks.txt", 24))]
+
+    #[test]
+    fn every_commit_of_every_timeline_comes_back(program in forking()) {
         run(&program);
     }
 }

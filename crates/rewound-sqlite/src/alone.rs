@@ -15,7 +15,8 @@ use rewound_dir::{WrongKind, lock_alone, open_path_to_write};
 use rustix::fs::OFlags;
 
 use super::error::{Error, Result};
-use super::files::{beside, is_locked_here};
+use super::files::beside;
+use super::locks::is_locked_here;
 
 /// A link is not followed, and a pipe not waited for.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);

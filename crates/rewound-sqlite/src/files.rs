@@ -3,7 +3,7 @@
 //! SQLite guards a database with POSIX locks, and POSIX gives up all locks that a process has on a file as soon as the process closes *any*
 //! descriptor of it. So a descriptor of the database file or of its index, once opened here, is kept for the rest
 //! of the process's life, one for each file: whoever else in the process uses SQLite on it, now or later, keeps its locks.
-//! The log (`-wal`) carries no locks and is not concerned.
+//! The log (`-wal`) carries no locks and is not concerned. Who holds which lock is asked in [`locks`](super::locks).
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, TryLockError};
@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rewound_dir::{Access, Dir, WrongKind, open_path};
-use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
+use rustix::process::FlockType;
 
 use super::error::{Error, Result};
 use super::format::{DATABASE_HEADER, DatabaseHeader, INDEX_HEADER, IndexHeader, first_of};
+use super::locks::{Holder, OwnLock, ask, lock_of_another, own_locks};
 
 /// Device and number of a file.
 type FileKey = (u64, u64);
@@ -30,9 +31,6 @@ const CONNECTED: (u64, u64) = (0x4000_0002, 510);
 const CONNECTING: Duration = Duration::from_millis(50);
 /// The byte of an index of which every process keeps a lock that uses it.
 const IN_USE: (u64, u64) = (128, 1);
-
-/// Where the kernel lists all locks there are.
-const LOCKS: &str = "/proc/locks";
 
 static KEPT: Mutex<Option<HashMap<FileKey, Arc<File>>>> = Mutex::new(None);
 
@@ -65,68 +63,12 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
-/// Another process that holds a lock. One that this process's namespace does not have, such as that of another container, has no number here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Holder(Option<Pid>);
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(pid) => write!(f, "process {pid}"),
-            None => f.write_str("another process (of another container)"),
-        }
-    }
-}
-
-/// What would keep a lock on these bytes from being had; it is not taken.
-fn ask(file: &File, path: &Path, how: FlockType, (start, length): (u64, u64)) -> Result<Option<Flock>> {
-    let lock = Flock { start, length, ..Flock::from(how) };
-    fcntl_getlk(file, &lock).map_err(|e| Error::io("look at the locks on", path, e))
-}
-
-/// The same of a lock that others may have as well.
-fn lock_of_another(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Flock>> {
-    ask(file, path, FlockType::WriteLock, bytes)
-}
-
 /// Another process that is connected through a file whose name stands for something else by now, or for nothing.
 fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Holder>> {
     if is_same(file, path) {
         return Ok(None);
     }
-    Ok(lock_of_another(file, path, bytes)?.map(|lock| Holder(lock.pid)))
-}
-
-/// A POSIX lock that this process has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OwnLock {
-    for_itself: bool,
-    first: u64,
-    last: u64,
-}
-
-/// The POSIX locks that this process has on a file. The kernel lists all there are; no call asks for one's own.
-fn own_locks(file: &Metadata) -> Result<Vec<OwnLock>> {
-    let (number, process) = (file.ino().to_string(), std::process::id().to_string());
-    let listed = std::fs::read_to_string(LOCKS).map_err(|e| Error::io("read", LOCKS, e))?;
-    let own = |line: &str| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, "POSIX", _, how, pid, file, first, last] = fields.as_slice() else { return None };
-        let last = if *last == "EOF" { u64::MAX } else { last.parse().ok()? };
-        let lock = OwnLock { for_itself: *how == "WRITE", first: first.parse().ok()?, last };
-        // The number of the device that is listed is not the one that `stat` gives on every file system.
-        (*pid == process && file.rsplit(':').next() == Some(number.as_str())).then_some(lock)
-    };
-    Ok(listed.lines().filter_map(own).collect())
-}
-
-/// Whether this process has a POSIX lock on a file: to open it and close it again would give that up.
-pub(super) fn is_locked_here(path: &Path) -> Result<bool> {
-    match path.symlink_metadata() {
-        Ok(file) => Ok(!own_locks(&file)?.is_empty()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("look at", path, e)),
-    }
+    Ok(lock_of_another(file, path, bytes)?.map(|lock| Holder::of(&lock)))
 }
 
 /// The file beside a database whose name ends so.
@@ -280,7 +222,7 @@ impl DatabaseFile {
                 return Ok(None);
             }
             if begun.elapsed() >= CONNECTING {
-                return Ok(Some(Holder(lock.pid)));
+                return Ok(Some(Holder::of(&lock)));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

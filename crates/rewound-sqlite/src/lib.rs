@@ -41,6 +41,7 @@ mod held;
 mod identity;
 mod link;
 mod live;
+mod locks;
 mod log;
 mod mark;
 mod options;

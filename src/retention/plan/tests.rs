@@ -2,6 +2,8 @@
 //!
 //! The oracle knows positions one by one: which were restorable before, and which are wanted now.
 
+mod forks;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +11,7 @@ use proptest::prelude::*;
 use super::super::policy;
 use super::super::retained::{Times, commits_of};
 use super::*;
-use crate::catalog::{Hold, PolicyChange, RestorePointRecord};
+use crate::catalog::{Hold, NodeView, PolicyChange, RestorePointRecord};
 use crate::error::{Error, Result};
 use crate::format::retention::Policy;
 use crate::replay::{PlanInput, plan as replay_plan};
@@ -59,6 +61,7 @@ fn record(origin: Origin) -> NodeRecord {
         restore_points: BTreeMap::new(),
         durable: BTreeMap::new(),
         retention: crate::catalog::NodeRetention::default(),
+        branched: None,
     }
 }
 
@@ -107,6 +110,10 @@ impl World {
 
     fn node(&mut self) -> &mut NodeRecord {
         self.state.nodes.get_mut(&NODE).unwrap()
+    }
+
+    fn view(&self) -> NodeView<'_> {
+        self.state.view(NODE).unwrap()
     }
 
     fn add(&mut self, timeline: TimelineId, from: Option<u64>, to: u64, consistent: u64) {
@@ -159,6 +166,7 @@ impl World {
             now,
             archived: now,
             logs: &self.logs,
+            branches: &BTreeMap::new(),
             redo: &self.redo,
             redo_at: &redo_at,
             rebuild_percent: percent,
@@ -184,28 +192,28 @@ impl World {
 
     /// Whether a commit can be rebuilt from the files that are there, by the planner of restores.
     fn rebuilds(&self, timeline: TimelineId, position: u64) -> bool {
-        let record = &self.state.nodes[&NODE];
-        let log = &self.logs[&timeline];
-        let kept = record.retention.kept(timeline);
-        let starts = match record.parents.get(&timeline) {
-            Some((_, fork)) => *fork,
-            None => Position::ORIGIN,
-        };
-        let beginning = (record.origin == Origin::Empty || timeline != FIRST)
-            && match kept {
-                Some(spans) => spans.iter().any(|s| s.base == starts && s.to.is_none_or(|to| at(position) <= to)),
-                None => log.segments.first().is_none_or(|s| s.from == starts),
-            };
-        let ground = record.retention.ground(timeline, at(position)).unwrap_or_default();
-        let input = PlanInput { timeline, empty_origin: beginning, ground, layers: &record.layers };
-        let Some(plan) = replay_plan(&input, at(position)) else { return false };
-        let from = if plan.base.is_none() && plan.deltas.is_empty() { starts } else { plan.log_from };
-        leads(&log.segments, from.min(at(self.redo_of(position))), Some(at(position)), log.end)
+        let (view, to) = (self.view(), at(position));
+        let lineage = view.lineage(timeline);
+        let Some(ground) = view.ground(&lineage, to) else { return false };
+        let root = &self.logs[&lineage.at(Position::ORIGIN).line.timeline];
+        let begins = root.segments.first().is_none_or(|s| s.from == Position::ORIGIN);
+        let empty_origin = view.origin(&lineage) == Origin::Empty
+            && ground == Position::ORIGIN
+            && (view.kept(&lineage).is_some() || begins);
+        let input = PlanInput { lineage: &lineage, empty_origin, ground, layers: &view.layers(&lineage) };
+        let Some(plan) = replay_plan(&input, to) else { return false };
+        let from = plan.log_from.min(at(self.redo_of(position)));
+        lineage.over(from, to).all(|(stretch, from, to)| {
+            let log = &self.logs[&stretch.line.timeline];
+            leads(&log.segments, from, Some(to), log.end)
+        })
     }
 
     /// Whether readers take a commit for restorable.
     fn visible(&self, timeline: TimelineId, position: u64) -> bool {
-        self.state.nodes[&NODE].retention.keeps(timeline, at(position)) && self.rebuilds(timeline, position)
+        let view = self.view();
+        let kept = view.kept(&view.lineage(timeline));
+        kept.is_none_or(|kept| kept.iter().any(|s| s.contains(at(position)))) && self.rebuilds(timeline, position)
     }
 
     /// Whether the time of a commit can be told.
@@ -353,7 +361,7 @@ proptest! {
                 let timeline = |w: &World| {
                     let input = ExpiryInput {
                         state: &w.state, node: NODE, record: &w.state.nodes[&NODE], now: time(end), archived: time(end),
-                        logs: &w.logs, redo: &w.redo, redo_at: &BTreeMap::new(), rebuild_percent: 0,
+                        logs: &w.logs, branches: &BTreeMap::new(), redo: &w.redo, redo_at: &BTreeMap::new(), rebuild_percent: 0,
                     };
                     Timeline::new(&input, FIRST, &w.logs[&FIRST]).segments
                 };

@@ -7,7 +7,7 @@ use rewound::env::Clock;
 use rewound::storage::{CrashPlan, MemStorage};
 use rewound::{
     Archive, BaseSpace, CompactOptions, Consistency, Durability, Lsn, MaintainReport, Node, Origin, PageSize,
-    PageSource, Position, SpaceId, Target, Timestamp, Writer,
+    PageSource, Position, SpaceId, Target, TimelineId, Timestamp, Writer, bench_support,
 };
 
 use super::draft::{Desk, Draft, commit, noise};
@@ -77,17 +77,48 @@ impl PageSource for Engine<'_> {
     }
 }
 
+/// A timeline that was left, as it was then. The numbers of timelines are dense, from 1.
+#[derive(Debug)]
+pub struct Left {
+    /// It was written after this time.
+    pub begun: Timestamp,
+    pub model: Model,
+}
+
 /// A node with its model.
 pub struct Estate {
     pub node: Node,
+    /// Of the timeline that is written.
     pub model: Model,
+    /// That is written since this time.
+    pub begun: Timestamp,
+    pub older: Vec<Left>,
+    /// The commit of another estate's node that it was branched from.
+    branched: Option<(usize, TimelineId, usize)>,
     writer: Option<Writer>,
 }
 
 impl Estate {
     fn open(node: Node, tuning: &Tuning, model: Model) -> Estate {
         let writer = Some(node.open_writer_with(tuning.writer()).unwrap());
-        Estate { node, model, writer }
+        Estate { node, model, begun: Timestamp::ZERO, older: Vec::new(), branched: None, writer }
+    }
+
+    fn timeline(&self) -> TimelineId {
+        TimelineId::new(u32::try_from(self.older.len() + 1).unwrap())
+    }
+
+    /// A writer opened on a timeline that nothing was written to: its times come after all that are known of the node.
+    fn begin(&mut self, desk: &Desk) {
+        let known = self.older.iter().map(|left| left.model.known_until).chain([self.model.known_until]).max().unwrap();
+        let until = desk.clock.now().max(known);
+        let (writer, model) = self.parts();
+        assert_eq!(writer.tick().unwrap(), until);
+        model.known_until = until;
+        model.promise(desk.storage.operation_count());
+        if !self.older.is_empty() {
+            self.begun = until;
+        }
     }
 
     fn parts(&mut self) -> (&Writer, &mut Model) {
@@ -133,11 +164,11 @@ impl Estate {
     }
 }
 
-/// An archive with two nodes, and their models.
+/// An archive with two nodes, those that were branched from them, and their models.
 pub struct World {
     desk: Desk,
     archive: Archive,
-    estates: [Estate; 2],
+    estates: Vec<Estate>,
     current: usize,
     tuning: Tuning,
     salt: u64,
@@ -158,6 +189,7 @@ impl World {
             let node = archive.create_node(name, origin).unwrap();
             Estate::open(node, &program.tuning, Model::new(origin == Origin::Empty))
         });
+        let estates = estates.into();
         let mut world = World {
             desk: Desk { storage, clock, named: 0 },
             archive,
@@ -232,7 +264,8 @@ impl World {
                 }
             }
             Step::Base { exact, maintain, meanwhile } => self.base(*exact, *maintain, meanwhile),
-            Step::Switch => self.current = 1 - self.current,
+            Step::Switch => self.current = (self.current + 1) % self.estates.len(),
+            Step::Fork { at, own_node } => self.fork((*at).into(), *own_node),
             Step::Look(n) => self.look(Share::Some(self.salt ^ u64::from(*n))),
         }
         self.estates[self.current].check_writer();
@@ -240,7 +273,7 @@ impl World {
 
     /// The end of a program: everything is checked, as it is, with all layers that can be built, and when opened anew.
     pub fn finish(mut self) {
-        for current in [0, 1] {
+        for current in 0..self.estates.len() {
             self.current = current;
             self.between(Between::Flush);
             self.look(Share::All);
@@ -256,16 +289,17 @@ impl World {
             self.look(Share::Some(self.salt));
         }
         self.reopen(true);
-        for current in [0, 1] {
+        for current in 0..self.estates.len() {
             self.current = current;
             self.look(Share::Some(!self.salt));
         }
     }
 
     fn look(&self, share: Share) {
-        let Estate { node, model, .. } = &self.estates[self.current];
-        Oracle { node, model, replay: self.tuning.compact().replay, dirs: self.dirs.path(), salt: self.salt }
-            .check(share);
+        let Estate { node, model, begun, older, .. } = &self.estates[self.current];
+        let (replay, dirs) = (self.tuning.compact().replay, self.dirs.path());
+        let named = None;
+        Oracle { node, model, named, begun: *begun, older, replay, dirs, salt: self.salt }.check(share);
     }
 
     fn between(&mut self, between: Between) {
@@ -309,6 +343,50 @@ impl World {
         model.bases.push((self.desk.storage.operation_count(), from));
     }
 
+    /// Goes on from a commit of the current node, be it on a timeline of its own or as another node.
+    fn fork(&mut self, at: usize, own_node: bool) {
+        self.between(Between::Flush);
+        let number = self.estates.len();
+        let estate = &mut self.estates[self.current];
+        let Some(earliest) = estate.model.earliest() else { return };
+        let n = earliest + at % (estate.model.len() - earliest + 1);
+        let target = Target::Lsn(Lsn::new(n as u64).unwrap());
+        let mut model = estate.model.fork(n, own_node);
+        if own_node {
+            if number == 4 {
+                return;
+            }
+            let (parent, timeline) = (estate.node.clone(), estate.timeline());
+            let node = self.archive.create_node(&format!("c{number}"), Origin::Existing).unwrap();
+            bench_support::branch(&parent, &target, &node).unwrap();
+            let mut branch = Estate::open(node, &self.tuning, model);
+            branch.branched = Some((self.current, timeline, n));
+            branch.begin(&self.desk);
+            self.estates.push(branch);
+        } else {
+            estate.writer.take().unwrap().close().unwrap();
+            let timeline = bench_support::fork(&estate.node, &target).unwrap();
+            std::mem::swap(&mut estate.model, &mut model);
+            estate.older.push(Left { begun: estate.begun, model });
+            assert_eq!(timeline, estate.timeline());
+            estate.writer = Some(estate.node.open_writer_with(self.tuning.writer()).unwrap());
+            estate.begin(&self.desk);
+        }
+        // What was left is there for good.
+        self.crashable = self.desk.storage.operation_count();
+    }
+
+    /// The node of an estate in the archive as it is opened now, which has not heard of branches.
+    fn find(&self, i: usize) -> Node {
+        let estate = &self.estates[i];
+        let node = self.archive.node(estate.node.name()).unwrap();
+        if let Some((parent, timeline, n)) = estate.branched {
+            let target = Target::OnTimeline(timeline, Lsn::new(n as u64).unwrap());
+            bench_support::branch(&self.find(parent), &target, &node).unwrap();
+        }
+        node
+    }
+
     /// Opens the archive in some storage.
     fn open_archive(&mut self, storage: &MemStorage) {
         self.opened += 1;
@@ -324,8 +402,10 @@ impl World {
         if archive {
             self.open_archive(&self.desk.storage.clone());
         }
-        for (estate, name) in self.estates.iter_mut().zip(["a", "b"]) {
-            estate.node = self.archive.node(name).unwrap();
+        for i in 0..self.estates.len() {
+            let node = self.find(i);
+            let estate = &mut self.estates[i];
+            estate.node = node;
             estate.writer = Some(estate.node.open_writer_with(self.tuning.writer()).unwrap());
         }
     }
@@ -341,8 +421,9 @@ impl World {
         self.open_archive(&image);
         self.desk.storage = image;
         self.crashable = 0;
-        for (estate, name) in self.estates.iter_mut().zip(["a", "b"]) {
-            let node = self.archive.node(name).unwrap();
+        for i in 0..self.estates.len() {
+            let node = self.find(i);
+            let estate = &mut self.estates[i];
             let model = &mut estate.model;
             let seen = read.then(|| node.window());
             let writer = node.open_writer_with(self.tuning.writer()).unwrap();
@@ -366,9 +447,14 @@ impl World {
                 .map(|l| usize::try_from(l.consistent_from.get()).unwrap())
                 .collect();
             let promised: Vec<usize> = model.bases.iter().filter(|(o, _)| *o <= at).map(|(_, from)| *from).collect();
-            assert!(promised.iter().all(|from| left.contains(from)), "a crash took a base copy");
+            // Those of before it was branched off are another node's.
+            let before = estate.branched.map_or(0, |(_, _, n)| n);
+            let own = |from: &&usize| **from > before;
+            assert!(promised.iter().filter(own).all(|from| left.contains(from)), "a crash took a base copy");
             let since = |from: &usize| if promised.contains(from) { 0 } else { operations };
-            model.bases = left.iter().map(|from| (since(from), *from)).collect();
+            let mut bases: Vec<_> = left.iter().map(|from| (since(from), *from)).collect();
+            bases.extend(promised.iter().filter(|from| !own(from)).map(|from| (0, *from)));
+            model.bases = bases;
             estate.node = node;
             // The writer of before is dropped with the storage of before.
             estate.writer = Some(writer);

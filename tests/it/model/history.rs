@@ -112,7 +112,7 @@ impl State {
 }
 
 /// One commit, and the state after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Moment {
     pub timestamp: Timestamp,
     pub effects: Vec<Effect>,
@@ -183,6 +183,25 @@ impl Model {
             complete,
             bases: Vec::new(),
             promises: vec![Promise { operations: 0, position: 0, known_until: Timestamp::ZERO }],
+            origin: State::default(),
+        }
+    }
+
+    /// What a timeline begins with that forks off after commit `n`; a node that is branched off does not know the names of commits.
+    pub fn fork(&self, n: usize, own_node: bool) -> Model {
+        let mut moments = self.moments[..n].to_vec();
+        if own_node {
+            for moment in &mut moments {
+                moment.effects.retain(|e| !matches!(e, Effect::Point(_)));
+            }
+        }
+        let known_until = moments[n - 1].timestamp;
+        Model {
+            moments,
+            known_until,
+            complete: self.complete,
+            bases: self.bases.iter().map(|(_, from)| (0, *from)).filter(|(_, from)| *from <= n).collect(),
+            promises: vec![Promise { operations: 0, position: n, known_until }],
             origin: State::default(),
         }
     }

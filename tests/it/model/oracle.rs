@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rewound::options::ReplayOptions;
-use rewound::{Error, Lsn, Node, Redo, RedoRecord, Resolved, Restore, RestoreReport, Result, Target, Timestamp};
+use rewound::{
+    Error, Lsn, Node, Redo, RedoRecord, Resolved, Restore, RestoreReport, Result, Target, TimelineId, Timestamp,
+};
 
 use super::draft::noise;
+use super::engine::Left;
 use super::history::Model;
 
 /// How much is checked.
@@ -60,10 +63,16 @@ enum Expected {
 }
 
 /// One node under the eyes of its model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Oracle<'a> {
     pub node: &'a Node,
     pub model: &'a Model,
+    /// The timeline that the model is of, where targets have to name it.
+    pub named: Option<TimelineId>,
+    /// The timeline is written since this time,
+    pub begun: Timestamp,
+    /// and before it these were.
+    pub older: &'a [Left],
     pub replay: ReplayOptions,
     /// Where directories can be restored to.
     pub dirs: &'a Path,
@@ -110,6 +119,21 @@ impl Oracle<'_> {
         for n in (earliest..=end).filter(|n| share.takes(*n) && draw(self.salt, *n) < 20) {
             self.restore_to_disk(n, end);
         }
+        for (timeline, Left { model, .. }) in (1..).zip(self.older) {
+            let on_it = Oracle { model, named: Some(TimelineId::new(timeline)), dirs: self.dirs, ..self.clone() };
+            let end = model.len();
+            for n in (model.earliest().unwrap()..=end).filter(|n| share.takes(*n)) {
+                on_it.check_resolved(&self.node.resolve(&on_it.target(n)).unwrap(), n, end);
+                on_it.restore(n, end);
+                seen.times_at(model.moments[n - 1].timestamp);
+            }
+            let after = Target::OnTimeline(TimelineId::new(timeline), lsn(end + 1));
+            assert!(matches!(self.node.resolve(&after), Err(Error::AfterDurableEnd { .. })));
+        }
+    }
+
+    fn target(&self, n: usize) -> Target {
+        self.named.map_or(Target::Lsn(lsn(n)), |timeline| Target::OnTimeline(timeline, lsn(n)))
     }
 
     /// The commit `n` as a resolved target.
@@ -120,7 +144,7 @@ impl Oracle<'_> {
     }
 
     fn begin(&self, n: usize) -> Restore<'_> {
-        self.node.restore(Target::Lsn(lsn(n))).options(self.replay.clone())
+        self.node.restore(self.target(n)).options(self.replay.clone())
     }
 
     fn restore(&self, n: usize, end: usize) {
@@ -222,25 +246,54 @@ impl Seen<'_> {
         }
     }
 
-    /// The commit that holds everything up to a time.
-    fn at(&self, time: Timestamp) -> Expected {
-        if time > self.known_until {
-            return Expected::AfterEnd;
+    /// A timeline that was left, as it is seen.
+    fn left<'s>(oracle: &'s Oracle<'s>) -> Seen<'s> {
+        let model = oracle.model;
+        let (earliest, end) = (model.earliest().unwrap(), model.len());
+        Seen { oracle, earliest, end, known_until: model.known_until }
+    }
+
+    /// The commit that holds everything up to a time, on the timeline that was written then.
+    fn expect_at(&self, target: &Target, time: Timestamp) {
+        let oracle = self.oracle;
+        let older = oracle.older.iter().rev().find(|left| time > left.begun || left.begun == Timestamp::ZERO);
+        if let Some(Left { model, .. }) = older.filter(|_| time <= oracle.begun) {
+            let left = Oracle { model, older: &[], begun: Timestamp::ZERO, ..oracle.clone() };
+            return Seen::left(&left).expect_at(target, time);
         }
-        match self.oracle.model.moments[..self.end].partition_point(|m| m.timestamp <= time) {
-            0 => Expected::BeforeWindow,
-            n => Expected::Commit(n),
-        }
+        let expected = if time > self.known_until {
+            Expected::AfterEnd
+        } else {
+            match oracle.model.moments[..self.end].partition_point(|m| m.timestamp <= time) {
+                0 => Expected::BeforeWindow,
+                n => Expected::Commit(n),
+            }
+        };
+        self.expect(target, expected);
     }
 
     /// The times at a commit and on either side of it.
     fn times(&self, n: usize) {
-        let at = self.oracle.model.moments[n - 1].timestamp.as_nanos();
+        self.times_at(self.oracle.model.moments[n - 1].timestamp);
+    }
+
+    fn times_at(&self, at: Timestamp) {
+        let at = at.as_nanos();
         for time in [at - 1, at, at + 1] {
-            let expected = self.at(Timestamp::from_nanos(time));
-            self.expect(&Target::Time(Timestamp::from_nanos(time)), expected);
+            self.expect_at(&Target::Time(Timestamp::from_nanos(time)), Timestamp::from_nanos(time));
             if time + 1 > at {
-                self.expect(&Target::BeforeTime(Timestamp::from_nanos(time + 1)), expected);
+                self.expect_at(&Target::BeforeTime(Timestamp::from_nanos(time + 1)), Timestamp::from_nanos(time));
+            }
+        }
+    }
+
+    /// Restore points, but for those that an older timeline has: they are found there.
+    fn points(&self, names: &mut BTreeSet<String>) {
+        for (n, moment) in (1..).zip(&self.oracle.model.moments[..self.end]) {
+            for name in moment.points() {
+                if names.insert(name.to_owned()) {
+                    self.expect(&Target::RestorePoint(name.to_owned()), Expected::Commit(n));
+                }
             }
         }
     }
@@ -251,20 +304,23 @@ impl Seen<'_> {
         let moments = || (1..).zip(&model.moments[..self.end]);
         self.expect(&Target::Latest, Expected::Commit(self.end));
         self.expect(&Target::Lsn(lsn(self.end + 1)), Expected::AfterEnd);
-        self.expect(&Target::Time(self.known_until), Expected::Commit(self.end));
+        self.expect_at(&Target::Time(self.known_until), self.known_until);
         let after = Timestamp::from_nanos(self.known_until.as_nanos() + 1);
         self.expect(&Target::Time(after), Expected::AfterEnd);
-        self.expect(&Target::BeforeTime(after), Expected::Commit(self.end));
+        self.expect_at(&Target::BeforeTime(after), self.known_until);
+        if self.known_until > self.oracle.begun || self.oracle.older.is_empty() {
+            self.expect(&Target::Time(self.known_until), Expected::Commit(self.end));
+            self.expect(&Target::BeforeTime(after), Expected::Commit(self.end));
+        }
         self.expect(&Target::Time(Timestamp::ZERO), Expected::BeforeWindow);
         self.expect(&Target::BeforeTime(Timestamp::ZERO), Expected::BeforeWindow);
 
         let mut names = BTreeSet::new();
-        for (n, moment) in moments() {
-            for name in moment.points() {
-                names.insert(name.to_owned());
-                self.expect(&Target::RestorePoint(name.to_owned()), Expected::Commit(n));
-            }
+        for Left { model, .. } in self.oracle.older {
+            let left = Oracle { model, older: &[], ..self.oracle.clone() };
+            Seen::left(&left).points(&mut names);
         }
+        self.points(&mut names);
         self.expect(&Target::RestorePoint("never named".into()), Expected::Unknown);
         let known: BTreeSet<String> = node.restore_points().unwrap().into_keys().collect();
         assert_eq!(known, names);

@@ -113,6 +113,11 @@ pub enum Step {
     },
     /// The steps that follow are for the other node.
     Switch,
+    /// A new timeline begins with a commit, of this node or of one of its own.
+    Fork {
+        at: u16,
+        own_node: bool,
+    },
     /// Some commits are checked, with whatever is open and not flushed.
     Look(u16),
 }
@@ -362,6 +367,18 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Switch),
         4 => any::<u16>().prop_map(Step::Look),
     ]
+}
+
+/// Programs that fork: now and then, and more often than not from a timeline that was forked itself.
+pub fn forking() -> impl Strategy<Value = Program> {
+    let fork = (any::<u16>(), prop::bool::weighted(0.3)).prop_map(|(at, own_node)| Step::Fork { at, own_node });
+    let steps = vec(prop_oneof![12 => step(), 1 => fork], 8..45);
+    (tuning(), prop::bool::weighted(0.35), any::<u64>(), steps).prop_map(|(tuning, existing, salt, steps)| Program {
+        tuning,
+        existing,
+        salt,
+        steps,
+    })
 }
 
 pub fn program() -> impl Strategy<Value = Program> {

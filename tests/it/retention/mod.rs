@@ -3,6 +3,7 @@
 mod attacks;
 mod audit;
 mod cuts;
+mod forks;
 mod looking;
 mod promises;
 mod ransomware;

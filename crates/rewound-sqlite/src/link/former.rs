@@ -2,8 +2,9 @@
 
 use super::Link;
 use crate::error::{Error, Result};
-use crate::files::{DatabaseFile, Holder, IndexFile, Paths, Stamp};
+use crate::files::{DatabaseFile, IndexFile, Paths, Stamp};
 use crate::format::{IndexHeader, Salts};
+use crate::locks::Holder;
 use crate::pin::Pin;
 
 /// What is told of a file that was copied over.
