@@ -48,8 +48,9 @@ pub(crate) struct Rebuilt<'r> {
 }
 
 impl PastState {
-    /// Opens the state at a position: plans it, opens what the plan names, and reads its part of the log. Without a
-    /// lease, whoever opens it sees to it that nothing of that is removed meanwhile.
+    /// Opens the state at a position: plans it, opens what the plan names, and reads its part of
+    /// the log. Without a lease, whoever opens it sees to it that nothing of that is removed
+    /// meanwhile.
     pub fn open(
         context: NodeContext,
         to: Position,

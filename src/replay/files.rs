@@ -425,7 +425,8 @@ impl PageSink for StagedFiles {
         self.files.write(space, offset, bytes)
     }
 
-    /// Makes all files durable and gives them their names, one after the other; takes them all back where one name was taken meanwhile.
+    /// Makes all files durable and gives them their names, one after the other; takes them all back
+    /// if one name was taken meanwhile.
     fn finish(self) -> Result<()> {
         self.files.sync_all()?;
         for (count, file) in self.each.iter().enumerate() {
@@ -451,7 +452,8 @@ pub(crate) struct DeltaDir {
 }
 
 impl DeltaDir {
-    /// The directory is created where it is not there. All that can be refused is refused before anything is written.
+    /// The directory is created if it is not there. All that can be refused is refused before
+    /// anything is written.
     pub fn begin(path: &Path, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<DeltaDir> {
         let place = DeltaPlace { path, dir: destination(path)? };
         let (opened, page_sizes) = place.begin(spaces)?;
@@ -502,7 +504,8 @@ struct DeltaPlace<'a> {
 }
 
 impl DeltaPlace<'_> {
-    /// Opens and locks the files of these spaces, and says by the marker that they are being rewritten.
+    /// Opens and locks the files of these spaces, and says by the marker that they are being
+    /// rewritten.
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<(Opened, BTreeMap<SpaceId, usize>)> {
         let marker = self.open(INCOMPLETE)?;
         let there = spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
@@ -602,8 +605,8 @@ impl PageSink for DeltaDir {
     }
 }
 
-/// Refuses to write so many bytes, by space, to where there is not enough space, whichever file systems the spaces go to. What a file
-/// holds already is written over.
+/// Refuses to write so many bytes, by space, if a file system that they go to has not enough free
+/// space. What a file holds already is written over.
 pub(crate) fn check_space<'n>(
     needed: impl Iterator<Item = (&'n str, u64)>,
     place: &dyn Fn(&str) -> Option<PathBuf>,

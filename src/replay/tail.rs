@@ -25,7 +25,8 @@ use crate::wal::{Log, Visit, fold_op};
 /// Bytes of ops in a piece of memory, and about as many in a frame of a run on disk.
 const CHUNK: usize = 1 << 20;
 const RUN_FRAME: usize = 128 << 10;
-/// Bytes of ops that the reading thread hands over at a time, and how many of such batches may wait.
+/// Bytes of ops that the reading thread hands over at a time, and how many of such batches may
+/// wait.
 const BATCH: usize = 256 << 10;
 const AHEAD: usize = 2;
 /// Fewer refs than that are sorted sooner than a thread is started.
@@ -102,7 +103,8 @@ impl Ops {
         }
     }
 
-    /// Memory taken; the list of refs may have twice its length reserved, and to merge takes half of it more.
+    /// Memory taken; the list of refs may have twice its length reserved, and merging takes half of
+    /// its length more.
     fn memory(&self) -> usize {
         self.bytes + self.refs.len() * 5 / 2 * size_of::<OpRef>()
     }
@@ -350,8 +352,9 @@ impl Tail {
         }
     }
 
-    /// Visits the ops on these pages of a space, page by page and each page's in order. The ranges of pages ascend and are apart. Ops of
-    /// one run come before those of the next; `visit` gets the op's number, to be merged with the cuts of the space.
+    /// Visits the ops on these pages of a space, page by page and each page's in order. The ranges
+    /// of pages ascend and are apart. Ops of one run come before those of the next; `visit` gets
+    /// the op's number, to be merged with the cuts of the space.
     pub fn visit(
         &self,
         space: SpaceId,
