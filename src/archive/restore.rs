@@ -201,11 +201,17 @@ impl<'a> Restore<'a> {
                 Some(delta) => delta,
                 None => DeltaDir::begin(&path, &begun.past.state().spaces)?,
             };
-            let delta = sink.insert(delta);
-            let mut report = restore.fill(begun, &layout, delta)?;
+            let filled = restore.fill(begun, &layout, &delta);
+            let filled = filled.and_then(|report| Ok((report, restore.replay(begun, Some(delta.path()))?)));
+            let (mut report, records) = match filled {
+                Ok(filled) => filled,
+                Err(e) => {
+                    sink = Some(delta);
+                    return Err(e);
+                }
+            };
             report.bytes_written = delta.written();
-            let records = restore.replay(begun, Some(delta.path()))?;
-            sink.take().map_or(Ok(()), DeltaDir::finish)?;
+            delta.finish()?;
             Ok(done(report, records, begun))
         })
     }

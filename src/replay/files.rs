@@ -426,7 +426,7 @@ impl PageSink for StagedFiles {
     }
 
     /// Makes all files durable and gives them their names, one after the other; takes them all back
-    /// where one name was taken meanwhile.
+    /// if one name was taken meanwhile.
     fn finish(self) -> Result<()> {
         self.files.sync_all()?;
         for (count, file) in self.each.iter().enumerate() {
@@ -452,7 +452,7 @@ pub(crate) struct DeltaDir {
 }
 
 impl DeltaDir {
-    /// The directory is created where it is not there. All that can be refused is refused before
+    /// The directory is created if it is not there. All that can be refused is refused before
     /// anything is written.
     pub fn begin(path: &Path, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<DeltaDir> {
         let place = DeltaPlace { path, dir: destination(path)? };
@@ -606,8 +606,8 @@ impl PageSink for DeltaDir {
     }
 }
 
-/// Refuses to write so many bytes, by space, to where there is not enough space, whichever file
-/// systems the spaces go to. What a file holds already is written over.
+/// Refuses to write so many bytes, by space, if a file system that they go to has not enough free
+/// space. What a file holds already is written over.
 pub(crate) fn check_space<'n>(
     needed: impl Iterator<Item = (&'n str, u64)>,
     place: &dyn Fn(&str) -> Option<PathBuf>,

@@ -12,9 +12,8 @@ use crate::types::{Lsn, SpaceId, Timestamp, as_index};
 /// Takes restored pages: a directory, a running engine, anything. Made by the opener that
 /// [`Restore::into_sink`](crate::Restore::into_sink) is given.
 ///
-/// Called from several threads at a time. Every byte of every space is given exactly once, by
-/// `write` or by `zero`, in no particular order. A sink that is dropped without `finish` has not
-/// got all of them.
+/// Called from several threads at a time. Every byte of every space is given exactly once, by `write` or
+/// by `zero`, in no particular order. A sink that is dropped without `finish` was not given all.
 pub trait PageSink: Sync {
     /// Bytes of a space at an offset: whole pages, but for the end of the space.
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()>;

@@ -103,8 +103,8 @@ impl Ops {
         }
     }
 
-    /// Memory taken; the list of refs may have twice its length reserved, and to merge takes half
-    /// of it more.
+    /// Memory taken; the list of refs may have twice its length reserved, and merging takes half of
+    /// its length more.
     fn memory(&self) -> usize {
         self.bytes + self.refs.len() * 5 / 2 * size_of::<OpRef>()
     }

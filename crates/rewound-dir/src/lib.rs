@@ -56,7 +56,8 @@ pub use staged::{Staged, write_file};
 /// Flags of every call that opens something by name.
 const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// Bytes that an unprivileged process can still write to the file system of a path, which follows links.
+/// Bytes that an unprivileged process can still write to the file system of a path, whose links
+/// are followed.
 pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(available(&rustix::fs::statvfs(path)?))
 }

@@ -199,7 +199,8 @@ impl<'a> Place<'a> {
         Place { path, journal, file, saved: AtomicBool::new(false), written: AtomicU64::new(0) }
     }
 
-    /// Begins to write over it; also once more, where a layer of the archive is damaged: the journal says what the file was.
+    /// Begins to write over it; also once more, if a layer of the archive is damaged: the journal
+    /// says what the file was.
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<InPlace<'_>> {
         let mut spaces = spaces.values();
         let (Some(space), None) = (spaces.next(), spaces.next()) else {
@@ -220,7 +221,8 @@ impl<'a> Place<'a> {
         Ok(InPlace { place: self, page: space.page_size.bytes() })
     }
 
-    /// Whether there is a journal that says what the file was. Nobody else can have one, as the file is locked.
+    /// Whether there is a journal that says what the file was. Nobody else can have one, as the
+    /// file is locked.
     fn is_under_way(&self) -> bool {
         self.journal.exists()
     }
