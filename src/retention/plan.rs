@@ -286,7 +286,11 @@ impl<'a> Timeline<'a> {
             .filter(|l| !kept.iter().any(|span| self.uses(span, l)))
             .map(|l| l.file)
             .collect();
-        if !gone.is_empty() || !layers.is_empty() {
+        // Where it stops standing on its fork, its readers have to hear of it with the parent's.
+        let kept_before = self.input.record.retention.kept(self.id);
+        let stood = |fork| kept_before.is_none_or(|spans| spans.iter().any(|s| s.base == fork));
+        let leaves_fork = !on_fork && self.fork.is_some_and(stood);
+        if !gone.is_empty() || !layers.is_empty() || leaves_fork {
             plan.timelines.push(TimelineExpiry { timeline: self.id, kept: kept.clone(), segments: gone });
         }
         plan.layers.extend(layers);
