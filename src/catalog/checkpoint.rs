@@ -135,5 +135,10 @@ fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Op
         let (expected, found) = (format_args!("entry {sequence}"), format_args!("entry {}", state.entries));
         return Err(Error::damage(DamageKind::Chain, path, 96, "checkpoint of the catalog", expected, found));
     }
+    // Entries are checked as they are folded; what is made of timelines goes from each to its parent.
+    if let Some((id, _)) = state.nodes.iter().find(|(_, record)| !record.is_rooted()) {
+        let (expected, found) = ("each timeline forked from an older one", format_args!("another of node {id}"));
+        return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "timelines", expected, found));
+    }
     Ok(Some(state))
 }

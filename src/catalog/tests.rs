@@ -228,3 +228,27 @@ fn what_was_removed_as_a_leftover_has_lost_its_name() {
     crate::sealed::remove_leftovers(&storage, Scope::Entry(1)).unwrap();
     assert!(late.publish("catalog/entry", &[]).unwrap().is_none());
 }
+
+/// From one to its parent there would be no end.
+#[test]
+fn a_checkpoint_with_a_timeline_that_is_its_own_parent_is_done_without() {
+    let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemStorage::new());
+    let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
+    let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
+    let clock: Arc<dyn Clock> = Arc::new(crate::env::SystemClock);
+    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng.clone()).unwrap();
+    let actor = Actor { name: "a".into(), reason: "r".into() };
+    let catalog = Catalog::create(storage.clone(), keys, clock.clone(), &actor).unwrap();
+    let node = NodeId::new(1);
+    let created = Event::NodeCreated { node, name: "n".into(), origin: Origin::Empty };
+    catalog.append(&actor, |_| Ok((created.clone(), ()))).unwrap();
+    for (timeline, parent) in [(2, 2), (2, 3), (1, 1)].map(|(a, b)| (TimelineId::new(a), TimelineId::new(b))) {
+        let mut state = catalog.current().unwrap().clone();
+        state.nodes.get_mut(&node).unwrap().parents.insert(timeline, (parent, Position::ORIGIN));
+        // What is written is read back.
+        assert!(checkpoint::write(storage.as_ref(), catalog.keys(), &state).is_err(), "{timeline} of {parent}");
+        let opened = Catalog::open(storage.clone(), &keyring, Backend::default(), rng.clone(), clock.clone()).unwrap();
+        assert_eq!(opened.current().unwrap().view(node).unwrap().timelines(), [TimelineId::FIRST]);
+        storage.delete(&crate::names::checkpoint_path(state.entries)).unwrap();
+    }
+}

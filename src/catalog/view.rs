@@ -172,6 +172,13 @@ impl NodeRecord {
         std::iter::once(TimelineId::FIRST).chain(self.parents.keys().copied()).collect()
     }
 
+    /// Whether each of its timelines was forked from an older one that there is, but for the first.
+    pub(crate) fn is_rooted(&self) -> bool {
+        let there_is = |timeline| timeline == TimelineId::FIRST || self.parents.contains_key(&timeline);
+        let mut forks = self.parents.iter();
+        forks.all(|(timeline, (parent, _))| parent < timeline && there_is(*parent)) && there_is(self.timeline)
+    }
+
     /// Where a timeline of it, the node `id`, forks off; `None`: it has nothing before it.
     pub(crate) fn fork(&self, id: NodeId, timeline: TimelineId) -> Option<Fork> {
         let own = self.parents.get(&timeline);

@@ -91,6 +91,16 @@ impl PartReader {
         if seal.space != part.space {
             return Err(Error::damage(DamageKind::Chain, &path, 0, "space of a part", part.space, seal.space));
         }
+        // They are found by bisection, and what is counted of their pages goes by their ends.
+        let mut free = 0;
+        for BlockIndex { first, last, offset, .. } in &seal.blocks {
+            if *first < free || last < first {
+                let expected = format_args!("pages in order, from {free} on");
+                let found = format_args!("{first} to {last}");
+                return Err(Error::damage(DamageKind::Structure, &path, *offset, "block of a part", expected, found));
+            }
+            free = last.saturating_add(1);
+        }
         Ok(PartReader { file, seal, first: part.first, last: part.last })
     }
 
@@ -197,5 +207,60 @@ impl PartReader {
             visit(*page, *crc, entry)?;
         }
         Ok(u64::from(block.length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::crypto::{Backend, KeyFile};
+    use crate::env::SystemRng;
+    use crate::layer::LayerWriter;
+    use crate::names::{Scope, TMP};
+    use crate::storage::{MemStorage, create_dir_durable};
+    use crate::types::{ArchiveId, PageSize, Position, SpaceId, TimelineId, Timestamp};
+
+    /// Whoever wrote it had the key, and is not believed for that.
+    #[test]
+    fn blocks_that_are_not_in_order_are_damage() {
+        let (storage, node) = (MemStorage::new(), NodeId::new(1));
+        create_dir_durable(&storage, TMP).unwrap();
+        let keyring = KeyFile::from_bytes([7; 32]).into();
+        let archive = ArchiveId::from_bytes([1; 16]);
+        let keys = ArchiveKeys::create(archive, &keyring, Backend::default(), Arc::new(SystemRng)).unwrap();
+        let layer = LayerWriter {
+            storage: &storage,
+            keys: &keys,
+            scope: Scope::Builder(node),
+            node,
+            timeline: TimelineId::FIRST,
+            from: None,
+            to: Position::new(1),
+            created: Timestamp::ZERO,
+        };
+        let whole: &[_] = &[(0, u64::MAX)];
+        for (blocks, sound) in [
+            (&[(0, 0), (1, 3), (9, 9)][..], true),
+            (whole, true),
+            (&[(3, 2)], false),
+            (&[(9, 4)], false),
+            (&[(4, 6), (0, 2)], false),
+            (&[(4, 6), (6, 7)], false),
+        ] {
+            let mut part = layer.part(SpaceId::new(1), PageSize::MIN).unwrap();
+            for (first, last) in blocks {
+                part.copy(&CopiedBlock { first: *first, last: *last, ..CopiedBlock::default() }).unwrap();
+            }
+            let (part, _) = part.finish(0, 100).unwrap();
+            match PartReader::open(&storage, &keys, node, &part) {
+                Ok(_) => assert!(sound, "{blocks:?}"),
+                Err(Error::Damaged(damage)) => {
+                    assert!(!sound && damage.kind == DamageKind::Structure, "{blocks:?}: {damage}");
+                }
+                Err(e) => panic!("{blocks:?}: {e}"),
+            }
+        }
     }
 }

@@ -69,27 +69,39 @@ pub(super) fn resync(
 ) -> Result<(Commit, u64)> {
     let page_size = link.page_size;
     let live = link.live()?;
-    let mut batch = archivist.writer.batch();
-    batch.annotate("resync", reason)?;
-    if let Some(record) = &subject.record {
-        record.note(&mut batch)?;
-    }
-    let end = live.end;
-    let mut compare = Compare { live, batch, space: SpaceId::default(), archived: 0, differing: 0, failure: None };
+    let writer = &archivist.writer;
+    let begin = || -> Result<Batch> {
+        let mut batch = writer.batch();
+        batch.annotate("resync", reason)?;
+        if let Some(record) = &subject.record {
+            record.note(&mut batch)?;
+        }
+        Ok(batch)
+    };
+    let (end, length) = (live.end, live.len());
+    let mut compare =
+        Compare { live, batch: begin()?, space: SpaceId::default(), archived: 0, differing: 0, failure: None };
     match archivist.space {
-        Some(space) if archivist.writer.page_size(space) == Some(page_size) => {
+        Some(space) if writer.page_size(space) == Some(page_size) => {
             compare.space = space;
-            let length = compare.live.len();
-            compare.archived = archivist.writer.space_length(space).expect("a space with pages of a size has a length");
-            if compare.archived != length {
-                compare.batch.set_length(space, length)?;
-            }
+            compare.archived = writer.space_length(space).expect("a space with pages of a size has a length");
             let sink = Mutex::new(compare);
+            // Where a layer is damaged all of it is compared once more, with what the archive has
+            // beside that layer: into a batch of its own, as pages have their differences already.
+            let open = || -> Result<()> {
+                let mut compare = sink.lock();
+                (compare.batch, compare.differing) = (begin()?, 0);
+                if compare.archived != length {
+                    compare.batch.set_length(space, length)?;
+                }
+                Ok(())
+            };
             // Compared with what the live database says itself: nobody reads the past here.
             let restored = subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
-            // What was compared is in the batch: it cannot begin again.
-            let mut once = Some(Sink { compare: &sink, page_size });
-            let restored = restored.into_sink(|_| once.take().ok_or_else(|| rewound::Error::host("compared already")));
+            let restored = restored.into_sink(|_| {
+                open().map_err(|e| sink.lock().failed(e))?;
+                Ok(Sink { compare: &sink, page_size })
+            });
             compare = sink.into_inner();
             if let Err(e) = restored {
                 return Err(compare.failure.unwrap_or(Error::Archive(e)));
@@ -101,7 +113,6 @@ pub(super) fn resync(
                 compare.batch.drop_space(old)?;
             }
             compare.space = compare.batch.create_space(&archivist.name, page_size)?;
-            let length = compare.live.len();
             compare.batch.set_length(compare.space, length)?;
         }
     }
@@ -162,6 +173,13 @@ impl Compare<'_> {
         Ok(())
     }
 
+    /// Keeps a failure, and returns what the archive is told of it.
+    fn failed(&mut self, e: Error) -> rewound::Error {
+        let message = rewound::Error::host(&e);
+        self.failure = Some(e);
+        message
+    }
+
     /// What the database has beyond what the archive has.
     fn rest(&mut self, page_size: PageSize) -> Result<()> {
         let zeros = zeros(page_size);
@@ -187,11 +205,7 @@ impl Sink<'_, '_> {
         if space != compare.space {
             return Ok(());
         }
-        compare.stretch(self.page_size, offset, archived).map_err(|e| {
-            let message = rewound::Error::host(&e);
-            compare.failure = Some(e);
-            message
-        })
+        compare.stretch(self.page_size, offset, archived).map_err(|e| compare.failed(e))
     }
 }
 

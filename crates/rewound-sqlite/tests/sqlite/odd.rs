@@ -652,3 +652,51 @@ fn a_complete_database_that_was_changed_is_compared() {
         newest_matches(&node, &place.connect());
     }
 }
+
+/// Files below a directory.
+fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The damage is met after pages that differ were found: these are not compared with what they have become.
+#[test]
+fn a_comparison_does_without_a_damaged_layer() {
+    let place = Place::new();
+    let db = place.connect();
+    db.execute_batch(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
+         INSERT INTO t SELECT i, randomblob(3000) FROM n",
+    )
+    .unwrap();
+    let node = place.node();
+    let mut options = WatchOptions::default();
+    options.base.replay.threads = 1;
+    backup(&node, place.db(), options.clone(), |_| {}).unwrap();
+    db.execute_batch("UPDATE t SET b = randomblob(3000)").unwrap();
+    backup(&node, place.db(), options.clone(), |_| {}).unwrap();
+    let parts = || files(&place.path("archive")).into_iter().filter(|p| p.extension().is_some_and(|e| e == "part"));
+    let before: Vec<_> = parts().collect();
+    let mut compact = rewound::CompactOptions::default();
+    (compact.layer_log_bytes, compact.snapshot_percent) = (1, 10_000);
+    assert!(node.maintain(&compact).unwrap().layers > 0);
+    let new: Vec<_> = parts().filter(|part| !before.contains(part)).collect();
+    assert!(!new.is_empty());
+    for part in new {
+        let mut bytes = std::fs::read(&part).unwrap();
+        let at = bytes.len() / 4 * 3;
+        bytes[at] ^= 1;
+        std::fs::set_permissions(&part, Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&part, bytes).unwrap();
+    }
+    // Nobody watches, and the log starts over.
+    for _ in 0..2 {
+        db.execute_batch("UPDATE t SET b = randomblob(3000) WHERE id IN (1, 2, 3)").unwrap();
+        let _: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0)).unwrap();
+    }
+    let status = backup(&node, place.db(), options, |_| {}).unwrap();
+    assert_eq!(status.resyncs, 1, "{status:?}");
+    let newest = oracle::restore(&node, rewound::Target::Latest);
+    assert!(newest == std::fs::read(place.db()).unwrap());
+}
