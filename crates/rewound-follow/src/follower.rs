@@ -233,7 +233,9 @@ impl<S: Source> Follower<S> {
     fn finish(&mut self) -> Result<Status<S::Details>, S::Error> {
         self.check_process()?;
         let phase = self.take();
-        let ended = phase.end(&mut Desk { source: &mut self.source, report: &mut self.report });
+        let mut desk = Desk { source: &mut self.source, report: &mut self.report };
+        let (stopped, ended) = phase.end(&mut desk);
+        self.phase = stopped;
         self.report.status.state = State::Stopped;
         self.report.publish();
         self.handle.closed();
@@ -246,7 +248,7 @@ impl<S: Source> Follower<S> {
     }
 
     fn take(&mut self) -> Phase<S> {
-        std::mem::replace(&mut self.phase, Phase::Stopped)
+        std::mem::replace(&mut self.phase, Phase::Stopped(S::Away::default()))
     }
 
     fn join(&mut self) -> Result<(), S::Error> {

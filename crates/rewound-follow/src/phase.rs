@@ -28,8 +28,9 @@ pub(crate) enum Phase<S: Source> {
         /// time.
         checked: Option<Instant>,
     },
-    /// It has ended.
-    Stopped,
+    /// It has ended. Nothing is held; what was known of the database is known still, as the
+    /// follower may be used again.
+    Stopped(S::Away),
 }
 
 /// A failure, and the phase that it leaves.
@@ -50,8 +51,7 @@ impl<S: Source> Phase<S> {
     /// Takes what is not held: the database, and then, as that keeps its log, the archive.
     pub fn join(self, desk: &mut Desk<'_, S>) -> Step<S> {
         match self {
-            Phase::Stopped => Phase::Away(S::Away::default()).join(desk),
-            Phase::Away(away) => match desk.source.attach(away, desk.report) {
+            Phase::Away(away) | Phase::Stopped(away) => match desk.source.attach(away, desk.report) {
                 Ok(link) => {
                     desk.report.status.state = State::Starting;
                     Phase::Attached(link).join(desk)
@@ -87,7 +87,7 @@ impl<S: Source> Phase<S> {
                 desk.report.status.state = State::Following;
                 (link, archive, None)
             }
-            less @ (Phase::Away(_) | Phase::Attached(_) | Phase::Stopped) => {
+            less @ (Phase::Away(_) | Phase::Attached(_) | Phase::Stopped(_)) => {
                 return less.join(desk)?.round(desk, now, interval);
             }
         };
@@ -111,18 +111,21 @@ impl<S: Source> Phase<S> {
         }
     }
 
-    /// Ends, and leaves nothing held.
-    pub fn end(self, desk: &mut Desk<'_, S>) -> Result<(), S::Error> {
-        match self {
-            Phase::Away(_) | Phase::Attached(_) | Phase::Stopped => Ok(()),
+    /// Ends, and leaves nothing held: [`Stopped`](Phase::Stopped), with what stays known.
+    pub fn end(self, desk: &mut Desk<'_, S>) -> (Phase<S>, Result<(), S::Error>) {
+        let (away, done) = match self {
+            Phase::Away(away) | Phase::Stopped(away) => (S::end(away), Ok(())),
+            Phase::Attached(link) => (S::end(desk.source.let_go(link)), Ok(())),
             Phase::Joined(link, archive) => {
                 // The archive first: the database keeps what it does not have.
                 let closed = desk.source.close(archive);
-                drop(link);
-                closed
+                (S::end(desk.source.let_go(link)), closed)
             }
-            Phase::Following { link, archive, .. } => desk.source.part(link, archive, desk.report),
-        }
+            Phase::Following { link, archive, .. } => {
+                (S::Away::default(), desk.source.part(link, archive, desk.report))
+            }
+        };
+        (Phase::Stopped(away), done)
     }
 
     /// Gives up everything in a forked child. The archive's writer knows by itself where it is.
@@ -131,7 +134,7 @@ impl<S: Source> Phase<S> {
             Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
                 S::forget(link);
             }
-            Phase::Away(_) | Phase::Stopped => {}
+            Phase::Away(_) | Phase::Stopped(_) => {}
         }
     }
 
@@ -140,7 +143,7 @@ impl<S: Source> Phase<S> {
             Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
                 Some(link)
             }
-            Phase::Away(_) | Phase::Stopped => None,
+            Phase::Away(_) | Phase::Stopped(_) => None,
         }
     }
 
@@ -149,7 +152,7 @@ impl<S: Source> Phase<S> {
             Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
                 Some(link)
             }
-            Phase::Away(_) | Phase::Stopped => None,
+            Phase::Away(_) | Phase::Stopped(_) => None,
         }
     }
 }

@@ -71,6 +71,10 @@ pub trait Source {
     /// Ends an attachment, and keeps what the next one needs to know of it.
     fn let_go(&mut self, link: Self::Link) -> Self::Away;
 
+    /// What stays known of the database once the follower has ended. Nothing may be held any more:
+    /// others may follow the database before this one does again.
+    fn end(away: Self::Away) -> Self::Away;
+
     /// Notes a failure of the database's side: the next [`begin`](Self::begin) may need its reason.
     fn doubt(&mut self, away: &mut Self::Away, failure: &Self::Error);
 

@@ -109,6 +109,12 @@ impl Away {
         }
     }
 
+    /// Lets go of the watcher's lock. What was attached to says nothing any more, as others may
+    /// watch the database from now on; that it is not to be trusted stays true.
+    pub fn end(self: Box<Self>) -> Box<Away> {
+        Box::new(Away { lock: None, trust: self.trust, before: None })
+    }
+
     fn attached(self, link: Link, lock: File, paths: &Paths, options: &WatchOptions) -> Held {
         let Away { mut trust, before, .. } = self;
         let (parting, unbroken) = match before {

@@ -213,6 +213,10 @@ impl Source for Database {
         held.let_go()
     }
 
+    fn end(away: Box<Away>) -> Box<Away> {
+        away.end()
+    }
+
     fn doubt(&mut self, away: &mut Box<Away>, failure: &Error) {
         debug_assert_eq!(failure.side(), Side::Source, "an archive's failure says nothing of it");
         match failure {

@@ -221,6 +221,10 @@ impl Source for Fake {
         Vec::new()
     }
 
+    fn end(away: Vec<String>) -> Vec<String> {
+        away
+    }
+
     fn doubt(&mut self, away: &mut Vec<String>, failure: &Fault) {
         away.push(failure.to_string());
         self.world.with(|w| w.calls.push(format!("doubt: {}", away.join(", "))));
