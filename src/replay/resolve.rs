@@ -66,7 +66,8 @@ pub(crate) fn readable_end(log: &Log, view: &NodeView<'_>) -> Result<(LogEnd, Op
                 if let Ok(reader) = log.open(&s) {
                     return Ok((LogEnd::of(&reader.preface().state), Some(damage)));
                 }
-                segment = log.last_where(|other| Ok(other.from < s.from))?;
+                // By number as well: one that holds no commit begins where the next one does.
+                segment = log.last_where(|other| Ok((other.from, other.sequence) < (s.from, s.sequence)))?;
             }
             Err(damage)
         }
