@@ -472,7 +472,12 @@ fn look_in(
         *time = Some(reader.preface().state.timestamp);
     }
     let after = log.after(segment)?;
-    let successor = log.successor_says(segment)?;
+    let successor = match &after {
+        Some(next) if next.line == segment.line => log.open(next)?.preface().previous.clone(),
+        None if log.up_to(segment).is_none() => None,
+        // Beyond a fork its own timeline may go on, and tells where it ends.
+        _ => log.successor_says(segment)?,
+    };
     log.scan(&reader, Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
         if let Visit::Commit { lsn: found, timestamp, .. } = visit {
             if found == lsn {
