@@ -54,7 +54,11 @@ pub(crate) fn way_to(path: &str) -> impl Iterator<Item = &str> {
 
 /// The number in a text of exactly the form that we give it: all else is none of our names.
 fn number(text: &str, digits: usize) -> Option<u64> {
-    u64::from_str_radix(text, 16).ok().filter(|n| format!("{n:0digits$x}") == text)
+    // Not by making the name again to compare: a group has a thousand, and is listed again and
+    // again on the way to a target.
+    let in_form = text.len() == digits || text.len() > digits && !text.starts_with('0');
+    let plain = in_form && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn number_of_32_bits(text: &str) -> Option<u32> {
@@ -360,6 +364,18 @@ mod tests {
             assert_eq!(Scope::of(name), None, "{name}");
         }
         assert!(!is_of_catalog("catalogue/x") && !is_of_catalog("nodes/00000001"));
+    }
+
+    #[test]
+    fn a_number_is_read_from_no_text_but_the_one_that_is_made_of_it() {
+        let heads = ["", "+", "-", "0", "00", "1", "a", "A", "g", "\u{e9}", "0x"];
+        let tails = ["", "0", "1", "f", "F", " ", "0000000", "fffffff", "00000000", "ffffffff", "100000000"];
+        for text in heads.iter().flat_map(|a| tails.iter().flat_map(move |b| tails.map(|c| format!("{a}{b}{c}")))) {
+            for digits in [8, 16] {
+                let parsed = u64::from_str_radix(&text, 16).ok();
+                assert_eq!(number(&text, digits), parsed.filter(|n| format!("{n:0digits$x}") == text), "{text}");
+            }
+        }
     }
 
     #[test]

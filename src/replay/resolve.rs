@@ -67,7 +67,8 @@ pub(crate) fn readable_end(log: &Log, view: &NodeView<'_>) -> Result<(LogEnd, Op
                 if let Ok(reader) = log.open(&s) {
                     return Ok((LogEnd::of(&reader.preface().state), Some(damage)));
                 }
-                segment = log.last_where(|other| Ok(other.from < s.from))?;
+                // By number as well: one that holds no commit begins where the next one does.
+                segment = log.last_where(|other| Ok((other.from, other.sequence) < (s.from, s.sequence)))?;
             }
             Err(damage)
         }
@@ -475,7 +476,12 @@ fn look_in(
         *time = Some(reader.preface().state.timestamp);
     }
     let after = log.after(segment)?;
-    let successor = log.successor_says(segment)?;
+    let successor = match &after {
+        Some(next) if next.line == segment.line => log.open(next)?.preface().previous.clone(),
+        None if log.up_to(segment).is_none() => None,
+        // Beyond a fork its own timeline may go on, and tells where it ends.
+        _ => log.successor_says(segment)?,
+    };
     log.scan(&reader, Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
         if let Visit::Commit { lsn: found, timestamp, .. } = visit {
             if found == lsn {

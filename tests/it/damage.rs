@@ -159,6 +159,31 @@ fn damage_at_the_end_of_the_log_does_not_keep_from_what_lies_before() {
     }
 }
 
+/// A writer that logs nothing but that time passes leaves a segment that begins where the next one
+/// does.
+#[test]
+fn a_damaged_newest_segment_does_not_keep_from_what_lies_before_one_that_holds_no_commit() {
+    let clock = TestClock::new();
+    let (storage, archive) = memory_archive(&clock);
+    let node = archive.create_node("n", Origin::Empty).unwrap();
+    for commits in [0..3, 3..3, 3..4] {
+        let writer = node.open_writer_with(quiet()).unwrap();
+        commits.for_each(|n| commit(&writer, &clock, n));
+        clock.advance(1_000_000);
+        writer.tick().unwrap();
+        writer.close().unwrap();
+    }
+    let segments = paths(&storage, ".seg");
+    assert_eq!(segments.len(), 3);
+    let mut bytes = storage.files()[&segments[2]].clone();
+    // In its header: it does not open.
+    bytes[20] ^= 0x10;
+    storage.set_file(&segments[2], bytes);
+    (1..=3).for_each(|lsn| drop(check(&node, lsn)));
+    let error = node.resolve(&Target::Lsn(Lsn::new(4).unwrap())).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+}
+
 #[test]
 fn a_recipient_cannot_be_taken_away_or_added_unseen() {
     let clock = TestClock::new();
