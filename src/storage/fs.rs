@@ -175,7 +175,8 @@ impl FsStorage {
         let ends = path.match_indices('/').map(|(i, _)| i).chain((!path.is_empty()).then_some(path.len()));
         let mut start = 0;
         for end in ends {
-            let (name, upto) = (path.get(start..end).unwrap_or_default(), path.get(..end).unwrap_or_default());
+            let upto = path.get(..end).expect("a path is cut where a slash is, or at its end");
+            let name = upto.get(start..).expect("a name begins after the slash before it");
             dir = Arc::new(dir.subdir(name).map_err(|e| misplaced(upto, e))?);
             look(&dir, upto)?;
             start = end + 1;

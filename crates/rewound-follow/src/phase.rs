@@ -51,7 +51,8 @@ impl<S: Source> Phase<S> {
     /// Takes what is not held: the database, and then, as that keeps its log, the archive.
     pub fn join(self, desk: &mut Desk<'_, S>) -> Step<S> {
         match self {
-            Phase::Away(away) | Phase::Stopped(away) => match desk.source.attach(away, desk.report) {
+            Phase::Away(away) | Phase::Stopped(away) => match desk.source.attach(away, desk.report)
+            {
                 Ok(link) => {
                     desk.report.status.state = State::Starting;
                     Phase::Attached(link).join(desk)

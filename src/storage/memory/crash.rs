@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::state::{File, Node, State, is_dir};
 use crate::names::parent;
+use crate::types::as_index;
 
 /// The unit that a medium writes whole: 512 bytes, the smallest sector of disks in use.
 const SECTOR: usize = 512;
@@ -202,7 +203,8 @@ impl SplitMix64 {
 
     /// A number below `bound`, which must not be 0. Its bias is of no matter here.
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap_or(0)
+        assert!(bound > 0, "there is no number below 0");
+        as_index(self.next() % bound as u64)
     }
 
     fn byte(&mut self) -> u8 {
