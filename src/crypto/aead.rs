@@ -118,16 +118,6 @@ impl FrameCipher {
         }
     }
 
-    /// Whether [`open_into`](Self::open_into) checks and decrypts the ciphertext in one pass over
-    /// it.
-    pub fn is_one_pass(&self) -> bool {
-        match self.0 {
-            #[cfg(feature = "aws-lc")]
-            Keyed::AwsLc(_) => true,
-            Keyed::Portable(_) => false,
-        }
-    }
-
     /// Encrypts `buf` in place and returns the tag over it and `aad`.
     ///
     /// `nonce` must never be used for a second message under the same key, not even for one that
@@ -182,8 +172,8 @@ impl FrameCipher {
     }
 
     /// Checks the tag and decrypts `ciphertext` into `out`, which has to be as long: no copy is
-    /// made on the way. The portable cipher reads the ciphertext twice, to check and to decrypt: in
-    /// memory that somebody else can write meanwhile, what comes out may not be what was checked.
+    /// made on the way. Nobody may write to the ciphertext meanwhile: either cipher reads some or all
+    /// of it twice, to check and to decrypt, and what comes out would not be what was checked.
     ///
     /// # Errors
     ///

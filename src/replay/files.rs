@@ -136,6 +136,7 @@ type Opened = BTreeMap<SpaceId, (PathBuf, Arc<File>)>;
 /// and the two need different parts of the machine.
 #[derive(Debug)]
 struct Files {
+    owner: Owner,
     opened: Arc<Opened>,
     /// Bytes written so far.
     written: AtomicU64,
@@ -148,7 +149,7 @@ type Syncer = (Sender<()>, JoinHandle<Result<()>>);
 
 impl Files {
     fn new(opened: Opened) -> Files {
-        Files { opened: Arc::new(opened), written: AtomicU64::new(0), syncer: Mutex::default() }
+        Files { owner: Owner::here(), opened: Arc::new(opened), written: AtomicU64::new(0), syncer: Mutex::default() }
     }
 
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -196,6 +197,20 @@ impl Files {
             thread.join().unwrap_or_else(|_| Err(Error::host("a thread that syncs panicked")))?;
         }
         self.opened.values().try_for_each(|(path, file)| file.sync_all().map_err(failed("sync", path)))
+    }
+}
+
+impl Drop for Files {
+    /// Waits for the thread that syncs. Left to itself it would close the files at some later time, and
+    /// with that take the locks from whoever of this process has begun with them anew.
+    fn drop(&mut self) {
+        if let Some((wake, thread)) = self.syncer.get_mut().take()
+            && self.owner.is_here()
+        {
+            drop(wake);
+            // What made this end is the error to act on.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -626,4 +641,22 @@ pub(crate) fn check_space<'n>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_closed() {
+        for _ in 0..20 {
+            let (space, file) = (SpaceId::default(), Arc::new(tempfile::tempfile().unwrap()));
+            let files = Files::new(Opened::from([(space, (PathBuf::from("a"), Arc::clone(&file)))]));
+            let bytes = vec![1; as_index(EARLY_SYNC)];
+            files.write(space, 0, &bytes).unwrap();
+            files.write(space, EARLY_SYNC, &bytes).unwrap();
+            drop(files);
+            assert_eq!(Arc::strong_count(&file), 1, "a thread still holds the file open");
+        }
+    }
 }

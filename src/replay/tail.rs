@@ -29,6 +29,8 @@ const RUN_FRAME: usize = 128 << 10;
 /// wait.
 const BATCH: usize = 256 << 10;
 const AHEAD: usize = 2;
+/// Most pieces in such a batch: a commit may have no ops, and there may be millions of those.
+const PIECES: usize = BATCH / size_of::<Piece>();
 /// Fewer refs than that are sorted sooner than a thread is started.
 const SORTED_AT_ONCE: usize = 16 << 10;
 
@@ -216,7 +218,7 @@ fn read_ahead(
     let visited = log.visit(from, to, &mut |path, visit| {
         options.cancel.check()?;
         let Some((ops, piece)) = Piece::of(&visit) else { return Ok(()) };
-        let full = |b: &Batch| *b.path != *path || b.ops.len() + ops.len() > BATCH;
+        let full = |b: &Batch| *b.path != *path || b.ops.len() + ops.len() > BATCH || b.pieces.len() >= PIECES;
         if let Some(full) = batch.take_if(|b| full(b)) {
             send(full)?;
         }
@@ -462,5 +464,33 @@ impl DiskRun {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemStorage;
+    use crate::{Archive, ArchiveOptions, Durability, KeyFile, Origin, Target};
+
+    #[test]
+    fn commits_without_ops_are_handed_over_in_bounded_batches() {
+        let (storage, key) = (Arc::new(MemStorage::without_recording()), KeyFile::from_bytes([1; 32]));
+        let archive = Archive::create_in(storage, key, ArchiveOptions::new()).unwrap();
+        let node = archive.create_node("n", Origin::Empty).unwrap();
+        let writer = node.open_writer().unwrap();
+        let count = 2 * PIECES;
+        for _ in 0..count {
+            writer.batch().commit(Durability::Buffered).unwrap();
+        }
+        writer.close().unwrap();
+        let (from, to) = (Position::ORIGIN, node.resolve(&Target::Latest).unwrap().lsn.into());
+        let (ahead, batches) = mpsc::sync_channel(count);
+        let log = node.context().unwrap().log;
+        read_ahead(&log, from, to, &ReplayOptions::default(), &ahead).unwrap();
+        drop(ahead);
+        let pieces: Vec<usize> = batches.iter().map(|batch| batch.pieces.len()).collect();
+        assert_eq!(pieces.iter().sum::<usize>(), count);
+        assert!(pieces.iter().all(|n| n * size_of::<Piece>() <= BATCH), "{pieces:?}");
     }
 }

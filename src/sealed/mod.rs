@@ -11,6 +11,8 @@ mod reader;
 mod single;
 mod spill;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;
@@ -329,8 +331,8 @@ impl FrameOpener {
     }
 
     /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head`
-    /// is what `header` was decoded from, and `body` is what follows it: it may be of a map that
-    /// changes, so the tag is copied before it is compared, and returned as it was compared.
+    /// is what `header` was decoded from, and `body` is what follows it, which must not change
+    /// meanwhile.
     pub fn open_into(
         &self,
         header: &FrameHeader,
@@ -340,14 +342,24 @@ impl FrameOpener {
         out: &mut [u8],
     ) -> std::result::Result<[u8; TAG_LEN], TagMismatch> {
         let (text, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(TagMismatch)?;
-        let tag = *tag;
-        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, &tag, out)?;
-        Ok(tag)
+        self.cipher.open_into(&header.nonce(), &aad(head, chain), text, tag, out)?;
+        Ok(*tag)
     }
 
-    /// Whether ciphertext may be opened where it can change meanwhile: no byte of it is read twice.
-    pub fn can_open_maps(&self) -> bool {
-        self.cipher.is_one_pass()
+    /// The same for a frame of a map, which may change at any time: it is copied into `buffer`, and
+    /// opened there. No cipher can be relied on to read each byte of ciphertext once.
+    pub fn open_copy<'b>(
+        &self,
+        header: &FrameHeader,
+        head: &[u8; HEADER_LEN],
+        chain: &[u8; TAG_LEN],
+        body: &[u8],
+        buffer: &'b mut Vec<u8>,
+    ) -> std::result::Result<(&'b [u8], [u8; TAG_LEN]), TagMismatch> {
+        buffer.clear();
+        buffer.extend_from_slice(head);
+        buffer.extend_from_slice(body);
+        self.open_in_place(header, chain, buffer)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
@@ -70,11 +68,6 @@ impl SealedFile {
         &self.opener
     }
 
-    /// A map of the file that frames may be opened from.
-    pub fn map(&self) -> Option<Bytes> {
-        if self.opener.can_open_maps() { self.file.map() } else { None }
-    }
-
     pub fn len(&self) -> Result<u64> {
         self.file.length(&self.path)
     }
@@ -97,7 +90,7 @@ impl SealedFile {
         len: Option<usize>,
         buffer: &'b mut Vec<u8>,
     ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
-        if let Some(map) = self.map() {
+        if let Some(map) = self.file.map() {
             return self.mapped_frame(&map, offset, buffer);
         }
         let lead = TAG_LEN as u64;
@@ -131,7 +124,7 @@ impl SealedFile {
         }
     }
 
-    /// The same from a map, of which header, chain value and tag are copied before they are used.
+    /// The same from a map, of which everything is copied before it is used.
     fn mapped_frame<'b>(
         &self,
         map: &[u8],
@@ -153,14 +146,8 @@ impl SealedFile {
         {
             chain = *before;
         }
-        let len = body.len().saturating_sub(TAG_LEN);
-        if buffer.len() < len {
-            // Comes zeroed from the system, mostly, where growing would clear every byte.
-            *buffer = vec![0; len];
-        }
-        let text = buffer.get_mut(..len).unwrap_or_default();
-        match self.opener.open_into(&header, &head, &chain, body, text) {
-            Ok(_) => Ok((header, text, chain)),
+        match self.opener.open_copy(&header, &head, &chain, body, buffer) {
+            Ok((plaintext, _)) => Ok((header, plaintext, chain)),
             Err(_) => Err(self.explain(offset, &header)),
         }
     }

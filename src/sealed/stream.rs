@@ -25,9 +25,10 @@ pub(crate) enum Step<'a> {
 #[derive(Debug)]
 pub(crate) struct FrameStream<'f> {
     file: &'f SealedFile,
-    /// The file, where its storage lends or maps it: then `buffer` takes plaintext only. A map may
-    /// change at any time, so each byte of it is read once, or copied.
+    /// The file, where its storage lends or maps it: then `buffer` takes one frame at a time.
     lent: Option<Bytes>,
+    /// Whether that is a map, which may change at any time: a frame of it is copied, then opened.
+    mapped: bool,
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
@@ -43,8 +44,10 @@ impl<'f> FrameStream<'f> {
     /// From the first frame on.
     pub fn new(file: &'f SealedFile, end: u64) -> FrameStream<'f> {
         let chain = file.opener().first_chain();
-        let lent = file.file().lend().or_else(|| file.map());
-        FrameStream { file, lent, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
+        let lent = file.file().lend();
+        let map = if lent.is_none() { file.file().map() } else { None };
+        let (mapped, lent, offset) = (map.is_some(), lent.or(map), file.header_len());
+        FrameStream { file, lent, mapped, buffer: Vec::new(), at: 0, offset, end, index: 0, chain }
     }
 
     /// From a frame on that is not the first: the chain value is read from the file.
@@ -99,12 +102,16 @@ impl<'f> FrameStream<'f> {
             let start = as_index(offset);
             let body = lent.get(start + HEADER_LEN..start.saturating_add(len));
             let body = body.expect("so much was found to be at hand");
-            let text = len - HEADER_LEN - TAG_LEN;
-            if self.buffer.len() < text {
-                self.buffer.resize(text, 0);
+            if self.mapped {
+                opener.open_copy(&header, &head, &chain, body, &mut self.buffer)
+            } else {
+                let text = len - HEADER_LEN - TAG_LEN;
+                if self.buffer.len() < text {
+                    self.buffer.resize(text, 0);
+                }
+                let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
+                opener.open_into(&header, &head, &chain, body, out).map(|tag| (&*out, tag))
             }
-            let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
-            opener.open_into(&header, &head, &chain, body, out).map(|tag| (&*out, tag))
         } else {
             let frame = self.buffer.get_mut(self.at..self.at + len).expect("so much was found to be at hand");
             opener.open_in_place(&header, &chain, frame)

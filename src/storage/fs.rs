@@ -120,8 +120,8 @@ impl FsStorage {
         Ok(self)
     }
 
-    /// Reads finished files through memory maps: without the copy that `read` makes, which from the
-    /// page cache is a good part of the time of scanning a log or a restore.
+    /// Reads finished files through memory maps: without a call of the system for each piece, and a
+    /// frame at a time, which stays in the processor's cache until it is decrypted.
     ///
     /// It must be asked for, because of what it costs in a process that others depend on: if
     /// somebody cuts a file of the archive while it is read, or if the disk fails to read a page of
@@ -130,8 +130,7 @@ impl FsStorage {
     /// to, and for programs that may be started again; not for network file systems.
     ///
     /// Files that still grow, and segments that a crash left without their seal, are read as
-    /// without it; so are all files where the portable cipher is at work, which would read
-    /// ciphertext twice.
+    /// without it.
     #[must_use]
     pub fn mapped(mut self) -> FsStorage {
         self.mapped = true;
@@ -486,7 +485,12 @@ impl AppendFile for FsAppendFile {
             // Before the sync, so that one journal commit carries size and mode.
             let mode = this.file.metadata()?.mode() & 0o440;
             this.file.set_permissions(PermissionsExt::from_mode(0o400 | mode))?;
-            this.file.sync_all()?;
+            if let Err(e) = this.file.sync_all() {
+                // No finished file, and to be mapped by nobody: what a map holds of it cannot be
+                // dropped from the cache, and the next writer must not take that for the medium.
+                let _ = this.file.set_permissions(PermissionsExt::from_mode(0o600 | mode));
+                return Err(e);
+            }
             this.check_named()
         })
     }

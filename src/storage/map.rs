@@ -35,9 +35,9 @@ pub(super) fn map(file: &File) -> io::Result<Bytes> {
     // file, deleting one takes its name and not its bytes, and the map is private and read-only.
     // Another process can, against the file's mode. It is then told apart:
     // - cut: the kernel raises SIGBUS, which ends the process and exposes no other memory;
-    // - changed: the bytes are plain integers, of which every pattern is valid. Nothing is derived
-    //   from them that is relied on after they were read again: what is checked is a copy (headers,
-    //   tags), or decrypted in the pass that authenticates it, into memory of our own.
+    // - changed: the bytes are plain integers, of which every pattern is valid, and all that is done
+    //   with them is to copy them: what is checked, and then used, is memory of our own. A cipher is
+    //   never given the map, as it may read ciphertext once to check it and once more to decrypt it.
     // The map is owned by the `Bytes`, and unmapped when the last clone of it is dropped.
     let map = unsafe { Mmap::map(file) }?;
     Ok(Bytes::from_owner(map))

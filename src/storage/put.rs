@@ -38,14 +38,11 @@ pub fn put_by_publishing(storage: &dyn Storage, path: &str, source: &dyn ReadFil
         let id = random(&SystemRng).map_err(io::Error::other)?;
         let temporary = Scope::Put.path(FileId::from_bytes(id));
         tries += 1;
-        match attempt(storage, &temporary, path, source) {
-            Err(e) if e.kind() == ErrorKind::NotFound && tries < TRIES => {}
-            Err(e) => {
-                // Best effort: what stays is removed by the next sweep.
-                let _ = storage.delete(&temporary);
-                return Err(e);
-            }
-            Ok(()) => break,
+        let Err(e) = attempt(storage, &temporary, path, source) else { break };
+        // Best effort: what stays is removed by the next sweep.
+        let _ = storage.delete(&temporary);
+        if e.kind() != ErrorKind::NotFound || tries >= TRIES {
+            return Err(e);
         }
     }
     storage.sync_dir(parent(path))?;
@@ -56,8 +53,9 @@ pub fn put_by_publishing(storage: &dyn Storage, path: &str, source: &dyn ReadFil
 fn attempt(storage: &dyn Storage, temporary: &str, path: &str, source: &dyn ReadFile) -> io::Result<()> {
     let mut file = storage.create(temporary)?;
     let lock: Option<Box<dyn LockGuard>> = storage.try_lock(temporary)?;
+    let swept = || io::Error::new(ErrorKind::NotFound, "a sweeper has taken it for a leftover");
     if lock.is_none() {
-        return Err(io::Error::new(ErrorKind::NotFound, "a sweeper has taken it for a leftover"));
+        return Err(swept());
     }
     let len = source.len()?;
     let mut piece = vec![0; as_index(len.min(PIECE))];
@@ -70,5 +68,10 @@ fn attempt(storage: &dyn Storage, temporary: &str, path: &str, source: &dyn Read
         at += want as u64;
     }
     file.finish()?;
+    // Where a sweeper was done with it before it was locked, to lock it created another one, which is
+    // empty; not every storage tells of a file being written that it has lost its name.
+    if storage.open(temporary)?.len()? != len {
+        return Err(swept());
+    }
     storage.publish(temporary, path)
 }

@@ -111,3 +111,79 @@ fn a_sweep_takes_what_a_killed_put_left() {
     assert!(storage.open(&live).is_ok());
     drop(lock);
 }
+
+/// A storage in which a sweeper takes each file that is not locked yet, so many times.
+#[derive(Debug)]
+struct Swept(MemStorage, crate::sync::Mutex<u32>);
+
+impl ReadStore for Swept {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
+        self.0.open(path)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+impl BlobStore for Swept {
+    fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+        put_by_publishing(self, path, source)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.0.delete(path)
+    }
+}
+
+impl Storage for Swept {
+    fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
+        self.0.create(path)
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.publish(from, to)
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.0.sync_file(path)
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+
+    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
+        let mut left = self.1.lock();
+        if *left > 0 {
+            *left -= 1;
+            self.0.delete(path)?;
+        }
+        self.0.try_lock(path)
+    }
+
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        self.0.free_space()
+    }
+}
+
+#[test]
+fn a_put_that_a_sweeper_comes_upon_stores_what_it_was_given() {
+    for times in 0..3 {
+        let store = Swept(MemStorage::new(), crate::sync::Mutex::new(times));
+        store.put("d/a", &Bytes::from_static(b"hello world")).unwrap();
+        assert_eq!(read_range(&*store.open("d/a").unwrap(), "d/a", 0, 99).unwrap(), b"hello world", "{times}");
+        assert!(store.list("tmp").unwrap().is_empty(), "something is left after {times}");
+    }
+    let store = Swept(MemStorage::new(), crate::sync::Mutex::new(9));
+    assert_eq!(store.put("d/a", &Bytes::from_static(b"x")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(store.open("d/a").is_err());
+}
