@@ -14,8 +14,8 @@ fn a_stop_in_each_phase_leaves_nothing_held() {
     let following: Begins = |_| {};
     for (name, begin, error, last) in [
         ("away", away, Some("locked"), &["attach", "doubt: locked, locked"][..]),
-        ("attached", attached, Some("full"), &["open", "(link)"]),
-        ("joined", joined, Some("full"), &["begin", "(archive)", "(link)"]),
+        ("attached", attached, Some("full"), &["open", "let go", "(link)"]),
+        ("joined", joined, Some("full"), &["begin", "(archive)", "let go", "(link)"]),
         ("following", following, None, &["look and round", "(archive)", "(link)", "part"]),
     ] {
         let scene = Scene::new();
@@ -56,7 +56,7 @@ fn what_was_opened_and_not_begun_is_closed() {
     let follower = scene.start().unwrap();
     scene.world.calls();
     follower.close().unwrap();
-    assert_eq!(scene.world.calls(), ["(archive)", "close", "(link)"]);
+    assert_eq!(scene.world.calls(), ["(archive)", "close", "let go", "(link)"]);
 }
 
 #[test]

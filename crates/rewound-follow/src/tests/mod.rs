@@ -184,7 +184,7 @@ fn a_displaced_archive_is_a_mistake_at_the_start_and_waited_for_later() {
     let scene = Scene::new();
     scene.world.fails("open", [displaced()]);
     assert!(scene.start().is_err());
-    assert_eq!(scene.world.calls(), ["attach", "open", "(link)"]);
+    assert_eq!(scene.world.calls(), ["attach", "open", "let go", "(link)"]);
 
     let mut follower = scene.start().unwrap();
     follower.poll_once().unwrap();
@@ -224,7 +224,7 @@ fn a_writer_that_was_fenced_off_ends_it_at_once() {
     scene.world.calls();
     scene.world.fails("round", [fenced()]);
     assert!(follower.run().is_err());
-    assert_eq!(scene.world.calls(), ["round", "(archive)", "(link)"]);
+    assert_eq!(scene.world.calls(), ["round", "(archive)", "let go", "(link)"]);
     let status = handle.status();
     assert_eq!((status.state, status.failures), (State::Stopped, 1));
     assert!(status.failure.unwrap().contains("fenced"));
