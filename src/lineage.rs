@@ -1,8 +1,8 @@
 //! The path of timelines that a history runs over.
 //!
 //! A state lies on its own timeline or on an ancestor's, of its own node or of one that it was
-//! branched from. A lineage names that path as a value: what reads the log, plans a restore or
-//! decides what expires takes one and asks nothing else. Pure: never reads the catalog or a file.
+//! branched from. A lineage names that path as a value: code that reads the log, plans a restore
+//! or decides what expires takes one, and asks nothing else about forks. Pure: never reads the catalog or a file.
 //!
 //! Invariants: there is at least one stretch; the oldest comes first; each ends where the next one
 //! forks off, at a later position than it began, and the last one has no end.

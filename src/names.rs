@@ -2,8 +2,8 @@
 //!
 //! Owns which directory a file goes to and the form of its name; nothing else in the library
 //! makes a path or takes one apart. Never touches a storage. A name is a hint that the header of
-//! the file confirms. Invariants: what is read from a name makes that very name again, and
-//! names of one kind in one directory sort as their numbers do.
+//! the file confirms. Invariants: a number or id that is read from a name makes that part of the name
+//! again; names of one kind in one directory sort by number, up to 2^42 files.
 //!
 //! `docs/format.md` lists the paths. Numbers are in hexadecimal: 16 digits for 64 bits, 8 for
 //! nodes, timelines and groups.
@@ -46,10 +46,10 @@ pub(crate) fn file_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
-/// A path and each directory on the way to it, from the top.
+/// A path and each directory on the way to it, from the top; nothing of `""`, the archive itself.
 pub(crate) fn way_to(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-    ends.filter_map(|end| path.get(..end))
+    let ends = path.match_indices('/').map(|(end, _)| end).chain((!path.is_empty()).then_some(path.len()));
+    ends.map(|end| path.get(..end).expect("a path is cut where a slash is, or at its end"))
 }
 
 /// The number in a text of exactly the form that we give it: all else is none of our names.
@@ -383,6 +383,7 @@ mod tests {
         assert_eq!((parent("a/b/c"), file_name("a/b/c")), ("a/b", "c"));
         assert_eq!((parent("a"), file_name("a"), join("", "a")), ("", "a", "a".to_owned()));
         assert_eq!(way_to("a/b/c").collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
+        assert_eq!(way_to("").count(), 0);
         assert!(has_ending("x.seg") && !has_ending("wal"));
     }
 }

@@ -157,7 +157,7 @@ impl Node {
                 Err(e) if !e.is_damage() => Err(e),
                 // That part of the log is gone, or damaged: the layers know it too.
                 Ok(None) | Err(_) => {
-                    let past = PastState::open(context.copy(), at, None, &ReplayOptions::default());
+                    let past = PastState::open(context.clone(), at, None, &ReplayOptions::default());
                     Ok(past?.state().clone())
                 }
             }

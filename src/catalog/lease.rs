@@ -44,14 +44,17 @@ impl Catalog {
         self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), LEASES)?;
         // What a node was branched from was settled when it was made.
-        let ancestors = self.current()?.ancestors(node).into_keys();
-        let nodes = ancestors.chain([node]).map(|node| self.lease_node(node)).collect::<Result<_>>()?;
-        Ok(Lease { _nodes: nodes })
+        let (sequence, ancestors) = {
+            let state = self.current()?;
+            (state.entries, state.ancestors(node).into_keys())
+        };
+        let nodes = ancestors.chain([node]).map(|node| self.lease_node(node, sequence));
+        Ok(Lease { _nodes: nodes.collect::<Result<_>>()? })
     }
 
-    fn lease_node(&self, node: NodeId) -> Result<NodeLease> {
+    /// Takes a lease on what the catalog says as of an entry, or later, of one node.
+    fn lease_node(&self, node: NodeId, sequence: u64) -> Result<NodeLease> {
         loop {
-            let sequence = self.current()?.entries;
             let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
             let path = names::lease_path(node, sequence, id);
             let guard = self.storage.locked(&path)?;

@@ -65,7 +65,7 @@ impl Builder {
 
     /// Opens the state at a position. A layer that turns out to be damaged is built upon no more.
     fn past(&mut self, to: Position, options: &CompactOptions) -> Result<PastState> {
-        let past = PastState::open(self.context.copy(), to, None, &options.replay)?;
+        let past = PastState::open(self.context.clone(), to, None, &options.replay)?;
         if !past.damaged().is_empty() {
             self.context.record.layers = past.layers().to_vec();
         }

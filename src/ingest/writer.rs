@@ -16,7 +16,7 @@ use crate::format::event::{Actor, LayerRecord};
 use crate::format::record::Op;
 use crate::format::state::{ConfigValue, NodeState};
 use crate::layer::LayerReader;
-use crate::lineage::{Line, Lineage};
+use crate::lineage::Line;
 use crate::names::{self, Scope};
 use crate::options::{CompactOptions, WriterOptions};
 use crate::replay::newest_commit;
@@ -279,7 +279,7 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
         // one timeline. What the parent knew of later times is none of its own.
         state.known_until = env::now(clock).unwrap_or_default().max(state.timestamp);
         for timeline in view.timelines().into_iter().filter(|t| *t != log.timeline()) {
-            let other = log.along(Lineage::alone(Line::new(view.id, timeline)));
+            let other = log.alone(Line::new(view.id, timeline));
             state.known_until = state.known_until.max(newest_commit(&other, view)?.known_until);
         }
     }

@@ -8,6 +8,7 @@ use crate::error::{Damage, Error, Result};
 use crate::format::event::{LayerRecord, Origin};
 use crate::format::part::LayerBody;
 use crate::layer::LayerReader;
+use crate::lineage::Line;
 use crate::names::{layer_path, part_path};
 use crate::options::ReplayOptions;
 use crate::replay::{Parts, Plan, PlanInput, Sources, collect, lost_beginning, plan, resolve};
@@ -17,7 +18,7 @@ use crate::types::{FileId, Lsn, NodeId, Position, Target, TimelineId};
 use crate::wal::Log;
 
 /// What rebuilding states of one node needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NodeContext {
     pub storage: Arc<dyn Storage>,
     pub keys: Arc<ArchiveKeys>,
@@ -45,9 +46,14 @@ impl NodeContext {
         }
     }
 
+    /// The log of one of its timelines alone.
+    pub fn log_of(&self, timeline: TimelineId) -> Log {
+        self.log.alone(Line::new(self.node, timeline))
+    }
+
     /// The same node on another timeline.
     pub fn on(&self, timeline: TimelineId) -> NodeContext {
-        let mut context = self.copy();
+        let mut context = self.clone();
         context.follow(timeline);
         context
     }
@@ -70,18 +76,6 @@ impl NodeContext {
     pub fn forget_layer(&mut self, file: FileId) {
         for record in std::iter::once(&mut self.record).chain(self.ancestors.values_mut()) {
             record.layers.retain(|l| l.file != file);
-        }
-    }
-
-    /// The same node once more, for a plan of its own that may do without some layers.
-    pub fn copy(&self) -> NodeContext {
-        NodeContext {
-            storage: Arc::clone(&self.storage),
-            keys: Arc::clone(&self.keys),
-            node: self.node,
-            record: self.record.clone(),
-            ancestors: self.ancestors.clone(),
-            log: self.log.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The past as a value: one state of a node, opened.
 //!
-//! Owns what is opened to rebuild a state ([`NodeContext`]), the opened state itself
-//! ([`PastState`]), and the run over all of its pages ([`Layout`]). Never writes to the archive,
+//! Owns what a node's states are planned and opened from ([`NodeContext`]), the opened state
+//! ([`PastState`]), and the run that rebuilds all of its pages ([`PastState::fill`]). Never writes to the archive,
 //! and leaves no word in the audit trail: whoever opens a state for somebody does that.
 //!
 //! Invariants: an open state stays what it is, however the archive goes on; its pages are exact or

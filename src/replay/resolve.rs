@@ -205,7 +205,8 @@ fn began(log: &Log, view: &NodeView<'_>, timeline: TimelineId) -> Result<Option<
     }
     let log = log.along(view.lineage(timeline));
     let Some(first) = log.own_beginning()? else { return Ok(None) };
-    let state = &log.open(&first)?.preface().state.clone();
+    let reader = log.open(&first)?;
+    let state = &reader.preface().state;
     // When it was forked, all times known of its node were earlier than its own, and its first
     // preface names the newest of them.
     let at_once = first.from == log.lineage.last().after;

@@ -97,12 +97,11 @@ impl Ops {
             self.bytes += CHUNK.max(op.len());
         }
         let chunk = self.chunks.len() - 1;
-        if let Some(last) = self.chunks.last_mut() {
-            let small = |n: usize| u32::try_from(n).expect("a chunk holds a megabyte, or one op of at most 32");
-            let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
-            last.extend_from_slice(op);
-            self.refs.push(OpRef { page, number, chunk, offset, len, full });
-        }
+        let last = self.chunks.last_mut().expect("a chunk was begun where there was none");
+        let small = |n: usize| u32::try_from(n).expect("a chunk holds a megabyte, or one op of at most 32");
+        let (chunk, offset, len) = (small(chunk), small(last.len()), small(op.len()));
+        last.extend_from_slice(op);
+        self.refs.push(OpRef { page, number, chunk, offset, len, full });
     }
 
     /// Memory taken; the list of refs may have twice its length reserved, and merging takes half of

@@ -12,7 +12,7 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::{Event, LayerRecord};
 use crate::format::retention::{Deletion, ExpiredFiles, Policy, Span, TimelineExpiry, runs_of};
 use crate::layer::{LayerReader, list_layers, list_parts};
-use crate::lineage::{Fork, Line, Lineage};
+use crate::lineage::{Fork, Line};
 use crate::names::{self, layer_path, part_path};
 use crate::options::{Cancel, CompactOptions};
 use crate::past::NodeContext;
@@ -75,15 +75,11 @@ pub struct SweepReport {
     pub failed: Vec<(String, Error)>,
 }
 
-fn log_of(context: &NodeContext, timeline: TimelineId) -> Log {
-    context.log.along(Lineage::alone(Line::new(context.node, timeline)))
-}
-
 /// Up to when a node is archived: its newest commit or tick, on whichever timeline.
 pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
     let mut newest = log_end(&context.log, &context.view())?.known_until;
     for timeline in context.record.timelines().into_iter().filter(|t| *t != context.timeline()) {
-        newest = newest.max(newest_commit(&log_of(context, timeline), &context.view())?.known_until);
+        newest = newest.max(newest_commit(&context.log_of(timeline), &context.view())?.known_until);
     }
     Ok(newest)
 }
@@ -133,7 +129,7 @@ fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>
     for layer in context.record.layers.iter().filter(|l| l.from.is_none()) {
         match LayerReader::open(context.storage.as_ref(), &context.keys, layer) {
             Ok(body) => {
-                let log = log_of(context, layer.timeline);
+                let log = context.log_of(layer.timeline);
                 redo.insert(layer.file, records_from(&log, &body.state)?);
             }
             Err(error) if error.is_damage() => {
@@ -194,7 +190,7 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     let mut logs = BTreeMap::new();
     let view = context.view();
     for timeline in context.record.timelines() {
-        let (log, whole) = (log_of(context, timeline), context.log.along(view.lineage(timeline)));
+        let (log, whole) = (context.log_of(timeline), context.log.along(view.lineage(timeline)));
         // Of a timeline that nothing was written to yet the fork is the end.
         let end = if timeline == context.timeline() { log_end(&whole, &view) } else { newest_commit(&whole, &view) }?;
         let segments = log.all()?;
@@ -484,7 +480,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
             removal.derived(part_path(context.node, *file), needed.parts.contains(file))?;
         }
         for timeline in &timelines {
-            let log = log_of(context, timeline.timeline);
+            let log = context.log_of(timeline.timeline);
             for (first, last) in &timeline.segments {
                 // The directories in any case: a removal that was interrupted may not be durable.
                 let (segments, dirs) = log.numbered(*first, *last)?;
@@ -529,7 +525,7 @@ fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, St
 fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineExpiry) -> Result<()> {
     let Some(kept) = context.view().kept_of(fork.line) else { return Ok(()) };
     let leads: Vec<Span> = kept.iter().filter(|s| s.contains(fork.at)).copied().collect();
-    let path = format!("nodes/{:08x}/wal/{:08x}", fork.line.node.get(), fork.line.timeline.get());
+    let path = names::timeline_dir(fork.line.node, fork.line.timeline);
     let refused = |found: &str| {
         let expected = format_args!("what LSN {} stands on, as {name} forks off there", fork.at);
         Error::damage(DamageKind::Chain, path.clone(), 0, "expired log", expected, found)
@@ -537,7 +533,7 @@ fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineEx
     if leads.is_empty() {
         return Err(refused("that commit given up"));
     }
-    let all = log_of(context, fork.line.timeline).all()?;
+    let all = context.log_of(fork.line.timeline).all()?;
     let mut needed = runs_of(&leads, &all, |(s, _)| s.from).flatten();
     let removed = |sequence: &u64| gone.segments.iter().any(|(first, last)| (first..=last).contains(&sequence));
     match needed.find(|(s, _)| removed(&s.sequence)) {

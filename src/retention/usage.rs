@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::history::stretches;
 use crate::layer::{list_layers, list_parts};
-use crate::lineage::{Line, Lineage};
 use crate::names;
 use crate::past::NodeContext;
 use crate::replay::log_end;
@@ -91,8 +90,7 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     let record = &context.record;
     let mut usage = NodeUsage::default();
     for timeline in record.timelines() {
-        let log = context.log.along(Lineage::alone(Line::new(context.node, timeline)));
-        usage.log += log.all()?.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        usage.log += context.log_of(timeline).all()?.iter().map(|(_, bytes)| bytes).sum::<u64>();
     }
     let parts: u64 = list_parts(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     let files: u64 = list_layers(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();

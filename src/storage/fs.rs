@@ -171,14 +171,9 @@ impl FsStorage {
         };
         let mut dir = base;
         look(&dir, "")?;
-        let ends = path.match_indices('/').map(|(i, _)| i).chain((!path.is_empty()).then_some(path.len()));
-        let mut start = 0;
-        for end in ends {
-            let upto = path.get(..end).expect("a path is cut where a slash is, or at its end");
-            let name = upto.get(start..).expect("a name begins after the slash before it");
-            dir = Arc::new(dir.subdir(name).map_err(|e| misplaced(upto, e))?);
+        for upto in names::way_to(path) {
+            dir = Arc::new(dir.subdir(names::file_name(upto)).map_err(|e| misplaced(upto, e))?);
             look(&dir, upto)?;
-            start = end + 1;
         }
         Ok(dir)
     }

@@ -1,13 +1,14 @@
 //! Where sealed files live. Owns directory entries and bytes; knows nothing of
 //! formats, keys or what a file is for.
 //!
-//! Stores differ in what they can do: from a [`ReadStore`] files are read, a [`BlobStore`] also
-//! takes finished ones, and in a [`Storage`] they grow. What only reads asks for the first.
+//! Stores differ in what they can do: files are read from a [`ReadStore`], a [`BlobStore`] also takes
+//! finished ones, and files grow in a [`Storage`]. Code that only reads takes a [`ReadStore`].
 //!
 //! Storage is create-only: no call overwrites a byte that was written or
 //! replaces a name that exists. A file is born under a temporary name or its
 //! own, grows at its end while its creator holds it, and is immutable from then
-//! on. Only retention removes.
+//! on. Retention removes history; besides it only temporary files, leases and superseded checkpoints
+//! are removed.
 //!
 //! Media assumptions (what an implementation must give, and what the crash
 //! tests take away): bytes written and a directory entry made are durable only
@@ -42,8 +43,7 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::types::as_index;
 
-/// A place that files are read from: all that looking, planning, restoring and verifying need of
-/// it. Errors are the system's own; callers add path and meaning.
+/// A place that files are read from: all that the code which looks, plans and rebuilds needs of it. Errors are the system's own; callers add path and meaning.
 pub trait ReadStore: Debug + Send + Sync {
     /// Opens a file for reading. The file may still be growing. Never waits, and never opens what
     /// is no file.
@@ -76,7 +76,7 @@ pub trait BlobStore: ReadStore {
     fn put(&self, path: &str, source: &dyn ReadFile) -> io::Result<()>;
 
     /// Removes a file. `NotFound` where there is none. Called by retention, and for temporary
-    /// files.
+    /// files, leases and superseded checkpoints.
     fn delete(&self, path: &str) -> io::Result<()>;
 }
 

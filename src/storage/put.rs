@@ -29,10 +29,7 @@ pub fn put_by_publishing(storage: &dyn Storage, path: &str, source: &dyn ReadFil
     }
     storage.create_dir("")?;
     let dirs = [TMP, parent(path)];
-    dirs.into_iter()
-        .filter(|dir| !dir.is_empty())
-        .flat_map(way_to)
-        .try_for_each(|dir| storage.create_dir_durable(dir))?;
+    dirs.into_iter().flat_map(way_to).try_for_each(|dir| storage.create_dir_durable(dir))?;
     let mut tries = 0;
     loop {
         let id = random(&SystemRng).map_err(io::Error::other)?;
@@ -62,7 +59,7 @@ fn attempt(storage: &dyn Storage, temporary: &str, path: &str, source: &dyn Read
     let mut at = 0;
     while at < len {
         let want = as_index((len - at).min(PIECE));
-        let Some(piece) = piece.get_mut(..want) else { break };
+        let piece = piece.get_mut(..want).expect("the buffer takes the longest piece there is");
         super::fill_exactly(source, at, piece)?;
         file.append(piece)?;
         at += want as u64;

@@ -208,7 +208,7 @@ pub(crate) fn verify_node(
     let mut report = VerifyReport::default();
     // What it is about to read is not removed meanwhile, where the archive can be written to.
     let _lease = catalog.lease(context.node).ok();
-    let mut context = context.copy();
+    let mut context = context.clone();
     context.refresh(&*catalog.current()?)?;
     let timelines: Vec<NodeContext> = context.view().timelines().into_iter().map(|t| context.on(t)).collect();
     let mut logs = Vec::new();

@@ -27,8 +27,8 @@ pub(super) fn verify_states(
         if view.ground(lineage, to).is_none() {
             continue;
         }
-        let with = rebuild(context.copy(), to, options, report, meter)?;
-        let mut without = context.copy();
+        let with = rebuild(context.clone(), to, options, report, meter)?;
+        let mut without = context.clone();
         without.record.layers.retain(|l| l.file != snapshot.file);
         // One that a stretch stands on has nothing before it: it is the base of all the rest.
         if without.plan(to).is_err() {
@@ -47,10 +47,10 @@ pub(super) fn verify_states(
     let spans = view.kept_of(lineage.tip()).unwrap_or_default();
     let is_snapshot = |at: Position| snapshots().any(|l| l.consistent_from == at);
     for to in spans.iter().filter_map(|s| s.to).filter(|to| !is_snapshot(*to)) {
-        rebuild(context.copy(), to, options, report, meter)?;
+        rebuild(context.clone(), to, options, report, meter)?;
     }
     match resolve(&context.log, &view, &Target::Latest) {
-        Ok(latest) => rebuild(context.copy(), latest.lsn.into(), options, report, meter).map(drop),
+        Ok(latest) => rebuild(context.clone(), latest.lsn.into(), options, report, meter).map(drop),
         // Nothing can be restored yet, which is not damage.
         Err(Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. }) => Ok(()),
         Err(e) => report.found(Err(e)),

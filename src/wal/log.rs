@@ -71,6 +71,13 @@ pub(crate) struct Unique {
     ambiguous: Option<Error>,
 }
 
+impl Unique {
+    /// The segments, with the lengths of their files, if there is no doubt which they are.
+    fn unambiguous(self) -> Result<Vec<(SegmentRef, u64)>> {
+        self.ambiguous.map_or(Ok(self.segments), Err)
+    }
+}
+
 impl Segments<'_> {
     /// Numbers of the groups there are, in order.
     fn groups(&self) -> Result<Vec<u64>> {
@@ -81,23 +88,10 @@ impl Segments<'_> {
         Ok(groups)
     }
 
-    /// Every segment, in order, with the length of its file.
-    fn all(&self) -> Result<Vec<(SegmentRef, u64)>> {
-        let mut all = Vec::new();
-        for group in self.groups()? {
-            all.extend(self.group_with_lengths(group)?);
-        }
-        Ok(all)
-    }
-
     /// The segments of one group, in order.
     fn group(&self, group: u64) -> Result<Vec<SegmentRef>> {
-        Ok(self.group_with_lengths(group)?.into_iter().map(|(segment, _)| segment).collect())
-    }
-
-    fn group_with_lengths(&self, group: u64) -> Result<Vec<(SegmentRef, u64)>> {
-        let Unique { segments, ambiguous, .. } = self.unique(&self.listed(group)?)?;
-        ambiguous.map_or(Ok(segments), Err)
+        let segments = self.unique(&self.listed(group)?)?.unambiguous()?;
+        Ok(segments.into_iter().map(|(segment, _)| segment).collect())
     }
 
     /// Leaves one segment of each number. A name is only a hint: where two claim a number, it is the one's whose header agrees and that opens.
@@ -330,6 +324,11 @@ impl Log {
         Log { lineage, ..self.clone() }
     }
 
+    /// The log of one timeline, with what lies beyond forks and without what it was forked from.
+    pub fn alone(&self, line: Line) -> Log {
+        self.along(Lineage::alone(line))
+    }
+
     fn segments(&self, line: Line) -> Segments<'_> {
         Segments { log: self, line }
     }
@@ -355,11 +354,7 @@ impl Log {
 
     /// Every segment that holds commits of it, in order, with the length of its file.
     pub fn all(&self) -> Result<Vec<(SegmentRef, u64)>> {
-        let mut all = Vec::new();
-        for (stretch, segments) in self.stretches() {
-            all.extend(segments.all()?.into_iter().filter(|(s, _)| stretch.holds(s)));
-        }
-        Ok(all)
+        self.all_and_doubles()?.unambiguous()
     }
 
     /// Every segment, as [`all`](Self::all), but also where no telling is which of two it is; and
