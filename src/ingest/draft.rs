@@ -243,37 +243,31 @@ impl Checked {
 
     /// Changes the node's state, or is refused and changes nothing.
     pub fn apply(self, state: &mut NodeState) -> Result<Applied, StateError> {
-        let Checked(draft) = self;
-        let cut = draft.effects.iter().filter_map(|e| match e {
-            Effect::SetLength(space, _) | Effect::Drop(space) => Some(*space),
-            _ => None,
+        let Checked(mut draft) = self;
+        // A cut at or beyond the end of what there was takes no page, and so no version. What there
+        // was is known only before the effects.
+        draft.cuts.retain(|id, first| {
+            let before = state.spaces.get(id);
+            before.is_some_and(|space| *first < space.page_size.pages_in(space.length))
         });
-        let pages = cut.filter_map(|id| state.spaces.get(&id).map(|s| (id, s.page_size.pages_in(s.length))));
-        let pages_before = pages.collect();
         state.apply_all(&draft.effects)?;
-        Ok(Applied { draft, pages_before })
+        Ok(Applied(draft))
     }
 }
 
-/// A draft that has its place in the log.
+/// A draft that has its place in the log. Its cuts are those that took pages.
 #[derive(Debug)]
 #[must_use = "other batches make patches against what is published"]
-pub(super) struct Applied {
-    draft: Draft,
-    /// How many pages each space had that the batch cuts.
-    pages_before: HashMap<SpaceId, u64>,
-}
+pub(super) struct Applied(Draft);
 
 impl Applied {
     /// Notes, under the log's lock, what the commit has made of pages and spaces. Returns its
     /// names, and what it stood on, which is watched until that goes.
     pub fn publish(self, at: Position) -> (BTreeSet<String>, Bases) {
-        let Draft { pages, bases, cuts, created, dropped, restore_points, .. } = self.draft;
+        let Draft { pages, bases, cuts, created, dropped, restore_points, .. } = self.0;
         let known = bases.known.as_ref();
         for (space, first) in cuts {
-            if self.pages_before.get(&space).is_some_and(|pages| first < *pages) {
-                known.table.cut(space, first, at);
-            }
+            known.table.cut(space, first, at);
         }
         for (page, local) in pages {
             match local {

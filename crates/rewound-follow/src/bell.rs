@@ -28,20 +28,20 @@ struct Inner {
 
 impl Bell {
     /// A bell of its own: an event descriptor of the system.
-    pub fn new() -> io::Result<Bell> {
+    pub(crate) fn new() -> io::Result<Bell> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Bell { inner: Arc::new(Inner { fd, listening: AtomicBool::new(false) }) })
     }
 
     /// Ends the wait that is under way, if it [listens](Self::listen).
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if self.inner.listening.load(Ordering::SeqCst) {
             self.force();
         }
     }
 
     /// Ends the wait that is under way, whichever it is, or else the next one.
-    pub fn force(&self) {
+    pub(crate) fn force(&self) {
         // It fails only where it was rung 2^64 times, and then the wait ends anyway.
         let _ = rustix::io::write(&self.inner.fd, &1u64.to_ne_bytes());
     }

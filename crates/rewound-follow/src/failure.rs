@@ -78,8 +78,7 @@ impl Failure for rewound::Error {
 
 /// Whether the system refuses what it would refuse again, as the program was started as the wrong
 /// user or with the wrong path.
-#[must_use]
-pub fn is_a_mistake(kind: io::ErrorKind) -> bool {
+fn is_a_mistake(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
         io::ErrorKind::PermissionDenied

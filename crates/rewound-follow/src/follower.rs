@@ -42,8 +42,7 @@ pub struct Follower<S: Source> {
     clock: Arc<dyn Clock>,
     handle: Handle<S::Details>,
     report: Report<S::Details>,
-    /// [`Phase::Stopped`] also while a transition is under way: one that panics leaves nothing
-    /// held.
+    /// [`Phase::Away`] also while a transition is under way: one that panics leaves nothing held.
     phase: Phase<S>,
 }
 
@@ -234,8 +233,8 @@ impl<S: Source> Follower<S> {
         self.check_process()?;
         let phase = self.take();
         let mut desk = Desk { source: &mut self.source, report: &mut self.report };
-        let (stopped, ended) = phase.end(&mut desk);
-        self.phase = stopped;
+        let (away, ended) = phase.end(&mut desk);
+        self.phase = Phase::Away(away);
         self.report.status.state = State::Stopped;
         self.report.publish();
         self.handle.closed();
@@ -248,28 +247,28 @@ impl<S: Source> Follower<S> {
     }
 
     fn take(&mut self) -> Phase<S> {
-        std::mem::replace(&mut self.phase, Phase::Stopped(S::Away::default()))
+        std::mem::replace(&mut self.phase, Phase::Away(S::Away::default()))
     }
 
     fn join(&mut self) -> Result<(), S::Error> {
         let phase = self.take();
         let step = phase.join(&mut Desk { source: &mut self.source, report: &mut self.report });
-        self.reach(step)
+        self.reach(step.map(|phase| (phase, ())))
     }
 
     fn round(&mut self) -> Result<Round, S::Error> {
         let (asked, now) = (self.handle.asked(), self.clock.now());
         let phase = self.take();
         let mut desk = Desk { source: &mut self.source, report: &mut self.report };
-        match phase.round(&mut desk, now, self.options.check_interval) {
-            Ok((phase, commits)) => self.reach(Ok(phase)).map(|()| Round { commits, asked }),
-            Err(failed) => Err(self.reach(Err(failed)).expect_err("a failure stays one")),
-        }
+        let step = phase.round(&mut desk, now, self.options.check_interval);
+        let commits = self.reach(step)?;
+        Ok(Round { commits, asked })
     }
 
-    fn reach(&mut self, step: Result<Phase<S>, Failed<S>>) -> Result<(), S::Error> {
+    /// Takes the phase that a transition leads to, whether it succeeded or not.
+    fn reach<T>(&mut self, step: Result<(Phase<S>, T), Failed<S>>) -> Result<T, S::Error> {
         let (phase, done) = match step {
-            Ok(phase) => (phase, Ok(())),
+            Ok((phase, found)) => (phase, Ok(found)),
             Err(Failed { phase, error }) => (phase, Err(error)),
         };
         self.phase = phase;
@@ -306,20 +305,20 @@ impl<S: Source> Follower<S> {
 
     /// Sleeps; only [`Handle::stop`] ends it early.
     fn sleep(&self, time: Duration) {
-        let begun = self.clock.now();
-        while let Some(left) = time.checked_sub(self.elapsed(begun)).filter(|left| !left.is_zero())
-        {
-            if self.handle.is_stopping() {
-                break;
-            }
-            self.clock.wait(self.handle.bell(), left);
-        }
+        self.wait_out(time, || self.handle.is_stopping());
     }
 
     /// Sleeps; nothing ends it early.
     fn pause(&self, time: Duration) {
+        self.wait_out(time, || false);
+    }
+
+    /// Waits until `time` is over, or until `is_enough` says so, which is asked before each wait.
+    fn wait_out(&self, time: Duration, is_enough: impl Fn() -> bool) {
         let begun = self.clock.now();
+        // A wait may end early, as the bell rings for others too.
         while let Some(left) = time.checked_sub(self.elapsed(begun)).filter(|left| !left.is_zero())
+            && !is_enough()
         {
             self.clock.wait(self.handle.bell(), left);
         }
@@ -330,7 +329,7 @@ impl<S: Source> Follower<S> {
     }
 
     fn publish(&mut self) {
-        if let Some(link) = self.phase.link() {
+        if let Some(link) = self.phase.link_mut() {
             self.source.measure(link, &mut self.report);
         }
         self.report.publish();

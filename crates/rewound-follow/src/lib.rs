@@ -12,7 +12,8 @@
 //! ```
 //!
 //! While only the archive fails, the database stays attached, so that it keeps what is not archived
-//! yet. While the database fails, neither is held. From every phase a stop leads to the end.
+//! yet. While the database fails, neither is held. From every phase a stop leads to the end, where
+//! nothing is held either: to `Away`, as the follower may be used again.
 //!
 //! The crate uses the public API of [`rewound`] alone. It writes nothing: a crash leaves what the
 //! adapter's transitions leave.
@@ -31,7 +32,7 @@ mod tests;
 
 pub use bell::Bell;
 pub use clock::{Clock, SystemClock};
-pub use failure::{Failure, HANDING_OVER, Side, Stage, is_a_mistake};
+pub use failure::{Failure, HANDING_OVER, Side, Stage};
 pub use follower::{FollowOptions, Follower};
 pub use handle::Handle;
 pub use report::{Event, Report, State, Status};

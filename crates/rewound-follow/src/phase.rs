@@ -14,7 +14,8 @@ use crate::source::Source;
 
 /// Where a follower stands, with all that it holds there.
 pub(crate) enum Phase<S: Source> {
-    /// Nothing is held: the database is waited for.
+    /// Nothing is held: before the first attempt, while the database is waited for, and after the
+    /// end, as the follower may be used again.
     Away(S::Away),
     /// The database is attached to; the archive is not open.
     Attached(S::Link),
@@ -28,9 +29,6 @@ pub(crate) enum Phase<S: Source> {
         /// time.
         checked: Option<Instant>,
     },
-    /// It has ended. Nothing is held; what was known of the database is known still, as the
-    /// follower may be used again.
-    Stopped(S::Away),
 }
 
 /// A failure, and the phase that it leaves.
@@ -51,8 +49,7 @@ impl<S: Source> Phase<S> {
     /// Takes what is not held: the database, and then, as that keeps its log, the archive.
     pub fn join(self, desk: &mut Desk<'_, S>) -> Step<S> {
         match self {
-            Phase::Away(away) | Phase::Stopped(away) => match desk.source.attach(away, desk.report)
-            {
+            Phase::Away(away) => match desk.source.attach(away, desk.report) {
                 Ok(link) => {
                     desk.report.status.state = State::Starting;
                     Phase::Attached(link).join(desk)
@@ -88,7 +85,7 @@ impl<S: Source> Phase<S> {
                 desk.report.status.state = State::Following;
                 (link, archive, None)
             }
-            less @ (Phase::Away(_) | Phase::Attached(_) | Phase::Stopped(_)) => {
+            less @ (Phase::Away(_) | Phase::Attached(_)) => {
                 return less.join(desk)?.round(desk, now, interval);
             }
         };
@@ -112,10 +109,10 @@ impl<S: Source> Phase<S> {
         }
     }
 
-    /// Ends, and leaves nothing held: [`Stopped`](Phase::Stopped), with what stays known.
-    pub fn end(self, desk: &mut Desk<'_, S>) -> (Phase<S>, Result<(), S::Error>) {
-        let (away, done) = match self {
-            Phase::Away(away) | Phase::Stopped(away) => (S::end(away), Ok(())),
+    /// Ends, and leaves nothing held. Returns what stays known.
+    pub fn end(self, desk: &mut Desk<'_, S>) -> (S::Away, Result<(), S::Error>) {
+        match self {
+            Phase::Away(away) => (S::end(away), Ok(())),
             Phase::Attached(link) => (S::end(desk.source.let_go(link)), Ok(())),
             Phase::Joined(link, archive) => {
                 // The archive first: the database keeps what it does not have.
@@ -125,8 +122,7 @@ impl<S: Source> Phase<S> {
             Phase::Following { link, archive, .. } => {
                 (S::Away::default(), desk.source.part(link, archive, desk.report))
             }
-        };
-        (Phase::Stopped(away), done)
+        }
     }
 
     /// Gives up everything in a forked child. The archive's writer knows by itself where it is.
@@ -135,16 +131,7 @@ impl<S: Source> Phase<S> {
             Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
                 S::forget(link);
             }
-            Phase::Away(_) | Phase::Stopped(_) => {}
-        }
-    }
-
-    pub fn link(&self) -> Option<&S::Link> {
-        match self {
-            Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
-                Some(link)
-            }
-            Phase::Away(_) | Phase::Stopped(_) => None,
+            Phase::Away(_) => {}
         }
     }
 
@@ -153,7 +140,7 @@ impl<S: Source> Phase<S> {
             Phase::Attached(link) | Phase::Joined(link, _) | Phase::Following { link, .. } => {
                 Some(link)
             }
-            Phase::Away(_) | Phase::Stopped(_) => None,
+            Phase::Away(_) => None,
         }
     }
 }
