@@ -330,36 +330,20 @@ impl FrameOpener {
         Ok((text, *tag))
     }
 
-    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `head`
-    /// is what `header` was decoded from, and `body` is what follows it, which must not change
-    /// meanwhile.
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `frame`
+    /// is the whole frame, header first, and must not change meanwhile: no cipher can be relied on
+    /// to read each byte of ciphertext once.
     pub fn open_into(
         &self,
         header: &FrameHeader,
-        head: &[u8; HEADER_LEN],
         chain: &[u8; TAG_LEN],
-        body: &[u8],
+        frame: &[u8],
         out: &mut [u8],
     ) -> std::result::Result<[u8; TAG_LEN], TagMismatch> {
+        let (head, body) = frame.split_at_checked(HEADER_LEN).ok_or(TagMismatch)?;
         let (text, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(TagMismatch)?;
         self.cipher.open_into(&header.nonce(), &aad(head, chain), text, tag, out)?;
         Ok(*tag)
-    }
-
-    /// The same for a frame of a map, which may change at any time: it is copied into `buffer`, and
-    /// opened there. No cipher can be relied on to read each byte of ciphertext once.
-    pub fn open_copy<'b>(
-        &self,
-        header: &FrameHeader,
-        head: &[u8; HEADER_LEN],
-        chain: &[u8; TAG_LEN],
-        body: &[u8],
-        buffer: &'b mut Vec<u8>,
-    ) -> std::result::Result<(&'b [u8], [u8; TAG_LEN]), TagMismatch> {
-        buffer.clear();
-        buffer.extend_from_slice(head);
-        buffer.extend_from_slice(body);
-        self.open_in_place(header, chain, buffer)
     }
 }
 

@@ -7,7 +7,6 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
 use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, check_place, read_full, read_range};
-use crate::types::as_index;
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -90,9 +89,6 @@ impl SealedFile {
         len: Option<usize>,
         buffer: &'b mut Vec<u8>,
     ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
-        if let Some(map) = self.file.map() {
-            return self.mapped_frame(&map, offset, buffer);
-        }
         let lead = TAG_LEN as u64;
         let start = offset.saturating_sub(lead);
         let mut want = TAG_LEN + len.unwrap_or(64 << 10).max(HEADER_LEN);
@@ -106,7 +102,9 @@ impl SealedFile {
                 break header;
             }
             if want >= need {
-                return Err(self.cut_frame(offset, &header, buffer.len() - TAG_LEN));
+                let (expected, found) = (header.frame_len(), buffer.len() - TAG_LEN);
+                let (expected, found) = (format_args!("{expected} bytes"), format_args!("{found} bytes"));
+                return Err(Error::damage(DamageKind::Truncated, &self.path, offset, "frame", expected, found));
             }
             want = need;
         };
@@ -122,40 +120,6 @@ impl SealedFile {
             Ok((plaintext, _)) => Ok((header, plaintext, chain)),
             Err(_) => Err(self.explain(offset, &header)),
         }
-    }
-
-    /// The same from a map, of which everything is copied before it is used.
-    fn mapped_frame<'b>(
-        &self,
-        map: &[u8],
-        offset: u64,
-        buffer: &'b mut Vec<u8>,
-    ) -> Result<(FrameHeader, &'b [u8], [u8; TAG_LEN])> {
-        let at = as_index(offset);
-        let frame = map.get(at..).unwrap_or_default();
-        let mut head = [0; HEADER_LEN];
-        head.iter_mut().zip(frame).for_each(|(to, from)| *to = *from);
-        let there = head.get(..frame.len()).unwrap_or(&head);
-        let header = FrameHeader::decode(there).map_err(|e| e.at(&self.path, offset))?;
-        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-            return Err(self.cut_frame(offset, &header, frame.len()));
-        };
-        let mut chain = self.opener.first_chain();
-        if offset != self.header_len
-            && let Some(before) = map.get(..at).and_then(|before| before.last_chunk())
-        {
-            chain = *before;
-        }
-        match self.opener.open_copy(&header, &head, &chain, body, buffer) {
-            Ok((plaintext, _)) => Ok((header, plaintext, chain)),
-            Err(_) => Err(self.explain(offset, &header)),
-        }
-    }
-
-    fn cut_frame(&self, offset: u64, header: &FrameHeader, found: usize) -> Error {
-        let expected = format_args!("{} bytes", header.frame_len());
-        let found = format_args!("{found} bytes");
-        Error::damage(DamageKind::Truncated, &self.path, offset, "frame", expected, found)
     }
 
     fn fill(&self, start: u64, want: usize, buffer: &mut Vec<u8>) -> Result<()> {

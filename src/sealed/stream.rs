@@ -25,10 +25,8 @@ pub(crate) enum Step<'a> {
 #[derive(Debug)]
 pub(crate) struct FrameStream<'f> {
     file: &'f SealedFile,
-    /// The file, where its storage lends or maps it: then `buffer` takes one frame at a time.
+    /// The file, where its storage lends it: then `buffer` takes plaintext only.
     lent: Option<Bytes>,
-    /// Whether that is a map, which may change at any time: a frame of it is copied, then opened.
-    mapped: bool,
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
@@ -45,9 +43,7 @@ impl<'f> FrameStream<'f> {
     pub fn new(file: &'f SealedFile, end: u64) -> FrameStream<'f> {
         let chain = file.opener().first_chain();
         let lent = file.file().lend();
-        let map = if lent.is_none() { file.file().map() } else { None };
-        let (mapped, lent, offset) = (map.is_some(), lent.or(map), file.header_len());
-        FrameStream { file, lent, mapped, buffer: Vec::new(), at: 0, offset, end, index: 0, chain }
+        FrameStream { file, lent, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
     }
 
     /// From a frame on that is not the first: the chain value is read from the file.
@@ -79,12 +75,11 @@ impl<'f> FrameStream<'f> {
         if left == 0 {
             return Ok(Step::Stop { offset, error: None });
         }
-        self.ensure(HEADER_LEN)?;
-        let Some(head) = self.ahead().first_chunk::<HEADER_LEN>().copied() else {
+        if !self.ensure(HEADER_LEN)? {
             let e = FormatError::truncated(0, "frame header", HEADER_LEN, self.available());
             return stop(e.at(path, offset));
-        };
-        let header = match FrameHeader::decode(&head) {
+        }
+        let header = match FrameHeader::decode(self.ahead()) {
             Ok(header) => header,
             Err(e) => return stop(e.at(path, offset)),
         };
@@ -100,18 +95,13 @@ impl<'f> FrameStream<'f> {
         let (opener, chain) = (self.file.opener(), self.chain);
         let opened = if let Some(lent) = &self.lent {
             let start = as_index(offset);
-            let body = lent.get(start + HEADER_LEN..start.saturating_add(len));
-            let body = body.expect("so much was found to be at hand");
-            if self.mapped {
-                opener.open_copy(&header, &head, &chain, body, &mut self.buffer)
-            } else {
-                let text = len - HEADER_LEN - TAG_LEN;
-                if self.buffer.len() < text {
-                    self.buffer.resize(text, 0);
-                }
-                let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
-                opener.open_into(&header, &head, &chain, body, out).map(|tag| (&*out, tag))
+            let frame = lent.get(start..start.saturating_add(len)).expect("so much was found to be at hand");
+            let text = len - HEADER_LEN - TAG_LEN;
+            if self.buffer.len() < text {
+                self.buffer.resize(text, 0);
             }
+            let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
+            opener.open_into(&header, &chain, frame, out).map(|tag| (&*out, tag))
         } else {
             let frame = self.buffer.get_mut(self.at..self.at + len).expect("so much was found to be at hand");
             opener.open_in_place(&header, &chain, frame)

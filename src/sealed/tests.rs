@@ -10,7 +10,7 @@ use super::*;
 use crate::crypto::KeyFile;
 use crate::env::SystemRng;
 use crate::names::{Scope, TMP};
-use crate::storage::{FsStorage, Storage};
+use crate::storage::{FsStorage, Storage, is_mapped};
 use crate::sync::{self, Instant};
 use crate::types::as_index;
 
@@ -46,7 +46,7 @@ fn a_mapped_frame_that_changes_meanwhile_is_as_it_was_or_an_error() {
         set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
 
         let file = SealedFile::open(&storage, &keys, name, FileKind::Part).unwrap();
-        assert!(file.file().map().is_some());
+        assert!(is_mapped(&path));
         let (offset, len) = frames[7];
         let at = offset + u64::from(len) - TAG_LEN as u64 - 10;
         // SAFETY: nothing cuts the file, and the one byte of it that is touched is touched as an atomic.

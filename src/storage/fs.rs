@@ -120,8 +120,9 @@ impl FsStorage {
         Ok(self)
     }
 
-    /// Reads finished files through memory maps: without a call of the system for each piece, and a
-    /// frame at a time, which stays in the processor's cache until it is decrypted.
+    /// Reads finished files through memory maps: a read copies out of the map, without a call of the
+    /// system. Nothing else of the library sees the map, so a file that changes meanwhile is what it
+    /// is without maps: a wrong read.
     ///
     /// It must be asked for, because of what it costs in a process that others depend on: if
     /// somebody cuts a file of the archive while it is read, or if the disk fails to read a page of
@@ -211,8 +212,8 @@ impl FsStorage {
 impl ReadStore for FsStorage {
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
         let file = self.open_file(path)?;
-        let map = if self.mapped && map::is_worth_it(&file.metadata()?) { Map::Wanted } else { Map::No };
-        Ok(Arc::new(FsReadFile { file, map: Mutex::new(map) }))
+        let map = if self.mapped && map::is_worth_it(&file.metadata()?) { map::map(&file) } else { None };
+        Ok(Arc::new(FsReadFile { file, map }))
     }
 
     /// What is neither a file nor a directory is listed as a file of no length: opening it says
@@ -498,20 +499,15 @@ impl AppendFile for FsAppendFile {
 #[derive(Debug)]
 struct FsReadFile {
     file: File,
-    map: Mutex<Map>,
-}
-
-/// Whether a file is read through a map.
-#[derive(Debug)]
-enum Map {
-    No,
-    /// Once it is asked for.
-    Wanted,
-    Made(Bytes),
+    /// What is read of the file comes out of this, where there is one.
+    map: Option<Bytes>,
 }
 
 impl ReadFile for FsReadFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(map) = &self.map {
+            return map.read_at(offset, buf);
+        }
         let mut filled = 0;
         while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, offset.saturating_add(filled as u64)) {
@@ -526,24 +522,6 @@ impl ReadFile for FsReadFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
-    }
-
-    fn map(&self) -> Option<Bytes> {
-        let mut map = self.map.lock();
-        if matches!(*map, Map::Wanted) {
-            *map = match map::map(&self.file) {
-                Ok(bytes) => Map::Made(bytes),
-                // Out of address space, or a file system without maps: it can be read all the same.
-                Err(error) => {
-                    tracing::debug!(%error, "a file could not be mapped, and is read");
-                    Map::No
-                }
-            };
-        }
-        match &*map {
-            Map::Made(bytes) => Some(bytes.clone()),
-            Map::No | Map::Wanted => None,
-        }
     }
 }
 

@@ -36,6 +36,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 pub(crate) use calls::{AppendFileCalls, Calls, ReadCalls, ReadFileCalls};
 pub use fs::FsStorage;
+#[cfg(test)]
+pub(crate) use map::is_mapped;
 pub use memory::{CrashPlan, MemStorage, Operation, Unsynced};
 pub use put::put_by_publishing;
 
@@ -189,13 +191,6 @@ pub trait ReadFile: Debug + Send + Sync {
     /// The whole file as it is now, where it lies in memory anyway and can be lent without a copy. What is lent never changes:
     /// a mapping of a file that somebody else can write does not qualify.
     fn lend(&self) -> Option<Bytes> {
-        None
-    }
-
-    /// The whole file, finished, as a map of it: what is read may be another byte each time, as
-    /// somebody else may write to the file. So no byte may be read once to be checked and once more
-    /// to be used. `None` where there is no such map; the library then reads.
-    fn map(&self) -> Option<Bytes> {
         None
     }
 }

@@ -27,8 +27,21 @@ fn a_mapped_directory_keeps_the_promises() {
     let store = new();
     store.put("long", &Bytes::from(vec![7; 100_000])).unwrap();
     store.put("short", &Bytes::from(vec![7; 1_000])).unwrap();
-    assert_eq!(store.open("long").unwrap().map().unwrap(), vec![7; 100_000]);
-    assert!(store.open("short").unwrap().map().is_none());
+    let (long, short) = (store.open("long").unwrap(), store.open("short").unwrap());
+    assert!(is_mapped(&store.root().join("long")));
+    assert!(!is_mapped(&store.root().join("short")));
+    assert_eq!(read_range(&*long, "long", 0, 200_000).unwrap(), vec![7; 100_000]);
+    assert_eq!(read_range(&*short, "short", 0, 200_000).unwrap(), vec![7; 1_000]);
+    // Who is lent a file need not copy it: what may change is not lent.
+    assert!(long.lend().is_none());
+    drop(long);
+    assert!(!is_mapped(&store.root().join("long")));
+    let mut writer = store.create("growing").unwrap();
+    writer.append(&vec![7; 100_000]).unwrap();
+    let growing = store.open("growing").unwrap();
+    assert!(!is_mapped(&store.root().join("growing")), "a file that still grows is mapped");
+    writer.append(&[8; 10]).unwrap();
+    assert_eq!(read_range(&*growing, "growing", 100_000, 100).unwrap(), [8; 10]);
 }
 
 #[test]
