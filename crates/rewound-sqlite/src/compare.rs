@@ -116,7 +116,8 @@ pub(super) fn resync(
             compare.batch.set_length(compare.space, length)?;
         }
     }
-    compare.rest(page_size)?;
+    // What the database has beyond what the archive has.
+    compare.zeros(page_size, compare.archived, length)?;
     let Compare { live, mut batch, space, differing, .. } = compare;
     let mark = archivist.mark(&mut batch, end)?;
     let commit = batch.commit(Durability::Synced)?;
@@ -138,12 +139,6 @@ fn too_long(pages: u64) -> Error {
         limit: u64::from(u32::MAX),
         found: pages,
     })
-}
-
-/// Pages that nobody wrote, a stretch of them.
-fn zeros(page_size: PageSize) -> Vec<u8> {
-    let size = page_size.bytes();
-    vec![0; size * (STRETCH / size).max(1)]
 }
 
 /// A comparison under way.
@@ -180,12 +175,12 @@ impl Compare<'_> {
         message
     }
 
-    /// What the database has beyond what the archive has.
-    fn rest(&mut self, page_size: PageSize) -> Result<()> {
-        let zeros = zeros(page_size);
-        let mut at = self.archived;
-        while at < self.live.len() {
-            let zero = first_of(&zeros, self.live.len() - at);
+    /// Compares pages that the archive has as zeros, or does not have, with the database.
+    fn zeros(&mut self, page_size: PageSize, mut at: u64, end: u64) -> Result<()> {
+        let size = page_size.bytes();
+        let zeros = vec![0; size * (STRETCH / size).max(1)];
+        while at < end {
+            let zero = first_of(&zeros, end - at);
             self.stretch(page_size, at, zero)?;
             at += zero.len() as u64;
         }
@@ -200,29 +195,23 @@ struct Sink<'s, 'a> {
 }
 
 impl Sink<'_, '_> {
-    fn stretch(&self, space: SpaceId, offset: u64, archived: &[u8]) -> rewound::Result<()> {
+    /// Compares, if it is the space that is compared.
+    fn with(&self, space: SpaceId, what: impl FnOnce(&mut Compare<'_>) -> Result<()>) -> rewound::Result<()> {
         let mut compare = self.compare.lock();
         if space != compare.space {
             return Ok(());
         }
-        compare.stretch(self.page_size, offset, archived).map_err(|e| compare.failed(e))
+        what(&mut compare).map_err(|e| compare.failed(e))
     }
 }
 
 impl PageSink for Sink<'_, '_> {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
-        self.stretch(space, offset, bytes)
+        self.with(space, |compare| compare.stretch(self.page_size, offset, bytes))
     }
 
     fn zero(&self, space: SpaceId, offset: u64, length: u64) -> rewound::Result<()> {
-        let zeros = zeros(self.page_size);
-        let mut done = 0;
-        while done < length {
-            let zero = first_of(&zeros, length - done);
-            self.stretch(space, offset + done, zero)?;
-            done += zero.len() as u64;
-        }
-        Ok(())
+        self.with(space, |compare| compare.zeros(self.page_size, offset, offset + length))
     }
 
     fn finish(self) -> rewound::Result<()> {
