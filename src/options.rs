@@ -185,6 +185,7 @@ pub struct ReplayOptions {
     /// Threads that rebuild pages. 1 to 1,024, default: one per core.
     pub threads: usize,
     /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted temporary files. Default 96 MiB.
+    /// On top of it comes what is on its way between threads: a quarter of a mebibyte of log for each, and four more.
     pub log_memory: usize,
     /// Bytes of pages that a thread rebuilds at a time. One page to 1 GiB, default 1 MiB: fits a core's second-level cache, so that pages are still
     /// there when they are compared with their CRC-32 and written.

@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 // whether it may be used on.
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub(crate) use std::sync::mpsc;
-pub(crate) use std::thread::{JoinHandle, scope, sleep, yield_now};
+pub(crate) use std::thread::{JoinHandle, Scope, ScopedJoinHandle, scope, sleep, yield_now};
 pub(crate) use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Starts a thread with a name that the system's tools show.

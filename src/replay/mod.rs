@@ -8,16 +8,19 @@
 //! compared with the CRC-32 that the engine's own image had.
 
 mod files;
+mod gather;
 mod plan;
 mod rebuild;
 mod redo;
 mod resolve;
+mod run;
 mod sink;
 mod tail;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use files::{DeltaDir, NewDir, NewFiles, check_space};
+pub(crate) use gather::collect;
 pub use plan::Plan;
 pub(crate) use plan::{PlanInput, chain, plan};
 pub(crate) use rebuild::{Page, PageSet, Parts, Rebuilder, Sources};
@@ -29,4 +32,4 @@ pub(crate) use resolve::{
 pub use resolve::{Resolved, Window};
 pub(crate) use sink::Memory;
 pub use sink::{PageSink, Progress, RestoreReport};
-pub(crate) use tail::{Tail, collect};
+pub(crate) use tail::Tail;

@@ -292,22 +292,40 @@ impl Rebuilder {
                 cut_page(images, pages, set, number, length);
             }
         };
+        // The page whose newest image is in `spare`: patches of a page go back and forth between the
+        // two, and the last of them is copied if it went the wrong way.
+        let mut ahead: Option<u64> = None;
+        let settle = |images: &mut [u8], spare: &[u8], number: u64| {
+            let image = set.slot(number).and_then(|i| images.chunks_exact_mut(spare.len()).nth(i));
+            image.expect("only pages of the set are patched").copy_from_slice(spare);
+        };
         tail.visit(set.space, set.ranges(), &mut |at, op| {
             let (Op::PageFull { page: id, .. } | Op::PagePatch { page: id, .. } | Op::Range { page: id, .. }) = op
             else {
                 return Ok(());
             };
-            catch_up(images, pages, id.page, at);
+            let goes_on = !reaches && ahead == Some(id.page) && !matches!(op, Op::Range { .. });
+            if let Some(number) = ahead.take_if(|_| !goes_on) {
+                settle(images, spare, number);
+            }
+            if reaches {
+                catch_up(images, pages, id.page, at);
+            }
             let Some((image, page)) = slot(images, pages, set, id.page) else { return Ok(()) };
             let bad = |e| bad_patch("log", 0, id, e);
             let crc = match op {
                 Op::PageFull { crc, image: blob, .. } => {
+                    ahead = None;
                     put_full(decoder, &blob, image).map_err(bad)?;
                     Some(crc)
                 }
                 Op::PagePatch { crc, patch, .. } => {
-                    decoder.apply(patch, image, spare).map_err(bad)?;
-                    image.copy_from_slice(spare);
+                    if ahead.take().is_some() {
+                        decoder.apply(patch, spare, image).map_err(bad)?;
+                    } else {
+                        decoder.apply(patch, image, spare).map_err(bad)?;
+                        ahead = Some(id.page);
+                    }
                     Some(crc)
                 }
                 Op::Range { offset, bytes, .. } => {
@@ -326,6 +344,9 @@ impl Rebuilder {
             *page = Page { crc, written: true, touched: true };
             Ok(())
         })?;
+        if let Some(number) = ahead {
+            settle(images, spare, number);
+        }
         if reaches {
             for number in set.numbers() {
                 catch_up(images, pages, number, u64::MAX);

@@ -476,12 +476,12 @@ pub(crate) fn fold_op(
         _ => None,
     };
     match op.effect(plain.as_deref()) {
-        Some(effect) => apply(state, &effect, path, offset),
+        Some(effect) => apply_effect(state, &effect, path, offset),
         None => Ok(()),
     }
 }
 
-fn apply(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {
+pub(crate) fn apply_effect(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {
     state
         .apply(effect)
         .map_err(|e| Error::damage(DamageKind::Structure, path, offset, "op", "one that the state before it allows", e))
