@@ -61,6 +61,7 @@
 //! | protect it from deletion | [`Administrator::lock`], [`Administrator::hold`] |
 //! | restore in somebody's name | [`Archive::restorer`] |
 //! | see who did what, and prove it | [`Archive::audit`], [`Archive::verify_audit`], [`Archive::attestation`] |
+//! | decide what to do about an error | [`Error::kind`] |
 //! | log what only the engine can replay | [`Batch::log_record`], [`Redo`] |
 //!
 //! # Guarantees
@@ -111,7 +112,7 @@ pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyCh
 pub use compact::MaintainReport;
 pub use compare::{Bisection, Diff, Probe, SpaceDiff};
 pub use crypto::{KeyFile, KeyProvider, Keyring};
-pub use error::{Damage, DamageKind, Error, Result};
+pub use error::{Damage, DamageKind, Error, ErrorKind, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
 pub use format::retention::{Deletion, HoldScope, Mode, Policy, Span, TimelineExpiry};
 pub use format::state::{ConfigValue, SpaceState};

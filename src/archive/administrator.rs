@@ -183,7 +183,7 @@ impl Administrator {
         let node = self.node_of(scope)?;
         self.append(|state| {
             if own_locks(state, node).contains(name) {
-                return Err(Error::Guard { what: "lock", name: name.to_owned(), problem: "is there already" });
+                return Err(Error::LockExists { name: name.to_owned() });
             }
             Ok((Event::LockPlaced { node, name: name.to_owned() }, ()))
         })
@@ -194,7 +194,7 @@ impl Administrator {
         let node = self.node_of(scope)?;
         self.append(|state| {
             if !own_locks(state, node).contains(name) {
-                return Err(Error::Guard { what: "lock", name: name.to_owned(), problem: "is not there" });
+                return Err(Error::NoSuchLock { name: name.to_owned() });
             }
             Ok((Event::LockReleased { node, name: name.to_owned() }, ()))
         })
@@ -211,14 +211,13 @@ impl Administrator {
     ///
     /// # Errors
     ///
-    /// [`Error::Guard`] where the name is taken, [`Error::InvalidName`]; those of [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
+    /// [`Error::HoldExists`] if the name is taken, [`Error::InvalidName`]; those of [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
     /// [`Error::NotMonotonic`] where the last commit lies before the first.
     pub fn hold(&self, name: &str, on: &HoldOn<'_>, until: Option<Timestamp>) -> Result<()> {
         check_name("hold", name)?;
         let taken = |state: &crate::catalog::CatalogState| {
             let there = state.retention.holds.contains_key(name);
-            let problem = "is there already";
-            if there { Err(Error::Guard { what: "hold", name: name.to_owned(), problem }) } else { Ok(()) }
+            if there { Err(Error::HoldExists { name: name.to_owned() }) } else { Ok(()) }
         };
         let scope = match on {
             HoldOn::Archive => HoldScope::Archive,
@@ -239,10 +238,7 @@ impl Administrator {
                     let timeline = match view.lineage(timeline) {
                         on if on.holds(Line::new(context.node, from.0), from.1) => timeline,
                         _ if to.is_none() => from.0,
-                        _ => {
-                            let text = "the two ends of the hold lie on timelines of which neither leads to the other";
-                            return Err(Error::Unsupported(text.into()));
-                        }
+                        _ => return Err(Error::UnrelatedEnds { what: "hold" }),
                     };
                     let (from, to) = (from.1, to.map(|(_, to)| to));
                     if let Some(to) = to.filter(|to| *to < from) {
@@ -264,7 +260,7 @@ impl Administrator {
     pub fn release_hold(&self, name: &str) -> Result<()> {
         self.append(|state| {
             if !state.retention.holds.contains_key(name) {
-                return Err(Error::Guard { what: "hold", name: name.to_owned(), problem: "is not there" });
+                return Err(Error::NoSuchHold { name: name.to_owned() });
             }
             Ok((Event::HoldReleased { name: name.to_owned() }, ()))
         })
@@ -320,8 +316,8 @@ impl Administrator {
             });
             match deletion {
                 Deletion::Until(_) => Ok((Event::DeletionChanged { node, deletion: Deletion::Live }, ())),
-                Deletion::Live => Err(Error::Unsupported("it is not deleted".into())),
-                Deletion::Final => Err(Error::Unsupported("it is deleted for good: its files were given up".into())),
+                Deletion::Live => Err(Error::NotDeleted { found: "not deleted" }),
+                Deletion::Final => Err(Error::NotDeleted { found: "deleted for good, and its files were given up" }),
             }
         })
     }

@@ -5,7 +5,7 @@
 //! the archive is opened.
 
 use super::Node;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::event::Event;
 use crate::lineage::{Fork, Line};
 use crate::replay::resolve;
@@ -34,9 +34,7 @@ impl Node {
     pub(crate) fn branch(&self, target: &Target, into: &Node) -> Result<()> {
         let at = self.resolve(target)?;
         let fork = Fork { line: Line::new(self.id, at.timeline), at: Position::from(at.lsn) };
-        if into.id <= self.id {
-            return Err(Error::Unsupported("a node is branched from an older one".into()));
-        }
+        assert!(into.id > self.id, "a node is branched from an older one");
         self.archive.inner.catalog.branch_in_memory(into.id, fork)
     }
 }

@@ -166,9 +166,10 @@ impl Archive {
     }
 
     /// Proves that this archive continues what was attested: the same archive, the entry that was the newest still there and unchanged, every entry
-    /// since chained to it, and each log at least as long. [`Error::NotAsAttested`] where it was put back to an older state or rewritten.
+    /// since chained to it, and each log at least as long. [`Error::AttestationMismatch`] where it was put back to an older state or rewritten.
     pub fn verify_since(&self, attested: &Attestation) -> Result<()> {
-        let differs = |reason, expected: String, found: String| Err(Error::NotAsAttested { reason, expected, found });
+        let differs =
+            |reason, expected: String, found: String| Err(Error::AttestationMismatch { reason, expected, found });
         if attested.archive != self.id() {
             return differs("another archive", attested.archive.to_string(), self.id().to_string());
         }

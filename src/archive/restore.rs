@@ -1,6 +1,7 @@
 //! A restore, step by step: resolve, plan, check, run, publish.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,10 +145,13 @@ impl<'a> Restore<'a> {
             let mut spaces = begun.past.state().spaces.values();
             match (spaces.next(), spaces.next()) {
                 (Some(only), None) => Ok(BTreeMap::from([(only.name.clone(), path.clone())])),
-                _ => Err(Error::Unsupported(format!(
-                    "the node has {} spaces: restore it into a directory, or name a file for each",
-                    begun.past.state().spaces.len()
-                ))),
+                _ => Err(Error::BadDestination {
+                    place: path.display().to_string(),
+                    reason: format!(
+                        "the node has {} spaces: restore it into a directory, or name a file for each",
+                        begun.past.state().spaces.len()
+                    ),
+                }),
             }
         })
     }
@@ -275,7 +279,7 @@ impl<'a> Restore<'a> {
                 tracing::debug!(%error, "what is read is kept by its grace period alone");
                 None
             }
-            lease => Some(lease?),
+            lease => Some(lease.map_err(unrecorded)?),
         };
         let resolved = self.node.resolve(&self.target)?;
         let mut context = self.node.context()?;
@@ -301,12 +305,17 @@ impl<'a> Restore<'a> {
         }
         let id = FileId::from_bytes(random(self.node.archive.inner.options.rng.as_ref())?);
         if let Some(actor) = &self.actor {
-            self.node.archive.inner.catalog.append(actor, |_| {
-                // An entry has to hold it, however many files there are.
-                let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
-                let (node, position) = (self.node.id, resolved.lsn.into());
-                Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
-            })?;
+            self.node
+                .archive
+                .inner
+                .catalog
+                .append(actor, |_| {
+                    // An entry has to hold it, however many files there are.
+                    let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
+                    let (node, position) = (self.node.id, resolved.lsn.into());
+                    Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
+                })
+                .map_err(unrecorded)?;
         }
         Ok(Begun { past, resolved, id, started })
     }
@@ -317,7 +326,7 @@ impl<'a> Restore<'a> {
         let bytes = result.as_ref().map_or(0, |report| report.bytes_written);
         let error = result.as_ref().err().map(|e| e.to_string().chars().take(2_000).collect());
         let event = Event::RestoreFinished { restore: begun.id, bytes, error };
-        let recorded = self.node.archive.inner.catalog.append(actor, |_| Ok((event.clone(), ())));
+        let recorded = self.node.archive.inner.catalog.append(actor, |_| Ok((event.clone(), ()))).map_err(unrecorded);
         // What went wrong first is what to act on.
         let report = result?;
         recorded?;
@@ -382,6 +391,17 @@ impl<'a> Restore<'a> {
         redo.finish()?;
         Ok(count)
     }
+}
+
+/// Where the archive is full or cannot be written to, a restore may still be wanted without a record of it.
+fn unrecorded(e: Error) -> Error {
+    let shut = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    match &e {
+        Error::DiskFull { .. } => {}
+        Error::Storage { source, .. } if shut.contains(&source.kind()) => {}
+        _ => return e,
+    }
+    Error::Unrecorded { source: Box::new(e) }
 }
 
 fn done(mut report: RestoreReport, records: u64, begun: &Begun) -> RestoreReport {

@@ -55,8 +55,9 @@ impl FromStr for Attestation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Attestation> {
-        parse(text).ok_or_else(|| {
-            Error::Unsupported(format!("not an attestation: {MAGIC} and what follows it on one line was expected"))
+        parse(text).ok_or_else(|| Error::Malformed {
+            what: "an attestation",
+            expected: format!("{MAGIC} and what follows it on one line"),
         })
     }
 }

@@ -182,7 +182,7 @@ impl Catalog {
         };
         let time = now.max(before);
         let entry = CatalogEntry { sequence, time, actor: actor.clone(), event };
-        let body = encode_cbor(&entry)?;
+        let body = encode_cbor(&entry);
         if body.len() > MAX_EVENT {
             return Err(Error::LimitExceeded {
                 what: "catalog event",

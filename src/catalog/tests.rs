@@ -143,7 +143,7 @@ proptest! {
                 continue;
             }
             prop_assert_eq!(&next, &other);
-            let bytes = encode_cbor(&next).unwrap();
+            let bytes = encode_cbor(&next);
             decoded = minicbor::decode(&bytes).unwrap();
             prop_assert_eq!(&decoded, &next);
             state = next;

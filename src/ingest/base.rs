@@ -77,7 +77,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let _one = shared
         .base_copy
         .try_lock()
-        .ok_or_else(|| Error::Unsupported("another base copy of this node is under way: wait for its end".into()))?;
+        .ok_or_else(|| Error::SnapshotBlocked { reason: "another one of this node is under way: wait for its end" })?;
     // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
     shared.tenure.check()?;
     let _lease = shared.tenure.lease()?;
@@ -121,8 +121,8 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     shared.tenure.append(|state| {
         // Only where the copy took longer than the whole window.
         if !state.node(shared.tenure.node)?.retention.keeps_log_from(shared.tenure.timeline, record.to) {
-            let text = "the log that this base copy has to be corrected with has expired meanwhile: take another one";
-            return Err(Error::Unsupported(text.into()));
+            let reason = "the log that it needs has expired meanwhile: take another one";
+            return Err(Error::SnapshotBlocked { reason });
         }
         Ok(Event::LayerPublished(record.clone()))
     })?;
@@ -134,10 +134,8 @@ fn wait_for(rules: &Arc<Rules>) -> Result<()> {
     let begun = Instant::now();
     while Arc::strong_count(rules) > 1 {
         if begun.elapsed() > PATIENCE {
-            return Err(Error::Unsupported(
-                "a base copy waits for open batches, and one has been open for 30 seconds: commit or drop it first"
-                    .into(),
-            ));
+            let reason = "a batch that was begun before it has been open for 30 seconds: commit or drop it first";
+            return Err(Error::SnapshotBlocked { reason });
         }
         sync::sleep(Duration::from_millis(1));
     }

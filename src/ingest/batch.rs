@@ -271,9 +271,7 @@ impl Batch {
     fn usable(&self) -> Result<()> {
         self.shared.place.check_process()?;
         if self.ops.is_broken() {
-            return Err(Error::Unsupported(
-                "an earlier change to this batch failed: drop it and build it again".into(),
-            ));
+            return Err(Error::BatchBroken);
         }
         Ok(())
     }

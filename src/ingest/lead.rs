@@ -84,7 +84,7 @@ impl LogState {
     pub fn accepting(&self) -> Result<()> {
         self.alive()?;
         if self.closed {
-            return Err(Error::Unsupported("the writer is closed: open it again".into()));
+            return Err(Error::Closed);
         }
         Ok(())
     }

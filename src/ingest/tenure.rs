@@ -141,7 +141,11 @@ impl Tenure {
             StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
             StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
             StateError::NoSpace(space) => self.no_such_space(*space),
-            StateError::Name(space) => Error::Unsupported(format!("the name of space {space} cannot be used")),
+            StateError::Name(space) => Error::InvalidName {
+                what: "space",
+                name: space.to_string(),
+                reason: "its name is not one that a file can have",
+            },
             StateError::Backwards(what, newest, given) => {
                 Error::NotMonotonic { what, newest: newest.clone(), given: given.clone() }
             }

@@ -245,7 +245,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Err(e) = self.end()
-            && !matches!(e, Error::Unsupported(_) | Error::Forked { .. })
+            && !matches!(e, Error::Closed | Error::Forked { .. })
         {
             tracing::error!(error = %e, "closing the writer failed; the log is recovered when it opens again");
         }

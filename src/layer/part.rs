@@ -110,7 +110,7 @@ impl<'a> LayerWriter<'a> {
 
 /// The name of a file is its random id: it cannot be taken.
 fn published(summary: Option<SealedSummary>, path: &str) -> Result<SealedSummary> {
-    summary.ok_or_else(|| Error::Unsupported(format!("{path} exists already: the random generator repeats itself")))
+    summary.ok_or_else(|| Error::IdTaken { path: path.to_owned() })
 }
 
 /// A part being written: pages in ascending order.
@@ -198,7 +198,7 @@ impl PartWriter<'_> {
     /// Ends the part; it stands for the pages `first` to `last`. Gives also which of its blocks were copied.
     pub fn finish(mut self, first: u64, last: u64) -> Result<(PartRef, Copied)> {
         self.end_block()?;
-        let seal = encode_cbor(&self.seal)?;
+        let seal = encode_cbor(&self.seal);
         let id = self.writer.id();
         create_dir_durable(self.storage, &part_dir(self.node, id))?;
         let path = part_path(self.node, id);

@@ -99,8 +99,7 @@ impl NodeContext {
         if let Some(plan) = plan(&input, to) {
             return Ok(plan);
         }
-        let nothing = || Error::Unsupported(format!("nothing is left to begin a replay to LSN {to} from"));
-        Err(lost_beginning(&self.log, &view)?.unwrap_or_else(nothing))
+        Err(lost_beginning(&self.log, &view)?.unwrap_or(Error::NoBase { position: to }))
     }
 
     /// Whether the first commit can be replayed: from its segment, or from a layer that begins

@@ -41,7 +41,8 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn name_of(path: &Path) -> Result<&OsStr> {
-    path.file_name().ok_or_else(|| Error::Unsupported(format!("{} names no file", path.display())))
+    let refused = || Error::BadDestination { place: path.display().to_string(), reason: "it names no file".into() };
+    path.file_name().ok_or_else(refused)
 }
 
 /// Whether nobody else can interfere in a directory that output goes to.
@@ -261,10 +262,8 @@ impl NewDir {
                 }
                 let above = fs::metadata(parent(target)).map_err(failed("look at", parent(target)))?;
                 if above.dev() != found.dev() {
-                    return Err(Error::Unsupported(format!(
-                        "{} is a mount point, which a finished directory cannot replace: restore into a directory in it",
-                        target.display()
-                    )));
+                    let reason = "it is a mount point, which a finished directory cannot replace: restore into a directory in it";
+                    return Err(Error::BadDestination { place: target.display().to_string(), reason: reason.into() });
                 }
             }
             Ok(_) => return Err(Error::TargetNotEmpty { path: target.to_owned() }),
@@ -420,7 +419,10 @@ impl NewFiles {
             }
         }
         let (mut opened, mut each) = (Opened::new(), Vec::new());
-        let unnamed = |name: &str| Error::Unsupported(format!("no file was named for space {name:?}"));
+        let unnamed = |name: &str| {
+            let (place, reason) = ("the files named".into(), format!("none is for space {name:?}: name one"));
+            Error::BadDestination { place, reason }
+        };
         let placed = spaces.iter().map(|(id, space)| {
             let target = self.target(&space.name).ok_or_else(|| unnamed(&space.name))?;
             Ok((id, space, target))

@@ -20,13 +20,13 @@ pub(crate) fn write_body<T: minicbor::Encode<()>>(
     body: &T,
     path: impl FnOnce(FileId) -> String,
 ) -> Result<Option<SealedSummary>> {
-    let body = encode_cbor(body)?;
+    let body = encode_cbor(body);
     let mut writer = SealedWriter::create(storage, keys, scope, info)?;
     for piece in body.chunks(MAX_PLAINTEXT) {
         writer.frame(FrameSpec::plain(FrameKind::Body, 0, 0), piece)?;
     }
     let path = path(writer.id());
-    writer.publish(&path, &encode_cbor(&(body.len() as u64))?)
+    writer.publish(&path, &encode_cbor(&(body.len() as u64)))
 }
 
 /// Reads the structure of a file.

@@ -20,7 +20,7 @@ pub(crate) use catalog::verify_catalog;
 pub use checksums::verify_checksums;
 
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Stretches, stretches_of};
 use crate::lineage::Lineage;
 use crate::options::{Cancel, ReplayOptions};
@@ -174,7 +174,7 @@ impl fmt::Display for VerifyReport {
 
 /// Whether an error tells of the archive rather than of this run. A file that cannot be read is as bad as one that is damaged.
 fn is_finding(e: &Error) -> bool {
-    !matches!(e, Error::Cancelled | Error::DiskFull { .. } | Error::Encryption { .. } | Error::KeyProvider { .. })
+    !matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::StorageFull | ErrorKind::KeyProvider | ErrorKind::Internal)
 }
 
 /// The progress of a run.

@@ -68,7 +68,7 @@ impl ActiveSegment {
         let mut sealer = new.sealer;
         let mut buffer = new.header_bytes;
         let spec = FrameSpec::plain(FrameKind::Preface, position.get(), position.get());
-        sealer.seal(spec, &[&encode_cbor(&start.preface)?], &mut buffer)?;
+        sealer.seal(spec, &[&encode_cbor(&start.preface)], &mut buffer)?;
 
         create_dir_durable(storage, &segment_dir(start.node, start.timeline, start.sequence))?;
         let temporary = temporary_name(keys, scope)?;
@@ -179,7 +179,7 @@ impl ActiveSegment {
         let frames = self.sealer.count();
         let seal_offset = self.file.len() + self.buffer.len() as u64;
         let position = state.position.get();
-        let seal = encode_cbor(&SegmentSeal { state, frames, index: std::mem::take(&mut self.index) })?;
+        let seal = encode_cbor(&SegmentSeal { state, frames, index: std::mem::take(&mut self.index) });
         let spec = FrameSpec { durable: self.durable, ..FrameSpec::plain(FrameKind::Seal, position, position) };
         self.sealer.seal(spec, &[&seal], &mut self.buffer)?;
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };

@@ -476,7 +476,7 @@ fn what_was_forgotten_meanwhile_is_no_conflict_and_what_was_changed_is_one() {
             let done = open.commit(Durability::Synced);
             if change.is_some() {
                 let e = done.unwrap_err();
-                assert!(matches!(e, Error::Conflict { page: p } if p == page), "{change:?}, {range}: {e}");
+                assert!(matches!(e, Error::Conflict { page: p, .. } if p == page), "{change:?}, {range}: {e}");
                 continue;
             }
             done.unwrap();
@@ -539,5 +539,5 @@ fn restores_that_cannot_go_there() {
     batch.log_record(b"replay me").unwrap();
     batch.commit(Durability::Synced).unwrap();
     let e = fails(node.restore(Target::Latest).into_memory(), &["1 logical records", "Redo"]);
-    assert!(matches!(e, Error::RedoRequired { count: 1 }));
+    assert!(matches!(e, Error::RedoRequired { count: 1, .. }));
 }

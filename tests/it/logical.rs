@@ -357,7 +357,7 @@ fn records_without_a_redo_are_refused() {
         for result in results {
             match result {
                 Ok(()) => assert_eq!(records, 0, "LSN {lsn}"),
-                Err(Error::RedoRequired { count }) => assert_eq!(count, records, "LSN {lsn}"),
+                Err(Error::RedoRequired { count, .. }) => assert_eq!(count, records, "LSN {lsn}"),
                 Err(e) => panic!("{e}"),
             }
         }
@@ -374,7 +374,7 @@ fn what_a_redo_writes_appears_with_the_pages_or_not_at_all() {
     let out = dir.path().join("out");
     let mut replay = Replay { fail_at: Lsn::new(9), ..Replay::default() };
     let result = node.restore(Target::Latest).redo(&mut replay).into_dir(&out);
-    assert!(matches!(result, Err(Error::Host { message }) if message.contains("does not know")));
+    assert!(matches!(result, Err(Error::Host { source, .. }) if source.to_string().contains("does not know")));
     assert!(!replay.finished && replay.lsns.len() == 2, "it had begun");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing stays");
     // Into files there is no directory to write to; the same failure leaves no file.

@@ -247,7 +247,7 @@ fn new_files() {
     assert!(matches!(node.restore(Target::Latest).into_files(&all("")), Err(Error::TargetNotEmpty { .. })));
     assert!(matches!(
         node.restore(Target::Latest).into_file(dir.path().join("one")),
-        Err(Error::Unsupported(m)) if m.contains("3 spaces")
+        Err(Error::BadDestination { reason, .. }) if reason.contains("3 spaces")
     ));
 
     // Missing parents are made, as they are for a directory.
@@ -259,7 +259,7 @@ fn new_files() {
     some.remove("middle");
     assert!(matches!(
         node.restore(Target::Latest).into_files(&some),
-        Err(Error::Unsupported(m)) if m.contains("middle")
+        Err(Error::BadDestination { reason, .. }) if reason.contains("middle")
     ));
     some = all("other");
     some.insert("unknown".into(), dir.path().join("other/unknown.db"));
@@ -326,7 +326,7 @@ fn a_failing_sink_ends_the_restore() {
         let sink = Counting { fail_at: Some(5), ..Counting::default() };
         let result =
             node.restore(Target::Latest).options(small_units(threads)).into_sink(|spaces| Ok(sink.begin(spaces)));
-        assert!(matches!(result, Err(Error::Host { message }) if message == "the sink is full"));
+        assert!(matches!(result, Err(Error::Host { source, .. }) if source.to_string() == "the sink is full"));
         assert_eq!(sink.finished.into_inner(), 0);
         assert!(sink.writes.into_inner() < 6 + threads, "the other threads stop soon");
     }

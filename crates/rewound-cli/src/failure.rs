@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use anstyle::{AnsiColor, Style};
-use rewound::Error;
+use rewound::{Error, ErrorKind};
 use rewound_sqlite as sqlite;
 
 use crate::output::message;
@@ -16,8 +16,6 @@ pub enum Failure {
     Archive(Error),
     /// The SQLite adapter said so.
     Sqlite(sqlite::Error),
-    /// A restore cannot be recorded in the audit trail, as the archive cannot be written to.
-    Unrecorded(Error),
     /// The arguments make no sense.
     Arguments(Box<clap::Error>),
     /// Something typed makes no sense.
@@ -40,9 +38,7 @@ impl Failure {
     /// The exit code, as `docs/cli.md` lists them.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) | Failure::Unrecorded(e) => {
-                archive_code(e)
-            }
+            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => archive_code(e.kind()),
             Failure::Sqlite(sqlite::Error::AlreadyWatched { .. } | sqlite::Error::InUse { .. }) => 6,
             Failure::Sqlite(_) | Failure::Other(_) => 1,
             Failure::Arguments(_) | Failure::Usage(_) => 2,
@@ -53,29 +49,10 @@ impl Failure {
         }
     }
 
-    /// What kept from a restore: it may be no more than that its archive is full or read-only.
-    pub fn of_restore(e: Error) -> Failure {
-        let (path, shut) = match &e {
-            Error::DiskFull { path, .. } => (path, true),
-            Error::Storage { path, source, .. } => {
-                let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
-                (path, kinds.contains(&source.kind()))
-            }
-            _ => return e.into(),
-        };
-        let record = ["tmp/catalog-", "catalog", "leases"].into_iter().any(|start| path.starts_with(start));
-        if shut && record { Failure::Unrecorded(e) } else { e.into() }
-    }
-
     /// What to do next, where the message itself does not say it in the words of the command line.
     fn advice(&self) -> Option<&'static str> {
         let e = match self {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => e,
-            Failure::Unrecorded(_) => {
-                return Some(
-                    "make room or give write access; or restore with --unaudited, which leaves no word in the audit trail",
-                );
-            }
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
             Failure::Sqlite(sqlite::Error::WrongNode { database: Some(_), .. }) => {
                 return Some("--node NAME gives it a node of its own; --adopt lets it take the other's place");
@@ -83,6 +60,9 @@ impl Failure {
             _ => return None,
         };
         Some(match e {
+            Error::Unrecorded { .. } => {
+                "make room or give write access; or restore with --unaudited, which leaves no word in the audit trail"
+            }
             Error::NoArchive { .. } => "create one with `rewound init`, or check --archive",
             Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
@@ -95,13 +75,15 @@ impl Failure {
             }
             Error::Deleted { .. } => "`rewound undelete` takes it back",
             Error::Locked { .. } => "`rewound retention` shows the locks, `rewound unlock` releases one",
-            Error::Held { .. } | Error::Guard { .. } => {
-                "`rewound retention` shows locks and holds, with what they are on"
-            }
+            Error::Held { .. }
+            | Error::NoSuchLock { .. }
+            | Error::LockExists { .. }
+            | Error::NoSuchHold { .. }
+            | Error::HoldExists { .. } => "`rewound retention` shows locks and holds, with what they are on",
             Error::ClockImplausible { .. } => {
                 "look at the clock; if it is right, `rewound sweep --confirm-clock` says so"
             }
-            Error::NotAsAttested { .. } => {
+            Error::AttestationMismatch { .. } => {
                 "an older copy was put back, or entries were rewritten: do not rely on what it says, and look for who did it"
             }
             Error::WriterActive { .. } => "a watcher is at work on this node: stop it first",
@@ -126,14 +108,14 @@ impl Failure {
     }
 }
 
-fn archive_code(e: &Error) -> u8 {
-    match e {
-        Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => 3,
-        Error::Damaged(_) | Error::Gap { .. } | Error::NotAsAttested { .. } => 4,
-        Error::WrongKey { .. } | Error::KeyFile { .. } | Error::KeyProvider { .. } => 5,
-        Error::WriterActive { .. } | Error::MaintenanceActive { .. } | Error::Fenced { .. } | Error::InUse { .. } => 6,
-        Error::InvalidName { .. } | Error::PolicyRefused { .. } => 2,
-        Error::Cancelled => 130,
+fn archive_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Input => 2,
+        ErrorKind::Target => 3,
+        ErrorKind::Damage => 4,
+        ErrorKind::Key | ErrorKind::KeyProvider => 5,
+        ErrorKind::Busy | ErrorKind::Superseded => 6,
+        ErrorKind::Cancelled => 130,
         _ => 1,
     }
 }
@@ -142,16 +124,17 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The library's words are for programmers here.
-            Failure::Archive(Error::NoArchive { path }) => write!(f, "no archive at {}", path.display()),
-            Failure::Archive(Error::ArchiveExists { path }) => {
+            Failure::Archive(Error::NoArchive { path, .. }) => write!(f, "no archive at {}", path.display()),
+            Failure::Archive(Error::ArchiveExists { path, .. }) => {
                 write!(f, "{} holds an archive already: choose an empty place", path.display())
             }
-            Failure::Archive(Error::ClockImplausible { clock, what, expected }) => {
+            Failure::Archive(Error::ClockImplausible { clock, what, expected, .. }) => {
                 write!(f, "the clock says {clock}, {what} says {expected}: too far apart to let anything expire")
             }
             Failure::Archive(Error::Cancelled) => f.write_str("interrupted: nothing was left behind"),
-            Failure::Archive(Error::TargetNotEmpty { path }) => write!(f, "{} is there already", path.display()),
-            Failure::Unrecorded(e) => write!(f, "the restore cannot be recorded in the archive: {e}"),
+            Failure::Archive(Error::TargetNotEmpty { path, .. }) => write!(f, "{} is there already", path.display()),
+            // What failed is ours: a query, a database that is not one.
+            Failure::Archive(Error::Host { source, .. }) => source.fmt(f),
             Failure::Archive(e) => e.fmt(f),
             Failure::Arguments(e) => e.fmt(f),
             Failure::Sqlite(e) => e.fmt(f),

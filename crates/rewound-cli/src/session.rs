@@ -60,7 +60,7 @@ impl Session {
         let path = self.path()?;
         // Before anybody is asked for a passphrase.
         if !path.join("catalog").is_dir() {
-            return Err(rewound::Error::NoArchive { path: path.to_owned() }.into());
+            return Err(rewound::Error::no_archive(path).into());
         }
         Ok(Archive::open_in(storage(path), keys::existing(&self.global)?, self.options())?)
     }

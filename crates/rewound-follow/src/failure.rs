@@ -3,8 +3,9 @@
 //!
 //! The rules for the archive's side are here, as they are the same for every database.
 
-use std::io;
 use std::time::Duration;
+
+use rewound::ErrorKind;
 
 /// How long another follower, or another writer of the node, is waited for to end.
 pub const HANDING_OVER: Duration = Duration::from_secs(1);
@@ -48,87 +49,72 @@ pub trait Failure: std::error::Error + From<rewound::Error> {
     fn side(&self) -> Side;
 }
 
+/// For how long a failure of the archive is waited out: waiting may help, or what worked before may
+/// work again.
+#[must_use]
+pub fn patience(kind: ErrorKind, stage: Stage) -> Duration {
+    match kind {
+        ErrorKind::Retry
+        | ErrorKind::KeyProvider
+        | ErrorKind::StorageFull
+        | ErrorKind::Reopen
+        | ErrorKind::Stale
+        | ErrorKind::Clock => Duration::MAX,
+        ErrorKind::Access => stage.worked_before(Duration::MAX),
+        ErrorKind::Busy => HANDING_OVER,
+        _ => Duration::ZERO,
+    }
+}
+
 impl Failure for rewound::Error {
     fn patience(&self, stage: Stage) -> Duration {
-        use rewound::Error;
-        match self {
-            Error::Storage { source, .. } if is_a_mistake(source.kind()) => {
-                stage.worked_before(Duration::MAX)
-            }
-            Error::Displaced { .. } => stage.worked_before(Duration::MAX),
-            Error::Storage { .. }
-            | Error::DiskFull { .. }
-            | Error::Poisoned { .. }
-            | Error::KeyProvider { .. }
-            | Error::ClockImplausible { .. }
-            | Error::PreviousImageMismatch { .. } => Duration::MAX,
-            Error::WriterActive { .. } => HANDING_OVER,
-            _ => Duration::ZERO,
-        }
+        patience(self.kind(), stage)
     }
 
     fn side(&self) -> Side {
-        match self {
+        match self.kind() {
             // The database is not what the archive was told that it is.
-            rewound::Error::PreviousImageMismatch { .. } => Side::Source,
+            ErrorKind::Stale => Side::Source,
             _ => Side::Archive,
         }
     }
 }
 
-/// Whether the system refuses what it would refuse again, as the program was started as the wrong
-/// user or with the wrong path.
-fn is_a_mistake(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::NotFound
-            | io::ErrorKind::NotADirectory
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::io;
 
     use super::*;
 
     fn storage(kind: io::ErrorKind) -> rewound::Error {
-        rewound::Error::Storage {
-            operation: "open",
-            path: "x".into(),
-            source: Arc::new(kind.into()),
-        }
+        rewound::Error::io("open", "x", kind.into())
     }
 
     #[test]
     fn waiting_is_for_what_it_may_mend() {
         let (never, ever) = (Duration::ZERO, Duration::MAX);
-        let node = || "app".to_owned();
-        for (failure, starting, running) in [
-            (rewound::Error::DiskFull { operation: "write", path: "x".into() }, ever, ever),
-            (storage(io::ErrorKind::TimedOut), ever, ever),
-            (storage(io::ErrorKind::PermissionDenied), never, ever),
-            (storage(io::ErrorKind::NotFound), never, ever),
-            (rewound::Error::Displaced { path: "x".into(), found: "y".into() }, never, ever),
-            (rewound::Error::WriterActive { node: node() }, HANDING_OVER, HANDING_OVER),
-            (rewound::Error::Fenced { node: node() }, never, never),
-            (rewound::Error::Cancelled, never, never),
+        for (kind, starting, running) in [
+            (storage(io::ErrorKind::StorageFull).kind(), ever, ever),
+            (storage(io::ErrorKind::TimedOut).kind(), ever, ever),
+            (storage(io::ErrorKind::PermissionDenied).kind(), never, ever),
+            (storage(io::ErrorKind::NotFound).kind(), never, ever),
+            (ErrorKind::Reopen, ever, ever),
+            (ErrorKind::Stale, ever, ever),
+            (ErrorKind::Clock, ever, ever),
+            (ErrorKind::Busy, HANDING_OVER, HANDING_OVER),
+            (ErrorKind::Superseded, never, never),
+            (ErrorKind::Damage, never, never),
+            (ErrorKind::Misuse, never, never),
+            (rewound::Error::Cancelled.kind(), never, never),
         ] {
-            assert_eq!(failure.patience(Stage::Starting), starting, "{failure}");
-            assert_eq!(failure.patience(Stage::Running), running, "{failure}");
-            assert_eq!(failure.side(), Side::Archive, "{failure}");
+            assert_eq!(patience(kind, Stage::Starting), starting, "{kind:?}");
+            assert_eq!(patience(kind, Stage::Running), running, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_previous_image_that_does_not_match_is_of_the_database() {
-        let page = rewound::PageId::new(rewound::SpaceId::default(), 1);
-        let failure = rewound::Error::PreviousImageMismatch { page, expected: 1, found: 2 };
-        assert_eq!(
-            (failure.side(), failure.patience(Stage::Running)),
-            (Side::Source, Duration::MAX)
-        );
+    fn what_is_stale_is_taken_from_the_database_again() {
+        assert_eq!(rewound::Error::BatchBroken.side(), Side::Source);
+        assert_eq!(storage(io::ErrorKind::TimedOut).side(), Side::Archive);
     }
 }

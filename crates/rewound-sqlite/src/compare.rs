@@ -134,11 +134,7 @@ fn progress(live: Live<'_>) -> Result<Progress> {
 }
 
 fn too_long(pages: u64) -> Error {
-    Error::Archive(rewound::Error::LimitExceeded {
-        what: "pages of a database",
-        limit: u64::from(u32::MAX),
-        found: pages,
-    })
+    Error::Archive(rewound::Error::limit_exceeded("pages of a database", u64::from(u32::MAX), pages))
 }
 
 /// A comparison under way.
@@ -170,7 +166,7 @@ impl Compare<'_> {
 
     /// Keeps a failure, and returns what the archive is told of it.
     fn failed(&mut self, e: Error) -> rewound::Error {
-        let message = rewound::Error::host(&e);
+        let message = rewound::Error::host(e.clone());
         self.failure = Some(e);
         message
     }

@@ -104,7 +104,7 @@ impl PageSource for Source<'_, '_> {
             return Err(rewound::Error::host(format!("the node holds {:?} beside the database", space.name)));
         }
         self.live.read(first, buf).map_err(|e| {
-            let message = rewound::Error::host(&e);
+            let message = rewound::Error::host(e.clone());
             self.failure = Some(e);
             message
         })

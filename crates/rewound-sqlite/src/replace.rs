@@ -204,12 +204,11 @@ impl<'a> Place<'a> {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> rewound::Result<InPlace<'_>> {
         let mut spaces = spaces.values();
         let (Some(space), None) = (spaces.next(), spaces.next()) else {
-            return Err(ArchiveError::Unsupported(
-                "the node is not one SQLite database, which could replace another: restore it into a directory".into(),
-            ));
+            let reason = "the node is not one SQLite database, which could replace it: restore into a directory";
+            return Err(self.refused(reason));
         };
         if space.length == 0 {
-            return Err(no_database());
+            return Err(self.refused(NO_DATABASE));
         }
         if !self.saved.load(Ordering::Relaxed) {
             let length = self.file.metadata().map_err(self.failed("look at"))?.len();
@@ -225,6 +224,10 @@ impl<'a> Place<'a> {
     /// file is locked.
     fn is_under_way(&self) -> bool {
         self.journal.exists()
+    }
+
+    fn refused(&self, reason: &str) -> ArchiveError {
+        ArchiveError::bad_destination(self.path.display().to_string(), reason)
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> ArchiveError {
@@ -251,10 +254,9 @@ impl<'a> Place<'a> {
         let failed = |e| ArchiveError::io("write", self.journal.display().to_string(), e);
         let page = self.old_page(length)?;
         let (size, bytes) = (page as usize, u64::from(page));
-        let pages = u32::try_from(length.div_ceil(bytes)).map_err(|_| ArchiveError::LimitExceeded {
-            what: "pages of a database that is replaced",
-            limit: u64::from(u32::MAX),
-            found: length.div_ceil(bytes),
+        let pages = u32::try_from(length.div_ceil(bytes)).map_err(|_| {
+            let (limit, found) = (u64::from(u32::MAX), length.div_ceil(bytes));
+            ArchiveError::limit_exceeded("pages of a database that is replaced", limit, found)
         })?;
         let there = self.file.metadata().map_err(self.failed("look at"))?;
         let mut options = OpenOptions::new();
@@ -301,7 +303,7 @@ impl<'a> Place<'a> {
         let page = u64::from(self.old_page(old)?);
         let needed = u64::from(SECTOR) + old.div_ceil(page) * (page + 8) + new.saturating_sub(old);
         if needed > available {
-            return Err(ArchiveError::NotEnoughSpace { path: self.path.to_owned(), needed, available });
+            return Err(ArchiveError::not_enough_space(self.path, needed, available));
         }
         Ok(())
     }
@@ -323,9 +325,7 @@ impl InPlace<'_> {
     }
 }
 
-fn no_database() -> ArchiveError {
-    ArchiveError::Unsupported("the target is no SQLite database, which could replace one".into())
-}
+const NO_DATABASE: &str = "the target is no SQLite database, which could replace it";
 
 /// The header of a journal with so many records, for a database of so many pages.
 fn head(records: u32, nonce: u32, pages: u32, page: u32) -> [u8; SECTOR as usize] {
@@ -354,7 +354,7 @@ impl PageSink for InPlace<'_> {
     fn write(&self, _: SpaceId, offset: u64, bytes: &[u8]) -> rewound::Result<()> {
         // A page that is shorter than the header is none of SQLite's.
         if offset == 0 && bytes.get(..DATABASE_HEADER).and_then(DatabaseHeader::decode).is_none() {
-            return Err(no_database());
+            return Err(self.place.refused(NO_DATABASE));
         }
         self.rewrite(offset, bytes, &mut vec![0; bytes.len()])
     }

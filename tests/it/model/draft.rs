@@ -261,7 +261,7 @@ impl Draft {
                 }
             }
             (Ok(commit), Err(reason)) => panic!("LSN {} had to be refused: {reason}", commit.lsn),
-            (Err(Error::Conflict { page }), _) => {
+            (Err(Error::Conflict { page, .. }), _) => {
                 assert!(model.changed_since(self.began, page), "nobody changed {page} since");
             }
             (

@@ -155,7 +155,9 @@ impl Oracle<'_> {
         let records = self.model.records(n);
         if !records.is_empty() {
             match self.begin(n).into_memory() {
-                Err(Error::RedoRequired { count }) => assert_eq!(count, records.len() as u64, "records up to LSN {n}"),
+                Err(Error::RedoRequired { count, .. }) => {
+                    assert_eq!(count, records.len() as u64, "records up to LSN {n}");
+                }
                 other => panic!("LSN {n} needs its records, got {other:?}"),
             }
         }

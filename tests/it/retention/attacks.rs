@@ -215,8 +215,8 @@ fn odd_names_and_ranges_are_refused_or_told_faithfully() {
     let backwards = admin.hold("h", &HoldOn::Commits { node: "n", from: at(6), to: Some(at(3)) }, None);
     assert!(matches!(backwards, Err(Error::NotMonotonic { .. })), "it would hold nothing: {backwards:?}");
     assert!(matches!(admin.hold("h", &HoldOn::Node("m"), None), Err(Error::NoSuchNode { .. })));
-    assert!(matches!(admin.release_lock(Scope::Archive, "none"), Err(Error::Guard { .. })));
-    assert!(matches!(admin.release_hold("none"), Err(Error::Guard { .. })));
+    assert!(matches!(admin.release_lock(Scope::Archive, "none"), Err(Error::NoSuchLock { .. })));
+    assert!(matches!(admin.release_hold("none"), Err(Error::NoSuchHold { .. })));
     assert!(admin.holds().unwrap().is_empty());
 
     let actor = Actor { name: "a \"b\"\n\u{1}\\ä".into(), reason: "\u{2028}\t{}".into() };

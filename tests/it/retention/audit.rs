@@ -127,11 +127,11 @@ fn attestations_show_what_was_taken_back() {
     let restored = open(&old, &fixture).unwrap();
     restored.verify_since(&attested).unwrap();
     let back = restored.verify_since(&later);
-    assert!(matches!(back, Err(Error::NotAsAttested { reason: "the catalog was put back", .. })), "{back:?}");
+    assert!(matches!(back, Err(Error::AttestationMismatch { reason: "the catalog was put back", .. })), "{back:?}");
     // Which goes on, so that it has as many entries again.
     restored.administrator(actor()).set_retention(Scope::Archive, &Policy::days(35)).unwrap();
     let other = restored.verify_since(&later);
-    assert!(matches!(other, Err(Error::NotAsAttested { reason: "the catalog was rewritten", .. })), "{other:?}");
+    assert!(matches!(other, Err(Error::AttestationMismatch { reason: "the catalog was rewritten", .. })), "{other:?}");
     // The log alone.
     let image = fixture.storage.fork();
     let files = fixture.storage.files();
@@ -143,12 +143,12 @@ fn attestations_show_what_was_taken_back() {
     }
     let archive = open(&cut, &fixture).unwrap();
     let cut = archive.verify_since(&later);
-    assert!(matches!(cut, Err(Error::NotAsAttested { reason: "a log was put back", .. })), "{cut:?}");
+    assert!(matches!(cut, Err(Error::AttestationMismatch { reason: "a log was put back", .. })), "{cut:?}");
     // Another archive.
     let other = Fixture::on(MemStorage::without_recording());
     let options = archive_options(&other.clock, 99);
     let third = Archive::create_in(Arc::new(MemStorage::new()), key(), options).unwrap();
-    assert!(matches!(third.verify_since(&later), Err(Error::NotAsAttested { reason: "another archive", .. })));
+    assert!(matches!(third.verify_since(&later), Err(Error::AttestationMismatch { reason: "another archive", .. })));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn deletion_is_slow_and_locks_make_it_slower() {
 fn locks_and_holds_placed_to_fill_the_disk_are_on_record_and_can_be_released() {
     let (mut fixture, _) = protected();
     fixture.admin().hold("for ever", &HoldOn::Archive, None).unwrap();
-    assert!(matches!(fixture.admin().hold("for ever", &HoldOn::Archive, None), Err(Error::Guard { .. })));
+    assert!(matches!(fixture.admin().hold("for ever", &HoldOn::Archive, None), Err(Error::HoldExists { .. })));
     fixture.live(2, 1);
     assert!(fixture.sweep().nodes[0].plan.is_empty());
     let by = fixture.archive.audit().unwrap().map(Result::unwrap).find(|e| e.kind() == "hold-placed").unwrap();
@@ -173,14 +173,14 @@ fn what_is_deleted_behind_its_back_is_missed() {
     let image = without(&|p| segments.iter().rev().take(2).any(|s| p == *s));
     let archive = reopen(&image, &fixture.clock);
     let missed = archive.and_then(|a| a.verify_since(&attested));
-    assert!(matches!(missed, Err(Error::NotAsAttested { .. } | Error::Damaged(_))), "{missed:?}");
+    assert!(matches!(missed, Err(Error::AttestationMismatch { .. } | Error::Damaged(_))), "{missed:?}");
     // Entries of the catalog, from the middle and the newest.
     let entries: Vec<&String> = files.keys().filter(|p| p.ends_with(".entry")).collect();
     let image = without(&|p| p == entries[2]);
     assert!(reopen(&image, &fixture.clock).is_err());
     let image = without(&|p| p == *entries.last().unwrap());
     let archive = reopen(&image, &fixture.clock).unwrap();
-    assert!(matches!(archive.verify_since(&attested), Err(Error::NotAsAttested { .. })));
+    assert!(matches!(archive.verify_since(&attested), Err(Error::AttestationMismatch { .. })));
 }
 
 #[test]
@@ -220,5 +220,5 @@ fn rolling_back_is_seen_by_whoever_kept_an_attestation() {
     let back = reopen(&old, &fixture.clock).unwrap();
     // In itself it is sound: that is why the attestation is kept elsewhere.
     back.verify_audit().unwrap();
-    assert!(matches!(back.verify_since(&attested), Err(Error::NotAsAttested { .. })));
+    assert!(matches!(back.verify_since(&attested), Err(Error::AttestationMismatch { .. })));
 }

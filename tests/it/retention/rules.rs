@@ -268,7 +268,7 @@ fn holds_keep_what_they_are_on() {
         .hold("case 18", &HoldOn::Commits { node: "n", from: at(10), to: Some(at(10)) }, Some(until))
         .unwrap();
     let again = fixture.admin().hold("case 17", &on, None);
-    assert!(matches!(again, Err(Error::Guard { .. })), "{again:?}");
+    assert!(matches!(again, Err(Error::HoldExists { .. })), "{again:?}");
     for _ in 0..10 {
         fixture.live(1, 6);
         fixture.sweep();

@@ -91,7 +91,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
         ask(session, &node, lsn, dir.path(), sql, std::mem::replace(&mut audited, true))
     });
     bar.finish_and_clear();
-    let found = found.map_err(Failure::of_restore)?;
+    let found = found?;
     if let (Answer::Error(e), None) = (&found.before, found.changed) {
         return Err(Failure::Usage(format!("the query cannot be answered at either end: {e}")));
     }
@@ -131,10 +131,7 @@ fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str, unaudite
     let target = Target::Lsn(lsn);
     let spaces = space_names(node, &target)?;
     let [database] = spaces.as_slice() else {
-        return Err(Error::Unsupported(format!(
-            "node {:?} is no single SQLite database: a query cannot be asked",
-            node.name()
-        )));
+        return Err(Error::host(format!("node {:?} is not one SQLite database: a query cannot be asked", node.name())));
     };
     let restore = node.restore(target).options(session.replay_options());
     if unaudited { restore.unaudited() } else { restore }.delta_into_dir(dir)?;

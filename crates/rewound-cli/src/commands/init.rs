@@ -30,7 +30,7 @@ pub fn init(session: &Session, path: &Path, recovery: Option<&Path>, keep: Optio
     }
     let recipients: Vec<String> = keys.recipients().map(|r| r.to_string()).collect();
     let archive = session.create(path, keys).map_err(|e| match e {
-        Failure::Archive(Error::TargetNotEmpty { path }) => Failure::Other(format!(
+        Failure::Archive(Error::TargetNotEmpty { path, .. }) => Failure::Other(format!(
             "{} is not empty and no archive: choose an empty directory, or one that is not there yet",
             path.display()
         )),

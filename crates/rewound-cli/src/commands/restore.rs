@@ -89,9 +89,9 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
         (Place::New(output), [only]) if !output.is_dir() && !output.as_os_str().as_bytes().ends_with(b"/") => {
             // What is there already is refused below.
             let _alone = output.symlink_metadata().is_err().then(|| Alone::hold(output)).transpose()?;
-            restore.into_files(&BTreeMap::from([(only.clone(), output.clone())])).map_err(Failure::of_restore)
+            restore.into_files(&BTreeMap::from([(only.clone(), output.clone())])).map_err(Failure::from)
         }
-        (Place::New(output), _) => restore.into_dir(output).map_err(Failure::of_restore),
+        (Place::New(output), _) => restore.into_dir(output).map_err(Failure::from),
         (Place::Delta(output), _) => {
             let dir = delta_dir(&spaces, output)?;
             // To the end: the locks are the process's.
@@ -100,12 +100,12 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
                 Error::Cancelled => Failure::Interrupted(
                     "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
                 ),
-                e => Failure::of_restore(e),
+                e => e.into(),
             })
         }
         (Place::Replace(database), _) => sqlite::replace(restore, database).map_err(|e| match e {
-            sqlite::Error::Archive(e) => Failure::of_restore(e),
-            e => e.into(),
+            sqlite::Error::Archive(e) => e.into(),
+            e => Failure::from(e),
         }),
     };
     bar.finish_and_clear();

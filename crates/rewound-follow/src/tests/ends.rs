@@ -1,6 +1,6 @@
 //! How a follower ends: from each phase, and with nothing held.
 
-use super::fake::{Fault, fenced, full};
+use super::fake::{Fault, full, mismatch, misused};
 use super::scene::Scene;
 use super::seconds;
 use crate::report::State;
@@ -88,14 +88,12 @@ fn a_round_after_the_end_begins_anew() {
 fn what_was_doubted_before_the_end_is_doubted_after_it() {
     let scene = Scene::new();
     let mut follower = scene.start().unwrap();
-    let page = rewound::PageId::new(rewound::SpaceId::default(), 1);
-    let mismatch = || rewound::Error::PreviousImageMismatch { page, expected: 1, found: 2 };
-    scene.world.fails("look and round", [Fault::Archive(mismatch())]);
-    scene.world.fails("attach", [fenced()]);
+    scene.world.fails("look and round", [mismatch()]);
+    scene.world.fails("attach", [misused()]);
     follower.run().unwrap_err();
     assert_eq!(follower.handle().status().state, State::Stopped);
     scene.world.calls();
-    scene.world.fails("attach", [Fault::Archive(mismatch())]);
+    scene.world.fails("attach", [mismatch()]);
     follower.poll_once().unwrap_err();
     let doubts = scene.world.calls().pop().unwrap();
     assert_eq!(doubts.matches("the previous image").count(), 2, "{doubts}");

@@ -1,11 +1,16 @@
 //! A database that fails as a test says.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rewound::{Commit, Lsn, Position, Timestamp};
+use rewound::storage::MemStorage;
+use rewound::{
+    Archive, ArchiveOptions, Commit, Durability, KeyFile, Lsn, Origin, PageId, PageSize, Position,
+    Timestamp,
+};
 
 use super::scene::{CHECK, FakeClock};
 use crate::bell::Bell;
@@ -48,19 +53,41 @@ impl Failure for Fault {
 }
 
 pub fn full() -> Fault {
-    rewound::Error::DiskFull { operation: "write", path: "segment".into() }.into()
+    rewound::Error::io("write", "segment", ErrorKind::StorageFull.into()).into()
 }
 
-pub fn displaced() -> Fault {
-    rewound::Error::Displaced { path: "archive".into(), found: "nothing".into() }.into()
+pub fn gone() -> Fault {
+    rewound::Error::io("open", "archive", ErrorKind::NotFound.into()).into()
 }
 
+/// What nothing helps against.
+pub fn misused() -> Fault {
+    rewound::Error::limit_exceeded("pages", 1, 2).into()
+}
+
+fn node() -> rewound::Node {
+    let (storage, key) = (Arc::new(MemStorage::new()), KeyFile::from_bytes([1; 32]));
+    let archive = Archive::create_in(storage, key, ArchiveOptions::new()).unwrap();
+    archive.create_node("app", Origin::Empty).unwrap()
+}
+
+/// Another writer has the node.
 pub fn busy() -> Fault {
-    rewound::Error::WriterActive { node: "app".into() }.into()
+    let node = node();
+    let _writer = node.open_writer().unwrap();
+    node.open_writer().unwrap_err().into()
 }
 
-pub fn fenced() -> Fault {
-    rewound::Error::Fenced { node: "app".into() }.into()
+/// The database is not what the archive was told that it is.
+pub fn mismatch() -> Fault {
+    let (node, size) = (node(), PageSize::KIB_4);
+    let writer = node.open_writer().unwrap();
+    let mut batch = writer.batch();
+    let page = PageId::new(batch.create_space("main", size).unwrap(), 0);
+    let image = |byte| vec![byte; size.bytes()];
+    batch.write_page(page, &image(1), None).unwrap();
+    batch.commit(Durability::Buffered).unwrap();
+    writer.batch().write_page(page, &image(3), Some(&image(2))).unwrap_err().into()
 }
 
 /// A call, and what it meets.

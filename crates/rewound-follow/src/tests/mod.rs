@@ -6,7 +6,7 @@ mod scene;
 
 use std::time::Duration;
 
-use fake::{Fault, MISSING, busy, displaced, fenced, full};
+use fake::{Fault, MISSING, busy, full, gone, mismatch, misused};
 use scene::{CHECK, ROUND, Scene};
 
 use crate::report::State;
@@ -170,9 +170,7 @@ fn a_previous_image_that_does_not_match_lets_the_database_go() {
     let scene = Scene::new();
     let mut follower = scene.start().unwrap();
     scene.world.calls();
-    let page = rewound::PageId::new(rewound::SpaceId::default(), 1);
-    let mismatch = rewound::Error::PreviousImageMismatch { page, expected: 1, found: 2 };
-    scene.world.fails("look and round", [Fault::Archive(mismatch)]);
+    scene.world.fails("look and round", [mismatch()]);
     follower.poll_once().unwrap_err();
     let calls = scene.world.calls();
     assert_eq!(calls[..5], ["begin", "look and round", "(archive)", "let go", "(link)"]);
@@ -180,16 +178,16 @@ fn a_previous_image_that_does_not_match_lets_the_database_go() {
 }
 
 #[test]
-fn a_displaced_archive_is_a_mistake_at_the_start_and_waited_for_later() {
+fn an_archive_that_is_gone_is_a_mistake_at_the_start_and_waited_for_later() {
     let scene = Scene::new();
-    scene.world.fails("open", [displaced()]);
+    scene.world.fails("open", [gone()]);
     assert!(scene.start().is_err());
     assert_eq!(scene.world.calls(), ["attach", "open", "let go", "(link)"]);
 
     let mut follower = scene.start().unwrap();
     follower.poll_once().unwrap();
-    scene.world.always(Some(("open", displaced)));
-    scene.world.fails("round", [displaced()]);
+    scene.world.always(Some(("open", gone)));
+    scene.world.fails("round", [gone()]);
     let world = scene.world.clone();
     scene.at(seconds(3_600), move || world.always(None));
     scene.stop_at(seconds(3_700), &follower.handle());
@@ -216,18 +214,18 @@ fn another_writer_is_waited_for_a_second() {
 }
 
 #[test]
-fn a_writer_that_was_fenced_off_ends_it_at_once() {
+fn what_nothing_helps_against_ends_it_at_once() {
     let scene = Scene::new();
     let mut follower = scene.start().unwrap();
     let handle = follower.handle();
     follower.poll_once().unwrap();
     scene.world.calls();
-    scene.world.fails("round", [fenced()]);
+    scene.world.fails("round", [misused()]);
     assert!(follower.run().is_err());
     assert_eq!(scene.world.calls(), ["round", "(archive)", "let go", "(link)"]);
     let status = handle.status();
     assert_eq!((status.state, status.failures), (State::Stopped, 1));
-    assert!(status.failure.unwrap().contains("fenced"));
+    assert!(status.failure.unwrap().contains("beyond the limit"));
     assert_eq!(handle.catch_up(seconds(60)), None);
     assert_eq!(scene.waits(), []);
 }
