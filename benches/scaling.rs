@@ -172,7 +172,7 @@ fn window() {
             }
         }
         for engine in &mut engines {
-            engine.writer.cut_segment().unwrap();
+            engine.writer.rotate_segment().unwrap();
         }
         engines[0].node.maintain(&compact).unwrap();
         if days.contains(&day) {
@@ -262,10 +262,10 @@ fn page_sizes() {
         for _ in 0..(pages * 3).min(4 * commits) / 4 {
             engine.commit(4);
         }
-        engine.writer.cut_segment().unwrap();
+        engine.writer.rotate_segment().unwrap();
         let before = bytes_below(&path, ".seg");
         let took = time(|| (0..commits).for_each(|_| engine.commit(1)));
-        engine.writer.cut_segment().unwrap();
+        engine.writer.rotate_segment().unwrap();
         let log = (bytes_below(&path, ".seg") - before) as f64 / commits as f64;
         let (plain, out, copied) = (path.with_extension("db"), path.with_extension("out"), path.with_extension("copy"));
         std::fs::write(&plain, &engine.pages).unwrap();

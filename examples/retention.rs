@@ -13,8 +13,8 @@ use std::time::Duration;
 use rewound::env::Clock;
 use rewound::storage::FsStorage;
 use rewound::{
-    Actor, Archive, ArchiveOptions, Durability, Error, HoldOn, KeyFile, Lsn, Origin, PageId, PageSize, Policy, Scope,
-    SweepOptions, Target, Timestamp, WriterOptions,
+    Actor, Archive, ArchiveOptions, Durability, Error, HoldTarget, KeyFile, Lsn, Origin, PageId, PageSize, Policy,
+    Scope, SweepOptions, Target, Timestamp, WriterOptions,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -71,12 +71,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             batch.commit(Durability::Synced)?;
         }
-        writer.cut_segment()?;
+        writer.rotate_segment()?;
         writer.tick()?;
         if day == 5 {
             // Commits 50 to 60 matter to a lawsuit.
             let lsn = |n| Lsn::new(n).map(Target::Lsn).ok_or("no LSN");
-            let on = HoldOn::Commits { node: "shard-0", from: lsn(50)?, to: Some(lsn(60)?) };
+            let on = HoldTarget::Commits { node: "shard-0", from: lsn(50)?, to: Some(lsn(60)?) };
             archive.administrator(actor("legal", "case 17/2026")).hold("case 17", &on, None)?;
         }
         // Once a day.

@@ -105,7 +105,8 @@ mod verify;
 mod wal;
 
 pub use archive::{
-    Administrator, Archive, DELETION_GRACE, FileCount, HoldOn, Node, NodeFiles, Restore, Restorer, Scope, Stretch,
+    Administrator, Archive, DELETION_GRACE, FileCount, HoldTarget, Node, NodeFiles, RestorableRange, Restore, Restorer,
+    Scope,
 };
 pub use audit::{Attestation, Audit, AuditEntry};
 pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord};
@@ -116,12 +117,12 @@ pub use error::{Damage, DamageKind, Error, ErrorKind, Result};
 pub use format::event::{Actor, LayerRecord, Origin};
 pub use format::retention::{Deletion, HoldScope, Mode, Policy, Span, TimelineExpiry};
 pub use format::state::{ConfigValue, SpaceState};
-pub use history::{Activity, ActivityOptions, Bucket, CommitInfo, Commits, Gap, Remark};
+pub use history::{Activity, ActivityOptions, Annotation, Bucket, CommitInfo, Commits, Gap};
 pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer};
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
 pub use retention::{
-    Blocked, BuildFirst, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, SweepOptions, SweepReport, Usage,
+    Blocked, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, RequiredSnapshot, SweepOptions, SweepReport, Usage,
 };
 pub use types::{
     Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target, TimelineId, Timestamp,

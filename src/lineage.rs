@@ -4,7 +4,7 @@
 //! branched from. A lineage names that path as a value: code that reads the log, plans a restore
 //! or decides what expires takes one, and asks nothing else about forks. Pure: never reads the catalog or a file.
 //!
-//! Invariants: there is at least one stretch; the oldest comes first; each ends where the next one
+//! Invariants: there is at least one section; the oldest comes first; each ends where the next one
 //! forks off, at a later position than it began, and the last one has no end.
 
 use crate::types::{NodeId, Position, TimelineId};
@@ -31,7 +31,7 @@ pub(crate) struct Fork {
 
 /// The part of one timeline that belongs to a lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
+pub(crate) struct Section {
     pub line: Line,
     /// The position that its first commit comes after: that of the fork, or the origin.
     pub after: Position,
@@ -39,7 +39,7 @@ pub(crate) struct Stretch {
     pub up_to: Option<Position>,
 }
 
-impl Stretch {
+impl Section {
     /// Whether a position does not lie beyond it.
     pub fn reaches(&self, position: Position) -> bool {
         self.up_to.is_none_or(|up_to| position <= up_to)
@@ -49,30 +49,30 @@ impl Stretch {
 /// The timelines that lead to a state, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
-    stretches: Vec<Stretch>,
+    sections: Vec<Section>,
 }
 
 impl Lineage {
     /// One timeline, from its very beginning on and without what it was forked from.
     pub fn alone(line: Line) -> Lineage {
-        Lineage { stretches: vec![Stretch { line, after: Position::ORIGIN, up_to: None }] }
+        Lineage { sections: vec![Section { line, after: Position::ORIGIN, up_to: None }] }
     }
 
     /// The lineage of a timeline that leaves this one after the commit at a position.
     ///
     /// Where that lies on an ancestor, what came between has no part in it.
     pub fn fork(&self, line: Line, at: Position) -> Lineage {
-        let mut stretches = self.stretches.clone();
-        stretches.retain(|s| s.after < at);
-        if let Some(last) = stretches.last_mut() {
+        let mut sections = self.sections.clone();
+        sections.retain(|s| s.after < at);
+        if let Some(last) = sections.last_mut() {
             last.up_to = Some(at);
         }
-        stretches.push(Stretch { line, after: at, up_to: None });
-        Lineage { stretches }
+        sections.push(Section { line, after: at, up_to: None });
+        Lineage { sections }
     }
 
-    pub fn stretches(&self) -> &[Stretch] {
-        &self.stretches
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
     }
 
     /// The newest timeline: the one that the lineage is of.
@@ -80,31 +80,31 @@ impl Lineage {
         self.last().line
     }
 
-    /// The stretch that has no end.
-    pub fn last(&self) -> &Stretch {
-        self.stretches.last().expect("a lineage is made with one stretch and never loses its last")
+    /// The section that has no end.
+    pub fn last(&self) -> &Section {
+        self.sections.last().expect("a lineage is made with one section and never loses its last")
     }
 
-    /// The stretch that the commit at a position lies on; of the origin: the oldest.
-    pub fn at(&self, position: Position) -> &Stretch {
-        self.stretches.iter().find(|s| s.reaches(position)).expect("the last stretch has no end")
+    /// The section that the commit at a position lies on; of the origin: the oldest.
+    pub fn at(&self, position: Position) -> &Section {
+        self.sections.iter().find(|s| s.reaches(position)).expect("the last section has no end")
     }
 
-    /// The stretch of a timeline, if that has a part in it.
-    pub fn of(&self, line: Line) -> Option<&Stretch> {
-        self.stretches.iter().find(|s| s.line == line)
+    /// The section of a timeline, if that has a part in it.
+    pub fn of(&self, line: Line) -> Option<&Section> {
+        self.sections.iter().find(|s| s.line == line)
     }
 
     /// The commit that its own timeline forks off from, and whose commit that is; `None` where it
     /// was not forked.
     pub fn root(&self) -> Option<Fork> {
-        let parent = self.stretches.iter().rev().nth(1)?;
+        let parent = self.sections.iter().rev().nth(1)?;
         Some(Fork { line: parent.line, at: self.last().after })
     }
 
-    /// The stretch that continues that of a timeline.
-    pub fn next(&self, line: Line) -> Option<&Stretch> {
-        self.stretches.iter().skip_while(|s| s.line != line).nth(1)
+    /// The section that continues that of a timeline.
+    pub fn next(&self, line: Line) -> Option<&Section> {
+        self.sections.iter().skip_while(|s| s.line != line).nth(1)
     }
 
     /// Whether the state at a position of a timeline is one that this lineage runs through.
@@ -114,15 +114,15 @@ impl Lineage {
 
     /// The nodes that it runs over, oldest first; one may come more than once.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.stretches.iter().map(|s| s.line.node)
+        self.sections.iter().map(|s| s.line.node)
     }
 
-    /// What of each stretch lies after `from` and up to `to`, where anything does.
-    pub fn over(&self, from: Position, to: Position) -> impl Iterator<Item = (&Stretch, Position, Position)> {
-        self.stretches.iter().filter_map(move |stretch| {
-            let first = from.max(stretch.after);
-            let last = stretch.up_to.map_or(to, |up_to| to.min(up_to));
-            (first < last).then_some((stretch, first, last))
+    /// What of each section lies after `from` and up to `to`, where anything does.
+    pub fn over(&self, from: Position, to: Position) -> impl Iterator<Item = (&Section, Position, Position)> {
+        self.sections.iter().filter_map(move |section| {
+            let first = from.max(section.after);
+            let last = section.up_to.map_or(to, |up_to| to.min(up_to));
+            (first < last).then_some((section, first, last))
         })
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         let first = Lineage::alone(line(1, 1));
         let second = first.fork(line(1, 2), at(20));
         let third = second.fork(line(2, 1), at(10));
-        let lines = |l: &Lineage| l.stretches().iter().map(|s| (s.line, s.up_to)).collect::<Vec<_>>();
+        let lines = |l: &Lineage| l.sections().iter().map(|s| (s.line, s.up_to)).collect::<Vec<_>>();
         assert_eq!(lines(&second), [(line(1, 1), Some(at(20))), (line(1, 2), None)]);
         assert_eq!(lines(&third), [(line(1, 1), Some(at(10))), (line(2, 1), None)]);
         // At the fork itself the state is still the ancestor's.
@@ -192,7 +192,7 @@ mod tests {
                     }
                 }
                 let (tip, own) = (lineage.tip(), lineage.last().after);
-                prop_assert!(lineage.holds(tip, at(40)) && lineage.stretches().iter().all(|s| s.after <= own));
+                prop_assert!(lineage.holds(tip, at(40)) && lineage.sections().iter().all(|s| s.after <= own));
             }
         }
     }

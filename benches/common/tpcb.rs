@@ -176,7 +176,7 @@ fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> [u64; 2] {
     batch.commit(Durability::Synced).unwrap();
     writer.base_snapshot(&mut Copy(&File::open(live).unwrap()), &CompactOptions::default()).unwrap();
     // A segment that is being written has zeros reserved at its end, which must not be counted.
-    writer.cut_segment().unwrap();
+    writer.rotate_segment().unwrap();
     let before = bytes_below(archive, ".seg");
 
     let wal = File::open(live.with_extension("db-wal")).unwrap();
@@ -187,7 +187,7 @@ fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> [u64; 2] {
         let length = read_wal(&wal, &mut at, &mut frames).unwrap() * PAGE as u64;
         archive_commit(&writer, space, &mut pages, &frames, length, spec.durability);
         if t + 1 == spec.transactions / 2 {
-            writer.cut_segment().unwrap();
+            writer.rotate_segment().unwrap();
             half = bytes_below(archive, ".seg");
         }
         if (t + 1) % CHECKPOINT == 0 {

@@ -66,6 +66,6 @@ pub fn live(shop: &mut Shop, dir: &Path) -> Result<Story> {
 /// Bytes of log so far: the archive's, and SQLite's.
 fn measure(shop: &Shop, dir: &Path) -> Result<(u64, u64)> {
     // A sealed segment is exactly as long as what is in it; the one being written has room reserved at its end.
-    shop.writer.cut_segment()?;
+    shop.writer.rotate_segment()?;
     Ok((disk::segments(dir)?.1, shop.wal_bytes))
 }

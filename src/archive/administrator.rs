@@ -36,7 +36,7 @@ pub enum Scope<'a> {
 /// What a hold is to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HoldOn<'a> {
+pub enum HoldTarget<'a> {
     /// Everything.
     Archive,
     /// Everything of a node.
@@ -213,19 +213,19 @@ impl Administrator {
     ///
     /// [`Error::HoldExists`] if the name is taken, [`Error::InvalidName`]; those of [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
     /// [`Error::NotMonotonic`] where the last commit lies before the first.
-    pub fn hold(&self, name: &str, on: &HoldOn<'_>, until: Option<Timestamp>) -> Result<()> {
+    pub fn hold(&self, name: &str, on: &HoldTarget<'_>, until: Option<Timestamp>) -> Result<()> {
         check_name("hold", name)?;
         let taken = |state: &crate::catalog::CatalogState| {
             let there = state.retention.holds.contains_key(name);
             if there { Err(Error::HoldExists { name: name.to_owned() }) } else { Ok(()) }
         };
         let scope = match on {
-            HoldOn::Archive => HoldScope::Archive,
-            HoldOn::Node(node) => {
+            HoldTarget::Archive => HoldScope::Archive,
+            HoldTarget::Node(node) => {
                 let node = self.archive.inner.catalog.current()?.node_named(node)?.0;
                 HoldScope::Node { node }
             }
-            HoldOn::Commits { node, from, to } => {
+            HoldTarget::Commits { node, from, to } => {
                 let context = self.archive.node(node)?.context()?;
                 return self.append(|state| {
                     taken(state)?;
@@ -369,7 +369,8 @@ impl Administrator {
         for mut builder in builders {
             match sweep_node(&mut builder, now, options) {
                 // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
-                Ok(done) if is_gone(&builder.context.record) && done.removed_files == 0 && done.waiting == 0 => {}
+                Ok(done)
+                    if is_gone(&builder.context.record) && done.removed_files == 0 && done.pending_expiries == 0 => {}
                 Ok(done) => {
                     // Nothing of it expires until what is missing is there again: whoever calls has to hear of it.
                     if let Some(blocked @ Blocked::Incomplete(timeline)) = &done.plan.blocked {

@@ -51,7 +51,7 @@ pub struct NodeFiles {
 /// Commits that can be restored, every one from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stretch {
+pub struct RestorableRange {
     /// The first one.
     pub from: Commit,
     /// The last one; of the window: the newest there is.
@@ -165,20 +165,20 @@ impl Node {
     }
 
     /// What can be restored, oldest first: single commits and stretches that something keeps beyond the window, and last the [window](Self::window).
-    pub fn stretches(&self) -> Result<Vec<Stretch>> {
+    pub fn restorable_ranges(&self) -> Result<Vec<RestorableRange>> {
         self.look(|context| {
             let window = window(&context.log, &context.view(), &Target::Latest)?;
-            let mut stretches = Vec::new();
+            let mut ranges = Vec::new();
             for span in context.view().kept(&context.log.lineage).unwrap_or_default().iter() {
                 let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
                 let commit = |lsn| {
                     let found = resolve(&context.log, &context.view(), &Target::Lsn(lsn))?;
                     Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
                 };
-                stretches.push(Stretch { from: commit(from)?, to: commit(to)? });
+                ranges.push(RestorableRange { from: commit(from)?, to: commit(to)? });
             }
-            stretches.push(Stretch { from: window.earliest, to: window.latest });
-            Ok(stretches)
+            ranges.push(RestorableRange { from: window.earliest, to: window.latest });
+            Ok(ranges)
         })
     }
 

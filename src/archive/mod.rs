@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use administrator::{Administrator, DELETION_GRACE, HoldOn, Restorer, Scope};
-pub use inspect::{FileCount, NodeFiles, Stretch};
+pub use administrator::{Administrator, DELETION_GRACE, HoldTarget, Restorer, Scope};
+pub use inspect::{FileCount, NodeFiles, RestorableRange};
 pub use restore::Restore;
 
 use crate::audit::{Attestation, Audit};

@@ -111,7 +111,7 @@ impl<'a> Restore<'a> {
     }
 
     /// Restores pages alone and leaves logical records out: for looking at pages, not for running an engine on them.
-    pub fn without_records(mut self) -> Restore<'a> {
+    pub fn skip_redo(mut self) -> Restore<'a> {
         self.skip_records = true;
         self
     }

@@ -154,8 +154,8 @@ proptest! {
                 let view = state.view(node).unwrap();
                 for lineage in view.timelines().into_iter().map(|timeline| view.lineage(timeline)) {
                     for at in [Position::ORIGIN, Position::new(2), Position::new(u64::MAX)] {
-                        let ground = view.ground(&lineage, at);
-                        prop_assert!(ground.is_none_or(|ground| ground <= at));
+                        let replay_floor = view.replay_floor(&lineage, at);
+                        prop_assert!(replay_floor.is_none_or(|replay_floor| replay_floor <= at));
                     }
                     let _ = (view.layers(&lineage), view.origin(&lineage), view.durable_end(&lineage));
                 }

@@ -9,7 +9,7 @@ use super::state::{CatalogState, NodeRecord};
 use crate::error::Result;
 use crate::format::event::{LayerRecord, Origin};
 use crate::format::retention::{Deletion, Span};
-use crate::lineage::{Fork, Line, Lineage, Stretch};
+use crate::lineage::{Fork, Line, Lineage, Section};
 use crate::types::{NodeId, Position, TimelineId};
 
 /// A node, as the catalog knows it, and the nodes that it was branched from.
@@ -75,7 +75,7 @@ impl<'a> NodeView<'a> {
 
     /// Whether something that is left of a timeline stands on the commit that it forks off from.
     pub fn stands_on_fork(&self, lineage: &Lineage) -> bool {
-        let Stretch { line, after, .. } = *lineage.last();
+        let Section { line, after, .. } = *lineage.last();
         self.kept_of(line).is_none_or(|spans| spans.iter().any(|s| s.base == after))
     }
 
@@ -107,25 +107,25 @@ impl<'a> NodeView<'a> {
     /// expired. The base of a span that stands on a fork is that of the ancestor's span which leads
     /// there.
     pub fn kept(&self, lineage: &Lineage) -> Option<Cow<'a, [Span]>> {
-        if let [only] = lineage.stretches() {
+        if let [only] = lineage.sections() {
             return self.kept_of(only.line).map(Cow::Borrowed);
         }
-        if lineage.stretches().iter().all(|s| self.kept_of(s.line).is_none()) {
+        if lineage.sections().iter().all(|s| self.kept_of(s.line).is_none()) {
             return None;
         }
         let mut kept: Vec<Span> = Vec::new();
-        for stretch in lineage.stretches() {
-            let spans = match self.kept_of(stretch.line) {
+        for section in lineage.sections() {
+            let spans = match self.kept_of(section.line) {
                 Some(spans) => Cow::Borrowed(spans),
-                None => Cow::Owned(self.whole(lineage, stretch).into_iter().collect()),
+                None => Cow::Owned(self.whole(lineage, section).into_iter().collect()),
             };
-            let under = kept.last().filter(|s| s.to == Some(stretch.after)).copied();
-            for span in spans.iter().filter(|s| stretch.reaches(s.from)) {
-                let to = match (span.to, stretch.up_to) {
+            let under = kept.last().filter(|s| s.to == Some(section.after)).copied();
+            for span in spans.iter().filter(|s| section.reaches(s.from)) {
+                let to = match (span.to, section.up_to) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
                 };
-                let under = under.filter(|_| span.base == stretch.after);
+                let under = under.filter(|_| span.base == section.after);
                 match kept.last_mut() {
                     // It goes on over the fork.
                     Some(last)
@@ -144,22 +144,22 @@ impl<'a> NodeView<'a> {
         Some(Cow::Owned(kept))
     }
 
-    /// All of a stretch of which nothing has expired; `None` before its first base copy.
-    fn whole(&self, lineage: &Lineage, stretch: &Stretch) -> Option<Span> {
-        let root = stretch.line == lineage.at(Position::ORIGIN).line;
-        let first = Position::from(stretch.after.next_lsn());
+    /// All of a section of which nothing has expired; `None` before its first base copy.
+    fn whole(&self, lineage: &Lineage, section: &Section) -> Option<Span> {
+        let root = section.line == lineage.at(Position::ORIGIN).line;
+        let first = Position::from(section.after.next_lsn());
         let from = if root && self.origin(lineage) == Origin::Existing {
             let snapshots = self.layers(lineage).into_iter().filter(|l| l.from.is_none());
             snapshots.map(|l| l.consistent_from).min()?.max(first)
         } else {
             first
         };
-        Some(Span { from, to: None, base: stretch.after, log: None })
+        Some(Span { from, to: None, base: section.after, log: None })
     }
 
     /// How far back what is left reaches on the way to a position: nothing from before can be used
     /// for it. `None` where it has expired.
-    pub fn ground(&self, lineage: &Lineage, to: Position) -> Option<Position> {
+    pub fn replay_floor(&self, lineage: &Lineage, to: Position) -> Option<Position> {
         let Some(kept) = self.kept(lineage) else { return Some(Position::ORIGIN) };
         let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);
         kept.iter().filter(leads).map(|s| s.base).min()

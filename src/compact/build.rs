@@ -26,7 +26,7 @@ const MIN_REGION: u64 = 16 << 20;
 const COPY: usize = 1 << 20;
 
 /// Gathers pages of one space into parts of bounded size. The parts' rectangles lie side by side.
-struct Parter<'a, 'b> {
+struct PartSplitter<'a, 'b> {
     layer: &'b LayerWriter<'a>,
     space: SpaceId,
     page_size: PageSize,
@@ -37,9 +37,15 @@ struct Parter<'a, 'b> {
     done: Vec<(PartRef, Copied)>,
 }
 
-impl<'a, 'b> Parter<'a, 'b> {
-    fn new(layer: &'b LayerWriter<'a>, space: SpaceId, page_size: PageSize, first: u64, bound: u64) -> Parter<'a, 'b> {
-        Parter { layer, space, page_size, bound, first, part: None, done: Vec::new() }
+impl<'a, 'b> PartSplitter<'a, 'b> {
+    fn new(
+        layer: &'b LayerWriter<'a>,
+        space: SpaceId,
+        page_size: PageSize,
+        first: u64,
+        bound: u64,
+    ) -> PartSplitter<'a, 'b> {
+        PartSplitter { layer, space, page_size, bound, first, part: None, done: Vec::new() }
     }
 
     /// The part to write `page` to.
@@ -78,7 +84,7 @@ pub(crate) fn copy_parts(
     read: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>,
 ) -> Result<Vec<PartRef>> {
     let size = space.page_size.bytes();
-    let mut parts = Parter::new(layer, id, space.page_size, 0, options.part_bytes);
+    let mut parts = PartSplitter::new(layer, id, space.page_size, 0, options.part_bytes);
     let mut buffer = Vec::new();
     let mut first = 0;
     while first < space.pages() {
@@ -164,14 +170,14 @@ fn build_regions(
     options: &CompactOptions,
     regions: Vec<Region>,
     clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
-    emit: &(dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut Parter<'_, '_>) -> Result<()> + Sync),
+    emit: &(dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut PartSplitter<'_, '_>) -> Result<()> + Sync),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
     run_units(&options.replay, regions.into_iter(), &|rebuilder, region| {
         let per_unit = pages_per_unit(&region.state, options.replay.unit_bytes);
         let pages = region.state.pages();
         let (id, size) = (region.space, region.state.page_size);
-        let mut parter = Parter::new(layer, id, size, region.first, options.part_bytes);
+        let mut parter = PartSplitter::new(layer, id, size, region.first, options.part_bytes);
         let mut clean = clean(&region)?.into_iter().peekable();
         let (mut buffers, mut copied) = (BlockBuffers::default(), CopiedBlock::default());
         // Where the pages begin that were not looked at yet: a block may reach beyond its unit.

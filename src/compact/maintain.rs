@@ -138,7 +138,7 @@ fn layer(
 fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &CompactOptions) -> Result<Sources> {
     let from = before.state().position;
     let (view, lineage) = (context.view(), &context.log.lineage);
-    let input = PlanInput { lineage, empty_origin: false, ground: from, layers: &view.layers(lineage) };
+    let input = PlanInput { lineage, empty_origin: false, replay_floor: from, layers: &view.layers(lineage) };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.state().clone(), |d| d.state.clone());

@@ -122,7 +122,7 @@ fn touched(
     let lineage = &context.log.lineage;
     let leads = lineage.holds(Line::new(context.node, low.timeline), low.lsn.into());
     let low = low.lsn.into();
-    let expired = !leads || context.view().ground(lineage, high).is_none_or(|ground| low < ground);
+    let expired = !leads || context.view().replay_floor(lineage, high).is_none_or(|replay_floor| low < replay_floor);
     let mut visit = |path: &str, visit: Visit<'_>| {
         options.cancel.check()?;
         let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else { return Ok(()) };

@@ -1,9 +1,9 @@
-//! Commits and bytes over time, gaps and remarks, for a picture of a node's history.
+//! Commits and bytes over time, gaps and annotations, for a picture of a node's history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CommitInfo, stretches};
+use super::{CommitInfo, segment_runs};
 use crate::catalog::NodeView;
 use crate::error::{Error, Result};
 use crate::format::retention::Span;
@@ -16,7 +16,7 @@ use crate::wal::{Log, SegmentRef, Visit};
 #[non_exhaustive]
 #[must_use]
 pub struct ActivityOptions {
-    /// Into how many stretches of equal length the time is divided. 1 to 10,000, default 120.
+    /// Into how many buckets of equal length the time is divided. 1 to 10,000, default 120.
     pub buckets: usize,
     /// So many bytes at the end of the log are read commit by commit; of what lies before, beginnings of segments alone are looked at.
     /// Default 64 MiB: a few tens of milliseconds.
@@ -41,12 +41,12 @@ pub struct Activity {
     pub from: Timestamp,
     /// Where the last one ends: until when it is known that no further commit happened.
     pub to: Timestamp,
-    /// Stretches of equal length, from the oldest on.
+    /// SegmentRuns of equal length, from the oldest on.
     pub buckets: Vec<Bucket>,
-    /// From here on every commit was looked at. In what lies before, commits and bytes are spread evenly between the beginnings of segments, and remarks are not seen.
+    /// From here on every commit was looked at. In what lies before, commits and bytes are spread evenly between the beginnings of segments, and annotations are not seen.
     pub exact_from: Position,
-    /// Commits with remarks, such as resynchronisations, after `exact_from`.
-    pub remarks: Vec<Remark>,
+    /// Commits with annotations, such as resynchronisations, after `exact_from`.
+    pub annotations: Vec<Annotation>,
     /// Places where segments are missing that have not expired.
     pub gaps: Vec<Gap>,
     /// Segments of the log.
@@ -68,7 +68,7 @@ pub struct Bucket {
 /// A remark that a commit carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Remark {
+pub struct Annotation {
     /// The commit.
     pub commit: Commit,
     /// What it is about, such as `resync`.
@@ -115,7 +115,7 @@ impl Gap {
 
 /// Commits and bytes between two moments.
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
+struct Count {
     from: Timestamp,
     to: Timestamp,
     commits: f64,
@@ -129,7 +129,7 @@ pub(crate) fn activity(
     end: (Position, Timestamp),
     options: &ActivityOptions,
 ) -> Result<Activity> {
-    let runs = stretches(log, view)?;
+    let runs = segment_runs(log, view)?;
     let kept = view.kept(&log.lineage);
     let segments = runs.concat();
     let bytes = segments.iter().map(|(_, len)| len).sum();
@@ -145,10 +145,10 @@ pub(crate) fn activity(
     }
     let (older, newer) = segments.split_at(scanned);
     let mut found = sampled(log, older, newer, options)?;
-    let mut remarks = Vec::new();
+    let mut annotations = Vec::new();
     for (segment, len) in newer {
         options.cancel.check()?;
-        scan(log, kept.as_deref(), segment, *len, &mut found, &mut remarks)?;
+        scan(log, kept.as_deref(), segment, *len, &mut found, &mut annotations)?;
     }
     let from = found.iter().map(|s| s.from).filter(|t| *t > Timestamp::ZERO).min().unwrap_or(end.1);
     let to = found.iter().map(|s| s.to).fold(end.1, Timestamp::max).max(from);
@@ -161,7 +161,7 @@ pub(crate) fn activity(
     let lost = lost.map(|(first, _)| Gap::before(log, Position::ORIGIN, first));
     let between = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind));
     let gaps = lost.into_iter().chain(between).collect();
-    Ok(Activity { from, to, buckets, exact_from, remarks, gaps, segments: segments.len() as u64, bytes })
+    Ok(Activity { from, to, buckets, exact_from, annotations, gaps, segments: segments.len() as u64, bytes })
 }
 
 /// What the beginnings of some segments tell of the time between them.
@@ -170,9 +170,9 @@ fn sampled(
     older: &[(SegmentRef, u64)],
     newer: &[(SegmentRef, u64)],
     options: &ActivityOptions,
-) -> Result<Vec<Stretch>> {
+) -> Result<Vec<Count>> {
     let step = older.len().div_ceil(options.samples.max(1)).max(1);
-    let mut stretches = Vec::new();
+    let mut counts = Vec::new();
     let mut last: Option<(Position, Timestamp)> = None;
     let mut bytes = 0;
     let mut before = None;
@@ -190,12 +190,7 @@ fn sampled(
                     let state = &reader.preface().state;
                     if let Some((position, from)) = last {
                         let commits = state.position.get().saturating_sub(position.get());
-                        stretches.push(Stretch {
-                            from,
-                            to: state.timestamp,
-                            commits: count(commits),
-                            bytes: count(bytes),
-                        });
+                        counts.push(Count { from, to: state.timestamp, commits: count(commits), bytes: count(bytes) });
                     }
                     (last, bytes) = (Some((state.position, state.timestamp)), 0);
                 }
@@ -205,7 +200,7 @@ fn sampled(
         }
         bytes += len;
     }
-    Ok(stretches)
+    Ok(counts)
 }
 
 /// Reads a segment commit by commit.
@@ -214,8 +209,8 @@ fn scan(
     kept: Option<&[Span]>,
     segment: &SegmentRef,
     len: u64,
-    stretches: &mut Vec<Stretch>,
-    remarks: &mut Vec<Remark>,
+    counts: &mut Vec<Count>,
+    annotations: &mut Vec<Annotation>,
 ) -> Result<()> {
     // Commits that fall into the same millisecond are one stretch: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -236,7 +231,7 @@ fn scan(
                     }
                     let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
                     *entry = (entry.0 + 1, entry.1 + commit.bytes);
-                    remarks.extend(commit.annotations.into_iter().map(|(key, text)| Remark {
+                    annotations.extend(commit.annotations.into_iter().map(|(key, text)| Annotation {
                         commit: Commit { lsn, timestamp },
                         key,
                         text,
@@ -255,15 +250,15 @@ fn scan(
     };
     // What frames add to the changes themselves is shared out among the commits.
     let scale = if changes == 0 { 0.0 } else { count(length) / count(changes) };
-    stretches.extend(found.into_iter().map(|(milli, (commits, bytes))| {
+    counts.extend(found.into_iter().map(|(milli, (commits, bytes))| {
         let at = Timestamp::from_nanos(milli.saturating_mul(1_000_000));
-        Stretch { from: at, to: at, commits: count(commits), bytes: count(bytes) * scale }
+        Count { from: at, to: at, commits: count(commits), bytes: count(bytes) * scale }
     }));
     Ok(())
 }
 
 /// Adds a stretch to the buckets that it lies in, by its share of each.
-fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
+fn spread(s: &Count, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let width = count(to.as_nanos() - from.as_nanos()) / count(buckets.len() as u64);
     let begin = |i: usize| count(i as u64) * width;
     let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));

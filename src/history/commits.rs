@@ -92,7 +92,7 @@ impl CommitInfo {
 pub struct Commits {
     log: Log,
     /// What is not read yet, in order: of each stretch the commits after the first position up to the second.
-    stretches: VecDeque<(Position, Position)>,
+    ranges: VecDeque<(Position, Position)>,
     front: VecDeque<CommitInfo>,
     back: VecDeque<CommitInfo>,
     step: u64,
@@ -125,14 +125,14 @@ impl Commits {
             None => vec![(Position::ORIGIN, end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
-        let stretches = common.filter(|(from, to)| from < to).collect();
+        let ranges = common.filter(|(from, to)| from < to).collect();
         let beyond = damage.filter(|_| reaches_beyond);
-        Ok(Commits { log, stretches, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
+        Ok(Commits { log, ranges, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
     }
 
     /// How many commits are left, damage aside: LSNs are dense.
     pub fn remaining(&self) -> u64 {
-        let unread: u64 = self.stretches.iter().map(|(from, to)| to.get() - from.get()).sum();
+        let unread: u64 = self.ranges.iter().map(|(from, to)| to.get() - from.get()).sum();
         unread + (self.front.len() + self.back.len()) as u64
     }
 
@@ -167,16 +167,16 @@ impl Iterator for Commits {
 
     fn next(&mut self) -> Option<Result<CommitInfo>> {
         if self.front.is_empty()
-            && let Some((from, last)) = self.stretches.pop_front()
+            && let Some((from, last)) = self.ranges.pop_front()
         {
             let to = Position::new(from.get() + self.next_step((from, last)));
             if to < last {
-                self.stretches.push_front((to, last));
+                self.ranges.push_front((to, last));
             }
             let (found, damage) = self.read(from, to);
             self.front = found;
             if damage.is_some() {
-                self.stretches.clear();
+                self.ranges.clear();
                 self.beyond = damage;
                 self.back.clear();
             }
@@ -192,16 +192,16 @@ impl DoubleEndedIterator for Commits {
             return Some(Err(damage));
         }
         if self.back.is_empty()
-            && let Some((first, to)) = self.stretches.pop_back()
+            && let Some((first, to)) = self.ranges.pop_back()
         {
             let from = Position::new(to.get() - self.next_step((first, to)));
             if first < from {
-                self.stretches.push_back((first, from));
+                self.ranges.push_back((first, from));
             }
             let (found, damage) = self.read(from, to);
             self.back = found;
             if let Some(damage) = damage {
-                self.stretches.clear();
+                self.ranges.clear();
                 self.back.clear();
                 self.front.clear();
                 return Some(Err(damage));

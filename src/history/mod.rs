@@ -8,9 +8,9 @@
 
 mod activity;
 mod commits;
-mod stretches;
+mod runs;
 
-pub use activity::{Activity, ActivityOptions, Bucket, Gap, Remark};
+pub use activity::{Activity, ActivityOptions, Annotation, Bucket, Gap};
 pub(crate) use activity::{activity, gaps};
 pub use commits::{CommitInfo, Commits};
-pub(crate) use stretches::{Stretches, stretches, stretches_of};
+pub(crate) use runs::{SegmentRuns, runs_among, segment_runs};

@@ -85,7 +85,7 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
     let guard = Restore(shared);
     wait_for(&shared.change_rules(false))?;
     // From this position on no version from before it is patched.
-    let state = shared.at_standstill(|state| {
+    let state = shared.with_state(|state| {
         shared.known.table.clear();
         drop(guard);
         state.clone()

@@ -61,7 +61,7 @@ impl Batch {
     pub fn create_space(&mut self, name: &str, page_size: PageSize) -> Result<SpaceId> {
         check_name("space", name)?;
         self.usable()?;
-        self.shared.at_standstill(|state| self.draft.check_new_space(state, name))?;
+        self.shared.with_state(|state| self.draft.check_new_space(state, name))?;
         let space = self.shared.known.reserve_space()?;
         self.op(&Op::CreateSpace { space, page_size, name })?;
         self.draft.create_space(space, page_size, name);
@@ -171,7 +171,7 @@ impl Batch {
     /// the batch would get now, and never one before an earlier redo point.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
         self.usable()?;
-        let checked = self.shared.at_standstill(|state| self.draft.check_redo(state, position));
+        let checked = self.shared.with_state(|state| self.draft.check_redo(state, position));
         checked.map_err(|e| self.shared.tenure.refused(&e))?;
         self.op(&Op::RedoPoint(position))?;
         self.draft.redo_point(position);
@@ -222,7 +222,7 @@ impl Batch {
     pub fn mark(&mut self, mark: &[u8]) -> Result<()> {
         limit("host mark", MAX_MARK, mark.len())?;
         self.usable()?;
-        let checked = self.shared.at_standstill(|state| self.draft.check_mark(state, mark));
+        let checked = self.shared.with_state(|state| self.draft.check_mark(state, mark));
         checked.map_err(|e| self.shared.tenure.refused(&e))?;
         self.op(&Op::Mark(mark))?;
         self.draft.mark(mark);
@@ -278,7 +278,7 @@ impl Batch {
 
     fn configure(&mut self, key: &str, value: Option<usize>) -> Result<()> {
         self.usable()?;
-        self.shared.at_standstill(|state| self.draft.configure(state, key, value))
+        self.shared.with_state(|state| self.draft.configure(state, key, value))
     }
 
     fn page_size(&self, space: SpaceId) -> Result<PageSize> {

@@ -111,7 +111,7 @@ impl Shared {
     /// Something of the state that a host can ask for without an error. In a forked child, whose
     /// copy of the lock may be held for ever, nothing is known.
     pub fn ask<T: Default>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
-        if self.place.owner.is_here() { self.at_standstill(f) } else { T::default() }
+        if self.place.owner.is_here() { self.with_state(f) } else { T::default() }
     }
 
     /// The newest commit that has an LSN.
@@ -126,7 +126,7 @@ impl Shared {
 
     /// Runs with the log standing still at a position. What it does must be short and take no lock
     /// of the host's.
-    pub fn at_standstill<T>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
+    pub fn with_state<T>(&self, f: impl FnOnce(&NodeState) -> T) -> T {
         f(self.log.lock().queue.state())
     }
 
@@ -212,7 +212,7 @@ impl Shared {
         log.accepting()?;
         let until = env::now(self.clock.as_ref())?.max(log.queue.state().known_until);
         log.queue.put_tick(until);
-        self.log.wait_for_seat(&mut log)?;
+        self.log.wait_for_leader(&mut log)?;
         self.log.lead(&mut log, Lead { sync: true, ..Lead::default() })?;
         Ok(until)
     }
@@ -223,7 +223,7 @@ impl Shared {
         self.place.check_process()?;
         let mut log = self.log.lock();
         log.accepting()?;
-        self.log.wait_for_seat(&mut log)?;
+        self.log.wait_for_leader(&mut log)?;
         let storage = self.place.storage.as_ref();
         let found = check_place(storage)
             .and_then(|()| self.tenure.check_place(storage))
@@ -256,13 +256,13 @@ impl Shared {
             self.tick()?;
         }
         if old {
-            self.cut_segment()?;
+            self.rotate_segment()?;
         }
         Ok(())
     }
 
     /// Seals the current segment, so that it can be shipped; the next commit begins a new one.
-    pub fn cut_segment(&self) -> Result<()> {
+    pub fn rotate_segment(&self) -> Result<()> {
         self.place.check_process()?;
         let mut log = self.log.lock();
         log.accepting()?;
@@ -270,7 +270,7 @@ impl Shared {
     }
 
     fn end_segment(&self, log: &mut Held<'_>) -> Result<()> {
-        self.log.wait_for_seat(log)?;
+        self.log.wait_for_leader(log)?;
         self.log.lead(log, Lead { sync: true, seal: true, large: None })
     }
 

@@ -125,7 +125,7 @@ impl Log {
     }
 
     /// Waits until the leader's seat is free.
-    pub fn wait_for_seat(&self, log: &mut Held<'_>) -> Result<()> {
+    pub fn wait_for_leader(&self, log: &mut Held<'_>) -> Result<()> {
         while log.tail.is_none() {
             self.wait(log);
         }

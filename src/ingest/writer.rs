@@ -164,8 +164,8 @@ impl Writer {
     }
 
     /// Ends the current segment, so that it is sealed and can leave the machine. The writer does this by itself by size and age.
-    pub fn cut_segment(&self) -> Result<()> {
-        self.shared.cut_segment()
+    pub fn rotate_segment(&self) -> Result<()> {
+        self.shared.rotate_segment()
     }
 
     /// The newest commit, durable or not.

@@ -88,14 +88,14 @@ impl NodeContext {
     pub fn plan(&self, to: Position) -> Result<Plan> {
         let (view, lineage) = (self.view(), &self.log.lineage);
         let complete = view.origin(lineage) == Origin::Empty;
-        let Some(ground) = view.ground(lineage, to) else {
+        let Some(replay_floor) = view.replay_floor(lineage, to) else {
             // It expired after it was looked for.
             let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
             return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
         };
         let empty_origin =
-            complete && ground == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
-        let input = PlanInput { lineage, empty_origin, ground, layers: &view.layers(lineage) };
+            complete && replay_floor == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
+        let input = PlanInput { lineage, empty_origin, replay_floor, layers: &view.layers(lineage) };
         if let Some(plan) = plan(&input, to) {
             return Ok(plan);
         }

@@ -12,7 +12,7 @@ pub(crate) struct PlanInput<'a> {
     /// Whether the state before the first commit is known to be empty and the log begins there.
     pub empty_origin: bool,
     /// Snapshots from before are of no use: the log that would lead on from them has expired.
-    pub ground: Position,
+    pub replay_floor: Position,
     /// Layers of each node that the lineage runs over. Those of states that it does not run through
     /// are passed by.
     pub layers: &'a [&'a LayerRecord],
@@ -43,7 +43,7 @@ pub struct Plan {
 
 /// Plans the way to a position; `None` where nothing that could begin it is left.
 pub(crate) fn plan(input: &PlanInput<'_>, target: Position) -> Option<Plan> {
-    let fits = |l: &&LayerRecord| l.from.is_none() && l.consistent_from <= target && l.to >= input.ground;
+    let fits = |l: &&LayerRecord| l.from.is_none() && l.consistent_from <= target && l.to >= input.replay_floor;
     let base = input.usable().filter(fits).max_by_key(|l| l.to);
     if base.is_none() && !input.empty_origin {
         return None;

@@ -65,7 +65,7 @@ fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
     assert!(next > Some(first));
     assert_eq!(lists.load(Ordering::Relaxed) - before, 4);
     let layers = view.layers(&lineage);
-    let input = PlanInput { lineage: &lineage, empty_origin: true, ground: Position::ORIGIN, layers: &layers };
+    let input = PlanInput { lineage: &lineage, empty_origin: true, replay_floor: Position::ORIGIN, layers: &layers };
     assert_eq!(plan(&input, resolved.lsn.into()).unwrap().target, Position::from(resolved.lsn));
     assert_eq!(storage.operation_count(), done, "something was changed or synced");
     writer.close().unwrap();

@@ -19,7 +19,7 @@ pub(crate) use policy::{check as check_policy, in_force, promises};
 pub(crate) use sweep::{check_clock, newest_archived, plan_node, sweep_node};
 pub(crate) use usage::{catalog_bytes, usage};
 
-pub use plan::{Blocked, BuildFirst, ExpiryPlan, KeptSpan};
+pub use plan::{Blocked, ExpiryPlan, KeptSpan, RequiredSnapshot};
 pub use retained::Reason;
 pub use sweep::{NodeSweep, SweepOptions, SweepReport};
 pub use usage::{NodeUsage, Usage};

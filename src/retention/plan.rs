@@ -117,7 +117,7 @@ impl fmt::Display for Blocked {
 /// A snapshot to be built first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct BuildFirst {
+pub struct RequiredSnapshot {
     /// Where.
     pub position: Position,
     /// Bytes that can go once it is there; none: it is due by the interval of periodic protection.
@@ -149,7 +149,7 @@ pub struct ExpiryPlan {
     /// What stays, and what for.
     pub kept: Vec<KeptSpan>,
     /// Snapshots to be built first, so that more can go.
-    pub build: Vec<BuildFirst>,
+    pub build: Vec<RequiredSnapshot>,
     /// Segments that go, and what of each timeline stays.
     pub timelines: Vec<TimelineExpiry>,
     /// Layers and snapshots that go; their parts go where no other layer shares them.
@@ -326,7 +326,7 @@ impl<'a> Timeline<'a> {
             let frees = self.bytes(&now).saturating_sub(self.bytes(&then));
             let costs = snapshot.or(newest).map_or(0, |l| l.bytes);
             if frees > 0 && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent) {
-                plan.build.push(BuildFirst { position: at, frees: Some(frees) });
+                plan.build.push(RequiredSnapshot { position: at, frees: Some(frees) });
                 now = then;
             }
         }
@@ -356,7 +356,7 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
         // Before the first base copy there is nothing to build it from.
         && !Timeline::new(input, newest, log).available().is_empty()
     {
-        plan.build.push(BuildFirst { position: log.end, frees: None });
+        plan.build.push(RequiredSnapshot { position: log.end, frees: None });
     }
     let view = input.view();
     let mut forks: BTreeMap<Line, Vec<(Reason, Position)>> = BTreeMap::new();

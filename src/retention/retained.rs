@@ -1,6 +1,6 @@
 //! The retained history: which commits of each timeline have to be restorable, and why.
 //!
-//! Pure. It is a set of stretches and points, never one maximum: the window, restore points and snapshots
+//! Pure. It is a set of sections and points, never one maximum: the window, restore points and snapshots
 //! that are kept, holds, and the commits that branches began from.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::policy::{Promise, promises};
 use crate::error::Result;
 use crate::format::event::LayerRecord;
 use crate::format::retention::{HoldScope, Mode, Span};
-use crate::lineage::{Line, Stretch};
+use crate::lineage::{Line, Section};
 use crate::types::{FileId, Position, TimelineId, Timestamp};
 
 /// Why something is kept.
@@ -46,7 +46,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A stretch that has to be restorable.
+/// A section that has to be restorable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
     pub from: Position,
@@ -65,14 +65,14 @@ fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Itera
     input.layers(timeline).filter(|l| l.from.is_none() && l.consistent_from == l.to)
 }
 
-/// The snapshots that count as those of an interval, oldest first: of each stretch of time the one that was published first. So one that counts goes on to count,
+/// The snapshots that count as those of an interval, oldest first: of each section of time the one that was published first. So one that counts goes on to count,
 /// whatever snapshot is built near it later, and whichever expires before it.
 fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
     // Sweeps do not come on the second: a tenth early is in time.
-    let stretch = (every / 10 * 9).as_nanos().max(1);
+    let section = (every / 10 * 9).as_nanos().max(1);
     let mut first: BTreeMap<u128, &LayerRecord> = BTreeMap::new();
     for layer in snapshots(input, timeline) {
-        first.entry(u128::from(layer.timestamp.as_nanos()) / stretch).or_insert(layer);
+        first.entry(u128::from(layer.timestamp.as_nanos()) / section).or_insert(layer);
     }
     let mut spaced: Vec<&LayerRecord> = first.into_values().collect();
     spaced.sort_by_key(|l| l.to);
@@ -130,17 +130,17 @@ fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
                 && held == timeline
             {
                 let reasons = vec![Reason::Hold(name.clone())];
-                let common = lineage.of(line).and_then(|stretch| part(stretch, from, to));
+                let common = lineage.of(line).and_then(|section| part(section, from, to));
                 wants.extend(common.map(|(from, to)| Want { from, to, reasons }));
             }
         }
     }
 }
 
-/// The commits that a stretch has of those from one to another.
-fn part(stretch: &Stretch, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
-    let from = from.max(stretch.after.next_lsn().into());
-    let to = match (to, stretch.up_to) {
+/// The commits that a section has of those from one to another.
+fn part(section: &Section, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
+    let from = from.max(section.after.next_lsn().into());
+    let to = match (to, section.up_to) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
@@ -149,9 +149,9 @@ fn part(stretch: &Stretch, from: Position, to: Option<Position>) -> Option<(Posi
 
 /// What is left to tell the times of commits from.
 pub(crate) trait Times {
-    /// The time of a commit that a stretch begins or ends with. A snapshot tells it too: of a single commit nothing else may be left.
+    /// The time of a commit that a section begins or ends with. A snapshot tells it too: of a single commit nothing else may be left.
     fn of(&self, commit: Position) -> Result<Timestamp>;
-    /// The last commit at or before a time, by the log; `None` where that begins later. Asked only for times that lie within a stretch.
+    /// The last commit at or before a time, by the log; `None` where that begins later. Asked only for times that lie within a section.
     fn by_log(&self, time: Timestamp) -> Result<Option<Position>>;
     /// Nothing after this was archived by a time, whatever times the commits say. A host may give commits times of its own, and nothing is to expire because
     /// those lie in the past.

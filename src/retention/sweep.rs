@@ -61,7 +61,7 @@ pub struct NodeSweep {
     /// Their bytes.
     pub removed_bytes: u64,
     /// Expiries whose files are still there: their grace period goes on, or a restore that may read them.
-    pub waiting: usize,
+    pub pending_expiries: usize,
 }
 
 /// What a sweep did.
@@ -302,7 +302,7 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
             break;
         }
     }
-    done.waiting = builder.catalog.current()?.node(builder.context.node)?.retention.expiring.len();
+    done.pending_expiries = builder.catalog.current()?.node(builder.context.node)?.retention.expiring.len();
     Ok(done)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::history::stretches;
+use crate::history::segment_runs;
 use crate::layer::{list_layers, list_parts};
 use crate::names;
 use crate::past::NodeContext;
@@ -26,7 +26,7 @@ pub struct NodeUsage {
     /// How much time the newest stretch of the log covers, which is the window and what it stands on.
     pub covers: Duration,
     /// How much log comes together in a day.
-    pub log_a_day: u64,
+    pub log_bytes_per_day: u64,
     /// How much of layers comes together in a day.
     pub layers_a_day: u64,
     /// The newest snapshot alone.
@@ -42,7 +42,7 @@ impl NodeUsage {
     /// About what a continuous window of this length takes, at the growth of now: a snapshot to stand on, what comes together in the
     /// window, and as much as a snapshot more while the next one is not worth building.
     pub fn estimate(&self, window: Duration) -> u64 {
-        let daily = u128::from(self.log_a_day + self.layers_a_day);
+        let daily = u128::from(self.log_bytes_per_day + self.layers_a_day);
         let grown = daily.saturating_mul(window.as_nanos()) / DAY;
         u64::try_from(grown).unwrap_or(u64::MAX).saturating_add(self.newest_snapshot.saturating_mul(2))
     }
@@ -99,14 +99,14 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
     // What is kept from before the window says nothing of how fast it grows.
-    let window = stretches(&context.log, &context.view())?.pop().unwrap_or_default();
+    let window = segment_runs(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
         let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
         // Less than an hour says nothing of a day.
         if usage.covers >= Duration::from_secs(3_600) {
-            usage.log_a_day = a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
+            usage.log_bytes_per_day = a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
             let layers = record.layers.iter().filter(|l| l.from.is_some_and(|from| from >= oldest.from));
             usage.layers_a_day = a_day(layers.map(|l| l.bytes + l.length).sum(), usage.covers);
         }

@@ -2,7 +2,7 @@
 
 use super::{Meter, VerifyReport};
 use crate::error::{DamageKind, Error, Result};
-use crate::history::{Stretches, gaps};
+use crate::history::{SegmentRuns, gaps};
 use crate::past::NodeContext;
 use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
@@ -12,14 +12,14 @@ use crate::wal::{SegmentRef, Visit};
 /// the catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
-    stretches: &Stretches,
+    runs: &SegmentRuns,
     report: &mut VerifyReport,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     let node = || context.record.name.clone();
     for span in context.view().kept_of(context.log.lineage.tip()).into_iter().flatten().filter(|s| !s.is_point()) {
         let start = span.log_from();
-        let segments = || stretches.iter().flatten().map(|(s, _)| s.from);
+        let segments = || runs.iter().flatten().map(|(s, _)| s.from);
         if !segments().any(|from| from <= start) {
             let found = segments().next().unwrap_or(start);
             report.note(Error::Gap { node: node(), expected: start.next_lsn(), found });
@@ -29,7 +29,7 @@ pub(super) fn verify_log(
         Ok(Some(lost)) => report.note(lost),
         other => report.found(other.map(drop))?,
     }
-    for segments in stretches {
+    for segments in runs {
         for (before, behind) in gaps(segments) {
             report.note(Error::Gap { node: node(), expected: before.from.next_lsn(), found: behind.from });
         }

@@ -21,7 +21,7 @@ pub use checksums::verify_checksums;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::history::{Stretches, stretches_of};
+use crate::history::{SegmentRuns, runs_among};
 use crate::lineage::Lineage;
 use crate::options::{Cancel, ReplayOptions};
 use crate::past::NodeContext;
@@ -218,11 +218,11 @@ pub(crate) fn verify_node(
             Ok(mut all) => {
                 all.segments.retain(|(s, _)| s.line == own);
                 all.doubles.into_iter().try_for_each(|double| report.found(Err(double)))?;
-                stretches_of(all.segments, &on.view(), &Lineage::alone(own))
+                runs_among(all.segments, &on.view(), &Lineage::alone(own))
             }
             Err(e) => {
                 report.found(Err(e))?;
-                Stretches::new()
+                SegmentRuns::new()
             }
         };
         logs.push((on, segments));

@@ -11,7 +11,7 @@ use crate::delta::Decoder;
 use crate::error::{DamageKind, Error, Result};
 use crate::format::segment::PreviousSegment;
 use crate::format::state::NodeState;
-use crate::lineage::{Line, Lineage, Stretch};
+use crate::lineage::{Line, Lineage, Section};
 use crate::names::{self, group_of};
 use crate::sealed::ArchiveKeys;
 use crate::storage::{Calls, ReadCalls, ReadStore, Storage};
@@ -343,12 +343,12 @@ impl Log {
         self.segments(self.lineage.tip())
     }
 
-    fn stretches(&self) -> impl DoubleEndedIterator<Item = (&Stretch, Segments<'_>)> {
-        self.lineage.stretches().iter().map(|stretch| (stretch, self.segments(stretch.line)))
+    fn sections(&self) -> impl DoubleEndedIterator<Item = (&Section, Segments<'_>)> {
+        self.lineage.sections().iter().map(|section| (section, self.segments(section.line)))
     }
 
-    /// The stretch that a segment was found on.
-    fn stretch(&self, segment: &SegmentRef) -> &Stretch {
+    /// The section that a segment was found on.
+    fn section(&self, segment: &SegmentRef) -> &Section {
         self.lineage.of(segment.line).expect("a log is asked about the segments that it has listed")
     }
 
@@ -361,10 +361,10 @@ impl Log {
     /// what is wrong with those left out.
     pub fn all_and_doubles(&self) -> Result<Unique> {
         let mut all = Unique::default();
-        for (stretch, timeline) in self.stretches() {
+        for (section, timeline) in self.sections() {
             for group in timeline.groups()? {
                 let Unique { segments, doubles, ambiguous } = timeline.unique(&timeline.listed(group)?)?;
-                all.segments.extend(segments.into_iter().filter(|(s, _)| stretch.holds(s)));
+                all.segments.extend(segments.into_iter().filter(|(s, _)| section.holds(s)));
                 all.doubles.extend(doubles);
                 all.ambiguous = all.ambiguous.or(ambiguous);
             }
@@ -386,10 +386,10 @@ impl Log {
 
     /// The newest segment. Where its own timeline has none yet, that with the commit of the fork.
     pub fn newest(&self) -> Result<Option<SegmentRef>> {
-        for (stretch, segments) in self.stretches().rev() {
-            let newest = match stretch.up_to {
+        for (section, segments) in self.sections().rev() {
+            let newest = match section.up_to {
                 None => segments.newest()?,
-                Some(_) => segments.last_where(&mut |s| Ok(stretch.holds(s)))?,
+                Some(_) => segments.last_where(&mut |s| Ok(section.holds(s)))?,
             };
             if newest.is_some() {
                 return Ok(newest);
@@ -400,8 +400,8 @@ impl Log {
 
     /// The oldest segment.
     pub fn oldest(&self) -> Result<Option<SegmentRef>> {
-        for (stretch, segments) in self.stretches() {
-            if let Some(oldest) = segments.oldest()?.filter(|s| stretch.holds(s)) {
+        for (section, segments) in self.sections() {
+            if let Some(oldest) = segments.oldest()?.filter(|s| section.holds(s)) {
                 return Ok(Some(oldest));
             }
         }
@@ -413,9 +413,9 @@ impl Log {
         self.tip().oldest()
     }
 
-    /// The first segment there is of each timeline, with the stretch that it belongs to.
-    pub fn beginnings(&self) -> Result<Vec<(Stretch, Option<SegmentRef>)>> {
-        self.stretches().map(|(stretch, segments)| Ok((*stretch, segments.oldest()?))).collect()
+    /// The first segment there is of each timeline, with the section that it belongs to.
+    pub fn beginnings(&self) -> Result<Vec<(Section, Option<SegmentRef>)>> {
+        self.sections().map(|(section, segments)| Ok((*section, segments.oldest()?))).collect()
     }
 
     /// Refuses a log that ends before a position which the catalog says was durable: its end is
@@ -470,8 +470,8 @@ impl Log {
     /// The last segment for which `holds` is true, where it is true up to some segment and false
     /// from there on. Looks at about log2 of all segments.
     pub fn last_where(&self, mut holds: impl FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
-        for (stretch, segments) in self.stretches().rev() {
-            let last = segments.last_where(&mut |s| Ok(stretch.holds(s) && holds(s)?))?;
+        for (section, segments) in self.sections().rev() {
+            let last = segments.last_where(&mut |s| Ok(section.holds(s) && holds(s)?))?;
             if last.is_some() {
                 return Ok(last);
             }
@@ -483,8 +483,8 @@ impl Log {
     /// after it where there is one.
     pub fn between(&self, from: Position, to: Position) -> Result<Pairs> {
         let mut pairs = Pairs::new();
-        for (stretch, from, to) in self.lineage.over(from, to) {
-            let found = self.segments(stretch.line).between(from, to)?;
+        for (section, from, to) in self.lineage.over(from, to) {
+            let found = self.segments(section.line).between(from, to)?;
             if let (Some((_, next)), Some((first, _))) = (pairs.last_mut(), found.first()) {
                 *next = Some(first.clone());
             }
@@ -502,8 +502,8 @@ impl Log {
         visit: &mut dyn FnMut(&str, Visit<'_>) -> Result<()>,
     ) -> Result<()> {
         let (mut reached, mut time) = (from, None);
-        for (stretch, _, to) in self.lineage.over(from, to) {
-            self.segments(stretch.line).visit(&mut reached, to, &mut time, visit)?;
+        for (section, _, to) in self.lineage.over(from, to) {
+            self.segments(section.line).visit(&mut reached, to, &mut time, visit)?;
         }
         Ok(())
     }
@@ -519,7 +519,7 @@ impl Log {
         successor: Option<&PreviousSegment>,
         visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
     ) -> Result<ScanEnd> {
-        let Some(last) = self.stretch(reader.segment()).up_to else { return reader.scan(from, successor, visit) };
+        let Some(last) = self.section(reader.segment()).up_to else { return reader.scan(from, successor, visit) };
         let mut reached = from;
         reader.scan(from.min(last), successor, &mut |found| {
             match &found {
@@ -533,17 +533,17 @@ impl Log {
 
     /// The last position of a segment's timeline that belongs to this log.
     pub fn up_to(&self, segment: &SegmentRef) -> Option<Position> {
-        self.stretch(segment).up_to
+        self.section(segment).up_to
     }
 
     /// The segment after this one, be it the first of a timeline that forks off. [`Error::Gap`]
     /// where it is not there and a later one is.
     pub fn after(&self, segment: &SegmentRef) -> Result<Option<SegmentRef>> {
-        let stretch = self.stretch(segment);
+        let section = self.section(segment);
         let next = self.segments(segment.line).after(segment);
         let beyond = match &next {
-            Ok(next) => next.as_ref().is_none_or(|next| !stretch.holds(next)),
-            Err(Error::Gap { found, .. }) => !stretch.begins(*found),
+            Ok(next) => next.as_ref().is_none_or(|next| !section.holds(next)),
+            Err(Error::Gap { found, .. }) => !section.begins(*found),
             Err(_) => false,
         };
         match self.lineage.next(segment.line) {
@@ -565,7 +565,7 @@ impl Log {
         let next = self.segments(segment.line).after(segment);
         match next {
             // What is missing lies beyond the fork, and nothing of it is needed.
-            Err(Error::Gap { found, .. }) if !self.stretch(segment).begins(found) => Ok(None),
+            Err(Error::Gap { found, .. }) if !self.section(segment).begins(found) => Ok(None),
             next => next?.map_or(Ok(None), |next| Ok(self.open(&next)?.preface().previous.clone())),
         }
     }
@@ -599,7 +599,7 @@ impl Log {
     }
 }
 
-impl Stretch {
+impl Section {
     /// Whether a segment that starts from a position can hold commits of it.
     fn begins(&self, from: Position) -> bool {
         self.up_to.is_none_or(|up_to| from < up_to)

@@ -191,7 +191,7 @@ impl SegmentReader {
                 Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
                 Step::Stop { offset, error: Some(error) } if self.seal.is_none() && successor.is_none() => {
                     let index = stream.index();
-                    if !self.came_meanwhile(offset, index, &mut looked, error)? {
+                    if !self.appended_concurrently(offset, index, &mut looked, error)? {
                         break 'frames (offset, None);
                     }
                     end = end.max(self.file.len()?);
@@ -300,7 +300,7 @@ impl SegmentReader {
 
     /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, it can be read after all: a writer is
     /// at work and it came after it was looked for, or it was read wrongly; an error, it is damaged. `looked`: where this was asked last.
-    fn came_meanwhile(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
+    fn appended_concurrently(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
         let again = looked.replace(offset) == Some(offset);
         // In this order: what lies behind it was written after it, so a frame that a writer has just added is there by the time that it is read again.
         let proven = durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)?;

@@ -125,7 +125,7 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     let durable = writer.flush().inspect_err(|e| assert_poisoned(&writer, e))?;
     run.note_durable("a", durable);
     run.commit("a", &writer, Buffered, &[Page("main", 6, 8, false)])?;
-    writer.cut_segment().inspect_err(|e| assert_poisoned(&writer, e))?;
+    writer.rotate_segment().inspect_err(|e| assert_poisoned(&writer, e))?;
     run.note_durable("a", writer.durable());
     for n in 0..4 {
         clock.advance(1_000);

@@ -145,7 +145,7 @@ fn a_gap_and_damage() {
     let (_, storage, _, node) = node();
     let (writer, space) = writer(&node);
     for byte in 2..6 {
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         write(&writer, space, byte).unwrap();
     }
     let segments = segments(&storage);

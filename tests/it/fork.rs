@@ -89,7 +89,7 @@ fn a_child_that_inherited_a_writer_does_nothing_to_it() {
             let writer = writer.as_ref().unwrap();
             forked(writer.flush());
             forked(writer.tick());
-            forked(writer.cut_segment());
+            forked(writer.rotate_segment());
             forked(writer.base_snapshot(&mut Engine { node: &node, dir: dir.path() }, &CompactOptions::default()));
             assert_eq!((writer.newest(), writer.space("main")), (Position::ORIGIN, None));
             let mut batch = writer.batch();

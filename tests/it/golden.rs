@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, CompactOptions, Durability, Error, HoldOn, Node, Origin, Policy, Redo, RedoRecord, Result, Scope,
+    Archive, CompactOptions, Durability, Error, HoldTarget, Node, Origin, Policy, Redo, RedoRecord, Result, Scope,
     SweepOptions, Target, WriterOptions,
 };
 use sha2::{Digest, Sha256};
@@ -91,7 +91,7 @@ fn generate() -> MemStorage {
         &[Page("main", 1, 11, true), Page("wide", 0, 12, true), Point("after the crash")],
     );
     commit(&mut run, &writer, Buffered, &[DropSpace("main"), Create("other"), Page("other", 0, 13, false)]);
-    writer.cut_segment().unwrap();
+    writer.rotate_segment().unwrap();
     // A layer of patches against the first layers.
     compact.snapshot_percent = 1_000_000;
     node.maintain(&compact).unwrap();
@@ -139,20 +139,20 @@ fn generate_retention() -> MemStorage {
             };
             run.commit("n", &writer, Synced, &changes).unwrap();
         }
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         writer.tick().unwrap();
         if day == 1 {
-            let on = HoldOn::Commits { node: "n", from: lsn(2), to: Some(lsn(3)) };
+            let on = HoldTarget::Commits { node: "n", from: lsn(2), to: Some(lsn(3)) };
             admin.hold("commits", &on, None).unwrap();
-            admin.hold("all", &HoldOn::Archive, None).unwrap();
+            admin.hold("all", &HoldTarget::Archive, None).unwrap();
             admin.release_hold("all").unwrap();
-            admin.hold("node", &HoldOn::Node("n"), Some(clock_now(&clock))).unwrap();
+            admin.hold("node", &HoldTarget::Node("n"), Some(clock_now(&clock))).unwrap();
             admin.confirm_clock().unwrap();
         }
         let report = admin.sweep(&sweep).unwrap();
         assert!(report.failed.is_empty(), "{report:?}");
     }
-    node.restore(Target::Latest).options(single()).without_records().into_memory().unwrap();
+    node.restore(Target::Latest).options(single()).skip_redo().into_memory().unwrap();
     let kinds: BTreeSet<&str> = archive.audit().unwrap().map(|e| e.unwrap().kind()).collect();
     for kind in ["files-expired", "files-removed", "clock-observed", "clock-confirmed", "hold-released", "undeleted"] {
         assert!(kinds.contains(kind), "{kind} of {kinds:?}");

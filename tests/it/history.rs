@@ -121,7 +121,7 @@ fn activity_counts_every_commit_once_however_closely_it_looks() {
         assert!(bytes > all * 0.5 && bytes <= all * 1.01, "{bytes} of {all}");
         assert!(a.buckets.iter().all(|b| b.commits > 5.0), "spread evenly");
         assert_eq!((a.segments, a.gaps.len()), (6, 0));
-        let remarks = a.remarks.iter().filter(|r| r.key == "resync").count();
+        let remarks = a.annotations.iter().filter(|r| r.key == "resync").count();
         assert_eq!(remarks, if scan_bytes == u64::MAX { 6 } else { remarks });
         assert!(remarks >= 1 && a.exact_from.get() <= 300);
     }

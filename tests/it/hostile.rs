@@ -56,7 +56,7 @@ fn estate(seed: u64) -> Estate {
     commit(&mut run, &writer, Synced, &[Create("main"), Page("main", 0, 1, false), Page("main", 2, 2, false)]);
     commit(&mut run, &writer, Synced, &[Page("main", 0, 3, true)]);
     commit(&mut run, &writer, Synced, &[Page("main", 2, 4, true)]);
-    writer.cut_segment().unwrap();
+    writer.rotate_segment().unwrap();
     commit(&mut run, &writer, Synced, &[Page("main", 1, 5, false), Point("point")]);
     commit(&mut run, &writer, Synced, &[Page("main", 0, 6, true), Record(5)]);
     // A crash; the writer notices that nobody else does.
@@ -68,7 +68,7 @@ fn estate(seed: u64) -> Estate {
     let writer = a.open_writer_with(quiet()).unwrap();
     commit(&mut run, &writer, Synced, &[Page("main", 2, 7, false)]);
     commit(&mut run, &writer, Buffered, &[Page("main", 2, 8, true)]);
-    writer.cut_segment().unwrap();
+    writer.rotate_segment().unwrap();
     let mut compact = CompactOptions::default();
     compact.layer_log_bytes = 3_000;
     compact.replay = single();

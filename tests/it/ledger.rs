@@ -273,7 +273,7 @@ pub fn single() -> ReplayOptions {
 
 /// Restores into memory, pages only.
 pub fn restore(node: &Node, target: Target) -> Result<(u64, Spaces)> {
-    let (report, spaces) = node.restore(target).options(single()).unaudited().without_records().into_memory()?;
+    let (report, spaces) = node.restore(target).options(single()).unaudited().skip_redo().into_memory()?;
     Ok((report.lsn.get(), spaces))
 }
 
@@ -307,7 +307,7 @@ pub fn assert_poisoned(writer: &Writer, error: &Error) {
     refused(writer.batch().commit(Durability::Buffered).err());
     refused(writer.flush().err());
     refused(writer.tick().err());
-    refused(writer.cut_segment().err());
+    refused(writer.rotate_segment().err());
 }
 
 /// Runs `work` over items, on two threads.

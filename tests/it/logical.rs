@@ -288,7 +288,7 @@ fn an_engine_of_pages_and_records() {
         engine.commit(&rng, i % 20 == 19);
         history.push((engine.pages.concat(), engine.index.clone()));
         if i % 50 == 49 {
-            engine.writer.cut_segment().unwrap();
+            engine.writer.rotate_segment().unwrap();
             node.maintain(&compact()).unwrap();
         }
     }
@@ -303,7 +303,7 @@ fn an_engine_of_pages_and_records() {
         assert!(fs::read(out.join("table")).unwrap() == *table, "table at LSN {lsn}");
         assert!(replay.model == *index, "index at LSN {lsn}");
         // Pages alone, on demand.
-        let (_, spaces) = node.restore(Target::Lsn(lsn)).without_records().into_memory().unwrap();
+        let (_, spaces) = node.restore(Target::Lsn(lsn)).skip_redo().into_memory().unwrap();
         assert!(spaces["table"] == *table);
     }
     // In place, the same: back and forth.
@@ -363,7 +363,7 @@ fn records_without_a_redo_are_refused() {
         }
         assert_eq!(out.exists(), records == 0, "refused before anything is written");
         assert_eq!(dir.path().join("delta").exists(), lsn >= 6);
-        node.restore(target()).without_records().into_memory().unwrap();
+        node.restore(target()).skip_redo().into_memory().unwrap();
     }
 }
 

@@ -88,7 +88,7 @@ fn nothing_is_acknowledged(estate: &Estate, writer: Writer) {
         writer.check(),
         writer.flush().map(drop),
         writer.tick().map(drop),
-        writer.cut_segment(),
+        writer.rotate_segment(),
     ] {
         assert!(matches!(result, Err(Error::Poisoned { .. })), "{result:?}");
     }

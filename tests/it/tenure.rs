@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Actor, Administrator, Archive, BaseSpace, CompactOptions, Consistency, DELETION_GRACE, Durability, Error, HoldOn,
-    Lsn, Node, Origin, PageId, PageSize, PageSource, Policy, Position, Result, Scope, SpaceId, SweepOptions, Target,
-    Timestamp, Writer,
+    Actor, Administrator, Archive, BaseSpace, CompactOptions, Consistency, DELETION_GRACE, Durability, Error,
+    HoldTarget, Lsn, Node, Origin, PageId, PageSize, PageSource, Policy, Position, Result, Scope, SpaceId,
+    SweepOptions, Target, Timestamp, Writer,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -59,7 +59,7 @@ const CALLS: [Call; 6] = [
         write(writer, space, 9, Durability::Buffered).map(drop)
     },
     |writer, _| writer.tick().map(drop),
-    |writer, _| writer.cut_segment(),
+    |writer, _| writer.rotate_segment(),
     |writer, _| writer.base_snapshot(&mut Engine, &CompactOptions::default()).map(drop),
     |writer, _| {
         let mut batch = writer.batch();
@@ -178,7 +178,7 @@ fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
         refused("node", archive.create_node("other", Origin::Empty).map(drop));
         refused("policy", administrator.set_retention(Scope::Archive, &Policy::continuous(DELETION_GRACE * 2)));
         refused("lock", administrator.lock(Scope::Archive, "lock"));
-        refused("hold", administrator.hold("hold", &HoldOn::Node("n"), None));
+        refused("hold", administrator.hold("hold", &HoldTarget::Node("n"), None));
         refused("deletion", administrator.delete(Scope::Node("n"), DELETION_GRACE).map(drop));
         refused("confirmation", administrator.confirm_clock());
         refused("sweep", administrator.sweep(&SweepOptions::default()).map(drop));
@@ -250,7 +250,7 @@ fn what_has_its_time_is_written_by_whatever_clock() {
         write(&writer, space, 2, Durability::Buffered).unwrap();
         // The next segment begins by that clock.
         clock.set(u64::MAX);
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         std::thread::sleep(Duration::from_millis(120));
         assert!(write(&writer, space, 3, Durability::Synced).is_err());
         clock.set(right + 1_000 * (round + 1));

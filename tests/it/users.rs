@@ -110,7 +110,7 @@ fn act(what: &str, path: &Path) -> Result<()> {
                 };
                 batch.write_page(PageId::new(space, 0), &[1; 512], None)?;
                 batch.commit(Durability::Synced)?;
-                writer.cut_segment()?;
+                writer.rotate_segment()?;
             }
             writer.close()
         }

@@ -255,7 +255,7 @@ fn a_lost_base_snapshot_is_told_from_one_that_is_yet_to_come() {
     let mut batch = writer.batch();
     batch.create_space("main", PageSize::MIN).unwrap();
     batch.commit(Durability::Synced).unwrap();
-    writer.cut_segment().unwrap();
+    writer.rotate_segment().unwrap();
     writer.batch().commit(Durability::Synced).unwrap();
     let (_, report, node) = without(&storage, &[]);
     assert!(report.is_intact(), "{:?}", report.findings);
@@ -378,7 +378,7 @@ fn two_segments_of_one_number_are_a_finding_and_the_rest_is_looked_at() {
         for _ in 0..commits {
             writer.batch().commit(Durability::Synced).unwrap();
         }
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         writer.batch().commit(Durability::Synced).unwrap();
         writer.close().unwrap();
     }

@@ -28,7 +28,7 @@ fn layer(from: Option<u64>, to: u64) -> LayerRecord {
 
 fn steps(layers: &[LayerRecord], empty_origin: bool, target: u64) -> Option<Vec<u64>> {
     let (lineage, layers) = (Lineage::alone(ONLY), layers.iter().collect::<Vec<_>>());
-    let input = PlanInput { lineage: &lineage, empty_origin, ground: Position::ORIGIN, layers: &layers };
+    let input = PlanInput { lineage: &lineage, empty_origin, replay_floor: Position::ORIGIN, layers: &layers };
     let plan = plan(&input, Position::new(target))?;
     let to = |l: &LayerRecord| l.to.get();
     Some(plan.base.iter().map(to).chain(plan.deltas.iter().map(to)).chain([plan.log_from.get()]).collect())
@@ -56,8 +56,12 @@ fn the_longest_layers_on_the_newest_snapshot() {
 fn nothing_from_below_the_ground_is_used() {
     let layers = [layer(None, 10), layer(None, 40)];
     let (lineage, layers) = (Lineage::alone(ONLY), layers.iter().collect::<Vec<_>>());
-    let input =
-        |ground| PlanInput { lineage: &lineage, empty_origin: false, ground: Position::new(ground), layers: &layers };
+    let input = |replay_floor| PlanInput {
+        lineage: &lineage,
+        empty_origin: false,
+        replay_floor: Position::new(replay_floor),
+        layers: &layers,
+    };
     assert!(plan(&input(10), Position::new(15)).is_some());
     assert!(plan(&input(11), Position::new(15)).is_none());
     assert!(plan(&input(40), Position::new(45)).is_some());
@@ -125,16 +129,16 @@ proptest! {
     fn a_plan_follows_its_lineage(
         forks in prop::collection::vec((any::<Index>(), 0..END), 0..7),
         drawn in prop::collection::vec((any::<Index>(), 1..END as u64, 0..8u64, prop_oneof![3 => Just(0), 1 => 1..6u64]), 0..25),
-        ground in prop_oneof![Just(0), 0..END as u64],
+        replay_floor in prop_oneof![Just(0), 0..END as u64],
         empty_origin in any::<bool>(),
         target in 1..END as u64,
     ) {
         let all = tree(&forks);
         let layers = build(&all, &drawn);
         let refs: Vec<&LayerRecord> = layers.iter().collect();
-        let (ground, target) = (Position::new(ground), Position::new(target));
+        let (replay_floor, target) = (Position::new(replay_floor), Position::new(target));
         for told in &all {
-            let input = PlanInput { lineage: &told.lineage, empty_origin, ground, layers: &refs };
+            let input = PlanInput { lineage: &told.lineage, empty_origin, replay_floor, layers: &refs };
             // Whether what a layer holds was made by commits that this history has too.
             let own = |l: &LayerRecord| {
                 let maker = all.iter().find(|t| t.lineage.tip() == l.line()).unwrap();
@@ -142,7 +146,7 @@ proptest! {
                 maker.up_to(last) == told.up_to(last) && told.lineage.of(l.line()).is_some()
             };
             let bases = layers.iter().filter(|l| {
-                l.from.is_none() && own(l) && l.consistent_from <= target && l.to >= ground
+                l.from.is_none() && own(l) && l.consistent_from <= target && l.to >= replay_floor
             });
             let best = bases.map(|l| l.to).max();
             let Some(plan) = plan(&input, target) else {

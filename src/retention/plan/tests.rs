@@ -194,13 +194,13 @@ impl World {
     fn rebuilds(&self, timeline: TimelineId, position: u64) -> bool {
         let (view, to) = (self.view(), at(position));
         let lineage = view.lineage(timeline);
-        let Some(ground) = view.ground(&lineage, to) else { return false };
+        let Some(replay_floor) = view.replay_floor(&lineage, to) else { return false };
         let root = &self.logs[&lineage.at(Position::ORIGIN).line.timeline];
         let begins = root.segments.first().is_none_or(|s| s.from == Position::ORIGIN);
         let empty_origin = view.origin(&lineage) == Origin::Empty
-            && ground == Position::ORIGIN
+            && replay_floor == Position::ORIGIN
             && (view.kept(&lineage).is_some() || begins);
-        let input = PlanInput { lineage: &lineage, empty_origin, ground, layers: &view.layers(&lineage) };
+        let input = PlanInput { lineage: &lineage, empty_origin, replay_floor, layers: &view.layers(&lineage) };
         let Some(plan) = replay_plan(&input, to) else { return false };
         let from = plan.log_from.min(at(self.redo_of(position)));
         lineage.over(from, to).all(|(stretch, from, to)| {

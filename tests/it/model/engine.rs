@@ -320,7 +320,7 @@ impl World {
                 model.known_until = until;
             }
             Between::Flush => assert_eq!(writer.flush().unwrap().get(), model.len() as u64),
-            Between::Cut => writer.cut_segment().unwrap(),
+            Between::Cut => writer.rotate_segment().unwrap(),
         }
         assert_eq!(writer.durable(), writer.newest());
         model.promise(self.desk.storage.operation_count());

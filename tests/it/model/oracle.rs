@@ -148,7 +148,7 @@ impl Oracle<'_> {
     }
 
     fn restore(&self, n: usize, end: usize) {
-        let restored = self.begin(n).without_records().into_memory();
+        let restored = self.begin(n).skip_redo().into_memory();
         let (report, spaces) = restored.unwrap_or_else(|e| panic!("LSN {n}: {e}"));
         self.check_report(&report, n, end);
         self.check_spaces(n, &spaces);
@@ -214,11 +214,11 @@ impl Oracle<'_> {
         std::fs::remove_dir_all(&fresh).unwrap();
 
         let used = self.dirs.join("used");
-        let report = self.begin(n).without_records().delta_into_dir(&used).unwrap();
+        let report = self.begin(n).skip_redo().delta_into_dir(&used).unwrap();
         self.check_report(&report, n, end);
         self.check_spaces(n, &read(&used));
         assert!(!used.join(".rewound-incomplete").exists());
-        let again = self.begin(n).without_records().delta_into_dir(&used).unwrap();
+        let again = self.begin(n).skip_redo().delta_into_dir(&used).unwrap();
         assert_eq!(again.bytes_written, 0, "nothing differs any more");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rewound::storage::{
     AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage, put_by_publishing,
 };
-use rewound::{Actor, Archive, Error, HoldOn, Policy, Scope, Target};
+use rewound::{Actor, Archive, Error, HoldTarget, Policy, Scope, Target};
 
 use super::{DAY, Fixture, at, days, options};
 use crate::support::{archive_options, key};
@@ -82,7 +82,7 @@ fn two_sweepers_at_once_with_and_without_locks() {
         let mut fixture = Fixture::new();
         fixture.admin().set_retention(Scope::Archive, &Policy::days(2)).unwrap();
         fixture.live(2, 6);
-        let on = HoldOn::Commits { node: "n", from: at(3), to: Some(at(8)) };
+        let on = HoldTarget::Commits { node: "n", from: at(3), to: Some(at(8)) };
         fixture.admin().hold("h", &on, None).unwrap();
         let stop = AtomicBool::new(false);
         let sweeps = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -111,7 +111,7 @@ fn two_sweepers_at_once_with_and_without_locks() {
                 }
                 fixture.clock.advance(DAY / 6);
                 fixture.commit();
-                fixture.writer().cut_segment().unwrap();
+                fixture.writer().rotate_segment().unwrap();
                 for lsn in [3, 8, *fixture.commits.last_key_value().unwrap().0] {
                     fixture.check(lsn, "beside two sweepers");
                 }
@@ -146,7 +146,7 @@ fn a_lease_lasts_as_long_as_its_holder_and_no_longer() {
         let report = fixture.sweep();
         assert_eq!(report.nodes[0].removed_files, 0);
     }
-    assert!(fixture.sweep().nodes[0].waiting > 0);
+    assert!(fixture.sweep().nodes[0].pending_expiries > 0);
     // It dies: the file stays, the lock does not.
     drop(holder);
     assert!(fixture.storage.files().contains_key(path));
@@ -210,11 +210,11 @@ fn odd_names_and_ranges_are_refused_or_told_faithfully() {
     let admin = fixture.admin();
     for bad in ["", "..", "a/b", "a\nb", &"x".repeat(201)] {
         assert!(matches!(admin.lock(Scope::Archive, bad), Err(Error::InvalidName { .. })), "{bad:?}");
-        assert!(matches!(admin.hold(bad, &HoldOn::Archive, None), Err(Error::InvalidName { .. })), "{bad:?}");
+        assert!(matches!(admin.hold(bad, &HoldTarget::Archive, None), Err(Error::InvalidName { .. })), "{bad:?}");
     }
-    let backwards = admin.hold("h", &HoldOn::Commits { node: "n", from: at(6), to: Some(at(3)) }, None);
+    let backwards = admin.hold("h", &HoldTarget::Commits { node: "n", from: at(6), to: Some(at(3)) }, None);
     assert!(matches!(backwards, Err(Error::NotMonotonic { .. })), "it would hold nothing: {backwards:?}");
-    assert!(matches!(admin.hold("h", &HoldOn::Node("m"), None), Err(Error::NoSuchNode { .. })));
+    assert!(matches!(admin.hold("h", &HoldTarget::Node("m"), None), Err(Error::NoSuchNode { .. })));
     assert!(matches!(admin.release_lock(Scope::Archive, "none"), Err(Error::NoSuchLock { .. })));
     assert!(matches!(admin.release_hold("none"), Err(Error::NoSuchHold { .. })));
     assert!(admin.holds().unwrap().is_empty());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rewound::storage::MemStorage;
-use rewound::{Actor, Archive, Attestation, Damage, Error, HoldOn, Policy, Scope, Target};
+use rewound::{Actor, Archive, Attestation, Damage, Error, HoldTarget, Policy, Scope, Target};
 
 use super::{Fixture, actor, at, days};
 use crate::ledger::single;
@@ -20,7 +20,7 @@ fn everything_that_is_done_is_told() {
     let admin = fixture.archive.administrator(Actor { name: "ada".into(), reason: "ticket \"12\"".into() });
     admin.set_retention(Scope::Archive, &Policy::days(7)).unwrap();
     admin.lock(Scope::Archive, "l").unwrap();
-    admin.hold("h", &HoldOn::Commits { node: "n", from: at(1), to: None }, Some(fixture.now())).unwrap();
+    admin.hold("h", &HoldTarget::Commits { node: "n", from: at(1), to: None }, Some(fixture.now())).unwrap();
     admin.release_hold("h").unwrap();
     admin.release_lock(Scope::Archive, "l").unwrap();
     admin.delete(Scope::Node("n"), days(9)).unwrap();
@@ -93,7 +93,8 @@ fn a_restore_that_fails_is_told_and_one_that_cannot_be_told_is_refused() {
     // The storage takes nothing more: no restore but one that says that it goes unrecorded.
     fixture.storage.set_capacity(Some(0));
     let refused = fixture.node.restore(at(1)).into_memory();
-    assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
+    let Err(Error::Unrecorded { source, .. }) = refused else { panic!("{refused:?}") };
+    assert!(matches!(*source, Error::DiskFull { .. }), "{source}");
     fixture.node.restore(at(1)).unaudited().into_memory().unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rewound::options::Cancel;
 use rewound::storage::{CrashPlan, MemStorage};
-use rewound::{Archive, Error, HoldOn, Policy, Scope, VerifyOptions, verify_checksums};
+use rewound::{Archive, Error, HoldTarget, Policy, Scope, VerifyOptions, verify_checksums};
 
 use super::{Fixture, HOUR, at, compact, days, options};
 use crate::ledger::{on_two, single};
@@ -16,7 +16,7 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
     let mut fixture = Fixture::on(MemStorage::new());
     fixture.admin().set_retention(Scope::Archive, &Policy::days(2)).unwrap();
     fixture.live(2, 3);
-    let on = HoldOn::Commits { node: "n", from: at(2), to: Some(at(4)) };
+    let on = HoldTarget::Commits { node: "n", from: at(2), to: Some(at(4)) };
     fixture.admin().hold("h", &on, None).unwrap();
     let mut cuts = Vec::new();
     let mut options = options();
@@ -71,7 +71,7 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
                 // The node stands still: nothing more of it is due, and what was given up goes.
                 clock.advance(25 * HOUR);
             }
-            assert_eq!(admin.sweep(&options).unwrap().nodes[0].waiting, 0, "{plan:?}");
+            assert_eq!(admin.sweep(&options).unwrap().nodes[0].pending_expiries, 0, "{plan:?}");
             verify("in the end");
             // What a writer leaves the next one removes, and what an entry leaves goes once its number is taken.
             drop(archive.node("n").unwrap().open_writer_with(quiet()).unwrap());
@@ -148,7 +148,7 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
             fixture.clock.advance(4 * HOUR);
             newest.store(fixture.commit(), Ordering::SeqCst);
             if n % 5 == 0 {
-                fixture.writer().cut_segment().unwrap();
+                fixture.writer().rotate_segment().unwrap();
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }

@@ -127,7 +127,7 @@ fn what_a_branch_stands_on_stays_in_the_node_that_it_came_from() {
         let mut batch = writer.batch();
         batch.write_page(PageId::new(space, 0), &image(100 + n), None).unwrap();
         batch.commit(Durability::Synced).unwrap();
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         if n == 2 {
             branch.build_snapshot(&Target::Latest, &compact()).unwrap();
         }

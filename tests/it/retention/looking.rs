@@ -1,6 +1,6 @@
 //! Whoever looks at a node of which a part has expired sees what is left of it, and no damage.
 
-use rewound::{ActivityOptions, Deletion, HoldOn, Lsn, Policy, Scope, VerifyOptions};
+use rewound::{ActivityOptions, Deletion, HoldTarget, Lsn, Policy, Scope, VerifyOptions};
 
 use super::{DAY, Fixture, at, compact, days};
 
@@ -21,7 +21,7 @@ fn lists_draws_and_verifies_what_is_left() {
             fixture.commit_as(Some("release"));
         }
         if day == 6 {
-            let on = HoldOn::Commits { node: "n", from: at(29), to: Some(at(35)) };
+            let on = HoldTarget::Commits { node: "n", from: at(29), to: Some(at(35)) };
             fixture.admin().hold("case", &on, None).unwrap();
         }
         if day % 3 == 0 {
@@ -29,7 +29,7 @@ fn lists_draws_and_verifies_what_is_left() {
         }
         fixture.sweep();
         let restorable = restorable(&fixture);
-        let stretches = fixture.node.stretches().unwrap();
+        let stretches = fixture.node.restorable_ranges().unwrap();
         let told: Vec<u64> = stretches.iter().flat_map(|s| s.from.lsn.get()..=s.to.lsn.get()).collect();
         assert_eq!(told, restorable, "day {day}");
         for stretch in &stretches {
@@ -69,7 +69,7 @@ fn lists_draws_and_verifies_what_is_left() {
         seen_expired_files |= report.segments < files;
     }
     assert!(seen_expired_files, "expired files that wait for their removal are not looked at");
-    let stretches = fixture.node.stretches().unwrap();
+    let stretches = fixture.node.restorable_ranges().unwrap();
     assert_eq!(stretches.len(), 3, "{stretches:?}");
     assert_eq!(fixture.node.deletion().unwrap(), Deletion::Live);
 

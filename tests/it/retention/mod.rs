@@ -146,7 +146,7 @@ impl Fixture {
                 self.clock.advance(DAY / a_day);
                 self.commit();
             }
-            self.writer().cut_segment().unwrap();
+            self.writer().rotate_segment().unwrap();
             self.writer().tick().unwrap();
         }
     }
@@ -157,7 +157,7 @@ impl Fixture {
             self.clock.advance(DAY / a_day);
             self.commit_as((n == days * a_day).then_some(point));
         }
-        self.writer().cut_segment().unwrap();
+        self.writer().rotate_segment().unwrap();
         self.writer().tick().unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rewound::{Error, HoldOn, Policy, Scope, Target};
+use rewound::{Error, HoldTarget, Policy, Scope, Target};
 
 use super::{DAY, Fixture, HOUR, at, compact, days, options};
 
@@ -27,7 +27,7 @@ fn gone(fixture: &Fixture, lsn: u64, what: &str) {
 fn a_promise_of_which_a_snapshot_is_left_keeps_its_date() {
     let mut fixture = Fixture::new();
     fixture.commit();
-    fixture.writer().cut_segment().unwrap();
+    fixture.writer().rotate_segment().unwrap();
     fixture.node.build_snapshot(&at(1), &compact()).unwrap();
     fixture.clock.advance(HOUR);
     let set = fixture.now();
@@ -37,7 +37,7 @@ fn a_promise_of_which_a_snapshot_is_left_keeps_its_date() {
         fixture.live(1, 3);
         sweep_thrice(&fixture);
         fixture.check(1, &format!("{} of 35 days", (fixture.now().as_nanos() - set.as_nanos()) / DAY));
-        alone |= fixture.node.stretches().unwrap()[0].to.lsn.get() == 1;
+        alone |= fixture.node.restorable_ranges().unwrap()[0].to.lsn.get() == 1;
     }
     assert!(alone, "it was kept as a single commit");
     fixture.live(2, 3);
@@ -65,14 +65,14 @@ fn a_promise_under_a_policy_that_was_shortened_keeps_its_date() {
     while fixture.now() < until {
         fixture.clock.advance(3 * HOUR);
         fixture.commit();
-        fixture.writer().cut_segment().unwrap();
+        fixture.writer().rotate_segment().unwrap();
         fixture.writer().tick().unwrap();
         fixture.sweep();
         fixture.clock.advance(20 * MINUTE);
         fixture.writer().tick().unwrap();
         fixture.sweep();
         fixture.check(last, "promised for ten days");
-        alone |= fixture.node.stretches().unwrap()[0].from.lsn.get() == last;
+        alone |= fixture.node.restorable_ranges().unwrap()[0].from.lsn.get() == last;
     }
     assert!(alone, "it was kept as a single commit");
     fixture.live(1, 3);
@@ -89,7 +89,7 @@ fn single_commits_come_under_every_promise_that_reaches_them() {
     for lsn in singles {
         fixture.live(1, 5);
         fixture.node.build_snapshot(&at(lsn), &compact()).unwrap();
-        let on = HoldOn::Commits { node: "n", from: at(lsn), to: Some(at(lsn)) };
+        let on = HoldTarget::Commits { node: "n", from: at(lsn), to: Some(at(lsn)) };
         fixture.admin().hold(&format!("h{lsn}"), &on, None).unwrap();
         fixture.sweep();
     }
@@ -98,7 +98,7 @@ fn single_commits_come_under_every_promise_that_reaches_them() {
         sweep_thrice(&fixture);
     }
     for lsn in singles {
-        let stretches = fixture.node.stretches().unwrap();
+        let stretches = fixture.node.restorable_ranges().unwrap();
         assert!(stretches.iter().any(|s| (s.from.lsn.get(), s.to.lsn.get()) == (lsn, lsn)), "{lsn}: {stretches:?}");
         gone(&fixture, lsn + 1, "between them");
     }
@@ -154,7 +154,7 @@ fn a_sweep_at_the_same_time_has_nothing_more_to_do() {
                 assert_eq!(fixture.admin().plan_expiry(&options()).unwrap()[0].1.kept, again.nodes[0].plan.kept);
             }
             counted += usize::from(!first.nodes[0].plan.is_empty());
-            kept = Some(fixture.node.stretches().unwrap());
+            kept = Some(fixture.node.restorable_ranges().unwrap());
         }
         assert!(counted > 5 && kept.is_some(), "{counted} sweeps let something go");
     }

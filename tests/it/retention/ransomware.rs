@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rewound::storage::{MemStorage, Storage};
-use rewound::{Archive, Attestation, Error, HoldOn, Policy, Result, Scope, Target};
+use rewound::{Archive, Attestation, Error, HoldTarget, Policy, Result, Scope, Target};
 
 use super::{DAY, Fixture, HOUR, at, days, options};
 use crate::support::{TestClock, archive_options, key};
@@ -119,8 +119,8 @@ fn deletion_is_slow_and_locks_make_it_slower() {
 #[test]
 fn locks_and_holds_placed_to_fill_the_disk_are_on_record_and_can_be_released() {
     let (mut fixture, _) = protected();
-    fixture.admin().hold("for ever", &HoldOn::Archive, None).unwrap();
-    assert!(matches!(fixture.admin().hold("for ever", &HoldOn::Archive, None), Err(Error::HoldExists { .. })));
+    fixture.admin().hold("for ever", &HoldTarget::Archive, None).unwrap();
+    assert!(matches!(fixture.admin().hold("for ever", &HoldTarget::Archive, None), Err(Error::HoldExists { .. })));
     fixture.live(2, 1);
     assert!(fixture.sweep().nodes[0].plan.is_empty());
     let by = fixture.archive.audit().unwrap().map(Result::unwrap).find(|e| e.kind() == "hold-placed").unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rewound::{
-    Archive, BaseSpace, Blocked, Consistency, Deletion, Durability, Error, HoldOn, Mode, Origin, PageId, PageSink,
+    Archive, BaseSpace, Blocked, Consistency, Deletion, Durability, Error, HoldTarget, Mode, Origin, PageId, PageSink,
     PageSize, PageSource, Policy, Position, Result, Scope, SpaceId, SpaceState, Target,
 };
 
@@ -261,11 +261,11 @@ fn holds_keep_what_they_are_on() {
     fixture.admin().set_retention(Scope::Archive, &Policy::days(2)).unwrap();
     fixture.live(2, 6);
     let until = fixture.now().saturating_add(days(20));
-    let on = HoldOn::Commits { node: "n", from: at(3), to: Some(at(8)) };
+    let on = HoldTarget::Commits { node: "n", from: at(3), to: Some(at(8)) };
     fixture.admin().hold("case 17", &on, None).unwrap();
     fixture
         .admin()
-        .hold("case 18", &HoldOn::Commits { node: "n", from: at(10), to: Some(at(10)) }, Some(until))
+        .hold("case 18", &HoldTarget::Commits { node: "n", from: at(10), to: Some(at(10)) }, Some(until))
         .unwrap();
     let again = fixture.admin().hold("case 17", &on, None);
     assert!(matches!(again, Err(Error::HoldExists { .. })), "{again:?}");
@@ -280,7 +280,7 @@ fn holds_keep_what_they_are_on() {
     before_window(fixture.restore(at(9)), "not held");
     let between = fixture.commits[&3].0.saturating_add(Duration::from_secs(60));
     assert_eq!(fixture.restore(Target::Time(between)).unwrap().0, 3, "a time within what is held");
-    let late = fixture.admin().hold("case 19", &HoldOn::Commits { node: "n", from: at(2), to: None }, None);
+    let late = fixture.admin().hold("case 19", &HoldTarget::Commits { node: "n", from: at(2), to: None }, None);
     assert!(matches!(late, Err(Error::BeforeWindow { .. })), "{late:?}");
     fixture.admin().release_hold("case 17").unwrap();
     for _ in 0..12 {
@@ -290,7 +290,7 @@ fn holds_keep_what_they_are_on() {
     before_window(fixture.restore(at(3)), "released");
     before_window(fixture.restore(at(10)), "run out");
     // On everything.
-    fixture.admin().hold("all", &HoldOn::Archive, None).unwrap();
+    fixture.admin().hold("all", &HoldTarget::Archive, None).unwrap();
     let first = earliest(&fixture);
     for _ in 0..5 {
         fixture.live(1, 6);
@@ -315,7 +315,7 @@ fn deletion_is_soft_and_can_be_undone() {
     assert!(matches!(shorter, Err(Error::Locked { .. })), "{shorter:?}");
     admin.set_retention(Scope::Node("n"), &Policy::days(35)).unwrap();
     admin.release_lock(Scope::Node("n"), "production").unwrap();
-    admin.hold("case", &HoldOn::Node("n"), None).unwrap();
+    admin.hold("case", &HoldTarget::Node("n"), None).unwrap();
     assert!(matches!(admin.delete(Scope::Node("n"), days(1)), Err(Error::Held { .. })));
     admin.release_hold("case").unwrap();
 
@@ -414,7 +414,7 @@ fn a_restore_that_runs_keeps_what_it_reads() {
             fixture.writer().tick().unwrap();
             fixture.sweep();
         }
-        let waiting = fixture.sweep().nodes[0].waiting;
+        let waiting = fixture.sweep().nodes[0].pending_expiries;
         assert!(waiting > 0, "the files of the restore wait for it");
         before_window(fixture.restore(at(3)), "expired while it is being restored");
     };
@@ -530,8 +530,8 @@ fn what_it_takes_is_told() {
     assert_eq!((node.snapshots + node.layers) as usize, derived);
     assert_eq!(usage.catalog as usize, catalog);
     let day = log as u64 / 10;
-    assert!((day * 9 / 10..=day * 11 / 10).contains(&node.log_a_day), "{} of {day}", node.log_a_day);
-    assert!(node.estimate(days(30)) > node.estimate(days(7)) + 20 * node.log_a_day);
+    assert!((day * 9 / 10..=day * 11 / 10).contains(&node.log_bytes_per_day), "{} of {day}", node.log_bytes_per_day);
+    assert!(node.estimate(days(30)) > node.estimate(days(7)) + 20 * node.log_bytes_per_day);
     assert_eq!(fixture.admin().policy(Scope::Node("n")).unwrap(), None);
     assert_eq!(Deletion::default(), Deletion::Live);
     assert_eq!(image(1).len() as u64 * PAGES, 4096);
@@ -548,7 +548,7 @@ fn times_in_the_past_that_a_host_gives_let_nothing_expire() {
         let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
         batch.write_page(PageId::new(space, 0), &image(day), None).unwrap();
         batch.commit_at(rewound::Timestamp::from_nanos(1_000_000 + day), Durability::Synced).unwrap();
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         fixture.sweep();
     }
     // From here on the log says what time it really is.

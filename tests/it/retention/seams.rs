@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rewound::options::Cancel;
 use rewound::storage::MemStorage;
 use rewound::{
-    ActivityOptions, Archive, Durability, Error, HoldOn, PageId, PageSize, Policy, Position, Redo, RedoRecord,
+    ActivityOptions, Archive, Durability, Error, HoldTarget, PageId, PageSize, Policy, Position, Redo, RedoRecord,
     ReplayOptions, Result, Scope, Target, VerifyOptions, verify_checksums,
 };
 
@@ -22,7 +22,7 @@ fn gappy() -> Fixture {
     let mut fixture = Fixture::new();
     fixture.admin().set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(300))).unwrap();
     fixture.live(2, 6);
-    let on = HoldOn::Commits { node: "n", from: at(3), to: Some(at(8)) };
+    let on = HoldTarget::Commits { node: "n", from: at(3), to: Some(at(8)) };
     fixture.admin().hold("case", &on, None).unwrap();
     for day in 0..18 {
         if day == 1 {
@@ -53,7 +53,7 @@ fn verify(archive: &Archive) -> rewound::VerifyReport {
 #[test]
 fn what_expired_is_neither_damage_nor_listed() {
     let fixture = gappy();
-    let grace = fixture.admin().sweep(&options()).unwrap().nodes[0].waiting;
+    let grace = fixture.admin().sweep(&options()).unwrap().nodes[0].pending_expiries;
     assert!(grace > 0, "some files are in their grace period");
     for round in ["in the grace period", "after it"] {
         let kept = restorable(&fixture);
@@ -258,7 +258,7 @@ fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
                 let name = (day == 4 && n == 1).then_some("named");
                 commit_with_record(&mut fixture, &mut redo, name);
             }
-            fixture.writer().cut_segment().unwrap();
+            fixture.writer().rotate_segment().unwrap();
             fixture.writer().tick().unwrap();
             if day % 3 == 0 {
                 fixture.node.maintain(&compact()).unwrap();
@@ -322,7 +322,7 @@ fn records_that_come_late_need_no_log_from_before_them() {
                 let commit = batch.commit(Durability::Synced).unwrap();
                 fixture.commits.insert(lsn, (commit.timestamp, lsn));
                 if n % 2 == 1 {
-                    fixture.writer().cut_segment().unwrap();
+                    fixture.writer().rotate_segment().unwrap();
                 }
             }
             fixture.writer().tick().unwrap();
@@ -363,7 +363,7 @@ fn records_that_come_late_need_no_log_from_before_them() {
                     }
                     Err(e) => panic!("{what}: LSN {lsn}: {e}"),
                 }
-                let pages = fixture.node.restore(at(lsn)).options(single()).unaudited().without_records();
+                let pages = fixture.node.restore(at(lsn)).options(single()).unaudited().skip_redo();
                 assert!(pages.into_memory().unwrap().1["s"] == fixture.model(lsn), "{what}: LSN {lsn}");
             }
             let report = verify(&fixture.archive);
@@ -416,7 +416,7 @@ fn growth_is_told_of_the_window_and_not_thinned_by_what_is_older() {
     let node = usage.nodes["n"];
     // A segment a day.
     let day = node.log / fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count() as u64;
-    assert!((day * 8 / 10..=day * 20 / 10).contains(&node.log_a_day), "{} of {day}", node.log_a_day);
+    assert!((day * 8 / 10..=day * 20 / 10).contains(&node.log_bytes_per_day), "{} of {day}", node.log_bytes_per_day);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rewound::storage::{CrashPlan, MemStorage, Unsynced};
-use rewound::{Archive, Error, HoldOn, Policy, Scope, Target, Timestamp};
+use rewound::{Archive, Error, HoldTarget, Policy, Scope, Target, Timestamp};
 
 use super::{DAY, Fixture, HOUR, at, compact, days, options};
 use crate::support::{archive_options, key};
@@ -106,7 +106,7 @@ fn a_thousand_days() {
             }
         }
         if dice.one_in(3) {
-            fixture.writer().cut_segment().unwrap();
+            fixture.writer().rotate_segment().unwrap();
         }
         let midnight = (fixture.now().as_nanos() / DAY + 1) * DAY;
         fixture.clock.set(midnight);
@@ -139,7 +139,7 @@ fn a_thousand_days() {
             let to = (from + dice.roll(8)).min(last);
             if !promises.dropped.contains(&from) && !promises.dropped.contains(&to) {
                 let name = format!("h-{day}");
-                let on = HoldOn::Commits { node: "n", from: at(from), to: Some(at(to)) };
+                let on = HoldTarget::Commits { node: "n", from: at(from), to: Some(at(to)) };
                 fixture.admin().hold(&name, &on, None).unwrap_or_else(|e| panic!("{what}: {e}"));
                 promises.holds.push((name, from, to));
             }

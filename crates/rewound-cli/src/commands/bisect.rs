@@ -70,7 +70,7 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
         None => node.window()?.earliest.lsn,
     };
     let to = node.resolve(&to)?.lsn;
-    let together = node.stretches()?.iter().any(|s| s.from.lsn <= from && to <= s.to.lsn);
+    let together = node.restorable_ranges()?.iter().any(|s| s.from.lsn <= from && to <= s.to.lsn);
     if from <= to && !together {
         return Err(Failure::Usage(format!(
             "commits between LSN {from} and LSN {to} have expired: `rewound info` shows the stretches that are kept"

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use rewound::{HoldOn, Scope, Timestamp};
+use rewound::{HoldTarget, Scope, Timestamp};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -58,9 +58,9 @@ pub fn hold(session: &Session, name: &str, from: Option<&str>, to: Option<&str>,
         (None, _) => None,
     };
     let on = match (node.as_deref(), from) {
-        (Some(node), Some(from)) => HoldOn::Commits { node, from, to },
-        (Some(node), None) => HoldOn::Node(node),
-        (None, _) => HoldOn::Archive,
+        (Some(node), Some(from)) => HoldTarget::Commits { node, from, to },
+        (Some(node), None) => HoldTarget::Node(node),
+        (None, _) => HoldTarget::Archive,
     };
     admin.hold(name, &on, until)?;
     tell(session, "held", Some(name), node.as_deref(), until)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rewound::{
     Activity, ActivityOptions, Archive, Commit, Deletion, FileCount, LayerRecord, Lsn, Node, NodeFiles, NodeUsage,
-    Policy, Stretch, Usage, Window,
+    Policy, RestorableRange, Usage, Window,
 };
 use rewound_sqlite::database_of;
 use serde::Serialize;
@@ -36,7 +36,7 @@ pub struct Facts {
     pub window: std::result::Result<Window, rewound::Error>,
     pub activity: Activity,
     /// Beyond the window: single commits and stretches that something keeps.
-    pub beyond: Vec<Stretch>,
+    pub beyond: Vec<RestorableRange>,
     pub layers: Vec<LayerRecord>,
     /// Restore points that have not expired, oldest first.
     pub points: Vec<(String, Commit)>,
@@ -60,7 +60,7 @@ impl Facts {
         let all = points.len();
         let files = node.files()?;
         // What cannot be read is no reason to show nothing; `verify` says what is wrong with it.
-        let mut beyond = node.stretches().unwrap_or_default();
+        let mut beyond = node.restorable_ranges().unwrap_or_default();
         if !beyond.is_empty() {
             points.retain(|(_, c)| beyond.iter().any(|s| s.from.lsn <= c.lsn && c.lsn <= s.to.lsn));
         }
@@ -89,8 +89,8 @@ impl Facts {
     }
 
     /// Commits that an adapter could not prove to follow on the one before.
-    pub fn resyncs(&self) -> impl Iterator<Item = &rewound::Remark> {
-        self.activity.remarks.iter().filter(|r| r.key == "resync")
+    pub fn resyncs(&self) -> impl Iterator<Item = &rewound::Annotation> {
+        self.activity.annotations.iter().filter(|r| r.key == "resync")
     }
 }
 
@@ -195,12 +195,12 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     writeln!(out, "  snapshots      {} in {snapshots}", bytes(facts.usage.snapshots))?;
     writeln!(out, "  layers         {} in {layers}", bytes(facts.usage.layers))?;
     let u = &facts.usage;
-    if u.log_a_day > 0 {
-        let (log, layers) = (units::bytes(u.log_a_day), units::bytes(u.layers_a_day));
+    if u.log_bytes_per_day > 0 {
+        let (log, layers) = (units::bytes(u.log_bytes_per_day), units::bytes(u.layers_a_day));
         writeln!(
             out,
             "  growth         {} a day ({log} of log, {layers} of layers)",
-            bytes(u.log_a_day + u.layers_a_day)
+            bytes(u.log_bytes_per_day + u.layers_a_day)
         )?;
         let windows = [7, 30, 35].map(|days| (days, u.estimate(Duration::from_secs(days * 86_400))));
         let windows = windows.map(|(days, n)| format!("{} for {days} days", units::bytes(n)));
@@ -297,7 +297,7 @@ struct UsageInfo {
     log: u64,
     snapshots: u64,
     layers: u64,
-    log_a_day: u64,
+    log_bytes_per_day: u64,
     layers_a_day: u64,
 }
 
@@ -354,7 +354,7 @@ fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
         lsn: c.lsn.get(),
         time: c.timestamp.to_string(),
     };
-    let remark = |r: &rewound::Remark| RemarkInfo {
+    let remark = |r: &rewound::Annotation| RemarkInfo {
         lsn: r.commit.lsn.get(),
         time: r.commit.timestamp.to_string(),
         text: r.text.clone(),
@@ -379,7 +379,7 @@ fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
             log: f.usage.log,
             snapshots: f.usage.snapshots,
             layers: f.usage.layers,
-            log_a_day: f.usage.log_a_day,
+            log_bytes_per_day: f.usage.log_bytes_per_day,
             layers_a_day: f.usage.layers_a_day,
         },
         expired_points: f.expired_points,

@@ -91,7 +91,7 @@ enum Entry {
 /// Single commits that are kept, oldest first.
 fn snapshots(node: &Node, range: (Bound<Lsn>, Bound<Lsn>)) -> Vec<Commit> {
     // Where damage keeps from knowing, the listing comes to it.
-    let stretches = node.stretches().unwrap_or_default();
+    let stretches = node.restorable_ranges().unwrap_or_default();
     let window = stretches.len().saturating_sub(1);
     let single = stretches.into_iter().take(window).filter(|s| s.from.lsn == s.to.lsn).map(|s| s.from);
     single.filter(|c| range.contains(&c.lsn)).collect()

@@ -29,7 +29,7 @@ struct NodeSwept {
     layers: u64,
     removed_files: u64,
     removed_bytes: u64,
-    waiting: u64,
+    pending_expiries: u64,
 }
 
 #[derive(Serialize)]
@@ -131,7 +131,7 @@ fn info(archive: &Archive, sweep: &NodeSweep) -> NodeSwept {
         layers: plan.layers.len() as u64,
         removed_files: sweep.removed_files,
         removed_bytes: sweep.removed_bytes,
-        waiting: sweep.waiting as u64,
+        pending_expiries: sweep.pending_expiries as u64,
     }
 }
 
@@ -183,7 +183,7 @@ fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &Nod
         let files = units::plural(sweep.removed_files, "file");
         writeln!(out, "  removed   {files} that had expired before, {}", units::bytes(sweep.removed_bytes))?;
     }
-    if sweep.waiting > 0 {
+    if sweep.pending_expiries > 0 {
         writeln!(out, "  {DIM}what has expired is removed by a sweep after its grace period{DIM:#}")?;
     }
     Ok(())

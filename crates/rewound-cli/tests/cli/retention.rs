@@ -29,7 +29,7 @@ fn forty_days(policy: Option<&Policy>) -> Estate {
                 batch.restore_point("held").unwrap();
             }
         });
-        writer.cut_segment().unwrap();
+        writer.rotate_segment().unwrap();
         writer.tick().unwrap();
         let mut options = SweepOptions::default();
         options.rebuild_percent = 1;
@@ -50,7 +50,7 @@ fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
     assert_eq!(kept, [57, 59]);
     assert_eq!((node["gaps"].as_array().unwrap().len(), node["restore_points"].as_array().unwrap().len()), (0, 2));
     assert_eq!(node["policy"]["window_seconds"], 7 * 86_400);
-    assert!(node["usage"]["log_a_day"].as_u64().unwrap() > 0);
+    assert!(node["usage"]["log_bytes_per_day"].as_u64().unwrap() > 0);
     let text = estate.ok(&["info"]);
     for part in [
         "kept as well",

@@ -24,15 +24,15 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
 /// So much of the log more or less makes no difference to how long transactions wait: that is the disk's syncs. An eighth of the bound where that is less.
-const FEW: u64 = 4 << 20;
+const SMALL_REMAINDER: u64 = 4 << 20;
 /// Passes of copying back before the write lock is taken, however much each left.
 const PASSES: u32 = 8;
 /// What came since a pass tells how fast the log grows if that ended so short a time ago.
-const JUST_NOW: Duration = Duration::from_millis(100);
+const PASS_FRESHNESS: Duration = Duration::from_millis(100);
 /// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
-const KNOCK: Duration = Duration::from_millis(20);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 /// ... for so many times at most.
-const KNOCKS: u64 = 10;
+const MAX_LOCK_TIMEOUTS: u64 = 10;
 
 /// A pass of copying back, while others may follow.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Link {
                 caught.add(&self.empty(archivist)?);
             }
         } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
-            caught.add(&self.make_a_pause(archivist, options.wal_bytes_max.max(1))?);
+            caught.add(&self.force_wal_reset(archivist, options.wal_bytes_max.max(1))?);
         } else if settled && (bytes >= options.wal_bytes || idle) && now >= self.checkpoint_after {
             self.checkpoint_after = now + if idle { LOCK_AGAIN } else { TRY_AGAIN };
             self.check_files()?;
@@ -127,23 +127,23 @@ impl Link {
 
     /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came
     /// meanwhile, as long as that becomes clearly less; transactions wait for the rest.
-    fn make_a_pause(&mut self, archivist: &mut Archivist, bound: u64) -> Result<Caught> {
+    fn force_wal_reset(&mut self, archivist: &mut Archivist, bound: u64) -> Result<Caught> {
         let left = self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(self.seen.backfilled));
-        let again = self
-            .pass
-            .is_none_or(|pass| pass.number < PASSES && (left <= pass.left / 4 * 3 || pass.ended.elapsed() > JUST_NOW));
-        if left > FEW.min(bound / 8) && again {
+        let again = self.pass.is_none_or(|pass| {
+            pass.number < PASSES && (left <= pass.left / 4 * 3 || pass.ended.elapsed() > PASS_FRESHNESS)
+        });
+        if left > SMALL_REMAINDER.min(bound / 8) && again {
             let number = self.pass.map_or(1, |pass| pass.number + 1);
             self.pass = Some(Pass { number, left, ended: Instant::now() });
-            return self.copy_most(archivist);
+            return self.checkpoint_most(archivist);
         }
         self.pass = None;
         // Where the application's readers keep the log from starting over all the same, once in a while is enough.
         self.locked = self.seen.salts;
         let mut caught = Caught::default();
         // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
-        let times = (self.wal_bytes() / bound).min(KNOCKS);
-        if self.pins.lock(KNOCK * u32::try_from(times).expect("a bounded number"))? {
+        let times = (self.wal_bytes() / bound).min(MAX_LOCK_TIMEOUTS);
+        if self.pins.lock(LOCK_TIMEOUT * u32::try_from(times).expect("a bounded number"))? {
             let done = self.copy_the_rest(archivist);
             self.pins.unlock()?;
             caught.add(&done?);
@@ -156,10 +156,10 @@ impl Link {
 
     /// Begins to copy back while the application goes on, but for the moment in which that begins: it checkpoints after each of its transactions as long as there is
     /// anything to copy, and would nearly always be first, and copy everything itself.
-    fn copy_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
+    fn checkpoint_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
-        let locked = self.pins.lock(KNOCK)?;
+        let locked = self.pins.lock(LOCK_TIMEOUT)?;
         self.pin_is_clear = false;
         self.pins.hand_over_and_copy(next, TRY_AGAIN)?;
         if locked {

@@ -85,12 +85,12 @@ impl Estate {
         if kept.as_ref().is_some_and(|kept| !kept.iter().any(|s| s.contains(to))) {
             return false;
         }
-        let Some(ground) = view.ground(&lineage, to) else { return false };
+        let Some(replay_floor) = view.replay_floor(&lineage, to) else { return false };
         let root = &self.logs[&lineage.at(Position::ORIGIN).line];
         let begins = root.segments.first().is_some_and(|s| s.from == Position::ORIGIN);
         let empty_origin =
-            view.origin(&lineage) == Origin::Empty && ground == Position::ORIGIN && (kept.is_some() || begins);
-        let input = PlanInput { lineage: &lineage, empty_origin, ground, layers: &view.layers(&lineage) };
+            view.origin(&lineage) == Origin::Empty && replay_floor == Position::ORIGIN && (kept.is_some() || begins);
+        let input = PlanInput { lineage: &lineage, empty_origin, replay_floor, layers: &view.layers(&lineage) };
         let Some(plan) = replay_plan(&input, to) else { return false };
         lineage.over(plan.log_from, to).all(|(stretch, from, to)| {
             let log = &self.logs[&stretch.line];
