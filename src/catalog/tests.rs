@@ -1,4 +1,5 @@
-//! The fold, over arbitrary events: what a checkpoint holds is what the entries say, and nothing in an entry makes it panic.
+//! The fold, over arbitrary events: what a checkpoint holds is what the entries say, and nothing in
+//! an entry makes it panic.
 
 use proptest::prelude::*;
 
@@ -194,7 +195,8 @@ fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
     }
 }
 
-/// Once a number is taken, others remove what was meant for it: who is late is told that it is taken, and that nothing has failed.
+/// Once a number is taken, others remove what was meant for it: who is late is told that it is
+/// taken, and that nothing has failed.
 #[test]
 fn what_was_removed_as_a_leftover_has_lost_its_name() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Arbitrary histories, swept again and again: what is wanted stays restorable, and what nothing needs goes.
+//! Arbitrary histories, swept again and again: what is wanted stays restorable, and what nothing
+//! needs goes.
 //!
 //! The oracle knows positions one by one: which were restorable before, and which are wanted now.
 
@@ -71,10 +72,12 @@ struct World {
     state: CatalogState,
     logs: BTreeMap<TimelineId, TimelineLog>,
     redo: BTreeMap<FileId, Position>,
-    /// Commits hold a logical record from `records_begin` on, and every eighth says that those up to so many before it are in the pages.
+    /// Commits hold a logical record from `records_begin` on, and every eighth says that those up
+    /// to so many before it are in the pages.
     lag: Option<u64>,
     records_begin: u64,
-    /// When the node's time is not that of each commit's number: that of each commit, and how far it is archived.
+    /// When the node's time is not that of each commit's number: that of each commit, and how far
+    /// it is archived.
     times: Vec<Timestamp>,
     now: Option<Timestamp>,
     made: usize,
@@ -125,7 +128,8 @@ impl World {
         self.node().layers.push(layer);
     }
 
-    /// From where on records are replayed for a commit: from just before the first one that its pages do not contain.
+    /// From where on records are replayed for a commit: from just before the first one that its
+    /// pages do not contain.
     fn redo_of(&self, position: u64) -> u64 {
         let Some(lag) = self.lag else { return position };
         let redo = (position / 8 * 8).saturating_sub(lag);
@@ -414,7 +418,8 @@ const UNIT: Duration = Duration::from_secs(43_200);
 /// What happens between two sweeps.
 #[derive(Clone, Debug)]
 struct Turn {
-    /// Commits, by the time that each comes after the one before, and whether a segment is begun before it.
+    /// Commits, by the time that each comes after the one before, and whether a segment is begun
+    /// before it.
     commits: Vec<(u64, bool)>,
     /// A policy is set, of a window so long, and restore points kept for so long.
     policy: Option<(u32, u32)>,
@@ -496,7 +501,8 @@ impl World {
         self.logs.get_mut(&FIRST).unwrap().windows = windows;
     }
 
-    /// Whether a promise of one of the policies is on a commit: it was archived under it, and it is the state at a time that the window reaches back to.
+    /// Whether a promise of one of the policies is on a commit: it was archived under it, and it is
+    /// the state at a time that the window reaches back to.
     fn is_promised(&self, position: u64) -> bool {
         let now = self.now.unwrap();
         let next = if position < self.end() { self.time(position + 1) } else { Timestamp::from_nanos(u64::MAX) };
@@ -513,7 +519,8 @@ impl World {
         })
     }
 
-    /// Whether a restore point is on a commit that one of the policies promised to keep for the point's sake.
+    /// Whether a restore point is on a commit that one of the policies promised to keep for the
+    /// point's sake.
     fn is_kept_point(&self, position: u64) -> bool {
         let (now, time) = (self.now.unwrap(), self.time(position));
         let changes = &self.state.retention.policies;
@@ -529,8 +536,10 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(2_000), ..ProptestConfig::default() })]
 
-    /// Policies that follow on each other, holds that come and go, snapshots anywhere: a commit that is promised stays until its date, be it the last that is left
-    /// of its promise and a snapshot all that is left of it; and what a sweep has left, another at the same time leaves too.
+    /// Policies that follow on each other, holds that come and go, snapshots anywhere: a commit
+    /// that is promised stays until its date, be it the last that is left of its promise and a
+    /// snapshot all that is left of it; and what a sweep has left, another at the same time leaves
+    /// too.
     #[test]
     fn a_promise_is_kept_to_its_date(
         first in prop::collection::vec((1..6u64, any::<bool>()), 1..8),
@@ -601,7 +610,8 @@ proptest! {
     }
 }
 
-/// Snapshots off the interval, held, must not move those of the interval: as the oldest of them expires, each of the others keeps its date.
+/// Snapshots off the interval, held, must not move those of the interval: as the oldest of them
+/// expires, each of the others keeps its date.
 #[test]
 fn periodic_snapshots_keep_their_date_beside_others() {
     let mut world = World::new(Origin::Empty, &[10, 60, 110, 155, 210, 310, 410], 420);
@@ -642,7 +652,8 @@ fn a_branch_pins_the_commit_that_it_began_from() {
     let plan = world.plan(0);
     assert_eq!(plan.blocked, None);
     assert!(world.visible(FIRST, 20), "{plan:?}");
-    // It begins within the branch, which has no snapshot of its own: the fork is pinned, and the rest of the parent is not.
+    // It begins within the branch, which has no snapshot of its own: the fork is pinned, and the
+    // rest of the parent is not.
     world.window(FIRST, 40);
     world.window(second, 50);
     let plan = world.plan(1_000_000);
@@ -674,7 +685,8 @@ fn gaps_keep_everything() {
     assert!(plan.is_empty());
 }
 
-/// The log from before the first base copy is what that one is corrected with, and no snapshot can be built from it.
+/// The log from before the first base copy is what that one is corrected with, and no snapshot can
+/// be built from it.
 #[test]
 fn before_the_first_base_copy_everything_stays() {
     for policy in [Policy::continuous(SECOND), Policy::periodic(SECOND * 100, SECOND * 300, 1)] {
@@ -687,7 +699,8 @@ fn before_the_first_base_copy_everything_stays() {
     }
 }
 
-/// A lost beginning is a gap like any other, with and without a snapshot behind it: it may be found again.
+/// A lost beginning is a gap like any other, with and without a snapshot behind it: it may be found
+/// again.
 #[test]
 fn a_lost_beginning_keeps_everything() {
     for snapshot in [None, Some(25)] {
