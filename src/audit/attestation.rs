@@ -1,4 +1,4 @@
-//! A value to keep elsewhere, by which an older state of the archive is known for what it is.
+//! A value to keep elsewhere, which later exposes an older state of the archive.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -7,18 +7,20 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::types::{ArchiveId, NodeId, Position, TimelineId};
 
-/// How far an archive was: its newest catalog entry with its digest, and the newest durable commit of each timeline that is written.
+/// How far an archive had come: its newest catalog entry with its digest, and the newest durable
+/// commit of each timeline that is written.
 ///
-/// Its text is one line without secrets. Kept where those who can write to the archive cannot reach, it shows whether the archive was put back to an older state or
-/// rewritten: see [`Archive::verify_since`](crate::Archive::verify_since).
+/// Its text is one line without secrets. Keep it out of reach of those who can write to the
+/// archive: then it shows whether the archive was put back to an older state or rewritten. See
+/// [`Archive::verify_since`](crate::Archive::verify_since).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attestation {
     /// The archive.
     pub archive: ArchiveId,
-    /// Number of the newest entry.
+    /// The number of the newest entry.
     pub sequence: u64,
-    /// SHA-256 of the newest entry, which stands for all before it.
+    /// SHA-256 of the newest entry, which covers all entries before it.
     pub digest: [u8; 32],
     /// The newest durable commits.
     pub commits: BTreeMap<(NodeId, TimelineId), Position>,

@@ -1,7 +1,8 @@
 //! The audit trail: the catalog read as a log of who did what.
 //!
-//! Owns how entries are told and how their chain is proven. Writes nothing: every event is in the catalog already, hash-chained and
-//! authenticated. An [`Attestation`] kept elsewhere proves later that nothing was taken back.
+//! Owns how entries are formatted and how their chain is proven. Writes nothing: every event is in
+//! the catalog already, hash-chained and authenticated. An [`Attestation`] kept elsewhere proves
+//! later that nothing was taken back.
 
 mod attestation;
 mod tell;
@@ -21,9 +22,9 @@ use crate::types::Timestamp;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AuditEntry {
-    /// Its number, from 1.
+    /// Its number, starting with 1.
     pub sequence: u64,
-    /// When it was written, by the clock of who wrote it.
+    /// When it was written, by the writer's clock.
     pub time: Timestamp,
     /// Who caused it, and why.
     pub actor: Actor,
@@ -33,7 +34,7 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// What happened, in a word: `restore-started`, `retention-changed`.
+    /// What happened, as one word: `restore-started`, `retention-changed`.
     pub fn kind(&self) -> &'static str {
         tell::tell(&self.event).0
     }
@@ -63,13 +64,14 @@ impl fmt::Display for AuditEntry {
     }
 }
 
-/// The entries in order, each proven to follow on the one before. Ends at the newest entry there was when it began, or at the first that cannot be read.
+/// The entries in order, each proven to follow the one before. Ends at the entry that was the
+/// newest when the iteration began, or at the first that cannot be read.
 #[derive(Debug)]
 pub struct Audit {
     catalog: Arc<Catalog>,
     next: u64,
     last: u64,
-    /// Digest of the entry before, where that is known.
+    /// The digest of the entry before, if known.
     before: Option<[u8; 32]>,
 }
 
@@ -80,7 +82,8 @@ impl Audit {
         Ok(Audit { catalog: Arc::clone(catalog), next: from.max(1), last, before })
     }
 
-    /// Writes the entries as lines of JSON; gives how many. For an archive of its own, or a system that watches.
+    /// Writes the entries as lines of JSON; returns how many. For another archive, or for a
+    /// monitoring system.
     pub fn write_json(self, out: &mut dyn Write) -> Result<u64> {
         let mut count = 0;
         for entry in self {
@@ -90,7 +93,8 @@ impl Audit {
         Ok(count)
     }
 
-    /// Number of the newest entry when it began: how many there were.
+    /// The number of the newest entry when the iteration began, which is also the number of entries
+    /// then.
     pub fn newest(&self) -> u64 {
         self.last
     }
@@ -126,7 +130,8 @@ impl Iterator for Audit {
     }
 }
 
-/// Reads every entry from one on, and proves that each follows on the one before, up to the newest, whose digest the open archive goes by.
+/// Reads every entry from a number on, and proves that each follows the one before, up to the
+/// newest, whose digest must be the one that the open archive has.
 pub(crate) fn verify(catalog: &Arc<Catalog>, from: u64) -> Result<(u64, [u8; 32])> {
     let mut last = (0, [0; 32]);
     for entry in Audit::new(catalog, from)? {
@@ -134,7 +139,8 @@ pub(crate) fn verify(catalog: &Arc<Catalog>, from: u64) -> Result<(u64, [u8; 32]
         last = (entry.sequence, entry.digest);
     }
     let (head, digest) = catalog.head()?;
-    // Entries may have come meanwhile: then the head is later, and what is compared is what was read.
+    // If entries were added meanwhile, the head is later than the last entry read, and the chain
+    // alone is checked.
     if head == last.0 && digest != last.1 {
         let path = format!("catalog entry {head}");
         let (expected, found) = (attestation::hex(&digest), attestation::hex(&last.1));

@@ -40,7 +40,7 @@ fn timeline(id: TimelineId) -> (&'static str, Value) {
     ("timeline", Value::Number(u64::from(id.get())))
 }
 
-/// Of a node, or of the archive where there is none.
+/// The node; nothing for the archive.
 fn scope(id: Option<NodeId>) -> Details {
     id.map(node).into_iter().collect()
 }
@@ -68,7 +68,7 @@ fn policy(policy: &Policy, details: &mut Details) {
     ]);
 }
 
-/// What an event is called, and its details.
+/// The name of an event, and its details.
 pub(super) fn tell(event: &Event) -> (&'static str, Details) {
     match event {
         Event::ArchiveCreated { key, recipients } => {
@@ -191,7 +191,7 @@ fn tell_retention(event: &Event) -> (&'static str, Details) {
             details.extend(error.as_ref().map(|e| ("error", text(e))));
             ("restore-finished", details)
         }
-        // Told by the caller.
+        // The caller handles these.
         _ => ("event", Vec::new()),
     }
 }
@@ -220,7 +220,7 @@ pub(super) fn json(entry: &AuditEntry, kind: &str, details: &[(&'static str, Val
         let _ = write!(out, ",\"{name}\":");
         match value {
             Value::Text(text) => string(&mut out, text),
-            // Beyond 2^53 many readers lose digits; none of ours gets there.
+            // Beyond 2^53 many readers lose digits; no number here gets that large.
             other => {
                 let _ = write!(out, "{other}");
             }
@@ -230,14 +230,14 @@ pub(super) fn json(entry: &AuditEntry, kind: &str, details: &[(&'static str, Val
     out
 }
 
-/// A JSON string: quotes, backslashes and control characters are escaped, all else is itself.
+/// A JSON string. Quotes, backslashes and control characters are escaped; all else is unchanged.
 fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             c if c.is_control() => {
-                // Controls beyond ASCII too: some readers take them for line ends.
+                // Control characters beyond ASCII, too: some readers take them for line ends.
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             '\u{2028}' | '\u{2029}' => {

@@ -1,9 +1,10 @@
-//! Checkpoints of the fold, so that opening an archive does not read every entry there ever was.
+//! Checkpoints of the fold, so that opening an archive does not read every entry since the first.
 //!
-//! A checkpoint is derived: it says what the entries up to its number say together, and which digest the last of them has.
-//! Whoever writes an entry whose number is a multiple of [`STEP`] writes one; an archive opens from the newest that can be read,
-//! and from the first entry where none can. The entry that it names is compared with it, and the next one's link with that.
-//! A crash leaves one or none.
+//! A checkpoint is derived: it holds what the entries up to its number say, and the digest of the
+//! last of them. Whoever writes an entry whose number is a multiple of [`STEP`] writes one. An
+//! archive opens from the newest checkpoint that can be read, or from the first entry if none can.
+//! The digest is compared with that of the entry that the checkpoint names, and the link of the
+//! next entry with the digest. A crash leaves one checkpoint or none.
 
 use std::io::ErrorKind;
 
@@ -19,9 +20,10 @@ use crate::sealed::{ArchiveKeys, FileInfo, SealedFile, read_body, write_body};
 use crate::storage::{Calls, ReadCalls, ReadStore, Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, TimelineId};
 
-/// Entries from one checkpoint to the next: at most so many are folded to open an archive, which takes some 20 milliseconds.
+/// Entries from one checkpoint to the next. At most this many are folded to open an archive, which
+/// takes some 20 milliseconds.
 pub(super) const STEP: u64 = 256;
-/// Checkpoints that stay: a damaged one costs another step, not all the entries.
+/// Checkpoints that are kept: a damaged one costs folding another step, not all the entries.
 const KEPT: usize = 2;
 
 /// What a checkpoint holds.
@@ -35,12 +37,12 @@ struct Checkpoint {
     state: CatalogState,
 }
 
-/// Paths of the checkpoints there are, in order.
+/// The paths of all checkpoints, in order.
 pub(crate) fn paths(storage: &dyn ReadStore) -> Result<Vec<String>> {
     Ok(list(storage)?.into_iter().map(checkpoint_path).collect())
 }
 
-/// Numbers of the entries that have a checkpoint, in order.
+/// The numbers of the entries that have a checkpoint, in order.
 fn list(storage: &dyn ReadStore) -> Result<Vec<u64>> {
     let entries = storage.listed(CHECKPOINTS)?;
     let mut numbers: Vec<u64> = entries.iter().filter_map(|e| names::checkpoint(&e.name)).collect();
@@ -48,7 +50,7 @@ fn list(storage: &dyn ReadStore) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Writes a checkpoint of this state, and lets go of those that it makes superfluous.
+/// Writes a checkpoint of this state, and deletes those that it makes superfluous.
 pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogState) -> Result<()> {
     let sequence = state.entries;
     create_dir_durable(storage, CHECKPOINTS)?;
@@ -66,7 +68,7 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     let checkpoint = Checkpoint { newest_event: NEWEST_EVENT, state: state.clone() };
     // Another process that folded the same entries may have been faster.
     write_body(storage, keys, Scope::Checkpoint(sequence), info, &checkpoint, |_| checkpoint_path(sequence))?;
-    // Read back before the older ones go.
+    // Read back before the older ones are deleted.
     if read(storage, keys, sequence)?.is_none_or(|read| read != *state) {
         let what = "checkpoint of the catalog";
         return Err(Error::damage(
@@ -86,10 +88,10 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     Ok(())
 }
 
-/// The state as of the newest checkpoint that can be used; that of no entries where there is none.
+/// The state as of the newest usable checkpoint; the empty state if there is none.
 pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<CatalogState> {
     let checkpoints = list(storage)?;
-    // After the look at the checkpoints, as others may be adding both.
+    // After the checkpoints are listed, because other processes may be adding both.
     let newest_entry = entries::newest(storage)?.unwrap_or(0);
     for sequence in checkpoints.into_iter().rev() {
         let path = checkpoint_path(sequence);
@@ -118,7 +120,8 @@ pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<Cata
     Ok(CatalogState::default())
 }
 
-/// The state that a checkpoint holds; `None` where it is gone meanwhile, or of a newer build, whose events this one may not know.
+/// The state that a checkpoint holds; `None` if it was deleted meanwhile, or if a newer build wrote
+/// it, whose events this build may not know.
 fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
     let path = checkpoint_path(sequence);
     match storage.open(&path) {
@@ -135,7 +138,8 @@ fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Op
         let (expected, found) = (format_args!("entry {sequence}"), format_args!("entry {}", state.entries));
         return Err(Error::damage(DamageKind::Chain, path, 96, "checkpoint of the catalog", expected, found));
     }
-    // Entries are checked as they are folded; what is made of timelines goes from each to its parent.
+    // Entries are checked when they are folded. This check ensures that walking from a timeline to
+    // its parent ends.
     if let Some((id, _)) = state.nodes.iter().find(|(_, record)| !record.is_rooted()) {
         let (expected, found) = ("each timeline forked from an older one", format_args!("another of node {id}"));
         return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "timelines", expected, found));

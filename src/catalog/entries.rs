@@ -1,7 +1,7 @@
 //! The entries of the catalog as files: found, read, and folded into a state.
 //!
-//! Owns what an entry's file must be and how one follows on another. Never writes: a store that is
-//! only read will do.
+//! Owns what an entry's file must be and how one entry follows another. Never writes: it works on a
+//! read-only store.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Entries {
     keys: Arc<ArchiveKeys>,
 }
 
-/// The number of the newest entry; `None` where there is no catalog.
+/// The number of the newest entry; `None` if there is no catalog.
 pub(crate) fn newest(storage: &dyn ReadStore) -> Result<Option<u64>> {
     let listed = storage.listed(names::CATALOG)?;
     let mut groups: Vec<u64> = listed.iter().filter_map(|e| names::group(&e.name)).collect();
@@ -45,7 +45,7 @@ pub(crate) fn entry_digest(storage: &dyn ReadStore, sequence: u64) -> Result<[u8
     Ok(sha256(&[&read_bytes(storage, &entry_path(sequence), MAX_EVENT)?]))
 }
 
-/// Reads an entry's file, once.
+/// Reads an entry's file, in a single read.
 pub(crate) fn read_sealed(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
     let path = entry_path(sequence);
     let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
@@ -61,7 +61,7 @@ impl Entries {
         Entries { storage, keys }
     }
 
-    /// The entries that are there, and what they say together.
+    /// The existing entries, and the state that they fold to.
     pub fn open(
         storage: Arc<dyn ReadStore>,
         keyring: &Keyring,
@@ -71,7 +71,7 @@ impl Entries {
         let Some(newest) = newest(storage.as_ref())? else {
             return Err(Error::NoArchive { path: storage.location().into() });
         };
-        // The newest entry names all recipients there are now.
+        // The newest entry names all current recipients.
         let path = entry_path(newest);
         let file = storage.opened(&path)?;
         let (header, _) = read_header(file.as_ref(), &path)?;
@@ -79,8 +79,8 @@ impl Entries {
         let entries = Entries::new(storage, keys);
         let mut state = checkpoint::newest(entries.storage.as_ref(), &entries.keys)?;
         entries.fold_new(&mut state)?;
-        // The stanzas stand outside of what is authenticated, so that some can be added; who may be
-        // among them is.
+        // The stanzas are not authenticated, so that some can be added. The list of allowed
+        // recipients is.
         let (listed, found) = (&state.recipients, entries.keys.recipients());
         if state.key != Some(entries.keys.generation()) || *listed != found {
             let (expected, found) = (format_args!("{listed:?}"), format_args!("{found:?}"));
@@ -93,28 +93,28 @@ impl Entries {
         &self.keys
     }
 
-    /// Whether there is an entry of this number: a look that needs no lock.
+    /// Whether there is an entry of this number. Needs no lock.
     pub fn has(&self, sequence: u64) -> Result<bool> {
         let path = entry_path(sequence);
         Ok(self.storage.opened_if_there(&path)?.is_some())
     }
 
-    /// Reads and folds the entries that came since.
+    /// Reads and folds all newer entries.
     pub fn fold_new(&self, state: &mut CatalogState) -> Result<()> {
         while self.fold_next(state)? {}
-        // Where the archive was deleted nothing is found either; where it was moved away nobody
-        // would look for the next entry.
+        // If the archive was deleted, nothing is found either. If it was moved away, nobody else
+        // would look for the next entry there.
         check_place(self.storage.as_ref())
     }
 
-    /// Reads and folds the next entry; `false` where there is none.
+    /// Reads and folds the next entry; returns `false` if there is none.
     pub fn fold_next(&self, state: &mut CatalogState) -> Result<bool> {
         let sequence = state.entries + 1;
         let path = entry_path(sequence);
         let there = || self.has(sequence);
         if !there()? {
-            // Only the end of the catalog may look like this; an entry may have come between two
-            // looks.
+            // Only at the end of the catalog may an entry be missing. Another process may have
+            // written it between the two looks.
             match newest(self.storage.as_ref())? {
                 Some(newest) if newest >= sequence && !there()? => {
                     let expected = format_args!("entry {sequence}, as there is entry {newest}");
@@ -141,7 +141,7 @@ impl Entries {
         Ok(true)
     }
 
-    /// Reads an entry; gives it with its link to the one before and its own digest.
+    /// Reads an entry; returns it with its link to the one before and its own digest.
     pub fn read(&self, sequence: u64) -> Result<(CatalogEntry, [u8; 32], [u8; 32])> {
         let path = &entry_path(sequence);
         let file = read_sealed(self.storage.as_ref(), &self.keys, sequence)?;
@@ -165,7 +165,7 @@ impl Catalog {
         self.entries.read(sequence)
     }
 
-    /// Whether there is an entry of this number: a look that needs no lock.
+    /// Whether there is an entry of this number. Needs no lock.
     pub fn has_entry(&self, sequence: u64) -> Result<bool> {
         self.entries.has(sequence)
     }

@@ -1,7 +1,7 @@
 //! The fold of the catalog: what each entry changes of the state.
 //!
-//! Owns which events the entries before them allow. Never reads or writes a file, and never
-//! decides what should happen. Folding the same entries always makes the same state.
+//! Owns which events the entries before them allow. Never reads or writes a file, and never decides
+//! what should happen. Folding the same entries always makes the same state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::format::retention::Deletion;
 use crate::types::{Epoch, NodeId, TimelineId, Timestamp};
 
 impl CatalogState {
-    /// Takes one entry more into account.
+    /// Folds one more entry.
     pub fn fold(&mut self, entry: &CatalogEntry, path: &str) -> Result<()> {
         let impossible = |found: &str| {
             Error::damage(
@@ -85,7 +85,7 @@ impl CatalogState {
                 record.parents.insert(*timeline, (*parent, *fork));
                 record.timeline = *timeline;
                 record.note_durable(*parent, *fork);
-                // Whoever writes the timeline that was left is fenced off.
+                // The writer of the timeline that was left is fenced off.
                 record.epoch = Epoch::new(record.epoch.get().saturating_add(1));
             }
             _ => self.fold_retention(entry, &impossible)?,
@@ -95,7 +95,7 @@ impl CatalogState {
         Ok(())
     }
 
-    /// Takes one of the events of retention into account.
+    /// Folds an event of retention.
     fn fold_retention(&mut self, entry: &CatalogEntry, impossible: &dyn Fn(&str) -> Error) -> Result<()> {
         let unknown = || impossible("an unknown node");
         let sequence = entry.sequence;
@@ -155,7 +155,7 @@ impl CatalogState {
                     self.retention.clock.archived = *archived;
                 }
             }
-            // They are told for the record; what they say has no effect. The others are folded elsewhere.
+            // The others are only for the record, or are folded elsewhere.
             _ => {}
         }
         Ok(())
@@ -168,7 +168,7 @@ impl CatalogState {
         }
     }
 
-    /// The time of an entry takes the time that is believed along, if it is near.
+    /// Moves the believed time to the time of an entry, if that is near.
     fn observe(&mut self, sequence: u64, time: Timestamp) {
         let mark = &mut self.retention.clock;
         if sequence == 1 || mark.is_near(time) {

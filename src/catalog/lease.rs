@@ -1,7 +1,9 @@
-//! Leases: what a restore, a view or a base copy reads stays until it has ended.
+//! Leases: what a restore, a view or a base snapshot reads stays until it has ended.
 //!
-//! A lease is an empty file whose name says which state of the catalog its holder works with, and an advisory lock on it: the lock ends with the
-//! holder's process, so nothing that crashed keeps files for ever. Files that an entry gives up are not removed while a lease from before that entry is held.
+//! A lease is an empty file with an advisory lock. Its name says which state of the catalog its
+//! holder works with. The lock ends with the holder's process, so a crashed process does not keep
+//! files for ever. Files that an entry gives up are not removed while a lease from before that
+//! entry is held.
 
 use std::sync::Arc;
 
@@ -12,13 +14,13 @@ use crate::names::{self, LEASES};
 use crate::storage::{Calls, LockGuard, ReadCalls, Storage, create_dir_durable};
 use crate::types::{FileId, NodeId};
 
-/// A lease on every node that states of one are rebuilt from, held until dropped.
+/// A lease on a node and on every node that it was branched from, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     _nodes: Vec<NodeLease>,
 }
 
-/// The file of one node.
+/// The lease file of one node.
 #[derive(Debug)]
 struct NodeLease {
     owner: Owner,
@@ -29,7 +31,7 @@ struct NodeLease {
 
 impl Drop for NodeLease {
     fn drop(&mut self) {
-        // What stays is removed by the next sweep.
+        // If this fails, the next sweep removes the file.
         if self.owner.is_here() {
             let _ = self.storage.delete(&self.path);
         }
@@ -37,13 +39,14 @@ impl Drop for NodeLease {
 }
 
 impl Catalog {
-    /// Takes a lease on what the catalog says now or later of a node, and of those that it was
+    /// Takes a lease on what the catalog says now or later of a node, and of the nodes that it was
     /// branched from.
     pub fn lease(&self, node: NodeId) -> Result<Lease> {
-        // Before anything is touched: a forked child must not wait for a lock whose holder it does not have.
+        // Before anything else: a forked child must not wait for a lock whose holder does not exist
+        // in it.
         self.owner.check("the archive")?;
         create_dir_durable(self.storage.as_ref(), LEASES)?;
-        // What a node was branched from was settled when it was made.
+        // What a node was branched from never changes after its creation.
         let (sequence, ancestors) = {
             let state = self.current()?;
             (state.entries, state.ancestors(node).into_keys())
@@ -52,13 +55,14 @@ impl Catalog {
         Ok(Lease { _nodes: nodes.collect::<Result<_>>()? })
     }
 
-    /// Takes a lease on what the catalog says as of an entry, or later, of one node.
+    /// Takes a lease on what the catalog says of one node as of an entry, or later.
     fn lease_node(&self, node: NodeId, sequence: u64) -> Result<NodeLease> {
         loop {
             let id = FileId::from_bytes(random(self.keys().rng().as_ref())?);
             let path = names::lease_path(node, sequence, id);
             let guard = self.storage.locked(&path)?;
-            // A sweeper may have taken it, still unlocked, for one that a crash left.
+            // A sweeper may have removed the file before it was locked, taking it for one that a
+            // crash left.
             let Some(guard) = guard else { continue };
             if self.storage.opened_if_there(&path)?.is_some() {
                 let storage = Arc::clone(&self.storage);
@@ -67,18 +71,19 @@ impl Catalog {
         }
     }
 
-    /// The earliest entry that a holder of a lease on a node may still go by; `None` where there is no holder. Removes what crashes left.
+    /// The earliest entry that the holder of a lease on a node may still rely on; `None` if nobody
+    /// holds one. Removes what crashes left.
     pub fn oldest_lease(&self, node: NodeId) -> Result<Option<u64>> {
         Ok(self.held_leases(Some(node))?.into_iter().min())
     }
 
-    /// Removes leases that crashes left, of whatever node.
+    /// Removes the leases that crashes left, of every node.
     pub(super) fn remove_stale_leases(&self) -> Result<()> {
         self.held_leases(None).map(drop)
     }
 
-    /// The entries that holders of leases on a node, or on any, may still go by. Removes leases
-    /// that nobody holds.
+    /// The entries that holders of leases on a node, or on any node, may still rely on. Removes
+    /// leases that nobody holds.
     fn held_leases(&self, of: Option<NodeId>) -> Result<Vec<u64>> {
         let mut held = Vec::new();
         for entry in self.storage.listed(LEASES)? {

@@ -1,17 +1,20 @@
 //! What crashes leave under `tmp/` and `leases/`, and who removes it.
 //!
-//! A temporary file's name begins with its scope, which says when its owner is gone for certain:
+//! A temporary file's name begins with its scope, which determines when its owner is certainly
+//! gone:
 //!
-//! | scope | of | nobody's once |
+//! | scope | of | has no owner once |
 //! |---|---|---|
-//! | `catalog-<seq>` | an entry about to be published | there is an entry of this number: it cannot be published any more |
-//! | `checkpoint-<seq>` | a checkpoint of the catalog | there is a later entry. Its maker may live, and then does without: a checkpoint is derived |
-//! | `w<node>` | a writer: new segments, large batches, base copies | the node's `writer.lock` is free |
+//! | `catalog-<seq>` | an entry about to be published | there is an entry of this number: the file can no longer be published |
+//! | `checkpoint-<seq>` | a checkpoint of the catalog | there is a later entry. Its writer may be alive, and then continues without it: a checkpoint is derived |
+//! | `w<node>` | a writer: new segments, large batches, base snapshots | the node's `writer.lock` is free |
 //! | `c<node>` | a builder or sweeper of a node | the node's `maintain.lock` is free |
 //! | `put` | a file that is stored whole | nobody holds a lock on the file itself |
 //!
-//! Whoever takes one of the locks removes what is left of its scope. Opening a writer also removes what is left of the first two, and a sweep all there is. Of a node that
-//! is not deleted a sweep leaves the writer's scope to the next writer, as holding its lock even for a moment would keep that writer from opening.
+//! Whoever takes one of the locks removes what is left of its scope. Opening a writer also removes
+//! what is left of the first two scopes, and a sweep removes everything that is left. Of a node
+//! that is not deleted, a sweep leaves the writer's scope to the next writer: holding the lock even
+//! for a moment would keep that writer from opening.
 
 use std::io::ErrorKind;
 
@@ -40,7 +43,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Removes all that crashes left and that nobody else is going to remove.
+    /// Removes everything that crashes left and that nobody else is going to remove.
     pub fn remove_all_leftovers(&self) -> Result<()> {
         self.remove_own_leftovers()?;
         self.remove_stale_leases()?;
@@ -59,7 +62,7 @@ impl Catalog {
             if is_live(&state, node) {
                 continue;
             }
-            // An error: the node has no directory, so nobody can hold its lock or take it.
+            // `NotFound`: the node has no directory, so nobody can hold its lock or take it.
             let guard = match self.storage.try_lock(&lock) {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("lock", &lock, e)),
                 Ok(None) => continue,
@@ -76,10 +79,10 @@ impl Catalog {
         Ok(entries.into_iter().map(|e| e.name).collect())
     }
 
-    /// Removes a file whose owner would hold a lock on it; tells whether there was none.
+    /// Removes a file whose owner would hold a lock on it; returns whether there was no owner.
     pub(super) fn remove_unless_locked(&self, path: &str) -> Result<bool> {
         match self.storage.open(path) {
-            // To lock it would create it.
+            // Locking it would create it.
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
             _ => {}
         }
@@ -91,7 +94,7 @@ impl Catalog {
     }
 
     pub(super) fn remove_leftover(&self, path: &str) -> Result<()> {
-        // Others look for leftovers too.
+        // Other processes remove leftovers, too.
         self.storage.deleted_if_there(path).map(drop)
     }
 }

@@ -1,11 +1,12 @@
-//! The catalog: an append-only, hash-chained, authenticated log of events. The
-//! archive's state is its fold; what it does not say is not visible.
+//! The catalog: an append-only, hash-chained, authenticated log of events. The archive's state is
+//! its fold; what the catalog does not name is not visible.
 //!
-//! Owns which nodes, timelines, layers and restore points there are. Each entry is a file
-//! of its own that holds the SHA-256 of the entry before it and is
-//! created under the next number, never replacing: of two writers with the same
-//! idea one wins and the other looks again. A crash leaves an entry whole or not
-//! at all, and its temporary file, which is removed once its number is taken ([`leftovers`]). Checkpoints of the fold keep opening cheap; they are derived, and done without where they are damaged.
+//! Owns which nodes, timelines, layers and restore points there are. Each entry is a file of its
+//! own that holds the SHA-256 of the entry before it. It is created under the next number and never
+//! replaces a file: of two writers of the same number one wins, and the other decides again. A
+//! crash leaves an entry complete or not at all, and its temporary file, which is removed once its
+//! number is taken ([`leftovers`]). Checkpoints of the fold keep opening an archive cheap. They are
+//! derived, and not used if they are damaged.
 
 pub(crate) mod checkpoint;
 mod entries;
@@ -50,7 +51,8 @@ pub(crate) struct Catalog {
     entries: Entries,
     clock: Arc<dyn Clock>,
     state: Mutex<CatalogState>,
-    /// The newest entry that this process knows to be durable: one that it has merely read may be all in a cache yet.
+    /// The newest entry that this process knows to be durable: an entry that it has only read may
+    /// still be in a cache.
     durable: AtomicU64,
 }
 
@@ -80,7 +82,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Opens the catalog that is there and folds it.
+    /// Opens the existing catalog and folds it.
     pub fn open(
         storage: Arc<dyn Storage>,
         keyring: &Keyring,
@@ -101,21 +103,22 @@ impl Catalog {
         self.keys().archive()
     }
 
-    /// The state as of now, entries of other processes included.
+    /// The current state, entries of other processes included.
     pub fn current(&self) -> Result<MutexGuard<'_, CatalogState>> {
         let mut state = self.lock()?;
         self.entries.fold_new(&mut state)?;
         Ok(state)
     }
 
-    /// The state as it was last looked at; refused in a process that was forked from the one that opened the archive.
+    /// The state as of the last fold. Refused in a process that was forked from the one that opened
+    /// the archive.
     fn lock(&self) -> Result<MutexGuard<'_, CatalogState>> {
         self.owner.check("the archive")?;
         Ok(self.state.lock())
     }
 
-    /// Notes what a node was branched from, for as long as this archive is open: no event tells of
-    /// it yet.
+    /// Records what a node was branched from, as long as this archive is open: no event says so
+    /// yet.
     pub fn branch_in_memory(&self, node: NodeId, fork: Fork) -> Result<()> {
         let mut state = self.current()?;
         let record = state.nodes.get_mut(&node).ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;
@@ -123,14 +126,16 @@ impl Catalog {
         Ok(())
     }
 
-    /// The state as of now, proven durable: what nothing may take back that is built, or removed, on its word.
+    /// The current state, proven durable. Use it before building or removing anything because of an
+    /// entry: then a power failure cannot take that entry back.
     pub fn settled(&self) -> Result<MutexGuard<'_, CatalogState>> {
         let state = self.current()?;
         self.settle(&state)?;
         Ok(state)
     }
 
-    /// Makes the newest entry durable, where it is another's. Those before it are: whoever published it had seen to that.
+    /// Makes the newest entry durable if another process wrote it. The entries before it are
+    /// durable: whoever published it ensured that.
     fn settle(&self, state: &CatalogState) -> Result<()> {
         if state.entries > self.durable.load(Ordering::Relaxed) {
             let dir = entry_dir(state.entries);
@@ -141,8 +146,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Appends the event that `decide` makes of the current state. `decide` is
-    /// asked again where another writer was faster.
+    /// Appends the event that `decide` makes of the current state. `decide` is called again if
+    /// another writer was faster.
     pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
         let mut state = self.lock()?;
         loop {
@@ -154,7 +159,8 @@ impl Catalog {
         }
     }
 
-    /// Appends an event unless `decide` finds that the state has made it pointless; tells whether it did.
+    /// Appends an event unless `decide` finds that the state has made it pointless; returns whether
+    /// it did.
     pub fn append_if(
         &self,
         actor: &Actor,
@@ -170,13 +176,14 @@ impl Catalog {
         }
     }
 
-    /// Writes the next entry; `false` where its number is taken.
+    /// Writes the next entry; returns `false` if its number is taken.
     fn try_append(&self, state: &mut CatalogState, actor: &Actor, event: Event) -> Result<bool> {
         let sequence = state.entries + 1;
-        // One that is out of range is not taken along: it would be the last.
+        // A time that is out of range is not carried on: it would be the last one possible.
         let before = if state.time > Timestamp::LATEST { Timestamp::ZERO } else { state.time };
         let now = match (env::now(self.clock.as_ref()), &event) {
-            // The commit is durable and has its name: it is made known by whatever clock, with the newest time that was believed.
+            // The commit is durable and has its name, so the entry is written whatever the clock
+            // says, with the newest time that was believed.
             (Err(_), Event::RestorePoint { .. }) => before,
             (now, _) => now?,
         };
@@ -212,18 +219,20 @@ impl Catalog {
             return Ok(false);
         }
         self.durable.store(sequence, Ordering::Relaxed);
-        // Read back: what is published has been proven readable, and the digest is of what is there.
+        // Read back: this proves that the published entry is readable, and takes the digest of what
+        // is stored.
         self.entries.fold_next(state)?;
         if state.entries.is_multiple_of(checkpoint::STEP)
             && let Err(error) = checkpoint::write(self.storage.as_ref(), self.keys(), state)
         {
-            // The entry stands; whoever opens the archive folds a few more.
+            // The entry is valid; opening the archive folds a few entries more.
             tracing::warn!(%error, "no checkpoint of the catalog could be written");
         }
         Ok(true)
     }
 
-    /// Goes on with the archive that is at its place now, where that is not what was opened. It has to be this one, as far as it is known here, or further.
+    /// Continues with the archive that is at this place now, if that is not the one that was
+    /// opened. It must be the same archive, at least as far as it is known here.
     pub fn reopen_if_displaced(&self) -> Result<()> {
         let Err(displaced) = check_place(self.storage.as_ref()) else { return Ok(()) };
         let (sequence, head) = {
@@ -243,7 +252,7 @@ impl Catalog {
         })
     }
 
-    /// Proves that the newest entry known here is still under its name.
+    /// Proves that the newest entry known here still has its name.
     pub fn check_newest(&self) -> Result<()> {
         let path = entry_path(self.lock()?.entries);
         self.storage.open(&path).map(drop).map_err(|e| displaced("open", &path, e))

@@ -8,13 +8,13 @@ use minicbor::{Decode, Encode};
 use crate::format::retention::{Deletion, HoldScope, Policy, Span};
 use crate::types::{Position, TimelineId, Timestamp};
 
-/// A policy, from the time on that it was set.
+/// A policy, and since when it is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PolicyChange {
     /// The entry that set it.
     #[n(0)]
     pub entry: u64,
-    /// Up to when what was archived keeps what it was promised before.
+    /// What was archived up to this time keeps its earlier promise.
     #[n(1)]
     pub covers: Timestamp,
     /// The policy.
@@ -38,23 +38,24 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether it still holds.
+    /// Whether it has not ended.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }
 
-/// How far a clock may step, and a log be ahead of it, before it is no longer believed. Three days: sweeps are run daily, and a machine may stand still over a
-/// weekend. A lie within it costs as much of the window at most.
+/// How far a clock may step, and how far a log may be ahead of it, before it is no longer believed.
+/// Three days: sweeps are run daily, and a machine may be off over a weekend. A clock that is wrong
+/// by less costs at most that much of the window.
 pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(3 * 86_400);
 
-/// A time that moves in small steps only, unless somebody vouches for a large one.
+/// A time that moves only in small steps, unless an operator confirms a large one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ClockMark {
     /// The newest time that is believed.
     #[n(0)]
     pub clock: Timestamp,
-    /// The newest time in any log that an operator has vouched for.
+    /// The newest time in any log that an operator has confirmed.
     #[n(1)]
     pub archived: Timestamp,
 }
@@ -66,15 +67,15 @@ impl ClockMark {
     }
 }
 
-/// Files that are given up and still there.
+/// Files that are given up and still exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Expiring {
-    /// From when on they can be removed.
+    /// The time from which they can be removed.
     #[n(0)]
     pub due: Timestamp,
 }
 
-/// What the catalog says of retention, but for single nodes.
+/// What the catalog says of retention, except for single nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ArchiveRetention {
     /// Policies, oldest first.
@@ -83,7 +84,7 @@ pub struct ArchiveRetention {
     /// Management locks.
     #[n(1)]
     pub locks: BTreeSet<String>,
-    /// Legal holds by name, on whatever.
+    /// Legal holds by name, whatever they cover.
     #[n(2)]
     pub holds: BTreeMap<String, Hold>,
     /// The clock.
@@ -103,10 +104,10 @@ pub struct NodeRetention {
     /// Management locks.
     #[n(1)]
     pub locks: BTreeSet<String>,
-    /// What is left of each timeline of which something expired.
+    /// What is left of each timeline of which something has expired.
     #[n(2)]
     pub kept: BTreeMap<TimelineId, Vec<Span>>,
-    /// Expiries whose files are still there, by entry.
+    /// Expiries whose files still exist, by entry.
     #[n(3)]
     pub expiring: BTreeMap<u64, Expiring>,
     /// Whether it is deleted.
@@ -115,12 +116,12 @@ pub struct NodeRetention {
 }
 
 impl NodeRetention {
-    /// What can be restored of a timeline; `None` where nothing of it has expired.
+    /// What can be restored of a timeline; `None` if nothing of it has expired.
     pub fn kept(&self, timeline: TimelineId) -> Option<&[Span]> {
         self.kept.get(&timeline).map(Vec::as_slice)
     }
 
-    /// Whether the log from a position on is all there.
+    /// Whether nothing of the log from a position on has expired.
     pub fn keeps_log_from(&self, timeline: TimelineId, position: Position) -> bool {
         self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.to.is_none() && s.base <= position))
     }

@@ -1,4 +1,4 @@
-//! What the catalog says, as a value, and what can be asked of it. `fold` alone changes it.
+//! What the catalog says, as a value, and queries of it. Only `fold` changes it.
 
 use std::collections::BTreeMap;
 
@@ -31,19 +31,19 @@ pub struct NodeRecord {
     /// Its name.
     #[n(0)]
     pub name: String,
-    /// Whether its log tells everything.
+    /// Whether its log holds everything from the first commit on.
     #[n(1)]
     pub origin: Origin,
     /// When it was created.
     #[n(2)]
     pub created: Timestamp,
-    /// The newest tenure.
+    /// The newest epoch: each tenure of a writer has a higher one.
     #[n(3)]
     pub epoch: Epoch,
     /// The newest timeline.
     #[n(4)]
     pub timeline: TimelineId,
-    /// Where each timeline but the first comes from.
+    /// The parent of each timeline but the first, and where it forks off.
     #[n(5)]
     pub parents: BTreeMap<TimelineId, (TimelineId, Position)>,
     /// Layers that can be used, snapshots included, in order of publication.
@@ -52,14 +52,15 @@ pub struct NodeRecord {
     /// Named commits.
     #[n(7)]
     pub restore_points: BTreeMap<String, RestorePointRecord>,
-    /// How far the log of each timeline was durable when the catalog last spoke of it. A log that ends before that has lost its end.
+    /// How far the log of each timeline was durable as of the newest entry that names it. A log
+    /// that ends earlier has lost its end.
     #[n(8)]
     pub durable: BTreeMap<TimelineId, Position>,
     /// How long its history is kept, and what has expired.
     #[cbor(n(9), default)]
     pub retention: NodeRetention,
-    /// The commit of another node that its first timeline goes on from. No event tells of it yet,
-    /// so that it is known only to the process that made the branch.
+    /// The commit of another node from which its first timeline continues. No event records it yet,
+    /// so only the process that made the branch knows it.
     #[cbor(skip)]
     pub(crate) branched: Option<Fork>,
 }
@@ -71,22 +72,23 @@ impl NodeRecord {
     }
 }
 
-/// Everything the catalog says. What is added here gets the next number: checkpoints hold it (`docs/format.md` §8).
+/// Everything that the catalog says. A new field gets the next number: checkpoints hold this struct
+/// (`docs/format.md` §8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct CatalogState {
     /// Entries folded so far.
     #[n(0)]
     pub entries: u64,
-    /// SHA-256 of the newest.
+    /// SHA-256 of the newest entry.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub head: [u8; 32],
-    /// Time of the newest.
+    /// Time of the newest entry.
     #[n(2)]
     pub time: Timestamp,
     /// The generation of the archive's key.
     #[n(3)]
     pub key: Option<KeyId>,
-    /// For whom it is wrapped.
+    /// The recipients that the key is wrapped for.
     #[n(4)]
     pub recipients: Vec<RecipientId>,
     /// The nodes.
@@ -112,7 +114,7 @@ impl CatalogState {
         self.nodes.get(&id).ok_or_else(|| Error::NoSuchNode { node: id.to_string() })
     }
 
-    /// What has become of a node, be it through its own deletion or that of the archive.
+    /// Whether a node is deleted, by itself or with the archive.
     pub fn deletion(&self, node: NodeId) -> Deletion {
         let own = self.nodes.get(&node).map_or(Deletion::Live, |n| n.retention.deletion);
         match (own, self.retention.deletion) {
@@ -122,7 +124,7 @@ impl CatalogState {
         }
     }
 
-    /// Refuses what may not go on with a node that is deleted.
+    /// Refuses operations on a node that is deleted.
     pub fn check_live(&self, node: NodeId) -> Result<()> {
         let name = || self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
         match self.deletion(node) {

@@ -1,4 +1,5 @@
-//! The fold, over arbitrary events: what a checkpoint holds is what the entries say, and nothing in an entry makes it panic.
+//! The fold, over arbitrary events: a checkpoint holds what the entries say, and no entry makes the
+//! fold panic.
 
 use proptest::prelude::*;
 
@@ -8,7 +9,7 @@ use crate::format::retention::{Deletion, ExpiredFiles, HoldScope, Policy, Span, 
 use crate::sealed::encode_cbor;
 use crate::types::{FileId, KeyId, Position, Timestamp};
 
-/// Small numbers that meet each other, and the ends of the range.
+/// Small numbers that coincide, and the ends of the range.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..4u64, 1 => Just(u64::MAX), 1 => any::<u64>()]
 }
@@ -147,7 +148,7 @@ proptest! {
             decoded = minicbor::decode(&bytes).unwrap();
             prop_assert_eq!(&decoded, &next);
             state = next;
-            // What is asked of it bears any numbers.
+            // Queries of the state must accept any numbers.
             for node in [NodeId::new(1), NodeId::new(2)] {
                 let _ = (state.check_live(node).is_ok(), state.holds(node, time).count());
                 let Some(record) = state.nodes.get(&node) else { continue };
@@ -170,7 +171,8 @@ proptest! {
     }
 }
 
-/// An archive of an earlier version whose clock once read beyond the range of what is taken now.
+/// An archive of an earlier version, whose clock once read a time beyond the range that is accepted
+/// now.
 #[test]
 fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
     #[derive(Debug)]
@@ -194,7 +196,8 @@ fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
     }
 }
 
-/// Once a number is taken, others remove what was meant for it: who is late is told that it is taken, and that nothing has failed.
+/// Once a number is taken, others remove the temporary files for it. A late writer must learn that
+/// the number is taken, not that something has failed.
 #[test]
 fn what_was_removed_as_a_leftover_has_lost_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -229,7 +232,7 @@ fn what_was_removed_as_a_leftover_has_lost_its_name() {
     assert!(late.publish("catalog/entry", &[]).unwrap().is_none());
 }
 
-/// From one to its parent there would be no end.
+/// The walk from a timeline to its parent would not end.
 #[test]
 fn a_checkpoint_with_a_timeline_that_is_its_own_parent_is_done_without() {
     let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemStorage::new());

@@ -1,6 +1,6 @@
-//! A node with those that it was branched from: what the catalog says along its lineages.
+//! A node with the nodes that it was branched from: what the catalog says along its lineages.
 //!
-//! Owns how lineages come out of forks, and what of a lineage is left. Pure: a look at a state.
+//! Owns how lineages follow from forks, and what is left of a lineage. Pure: it only reads a state.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::types::{NodeId, Position, TimelineId};
 pub(crate) struct NodeView<'a> {
     pub id: NodeId,
     pub record: &'a NodeRecord,
-    /// All nodes that a lineage of this one runs over; others may be among them.
+    /// All nodes that a lineage of this node runs over; others may be among them.
     pub ancestors: &'a BTreeMap<NodeId, NodeRecord>,
 }
 
@@ -30,7 +30,7 @@ impl CatalogState {
     /// that were branched from it.
     pub fn lineages_over(&self, id: NodeId) -> Vec<Lineage> {
         let mut found = Vec::new();
-        // A node whose files were given up stands on nothing any more.
+        // A node whose files were given up depends on nothing any more.
         let live = |record: &NodeRecord| record.retention.deletion != Deletion::Final;
         for (node, record) in
             self.nodes.iter().filter(|(node, record)| **node == id || record.branched.is_some() && live(record))
@@ -61,11 +61,11 @@ impl<'a> NodeView<'a> {
         self.record.timelines()
     }
 
-    /// The timelines that lead to the newest state of one of its own.
+    /// The timelines that lead to the newest state of one of the node's own timelines.
     pub fn lineage(&self, timeline: TimelineId) -> Lineage {
         let mut line = Line::new(self.id, timeline);
         let mut forks = Vec::new();
-        // A parent is an older timeline, or one of an older node: this ends.
+        // A parent is an older timeline, or one of an older node, so this loop ends.
         while let Some(fork) = self.record_of(line.node).fork(line.node, line.timeline) {
             forks.push((line, fork.at));
             line = fork.line;
@@ -73,19 +73,19 @@ impl<'a> NodeView<'a> {
         forks.iter().rev().fold(Lineage::alone(line), |lineage, (line, at)| lineage.fork(*line, *at))
     }
 
-    /// Whether something that is left of a timeline stands on the commit that it forks off from.
+    /// Whether something that is left of a timeline depends on the commit that the timeline forks
+    /// off from.
     pub fn stands_on_fork(&self, lineage: &Lineage) -> bool {
         let Section { line, after, .. } = *lineage.last();
         self.kept_of(line).is_none_or(|spans| spans.iter().any(|s| s.base == after))
     }
 
-    /// Whether the log tells everything from the first commit of a lineage on.
+    /// Whether the log holds everything from the first commit of a lineage on.
     pub fn origin(&self, lineage: &Lineage) -> Origin {
         self.record_of(lineage.at(Position::ORIGIN).line.node).origin
     }
 
-    /// Layers and snapshots of states that a lineage runs through, by node, in order of
-    /// publication.
+    /// Layers and snapshots of the states along a lineage, by node, in order of publication.
     pub fn layers(&self, lineage: &Lineage) -> Vec<&'a LayerRecord> {
         let mut nodes: Vec<NodeId> = lineage.nodes().collect();
         nodes.dedup();
@@ -93,19 +93,19 @@ impl<'a> NodeView<'a> {
         all.filter(|l| lineage.holds(l.line(), l.to.max(l.consistent_from))).collect()
     }
 
-    /// Up to where the log of a lineage has to reach.
+    /// The position that the log of a lineage must reach.
     pub fn durable_end(&self, lineage: &Lineage) -> Position {
         self.record.durable.get(&lineage.tip().timeline).copied().unwrap_or_default().max(lineage.last().after)
     }
 
-    /// What of a timeline can be restored; `None` where nothing of it has expired.
+    /// What can be restored of a timeline; `None` if nothing of it has expired.
     pub fn kept_of(&self, line: Line) -> Option<&'a [Span]> {
         self.record_of(line.node).retention.kept(line.timeline)
     }
 
-    /// What can be restored of a lineage, in order and apart; `None` where nothing of it has
-    /// expired. The base of a span that stands on a fork is that of the ancestor's span which leads
-    /// there.
+    /// What can be restored of a lineage, in order and disjoint; `None` if nothing of it has
+    /// expired. If a span is based on a fork, its base is that of the ancestor's span that leads to
+    /// the fork.
     pub fn kept(&self, lineage: &Lineage) -> Option<Cow<'a, [Span]>> {
         if let [only] = lineage.sections() {
             return self.kept_of(only.line).map(Cow::Borrowed);
@@ -127,7 +127,7 @@ impl<'a> NodeView<'a> {
                 };
                 let under = under.filter(|_| span.base == section.after);
                 match kept.last_mut() {
-                    // It goes on over the fork.
+                    // The span continues over the fork.
                     Some(last)
                         if under.is_some()
                             && last.to.is_some_and(|end| span.from == Position::from(end.next_lsn())) =>
@@ -144,10 +144,10 @@ impl<'a> NodeView<'a> {
         Some(Cow::Owned(kept))
     }
 
-    /// All of a section of which nothing has expired; `None` before its first base copy.
-    fn whole(&self, lineage: &Lineage, section: &Section) -> Option<Span> {
-        let root = section.line == lineage.at(Position::ORIGIN).line;
-        let first = Position::from(section.after.next_lsn());
+    /// All of a stretch of which nothing has expired; `None` before its first base snapshot.
+    fn whole(&self, lineage: &Lineage, stretch: &Stretch) -> Option<Span> {
+        let root = stretch.line == lineage.at(Position::ORIGIN).line;
+        let first = Position::from(stretch.after.next_lsn());
         let from = if root && self.origin(lineage) == Origin::Existing {
             let snapshots = self.layers(lineage).into_iter().filter(|l| l.from.is_none());
             snapshots.map(|l| l.consistent_from).min()?.max(first)
@@ -157,9 +157,9 @@ impl<'a> NodeView<'a> {
         Some(Span { from, to: None, base: section.after, log: None })
     }
 
-    /// How far back what is left reaches on the way to a position: nothing from before can be used
-    /// for it. `None` where it has expired.
-    pub fn replay_floor(&self, lineage: &Lineage, to: Position) -> Option<Position> {
+    /// How far back history reaches that leads to a position: nothing from before can be used for
+    /// it. `None` if the position has expired.
+    pub fn ground(&self, lineage: &Lineage, to: Position) -> Option<Position> {
         let Some(kept) = self.kept(lineage) else { return Some(Position::ORIGIN) };
         let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);
         kept.iter().filter(leads).map(|s| s.base).min()
@@ -172,14 +172,15 @@ impl NodeRecord {
         std::iter::once(TimelineId::FIRST).chain(self.parents.keys().copied()).collect()
     }
 
-    /// Whether each of its timelines was forked from an older one that there is, but for the first.
+    /// Whether each timeline but the first was forked from an older one that exists.
     pub(crate) fn is_rooted(&self) -> bool {
         let there_is = |timeline| timeline == TimelineId::FIRST || self.parents.contains_key(&timeline);
         let mut forks = self.parents.iter();
         forks.all(|(timeline, (parent, _))| parent < timeline && there_is(*parent)) && there_is(self.timeline)
     }
 
-    /// Where a timeline of it, the node `id`, forks off; `None`: it has nothing before it.
+    /// Where a timeline of this node, with number `id`, forks off; `None` if nothing comes before
+    /// it.
     pub(crate) fn fork(&self, id: NodeId, timeline: TimelineId) -> Option<Fork> {
         let own = self.parents.get(&timeline);
         own.map(|(parent, at)| Fork { line: Line::new(id, *parent), at: *at }).or(self.branched)

@@ -1,4 +1,4 @@
-//! Commits and bytes over time, gaps and annotations, for a picture of a node's history.
+//! Commits and bytes over time, gaps and remarks, for a chart of a node's history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,19 +11,21 @@ use crate::options::Cancel;
 use crate::types::{Commit, Position, Timestamp};
 use crate::wal::{Log, SegmentRef, Visit};
 
-/// How closely the activity of a node is looked at.
+/// How closely to look at the activity of a node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct ActivityOptions {
-    /// Into how many buckets of equal length the time is divided. 1 to 10,000, default 120.
+    /// The number of intervals of equal length that the time is divided into. 1 to 10,000, default
+    /// 120.
     pub buckets: usize,
-    /// So many bytes at the end of the log are read commit by commit; of what lies before, beginnings of segments alone are looked at.
-    /// Default 64 MiB: a few tens of milliseconds.
+    /// This many bytes at the end of the log are read commit by commit. Before them, only the
+    /// beginnings of segments are read. Default 64 MiB: a few tens of milliseconds.
     pub scan_bytes: u64,
-    /// Most beginnings of segments to look at, evenly spread. Default 1,024: under a tenth of a second.
+    /// The most beginnings of segments to read, evenly spread. Default 1,024: under a tenth of a
+    /// second.
     pub samples: usize,
-    /// Ends it early.
+    /// Ends the call early.
     pub cancel: Cancel,
 }
 
@@ -37,16 +39,18 @@ impl Default for ActivityOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Activity {
-    /// Where the first bucket begins: the beginning of what is left of the log.
+    /// The beginning of the first bucket: where what is left of the log begins.
     pub from: Timestamp,
-    /// Where the last one ends: until when it is known that no further commit happened.
+    /// The end of the last bucket: the time until which no further commit is known to have
+    /// happened.
     pub to: Timestamp,
-    /// SegmentRuns of equal length, from the oldest on.
+    /// Intervals of equal length, oldest first.
     pub buckets: Vec<Bucket>,
-    /// From here on every commit was looked at. In what lies before, commits and bytes are spread evenly between the beginnings of segments, and annotations are not seen.
+    /// After this position every commit was read. Before it, commits and bytes are spread evenly
+    /// between the beginnings of segments, and remarks are not found.
     pub exact_from: Position,
-    /// Commits with annotations, such as resynchronisations, after `exact_from`.
-    pub annotations: Vec<Annotation>,
+    /// The remarks of commits after `exact_from`, such as resynchronisations.
+    pub remarks: Vec<Remark>,
     /// Places where segments are missing that have not expired.
     pub gaps: Vec<Gap>,
     /// Segments of the log.
@@ -55,11 +59,11 @@ pub struct Activity {
     pub bytes: u64,
 }
 
-/// A stretch of time.
+/// An interval of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// Commits in it; a fraction where they were not looked at one by one.
+    /// Commits in it; a fraction if they were not read one by one.
     pub commits: f64,
     /// Bytes of log in it.
     pub bytes: f64,
@@ -77,17 +81,19 @@ pub struct Annotation {
     pub text: String,
 }
 
-/// A place where segments are missing: nothing after `after` up to `until` can be restored from the log.
+/// A place where segments are missing: nothing after `after` up to `until` can be restored from the
+/// log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// The last commit before the segment that has lost its successor: where that one really ends, its successor would have said.
+    /// The commit before the last segment that is present before the gap. Where that segment really
+    /// ends is recorded only in its lost successor.
     pub after: Position,
-    /// The log goes on after this position.
+    /// The log continues after this position.
     pub until: Position,
-    /// The time of the commit at `after`; zero where it cannot be read.
+    /// The time of the commit at `after`; zero if it cannot be read.
     pub from: Timestamp,
-    /// The time of the commit at `until`; zero where it cannot be read.
+    /// The time of the commit at `until`; zero if it cannot be read.
     pub to: Timestamp,
 }
 
@@ -97,7 +103,7 @@ pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&Seg
     pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| !a.is_continued_by(b))
 }
 
-/// The time of the commit that a segment begins after; zero where it cannot be read.
+/// The time of the commit that a segment begins after; zero if it cannot be read.
 fn begins(log: &Log, segment: &SegmentRef) -> Timestamp {
     log.open(segment).map_or(Timestamp::ZERO, |reader| reader.preface().state.timestamp)
 }
@@ -107,7 +113,7 @@ impl Gap {
         Gap { after: before.from, until: behind.from, from: begins(log, before), to: begins(log, behind) }
     }
 
-    /// The beginning of the log is missing.
+    /// The gap if the beginning of the log is missing.
     fn before(log: &Log, after: Position, first: &SegmentRef) -> Gap {
         Gap { after, until: first.from, from: Timestamp::ZERO, to: begins(log, first) }
     }
@@ -122,7 +128,7 @@ struct Count {
     bytes: f64,
 }
 
-/// Looks at a log. Damage is left out of the picture: [`verify`](crate::Node::verify) is the call that reports it.
+/// Reads a log. Damage is left out of the chart: [`verify`](crate::Node::verify) reports it.
 pub(crate) fn activity(
     log: &Log,
     view: &NodeView<'_>,
@@ -136,7 +142,7 @@ pub(crate) fn activity(
     let mut left = options.scan_bytes;
     let mut scanned = segments.len();
     while let Some((_, len)) = scanned.checked_sub(1).and_then(|i| segments.get(i)) {
-        // The newest one is always read: nothing else tells its times.
+        // The newest segment is always read: nothing else records its times.
         if *len > left && scanned < segments.len() {
             break;
         }
@@ -164,7 +170,7 @@ pub(crate) fn activity(
     Ok(Activity { from, to, buckets, exact_from, annotations, gaps, segments: segments.len() as u64, bytes })
 }
 
-/// What the beginnings of some segments tell of the time between them.
+/// What the beginnings of some segments say about the time between them.
 fn sampled(
     log: &Log,
     older: &[(SegmentRef, u64)],
@@ -177,7 +183,7 @@ fn sampled(
     let mut bytes = 0;
     let mut before = None;
     for (i, (segment, len)) in older.iter().chain(newer.first()).enumerate() {
-        // Over what is not there nothing is spread.
+        // Nothing is spread over missing segments.
         let anew = before.is_some_and(|before: &SegmentRef| !before.is_continued_by(segment));
         before = Some(segment);
         if anew {
@@ -212,7 +218,7 @@ fn scan(
     counts: &mut Vec<Count>,
     annotations: &mut Vec<Annotation>,
 ) -> Result<()> {
-    // Commits that fall into the same millisecond are one stretch: there may be millions.
+    // Commits of the same millisecond are one interval: there may be millions.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut commit = CommitInfo::new();
     let mut changes = 0;
@@ -225,7 +231,7 @@ fn scan(
                     commit.add(ops, reader.path(), offset)?;
                     let commit = std::mem::replace(&mut commit, CommitInfo::new());
                     changes += commit.bytes;
-                    // One that has expired is there for those that follow it in the segment.
+                    // An expired commit is there only for those that follow it in the segment.
                     if kept.is_some_and(|spans| !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))) {
                         return Ok(true);
                     }
@@ -248,7 +254,7 @@ fn scan(
         Err(e) if e.is_damage() || matches!(e, Error::Gap { .. }) => len,
         Err(e) => return Err(e),
     };
-    // What frames add to the changes themselves is shared out among the commits.
+    // The overhead of frames is divided among the commits.
     let scale = if changes == 0 { 0.0 } else { count(length) / count(changes) };
     counts.extend(found.into_iter().map(|(milli, (commits, bytes))| {
         let at = Timestamp::from_nanos(milli.saturating_mul(1_000_000));
@@ -257,8 +263,8 @@ fn scan(
     Ok(())
 }
 
-/// Adds a stretch to the buckets that it lies in, by its share of each.
-fn spread(s: &Count, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
+/// Adds an interval to the buckets that it overlaps, by its share of each.
+fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let width = count(to.as_nanos() - from.as_nanos()) / count(buckets.len() as u64);
     let begin = |i: usize| count(i as u64) * width;
     let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));
@@ -278,14 +284,14 @@ fn spread(s: &Count, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     }
 }
 
-/// For a picture, 52 bits are enough.
+/// For a chart, 52 bits are enough.
 #[expect(clippy::cast_precision_loss, reason = "shares and sums for a picture")]
 fn count(n: u64) -> f64 {
     n as f64
 }
 
 impl Activity {
-    /// How long a bucket is.
+    /// The length of a bucket.
     pub fn bucket_length(&self) -> Duration {
         let nanos = self.to.as_nanos() - self.from.as_nanos();
         Duration::from_nanos(nanos / (self.buckets.len().max(1) as u64))

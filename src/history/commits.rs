@@ -11,12 +11,13 @@ use crate::replay::readable_end;
 use crate::types::{Lsn, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit};
 
-/// Commits read at a time: few at first, as who lists the newest twenty should not wait for thousands.
+/// Commits read at a time: few at first, because a caller who lists the newest twenty should not
+/// wait for thousands.
 const FIRST_STEP: u64 = 64;
-/// ... and at most, about 2 MB of them.
+/// The most commits read at a time: about 2 MB.
 const LAST_STEP: u64 = 8_192;
 
-/// One commit, as the log tells it.
+/// One commit, as the log records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitInfo {
@@ -24,15 +25,19 @@ pub struct CommitInfo {
     pub lsn: Lsn,
     /// Its time.
     pub timestamp: Timestamp,
-    /// Page versions in it: full images, patches and byte ranges. A page that the commit changes by several byte ranges counts once for each.
+    /// Page versions in it: full images, patches and byte ranges. A page that the commit changes by
+    /// several byte ranges counts once for each.
     pub versions: u64,
-    /// Bytes that its changes take in the log, before encryption and without the share of its frame.
+    /// The bytes that its changes take in the log, before encryption and without the share of its
+    /// frame.
     pub bytes: u64,
     /// Logical records in it.
     pub records: u64,
-    /// Spaces that it writes, creates, drops or changes the length of.
+    /// The spaces that it writes, creates, drops or changes the length of.
     pub spaces: BTreeSet<SpaceId>,
-    /// Names that it was given when it was committed; those given [later](crate::Node::add_restore_point) are in [`Node::restore_points`](crate::Node::restore_points).
+    /// The restore points that it was committed with; those added
+    /// [later](crate::Node::add_restore_point) are in
+    /// [`Node::restore_points`](crate::Node::restore_points).
     pub restore_points: Vec<String>,
     /// The host's own position.
     pub mark: Option<Vec<u8>>,
@@ -58,7 +63,7 @@ impl CommitInfo {
         }
     }
 
-    /// Takes some of its ops into account.
+    /// Adds some of its ops.
     pub(super) fn add(&mut self, ops: &[u8], path: &str, offset: u64) -> Result<()> {
         self.bytes += ops.len() as u64;
         let mut r = Reader::new(ops);
@@ -83,20 +88,22 @@ impl CommitInfo {
     }
 }
 
-/// The commits of a range, from either end. Made by [`Node::commits`](crate::Node::commits).
+/// The commits of a range, from either end. Returned by [`Node::commits`](crate::Node::commits).
 ///
-/// Reads the log as it is iterated, at most 8,192 commits ahead. An error ends it. What had expired when the listing began is not listed; what expires while
-/// it is being read may turn into an error after the policy's grace period.
+/// Reads the log as it is iterated, at most 8,192 commits ahead. An error ends it. What had expired
+/// when the listing began is not listed. What expires during the listing may cause an error once
+/// the policy's grace period is over.
 #[derive(Debug)]
 #[must_use = "commits are read as they are iterated"]
 pub struct Commits {
     log: Log,
-    /// What is not read yet, in order: of each stretch the commits after the first position up to the second.
-    ranges: VecDeque<(Position, Position)>,
+    /// What is not read yet, in order: of each range, the commits after the first position up to
+    /// the second.
+    stretches: VecDeque<(Position, Position)>,
     front: VecDeque<CommitInfo>,
     back: VecDeque<CommitInfo>,
     step: u64,
-    /// What is wrong with the log beyond its last stretch, where the range goes on beyond it.
+    /// The damage of the log beyond its last range, if the requested range extends beyond it.
     beyond: Option<Error>,
 }
 
@@ -117,11 +124,11 @@ impl Commits {
         let to = to.map_or(end.position, |to| to.min(end.position));
         let before = |first: Position| Position::new(first.get().saturating_sub(1));
         let there: Vec<(Position, Position)> = match view.kept(&log.lineage) {
-            // Of a commit that its snapshot alone keeps no log tells.
+            // The log does not record a commit that is kept only as a snapshot.
             Some(kept) => {
                 kept.iter().filter(|s| !s.is_point()).map(|s| (before(s.from), s.to.unwrap_or(end.position))).collect()
             }
-            // What its beginning has lost is damage in the listing.
+            // If the log has lost its beginning, the listing reports that as damage.
             None => vec![(Position::ORIGIN, end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
@@ -130,13 +137,14 @@ impl Commits {
         Ok(Commits { log, ranges, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
     }
 
-    /// How many commits are left, damage aside: LSNs are dense.
+    /// The number of commits that are left, not counting damage: LSNs are dense.
     pub fn remaining(&self) -> u64 {
         let unread: u64 = self.ranges.iter().map(|(from, to)| to.get() - from.get()).sum();
         unread + (self.front.len() + self.back.len()) as u64
     }
 
-    /// Reads the commits after `from` up to `to`; where that fails, those before the damage, and the damage.
+    /// Reads the commits after `from` up to `to`. If that fails, returns those before the damage,
+    /// and the damage.
     fn read(&self, from: Position, to: Position) -> (VecDeque<CommitInfo>, Option<Error>) {
         let mut found = VecDeque::new();
         let mut commit = CommitInfo::new();

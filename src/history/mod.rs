@@ -1,10 +1,11 @@
 //! What happened: the commits of a node one by one, and its activity over time.
 //!
-//! Owns the ways to look at a log without rebuilding anything. Reads the log, never pages, layers
-//! or the catalog beyond what says where the log has to end; writes nothing.
+//! Owns the ways to look at a log without rebuilding anything. Reads the log, never pages or
+//! layers, and of the catalog only where the log must end. Writes nothing.
 //!
-//! Invariants: a commit is listed exactly once, in the order of the log; what cannot be read is an
-//! error in the listing, never an omission; what has expired is neither; memory is bounded, whatever the length of the log.
+//! Invariants: a commit is listed exactly once, in the order of the log. What cannot be read is an
+//! error in the listing, never an omission; what has expired is neither. Memory is bounded,
+//! whatever the length of the log.
 
 mod activity;
 mod commits;

@@ -1,4 +1,4 @@
-//! What of a log has not expired.
+//! What is left of a log.
 
 use crate::catalog::NodeView;
 use crate::error::Result;
@@ -6,16 +6,18 @@ use crate::format::retention::runs_of;
 use crate::lineage::Lineage;
 use crate::wal::{Log, SegmentRef};
 
-/// Runs of segments with the lengths of their files, in order. What lies between two of them has expired; what is missing within one is lost.
-pub(crate) type SegmentRuns = Vec<Vec<(SegmentRef, u64)>>;
+/// Runs of segments with the lengths of their files, in order. What is between two runs has
+/// expired; what is missing within one is lost.
+pub(crate) type Stretches = Vec<Vec<(SegmentRef, u64)>>;
 
-/// The segments of a log that have not expired. Files of others may be there for a while yet.
-pub(crate) fn segment_runs(log: &Log, view: &NodeView<'_>) -> Result<SegmentRuns> {
-    Ok(runs_among(log.all()?, view, &log.lineage))
+/// The segments of a log that have not expired. Files of expired segments may still exist for a
+/// while.
+pub(crate) fn stretches(log: &Log, view: &NodeView<'_>) -> Result<Stretches> {
+    Ok(stretches_of(log.all()?, view, &log.lineage))
 }
 
-/// Those of all these segments that have not expired.
-pub(crate) fn runs_among(all: Vec<(SegmentRef, u64)>, view: &NodeView<'_>, lineage: &Lineage) -> SegmentRuns {
+/// Those of these segments that have not expired.
+pub(crate) fn stretches_of(all: Vec<(SegmentRef, u64)>, view: &NodeView<'_>, lineage: &Lineage) -> Stretches {
     let Some(kept) = view.kept(lineage) else { return vec![all] };
     runs_of(&kept, &all, |(s, _)| s.from).map(<[_]>::to_vec).collect()
 }

@@ -1,8 +1,10 @@
-//! Which time to go by. Nothing expires by a clock that jumps.
+//! Which time to believe. Nothing expires by a clock that jumps.
 //!
-//! The catalog carries a time that only moves in small steps: each entry, each sweep takes it along, unless it is more than three days from it. A clock
-//! farther away than that is refused until an operator vouches for it; so are logs that run ahead of the clock. And a node grows old only as far as it is
-//! archived: commits and ticks are its time, and that of a node which nobody writes to stands still.
+//! The catalog carries a time that moves only in small steps: each entry and each sweep moves it to
+//! the clock's time unless that is more than three days away. A clock farther away is refused until
+//! an operator confirms it; so are logs that run ahead of the clock. A node ages only as far as it
+//! is archived: commits and ticks are its time, and the time of a node that nobody writes to stands
+//! still.
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use crate::catalog::{CLOCK_BOUND, CatalogState};
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
 
-/// A clock is noted again after this time.
+/// The clock is recorded again after this time.
 const NOTE_AFTER: Duration = Duration::from_secs(86_400);
 
 /// Refuses a clock that is not plausible. `archived` is the newest time in any log.
@@ -30,7 +32,7 @@ pub(crate) fn check(state: &CatalogState, clock: Timestamp, archived: Timestamp)
     Ok(())
 }
 
-/// Whether the catalog should be told what the clock says.
+/// Whether the catalog should record the clock.
 pub(crate) fn is_worth_noting(state: &CatalogState, clock: Timestamp) -> bool {
     let seen = state.retention.clock.clock;
     clock > seen.saturating_add(NOTE_AFTER) || seen > clock.saturating_add(NOTE_AFTER)

@@ -1,12 +1,15 @@
-//! Retention: what of an archive's history is kept, and the only code that removes any of it.
+//! Retention: which history an archive keeps, and the only code that removes any of it.
 //!
-//! [`plan`] says what can go and why all else stays, a pure function of the catalog, the log's names and a time. [`sweep`] carries it out in two
-//! steps: an entry of the catalog names the files and makes them invisible; after a grace period, and when no restore from before that entry runs any
-//! more, they are removed, and another entry says so. [`clock`] decides whether the time can be believed.
+//! [`plan`] says what expires and why all else stays. It is a pure function of the catalog, the
+//! log's names and a time. [`sweep`] carries a plan out in two steps: an entry of the catalog names
+//! the files and makes them invisible. Later they are removed, and another entry records that:
+//! after a grace period, and once no restore from before the first entry is running. [`clock`]
+//! decides whether the time can be believed.
 //!
-//! Invariants: every commit that a policy, hold, restore point or branch keeps can be restored at every moment, also while a sweep goes
-//! on or has died anywhere; a file that the catalog did not give up is never removed; a snapshot on which history comes to stand was read back before.
-//! A crash leaves files that are invisible and go in a later sweep, or nothing.
+//! Invariants: every commit that a policy, hold, restore point or branch keeps can be restored at
+//! every moment, also while a sweep runs or after it died anywhere. A file that the catalog did not
+//! give up is never removed. A snapshot that becomes the base of history was read back before. A
+//! crash leaves files that are invisible and removed by a later sweep, or nothing.
 
 mod clock;
 mod plan;

@@ -1,12 +1,13 @@
-//! What can go, and why everything else stays. Pure: a function of what the catalog and the log's names say, and of a time.
+//! What expires, and why everything else stays. Pure: a function of what the catalog and the log's
+//! names say, and of a time.
 //!
-//! Each stretch of history that is kept stands on a base: the newest snapshot at or before its
-//! first commit from which the log leads through the stretch, or the empty beginning. What is
-//! needed are the bases, the log from each base to the end of its stretch (and from before it,
-//! where logical records from there are not in the base's pages), and the layers in between. What
-//! another timeline was forked from, of this node or of one that was branched from it, is kept for
-//! as long as that stands on it. All else goes. Where a snapshot at the very beginning of a stretch
-//! would let enough go, the plan asks for it.
+//! Each range of history that is kept has a base: the newest snapshot at or before its first commit
+//! from which the log leads through the range, or the empty beginning. Needed are the bases, the
+//! log from each base to the end of its range, and the layers in between. Log from before a base is
+//! also needed if logical records from there are not in the base's pages. A commit from which
+//! another timeline was forked, of this node or of one that was branched from it, is kept as long
+//! as that timeline depends on it. All else expires. If a snapshot at the very beginning of a range
+//! would free enough, the plan asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +20,8 @@ use crate::format::retention::{Deletion, HoldScope, Span, TimelineExpiry, runs_o
 use crate::lineage::{Fork, Line};
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp};
 
-/// Most layers that one plan lets go: an entry of the catalog has to hold their names. The others follow in the next.
+/// The most layers that one plan lets expire: an entry of the catalog must hold their names. The
+/// others follow in the next plan.
 const MAX_LAYERS: usize = 12_000;
 
 /// A segment, by its name.
@@ -38,7 +40,8 @@ pub(crate) struct TimelineLog {
     pub segments: Vec<SegmentInfo>,
     /// The last commit.
     pub end: Position,
-    /// Stretches of which every commit is kept; the last one, without an end, is that of the policy in force.
+    /// Ranges of which every commit is kept; the last one, without an end, is that of the policy in
+    /// force.
     pub windows: Vec<(Position, Option<Position>)>,
 }
 
@@ -47,32 +50,34 @@ pub(crate) struct TimelineLog {
 pub(crate) struct ExpiryInput<'a> {
     pub state: &'a CatalogState,
     pub node: NodeId,
-    /// What the state says of the node.
+    /// The state's record of the node.
     pub record: &'a NodeRecord,
     /// The clock, found plausible.
     pub now: Timestamp,
-    /// The time up to which the node is archived, and not beyond the clock: what is measured from where nothing is archived does not grow old.
+    /// The time up to which the node is archived, but not later than the clock. Age is measured
+    /// from it, so a node that nothing is archived of does not age.
     pub archived: Timestamp,
-    /// By timeline of the node.
+    /// The logs of the node's timelines.
     pub logs: &'a BTreeMap<TimelineId, TimelineLog>,
-    /// Up to when the nodes are archived that were branched from it: what their restore points are
-    /// measured by.
+    /// The times up to which nodes that were branched from it are archived: the age of their
+    /// restore points is measured from these.
     pub branches: &'a BTreeMap<NodeId, Timestamp>,
-    /// Snapshots that are of use only with log from before them: where that begins. Logical records are replayed from the engine's redo point on.
+    /// Snapshots that are usable only with log from before them, and where that log begins: logical
+    /// records are replayed from the engine's redo point on.
     pub redo: &'a BTreeMap<FileId, Position>,
-    /// The same for snapshots that might be built, by their position.
+    /// The same for snapshots that might be built, by position.
     pub redo_at: &'a BTreeMap<Position, Position>,
-    /// A snapshot is built for the sake of expiry when it frees at least this share of its own size, in percent.
+    /// A snapshot is built for expiry if it frees at least this share of its own size, in percent.
     pub rebuild_percent: u64,
 }
 
 impl ExpiryInput<'_> {
-    /// Layers and snapshots of a timeline.
+    /// The layers and snapshots of a timeline.
     pub fn layers(&self, timeline: TimelineId) -> impl Iterator<Item = &LayerRecord> {
         self.record.layers.iter().filter(move |l| l.timeline == timeline)
     }
 
-    /// The timeline that was written after this one, and where that begins.
+    /// The timeline that was written after this one, and where it begins.
     pub fn successor_of(&self, timeline: TimelineId) -> Option<(TimelineId, Position)> {
         let next = self.record.parents.iter().find(|(next, _)| **next > timeline);
         next.map(|(next, (_, fork))| (*next, *fork))
@@ -91,13 +96,14 @@ pub enum Blocked {
     NoPolicy,
     /// This hold keeps everything.
     Held(String),
-    /// The node is deleted, and the time in which that can be undone has not run out.
+    /// The node is deleted, and can be undeleted until this time.
     Deleted(Timestamp),
-    /// It is deleted, and this lock keeps it all the same.
+    /// The node is deleted, but this lock keeps it.
     Locked(String),
-    /// It is deleted, and this node, which was branched from it, stands on its files.
+    /// The node is deleted, but this node, which was branched from it, depends on its files.
     Branched(String),
-    /// The files of this timeline do not suffice to restore what is to be kept: something is missing, and nothing is removed.
+    /// Files of this timeline are missing that are needed to restore what must be kept. Nothing is
+    /// removed.
     Incomplete(TimelineId),
 }
 
@@ -114,17 +120,18 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// A snapshot to be built first.
+/// A snapshot that must be built before more can expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RequiredSnapshot {
-    /// Where.
+pub struct BuildFirst {
+    /// The position of the snapshot.
     pub position: Position,
-    /// Bytes that can go once it is there; none: it is due by the interval of periodic protection.
+    /// The bytes that can expire once it exists; `None`: it is due by the interval of periodic
+    /// protection.
     pub frees: Option<u64>,
 }
 
-/// A stretch of history that stays.
+/// A range of history that stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeptSpan {
@@ -134,9 +141,9 @@ pub struct KeptSpan {
     pub span: Span,
     /// Why it stays.
     pub reasons: Vec<Reason>,
-    /// The snapshot that it stands on.
+    /// The snapshot that it is based on.
     pub snapshot: Option<FileId>,
-    /// First and last number of the segments that stay for it.
+    /// The first and last number of the segments that stay for it.
     pub segments: Option<(u64, u64)>,
 }
 
@@ -144,17 +151,17 @@ pub struct KeptSpan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExpiryPlan {
-    /// Why nothing expires, where nothing does.
+    /// Why nothing expires; `None` if something may.
     pub blocked: Option<Blocked>,
-    /// What stays, and what for.
+    /// What stays, and why.
     pub kept: Vec<KeptSpan>,
-    /// Snapshots to be built first, so that more can go.
-    pub build: Vec<RequiredSnapshot>,
-    /// Segments that go, and what of each timeline stays.
+    /// Snapshots to build first, so that more can expire.
+    pub build: Vec<BuildFirst>,
+    /// Segments that expire, and what stays of each timeline.
     pub timelines: Vec<TimelineExpiry>,
-    /// Layers and snapshots that go; their parts go where no other layer shares them.
+    /// Layers and snapshots that expire; their parts expire unless another layer shares them.
     pub layers: Vec<FileId>,
-    /// Bytes of segments that go.
+    /// The bytes of the segments that expire.
     pub log_bytes: u64,
     /// Whether this is the end of a deleted node.
     pub last: bool,
@@ -186,11 +193,12 @@ struct Timeline<'a> {
     /// Segments that did not expire before.
     segments: Vec<SegmentInfo>,
     end: Position,
-    /// Where it forks off from another.
+    /// Where it forks off from another timeline.
     fork: Option<Position>,
-    /// Where the log begins with a state that needs no snapshot: the empty one, or the fork.
+    /// Where the log begins with a state that needs no snapshot: the empty state, or the fork.
     beginning: Option<Position>,
-    /// The log begins later than it was begun, though nothing of it has expired.
+    /// Whether the log has lost its beginning: it begins later than at its start, though nothing of
+    /// it has expired.
     cut: bool,
 }
 
@@ -229,7 +237,8 @@ impl<'a> Timeline<'a> {
         from.map(|from| Span { from, to: None, base: Position::ORIGIN, log: None }).into_iter().collect()
     }
 
-    /// The stretch that keeps what is wanted, and the snapshot that it stands on; `None` where there is none.
+    /// The span that keeps what is wanted, and the snapshot that it is based on; `None` if there is
+    /// none.
     fn stand(&self, want: &Want) -> Option<(Span, Option<&LayerRecord>)> {
         let span = |base, log| Span { from: want.from, to: want.to, base, log };
         let on = |l: &LayerRecord| span(l.to, self.input.redo.get(&l.file).copied().filter(|log| *log < l.to));
@@ -240,15 +249,15 @@ impl<'a> Timeline<'a> {
         snapshot.or_else(beginning)
     }
 
-    /// Bytes of the segments that spans need.
+    /// The bytes of the segments that the spans need.
     fn bytes(&self, spans: &[Span]) -> u64 {
         runs_of(spans, &self.segments, |s| s.from).flatten().map(|s| s.bytes).sum()
     }
 
-    /// Whether a layer is of use for what is kept.
+    /// Whether a layer is used by what is kept.
     fn uses(&self, span: &Span, layer: &LayerRecord) -> bool {
         let within = span.base <= layer.to && span.to.is_none_or(|to| layer.to <= to);
-        // What stands on the fork stands on what comes before that: a layer may lead over it.
+        // What is based on the fork is based on what comes before it: a layer may lead over it.
         let over_fork = |from: Position| self.fork.is_some_and(|fork| span.base == fork && from < fork);
         match layer.from {
             None => within && (!span.is_point() || layer.to == layer.consistent_from),
@@ -256,14 +265,16 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    /// Plans; gives whether the timeline stands on its fork. `None` where what is to be kept cannot be kept.
+    /// Plans, and returns whether the timeline depends on its fork; `None` if something cannot be
+    /// kept that must be kept.
     fn plan(&self, promises: &[Promise], forks: &[(Reason, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
         if self.cut {
             return None;
         }
         let available = self.available();
         if available.is_empty() && self.input.record.retention.kept(self.id).is_none() {
-            // Nothing can be restored before the first base copy, which is corrected with this log.
+            // Nothing can be restored before the first base snapshot, which is corrected with this
+            // log.
             return Some(false);
         }
         let wants = wanted(self.input, promises, self.id, forks, &available);
@@ -286,7 +297,8 @@ impl<'a> Timeline<'a> {
             .filter(|l| !kept.iter().any(|span| self.uses(span, l)))
             .map(|l| l.file)
             .collect();
-        // Where it stops standing on its fork, its readers have to hear of it with the parent's.
+        // If it stops depending on its fork, its readers must learn of that together with the
+        // parent's.
         let kept_before = self.input.record.retention.kept(self.id);
         let stood = |fork| kept_before.is_none_or(|spans| spans.iter().any(|s| s.base == fork));
         let leaves_fork = !on_fork && self.fork.is_some_and(stood);
@@ -307,7 +319,7 @@ impl<'a> Timeline<'a> {
         Some(on_fork)
     }
 
-    /// Asks for snapshots that let log go.
+    /// Asks for snapshots that free log.
     fn builds(&self, spans: &[(Span, Option<&LayerRecord>)], plan: &mut ExpiryPlan) {
         if self.id != self.input.record.timeline {
             return;
@@ -319,7 +331,7 @@ impl<'a> Timeline<'a> {
             if now.get(i).is_none_or(|s| s.base == at) {
                 continue;
             }
-            // Whatever comes later can stand on it too.
+            // Everything later can be based on it, too.
             let mut then = now.clone();
             let log = self.input.redo_at.get(&at).copied().filter(|log| *log < at);
             then.iter_mut().skip(i).filter(|s| s.base < at).for_each(|s| (s.base, s.log) = (at, log));
@@ -353,7 +365,7 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
         && due <= input.archived
         && input.layers(newest).filter(|l| l.from.is_none()).all(|l| l.to < log.end)
         && log.end > Position::ORIGIN
-        // Before the first base copy there is nothing to build it from.
+        // Before the first base snapshot there is nothing to build it from.
         && !Timeline::new(input, newest, log).available().is_empty()
     {
         plan.build.push(RequiredSnapshot { position: log.end, frees: None });
@@ -363,7 +375,7 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
     for (name, Fork { line, at }) in branches(input) {
         forks.entry(line).or_default().push((Reason::BranchedNode(name), at));
     }
-    // Children before their parents, as they say whether they stand on the fork.
+    // Children before their parents, because they say whether they depend on the fork.
     for (id, log) in input.logs.iter().rev() {
         let timeline = Timeline::new(input, *id, log);
         let lineage = view.lineage(*id);
@@ -371,7 +383,7 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
         let Some(on_fork) = timeline.plan(&promises, &pinned, &mut plan) else {
             return ExpiryPlan { blocked: Some(Blocked::Incomplete(*id)), ..ExpiryPlan::default() };
         };
-        // Another node keeps what its branches stand on by what the catalog says of them.
+        // Another node keeps what its branches depend on by what the catalog says of them.
         if let Some(Fork { line, at }) = lineage.root().filter(|fork| on_fork && fork.line.node == input.node) {
             forks.entry(line).or_default().push((Reason::Branch(*id), at));
         }
@@ -380,10 +392,10 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
     plan
 }
 
-/// What other nodes stand on that were branched from this one: their names, and the commits.
+/// The commits that nodes branched from this one depend on, each with the name of that node.
 ///
-/// By what the catalog says and not by what their next sweep will find: what they stand on is
-/// theirs until an entry says otherwise.
+/// Goes by the catalog, and not by what the next sweep of those nodes will find: they own what they
+/// depend on until an entry says otherwise.
 fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
     let of_others = input.state.lineages_over(input.node).into_iter().filter(|l| l.tip().node != input.node);
     let standing = of_others.filter_map(|lineage| {
@@ -397,12 +409,12 @@ fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
     standing.collect()
 }
 
-/// What keeps everything.
+/// What keeps the whole node, if anything does.
 fn blocked(input: &ExpiryInput<'_>) -> Option<Blocked> {
     let whole = |scope| matches!(scope, HoldScope::Archive | HoldScope::Node { .. });
     let deletion = input.state.deletion(input.node);
     let held = input.state.holds(input.node, input.now);
-    // A deleted node goes as a whole: then a hold on a part of it keeps all of it.
+    // A deleted node expires as a whole, so a hold on a part of it keeps all of it.
     let mut held = held.filter(|(_, hold)| whole(hold.scope) || deletion != Deletion::Live);
     if let Some((name, _)) = held.next() {
         return Some(Blocked::Held(name.clone()));
@@ -417,7 +429,7 @@ fn blocked(input: &ExpiryInput<'_>) -> Option<Blocked> {
     }
 }
 
-/// Numbers of segments as stretches; adds up their bytes.
+/// The numbers of segments as ranges. Adds up their bytes.
 fn ranges<'s>(segments: impl Iterator<Item = &'s SegmentInfo>, bytes: &mut u64) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for segment in segments {
@@ -430,11 +442,11 @@ fn ranges<'s>(segments: impl Iterator<Item = &'s SegmentInfo>, bytes: &mut u64) 
     ranges
 }
 
-/// The end of a deleted node.
+/// The plan that ends a deleted node.
 fn everything(input: &ExpiryInput<'_>) -> ExpiryPlan {
     let mut plan = ExpiryPlan { last: input.record.retention.deletion != Deletion::Final, ..ExpiryPlan::default() };
     for (id, log) in input.logs {
-        // What has expired before is not visible any more.
+        // What has expired before is no longer visible.
         let timeline = Timeline::new(input, *id, log);
         let gone = ranges(timeline.segments.iter(), &mut plan.log_bytes);
         plan.timelines.push(TimelineExpiry { timeline: *id, kept: Vec::new(), segments: gone });

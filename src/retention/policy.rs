@@ -1,4 +1,4 @@
-//! What is promised: the policies of a node, past ones included, and which of them may follow on which.
+//! What is promised: the policies of a node, past ones included, and which policy may follow which.
 
 use std::time::Duration;
 
@@ -10,16 +10,17 @@ use crate::types::{NodeId, Timestamp};
 /// Shortest grace period, and shortest interval of periodic snapshots.
 const SHORTEST: Duration = Duration::from_secs(60);
 
-/// A policy and what it speaks of.
+/// A policy and the history that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Promise {
     pub policy: Policy,
-    /// It speaks of what was archived up to this time; `None`: of all that comes, too.
+    /// It covers what was archived up to this time; `None`: everything that comes, too.
     pub until: Option<Timestamp>,
 }
 
 impl Promise {
-    /// Whether what was archived at this time was promised to be kept so long, and still has to be.
+    /// Whether what was archived at this time was promised for so long, and the promise has not run
+    /// out.
     fn keeps(&self, archived: Timestamp, time: Duration, now: Timestamp) -> bool {
         self.until.is_none_or(|until| archived <= until) && archived.saturating_add(time) > now
     }
@@ -30,10 +31,12 @@ impl Promise {
     }
 }
 
-/// The policies that a node was ever under, oldest first; the last one is in force. Empty where there is none.
+/// All policies that the node was ever under, oldest first; the last one is in force. Empty if
+/// there is none.
 ///
-/// A policy that takes the place of a longer one does not break its promise: what was archived before keeps its date. What was archived before
-/// there was a policy at all is treated as if it had been under one of 35 days.
+/// A policy that replaces a longer one does not break its promise: what was archived before keeps
+/// its date. What was archived before the first policy is treated as if it had been under a policy
+/// of 35 days.
 pub(crate) fn promises(state: &CatalogState, node: NodeId) -> Vec<Promise> {
     let own = state.nodes.get(&node).map_or(&[][..], |n| n.retention.policies.as_slice());
     let first_own = own.first().map_or(u64::MAX, |c| c.entry);
@@ -46,8 +49,9 @@ pub(crate) fn promises(state: &CatalogState, node: NodeId) -> Vec<Promise> {
     std::iter::once(unset).chain(set).collect()
 }
 
-/// Of which times every commit is kept: each from the last commit at or before the first time to the last one at or before the second. `now` is the time
-/// of the node's own log. The last one is that of the policy in force.
+/// The times of which every commit is kept: each from the last commit at or before the first time
+/// to the last one at or before the second. `now` is the time of the node's own log. The last
+/// window is that of the policy in force.
 pub(crate) fn windows(promises: &[Promise], now: Timestamp) -> Vec<(Timestamp, Option<Timestamp>)> {
     let start = |p: &Promise| {
         let window = match p.policy.mode {
@@ -55,7 +59,7 @@ pub(crate) fn windows(promises: &[Promise], now: Timestamp) -> Vec<(Timestamp, O
             Mode::Periodic { log_for, .. } => log_for,
         };
         let start = now.saturating_sub(window);
-        // A promise that has run out for all that it speaks of.
+        // Otherwise the promise has run out for everything that it covers.
         p.until.is_none_or(|until| start <= until).then_some((start, p.until))
     };
     promises.iter().filter_map(start).collect()
@@ -74,7 +78,8 @@ fn reach(policy: &Policy) -> Duration {
     }
 }
 
-/// Refuses a policy that makes no sense, or that may not follow on the one in force. Tells whether it keeps less.
+/// Refuses a policy that makes no sense, or that may not follow the one in force. Returns whether
+/// it keeps less.
 pub(crate) fn check(before: Option<&Policy>, policy: &Policy) -> Result<bool> {
     let refused = |reason| Err(Error::PolicyRefused { reason });
     if policy.grace < SHORTEST {

@@ -1,7 +1,7 @@
-//! The retained history: which commits of each timeline have to be restorable, and why.
+//! The retained history: which commits of each timeline must be restorable, and why.
 //!
-//! Pure. It is a set of sections and points, never one maximum: the window, restore points and snapshots
-//! that are kept, holds, and the commits that branches began from.
+//! Pure. It is a set of ranges and points, never one maximum: the window, the restore points and
+//! snapshots that are kept, holds, and the commits that branches began from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::types::{FileId, Position, TimelineId, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It lies in the window.
+    /// It is in the window.
     Window,
     /// It is one of the snapshots that periodic protection keeps.
     Snapshot(FileId),
     /// It carries a restore point that is kept.
     RestorePoint(String),
-    /// A legal hold is on it.
+    /// A legal hold covers it.
     Hold(String),
     /// A timeline was forked from it.
     Branch(TimelineId),
@@ -46,7 +46,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A section that has to be restorable.
+/// A range that must be restorable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
     pub from: Position,
@@ -60,16 +60,17 @@ impl Want {
     }
 }
 
-/// Snapshots that are usable as they are, in order of publication.
+/// Snapshots that are usable without log, in order of publication.
 fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Iterator<Item = &'a LayerRecord> {
     input.layers(timeline).filter(|l| l.from.is_none() && l.consistent_from == l.to)
 }
 
-/// The snapshots that count as those of an interval, oldest first: of each section of time the one that was published first. So one that counts goes on to count,
-/// whatever snapshot is built near it later, and whichever expires before it.
+/// The snapshots that count as the periodic ones, oldest first: in each interval, the one that was
+/// published first. So a snapshot that counts continues to count, whatever snapshot is built near
+/// it later, and whichever expires before it.
 fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
-    // Sweeps do not come on the second: a tenth early is in time.
-    let section = (every / 10 * 9).as_nanos().max(1);
+    // Sweeps do not run on the second: a tenth early is in time.
+    let stretch = (every / 10 * 9).as_nanos().max(1);
     let mut first: BTreeMap<u128, &LayerRecord> = BTreeMap::new();
     for layer in snapshots(input, timeline) {
         first.entry(u128::from(layer.timestamp.as_nanos()) / section).or_insert(layer);
@@ -86,7 +87,7 @@ pub(crate) fn snapshot_due(input: &ExpiryInput<'_>, promises: &[Promise]) -> Opt
     Some(newest.map_or(Timestamp::ZERO, |t| t.saturating_add(every)))
 }
 
-/// The snapshots that the promises want of a timeline, beside the window.
+/// The snapshots of a timeline that the promises keep, beside the window.
 fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: TimelineId, wants: &mut Vec<Want>) {
     for promise in promises {
         let Mode::Periodic { every, keep_for, keep_count, .. } = promise.policy.mode else { continue };
@@ -95,11 +96,12 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
             .filter(|l| promise.until.is_none_or(|until| l.timestamp <= until))
             .collect();
         let start = input.archived.saturating_sub(keep_for);
-        // The state at the beginning of the time is that of the snapshot before it.
+        // The state at the beginning of the period is that of the snapshot before it.
         let by_age = spaced.iter().rposition(|l| l.timestamp <= start).unwrap_or(0);
         let past = promise.until.is_some_and(|until| until < start);
         let by_count = spaced.len().saturating_sub(keep_count as usize);
-        // A promise that is no longer in force keeps by age alone: by count it would keep for ever.
+        // A promise that is no longer in force keeps by age alone: by count, it would keep for
+        // ever.
         let first = match (promise.until, past) {
             (None, _) => by_age.min(by_count),
             (Some(_), false) => by_age,
@@ -110,7 +112,7 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
 }
 
 /// What names commits of a timeline: restore points and holds. Those of a later timeline, or of a
-/// node that was branched off, may name what they have in common with this one.
+/// node that was branched off, may name commits that it shares with this one.
 fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
     let line = Line::new(input.node, timeline);
     for lineage in input.state.lineages_over(input.node).iter().filter(|lineage| lineage.of(line).is_some()) {
@@ -119,7 +121,7 @@ fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
         let archived = if node == input.node { Some(&input.archived) } else { input.branches.get(&node) };
         let promises = promises(input.state, node);
         for (name, point) in record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {
-            // Until when a branch is archived is not known where it came to be only now.
+            // A branch that was created only now has no known archived time.
             let keeps = |now| promises.iter().any(|p| p.keeps_restore_point(point.timestamp, now));
             if lineage.at(point.position).line == line && archived.is_none_or(|now| keeps(*now)) {
                 wants.push(Want::point(point.position, Reason::RestorePoint(name.clone())));
@@ -137,28 +139,31 @@ fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
     }
 }
 
-/// The commits that a section has of those from one to another.
-fn part(section: &Section, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
-    let from = from.max(section.after.next_lsn().into());
-    let to = match (to, section.up_to) {
+/// The part of a range of commits that is in a stretch.
+fn part(stretch: &Stretch, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
+    let from = from.max(stretch.after.next_lsn().into());
+    let to = match (to, stretch.up_to) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
     to.is_none_or(|to| from <= to).then_some((from, to))
 }
 
-/// What is left to tell the times of commits from.
+/// Where the times of commits can still be read from.
 pub(crate) trait Times {
-    /// The time of a commit that a section begins or ends with. A snapshot tells it too: of a single commit nothing else may be left.
+    /// The time of a commit that a range begins or ends with. A snapshot records it too: of a
+    /// single commit nothing else may be left.
     fn of(&self, commit: Position) -> Result<Timestamp>;
-    /// The last commit at or before a time, by the log; `None` where that begins later. Asked only for times that lie within a section.
+    /// The last commit at or before a time, by the log; `None` if the log begins later. Called only
+    /// for times within a range.
     fn by_log(&self, time: Timestamp) -> Result<Option<Position>>;
-    /// Nothing after this was archived by a time, whatever times the commits say. A host may give commits times of its own, and nothing is to expire because
-    /// those lie in the past.
+    /// Nothing after this position was archived by that time, whatever times the commits carry. A
+    /// host may set commit times, and nothing may expire because those are in the past.
     fn archived_by(&self, time: Timestamp) -> Result<Position>;
 }
 
-/// The last commit at or before a time that did not expire; `None` where all that is left is later. `kept`: what is left, where anything has expired.
+/// The last commit at or before a time that did not expire; `None` if everything that is left is
+/// later. `kept` is what is left, if anything has expired.
 fn last_by(times: &dyn Times, kept: Option<&[Span]>, time: Timestamp) -> Result<Option<Position>> {
     let Some(spans) = kept else { return times.by_log(time) };
     let (mut low, mut high) = (0, spans.len());
@@ -169,15 +174,17 @@ fn last_by(times: &dyn Times, kept: Option<&[Span]>, time: Timestamp) -> Result<
     }
     let Some(span) = low.checked_sub(1).and_then(|i| spans.get(i)) else { return Ok(None) };
     match span.to {
-        // Beyond its end nothing is left that the time could name.
+        // Nothing beyond its end is left that the time could name.
         Some(to) if to == span.from || times.of(to)? <= time => Ok(Some(to)),
         _ => Ok(Some(times.by_log(time)?.unwrap_or_default().max(span.from))),
     }
 }
 
-/// The commits of times that are promised ([`windows`](super::policy::windows)), as far as they did not expire. The last ones are those of the policy in force.
+/// The commits of the promised times ([`windows`](super::policy::windows)), as far as they did not
+/// expire. The last ones are those of the policy in force.
 ///
-/// A promise is of the commits that are left of it, be it one: each is kept until its date, however little else there is to tell that date from.
+/// A promise covers the commits that are left of its range, even a single one: each is kept until
+/// its date, however little else is left to determine that date from.
 pub(crate) fn commits_of(
     promised: &[(Timestamp, Option<Timestamp>)],
     kept: Option<&[Span]>,
@@ -188,14 +195,15 @@ pub(crate) fn commits_of(
         let first = last_by(times, kept, *from)?.unwrap_or_default().min(times.archived_by(*from)?);
         match until {
             None => commits.push((first, None)),
-            // Of what was archived by then there may be nothing.
+            // Nothing of what was archived by then may be left.
             Some(until) => commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last)))),
         }
     }
     Ok(commits)
 }
 
-/// The windows of a timeline: from where on all of it is kept. Empty: it was left before they began.
+/// The windows of a timeline: from where on all of it is kept. Empty if the timeline was left
+/// before they began.
 pub(crate) fn windows_of(
     input: &ExpiryInput<'_>,
     promises: &[Promise],
@@ -208,7 +216,7 @@ pub(crate) fn windows_of(
     {
         return Vec::new();
     }
-    // In periodic mode the log after the newest snapshot is what the next one is made of.
+    // In periodic mode, the log after the newest snapshot is what the next one is built from.
     if let Some(Mode::Periodic { every, .. }) = promises.last().map(|p| p.policy.mode)
         && let Some((from, None)) = windows.last_mut()
     {
@@ -217,7 +225,7 @@ pub(crate) fn windows_of(
     windows
 }
 
-/// Everything that is wanted of a timeline, in order and apart, as far as it is still available.
+/// Everything that is wanted of a timeline, in order and disjoint, as far as it is still available.
 pub(crate) fn wanted(
     input: &ExpiryInput<'_>,
     promises: &[Promise],
@@ -235,7 +243,7 @@ pub(crate) fn wanted(
     merge(wants.iter().flat_map(|want| available.iter().filter_map(|span| common(want, span))).collect())
 }
 
-/// What a want and a span have in common.
+/// The intersection of a want and a span.
 fn common(want: &Want, span: &Span) -> Option<Want> {
     let from = want.from.max(span.from);
     let to = match (want.to, span.to) {
@@ -245,7 +253,7 @@ fn common(want: &Want, span: &Span) -> Option<Want> {
     to.is_none_or(|to| from <= to).then(|| Want { from, to, reasons: want.reasons.clone() })
 }
 
-/// Stretches that overlap or follow on each other become one.
+/// Merges ranges that overlap or are adjacent.
 fn merge(mut wants: Vec<Want>) -> Vec<Want> {
     wants.sort_by_key(|w| (w.from, w.to.map_or(u64::MAX, Position::get)));
     let mut merged: Vec<Want> = Vec::new();

@@ -1,4 +1,4 @@
-//! Carries plans out: an entry first, the files later.
+//! Carries out plans: first an entry, later the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +22,9 @@ use crate::storage::{Calls, ReadCalls, ReadFileCalls};
 use crate::types::{FileId, NodeId, Position, TimelineId, Timestamp, nanos};
 use crate::wal::Log;
 
-/// Most files that one entry names: the others follow in the next sweep.
+/// The most files that one entry names; the others follow in the next sweep.
 const MAX_FILES: usize = 24_000;
-/// How often a plan is made anew because the catalog has moved on meanwhile.
+/// How often a plan is made again because the catalog has moved on.
 const TRIES: usize = 16;
 
 /// How a sweep works.
@@ -32,11 +32,13 @@ const TRIES: usize = 16;
 #[non_exhaustive]
 #[must_use]
 pub struct SweepOptions {
-    /// A snapshot is built where it lets log go that is at least this share of the last snapshot's size, in percent. Default 100: what is
-    /// kept beyond the window is at most about as much as a snapshot, and a snapshot is built no more often than its size in log comes together.
+    /// A snapshot is built if it frees log of at least this share of the last snapshot's size, in
+    /// percent. Default 100: beyond the window, at most about the size of a snapshot is kept, and a
+    /// snapshot is built only once its size in log was added.
     pub rebuild_percent: u64,
-    /// How such snapshots are built. Its `replay.cancel` ends the sweep with [`Error::Cancelled`]: between two steps, or within a snapshot, which is then
-    /// not there. The next sweep goes on where this one ended.
+    /// How such snapshots are built. Its `replay.cancel` ends the sweep with [`Error::Cancelled`],
+    /// between two steps or within a snapshot, which then does not exist. The next sweep continues
+    /// where this one stopped.
     pub compact: CompactOptions,
 }
 
@@ -54,14 +56,15 @@ pub struct NodeSweep {
     pub node: String,
     /// What expired now, and why the rest stays.
     pub plan: ExpiryPlan,
-    /// Snapshots that were built.
+    /// The snapshots that were built.
     pub built: MaintainReport,
-    /// Files that were removed, having expired before.
+    /// Files that were removed after they had expired before.
     pub removed_files: u64,
     /// Their bytes.
     pub removed_bytes: u64,
-    /// Expiries whose files are still there: their grace period goes on, or a restore that may read them.
-    pub pending_expiries: usize,
+    /// Expiries whose files still exist: their grace period has not ended, or a restore may still
+    /// read them.
+    pub waiting: usize,
 }
 
 /// What a sweep did.
@@ -70,12 +73,13 @@ pub struct NodeSweep {
 pub struct SweepReport {
     /// By node.
     pub nodes: Vec<NodeSweep>,
-    /// Nodes of which nothing expires because of an error or of damage, and why. Those whose files do not suffice for what is to be kept
-    /// ([`Blocked::Incomplete`](crate::Blocked::Incomplete)) are among them.
+    /// Nodes of which nothing expires because of an error or damage, and the error. They include
+    /// nodes that miss files that are needed for what must be kept
+    /// ([`Blocked::Incomplete`](crate::Blocked::Incomplete)).
     pub failed: Vec<(String, Error)>,
 }
 
-/// Up to when a node is archived: its newest commit or tick, on whichever timeline.
+/// The time up to which a node is archived: its newest commit or tick, on any timeline.
 pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
     let mut newest = log_end(&context.log, &context.view())?.known_until;
     for timeline in context.record.timelines().into_iter().filter(|t| *t != context.timeline()) {
@@ -84,7 +88,7 @@ pub(crate) fn newest_archived(context: &NodeContext) -> Result<Timestamp> {
     Ok(newest)
 }
 
-/// Refuses a clock that is not plausible, and notes one that is from time to time.
+/// Refuses a clock that is not plausible, and from time to time records one that is.
 pub(crate) fn check_clock(builder: &Builder, now: Timestamp, archived: Timestamp) -> Result<()> {
     let worth = {
         let state = builder.catalog.current()?;
@@ -100,7 +104,7 @@ pub(crate) fn check_clock(builder: &Builder, now: Timestamp, archived: Timestamp
     Ok(())
 }
 
-/// What a plan is made from, beside the catalog.
+/// What a plan is made from, besides the catalog.
 #[derive(Debug)]
 struct Gathered {
     archived: Timestamp,
@@ -111,7 +115,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// Of a node whose log is given up.
+    /// For a node whose log has expired.
     fn nothing() -> Gathered {
         Gathered {
             archived: Timestamp::ZERO,
@@ -123,7 +127,8 @@ impl Gathered {
     }
 }
 
-/// What each snapshot needs of the log before it. One that cannot be read is of no use without all of the log.
+/// The log that each snapshot needs from before it. A snapshot that cannot be read is usable only
+/// with all of the log.
 fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>> {
     let mut redo = BTreeMap::new();
     for layer in context.record.layers.iter().filter(|l| l.from.is_none()) {
@@ -142,7 +147,8 @@ fn redo_of_snapshots(context: &NodeContext) -> Result<BTreeMap<FileId, Position>
     Ok(redo)
 }
 
-/// What a snapshot at a position would need of the log before it, at most: redo points only move on.
+/// The log that a snapshot at a position would need from before it, at most: redo points only move
+/// forward.
 fn redo_at(log: &Log, position: Position) -> Result<Position> {
     Ok(match log.last_where(|s| Ok(s.from <= position))? {
         Some(segment) => records_from(log, &log.open(&segment)?.preface().state)?,
@@ -159,7 +165,7 @@ struct LogTimes<'a> {
 
 impl Times for LogTimes<'_> {
     fn of(&self, commit: Position) -> Result<Timestamp> {
-        // The window may begin with a commit that is yet to come.
+        // The window may begin with a commit that does not exist yet.
         let Some(lsn) = commit.lsn().filter(|_| commit <= self.end.position) else {
             return Ok(Timestamp::from_nanos(u64::MAX));
         };
@@ -174,7 +180,7 @@ impl Times for LogTimes<'_> {
     fn archived_by(&self, time: Timestamp) -> Result<Position> {
         let next = match self.log.last_where(|s| Ok(self.log.open(s)?.created() <= time))? {
             Some(segment) => match self.log.after(&segment) {
-                // What lay between has expired, or its loss is found when the plan is made.
+                // What was between has expired, or its loss is found when the plan is made.
                 Err(Error::Gap { found, .. }) => return Ok(found),
                 next => next?,
             },
@@ -191,7 +197,7 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     let view = context.view();
     for timeline in context.record.timelines() {
         let (log, whole) = (context.log_of(timeline), context.log.along(view.lineage(timeline)));
-        // Of a timeline that nothing was written to yet the fork is the end.
+        // If nothing was written to a timeline yet, its end is the fork.
         let end = if timeline == context.timeline() { log_end(&whole, &view) } else { newest_commit(&whole, &view) }?;
         let segments = log.all()?;
         let segments =
@@ -204,7 +210,7 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     Ok(Gathered { archived, logs, branches, redo, redo_at: BTreeMap::new() })
 }
 
-/// Up to when the nodes are archived that were branched from this one.
+/// The times up to which the nodes branched from this one are archived.
 fn archived_branches(context: &NodeContext, state: &CatalogState) -> Result<BTreeMap<NodeId, Timestamp>> {
     let mut archived = BTreeMap::new();
     for lineage in state.lineages_over(context.node) {
@@ -239,7 +245,7 @@ fn plan_of(
     }))
 }
 
-/// The plan, with snapshots to be built only where that lets log go.
+/// The plan, which asks for snapshots only if they free log.
 fn plan_with_builds(
     context: &NodeContext,
     state: &CatalogState,
@@ -268,10 +274,11 @@ pub(crate) fn plan_node(builder: &Builder, now: Timestamp, options: &SweepOption
     plan_with_builds(context, &state, &mut gathered, now, options.rebuild_percent)
 }
 
-/// Sweeps one node: removes what has expired before, then lets expire what is due.
+/// Sweeps one node: removes what has expired before, then lets what is due expire.
 pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepOptions) -> Result<NodeSweep> {
     let mut done = NodeSweep { node: builder.context.record.name.clone(), ..NodeSweep::default() };
-    // Builders and sweepers exclude each other: what a builder reads or refers to does not expire meanwhile.
+    // Builders and sweepers exclude each other: what a builder reads or refers to does not expire
+    // meanwhile.
     let _lock = lock_builder(builder)?;
     let cancel = &options.compact.replay.cancel;
     remove_due(builder, now, cancel, &mut done)?;
@@ -280,7 +287,7 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
         let state = builder.catalog.current()?.clone();
         builder.context.refresh(&state)?;
         let mut gathered = if builder.context.record.retention.deletion == Deletion::Final {
-            // There is no log any more; parts may be left.
+            // There is no log any more, but parts may be left.
             Gathered::nothing()
         } else {
             gather(&builder.context, &state, now)?
@@ -306,7 +313,7 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
     Ok(done)
 }
 
-/// Files of layers, and the parts that they refer to.
+/// The files of layers, and the parts that they refer to.
 struct References {
     layers: BTreeSet<FileId>,
     parts: BTreeSet<FileId>,
@@ -322,7 +329,8 @@ fn references<'l>(context: &NodeContext, layers: impl Iterator<Item = &'l LayerR
     Ok(all)
 }
 
-/// Writes the entry that gives files up. `false`: the catalog has moved on, and the plan with it.
+/// Writes the entry that gives files up. Returns `false` if the catalog has moved on, so the plan
+/// is out of date.
 fn expire(
     builder: &Builder,
     state: &CatalogState,
@@ -344,7 +352,8 @@ fn expire(
         let stood = before.is_some_and(|spans| spans.iter().any(|s| s.base == kept.span.base));
         let layer = kept.snapshot.and_then(|file| record.layers.iter().find(|l| l.file == file));
         if let Some(layer) = layer.filter(|_| !stood) {
-            // What comes to stand on this snapshot alone has nothing else any more: it is read once again, wholly.
+            // This snapshot becomes the only base of that history, so all of it is read back once
+            // more.
             read_back(context.storage.as_ref(), &context.keys, layer)?;
         }
     }
@@ -374,7 +383,8 @@ fn expire(
     Ok(appended)
 }
 
-/// Layers and parts that nothing refers to any more: those that the plan lets go, and what crashes left before `before`.
+/// Layers and parts that nothing refers to any more: those that the plan lets expire, and those
+/// that crashes left before `before`.
 fn unneeded<'l>(
     builder: &Builder,
     layers: impl Iterator<Item = &'l LayerRecord>,
@@ -384,14 +394,14 @@ fn unneeded<'l>(
     let context = &builder.context;
     let going: BTreeSet<FileId> = plan.layers.iter().copied().collect();
     let (go, stay): (Vec<&LayerRecord>, Vec<&LayerRecord>) = layers.partition(|l| going.contains(&l.file));
-    // Before the look at files: a base copy that begins later makes files that are younger.
+    // Before the files are listed: a base snapshot that begins later writes files that are younger.
     let leased = builder.catalog.oldest_lease(context.node)?.is_some();
     let stay = references(context, stay.into_iter())?;
     let mut parts = BTreeSet::new();
     for layer in go {
         match references(context, std::iter::once(layer)) {
             Ok(found) => parts.extend(found.parts),
-            // Which parts it had is not known: they go as what nothing refers to.
+            // Which parts it had is not known: they are removed as parts that nothing refers to.
             Err(e) if e.is_damage() => {}
             Err(e) => return Err(e),
         }
@@ -443,7 +453,8 @@ fn pending(builder: &Builder) -> Result<BTreeSet<FileId>> {
     Ok(files)
 }
 
-/// Removes the files of expiries whose grace period is over, unless a restore from before may still read them.
+/// Removes the files of expiries whose grace period is over, unless a restore that began before may
+/// still read them.
 fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
     let context = &builder.context;
     let record = builder.catalog.settled()?.node(context.node)?.clone();
@@ -456,7 +467,8 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
     if due.is_empty() {
         return Ok(());
     }
-    // That nothing refers to them was so when they were given up, and stays so. To look again costs little, to be wrong everything.
+    // Nothing referred to them when they were given up, and nothing does since. To check again
+    // costs little; a mistake would cost everything.
     let needed = references(context, record.layers.iter())?;
     let stood_on = stood_on(context, &*builder.catalog.current()?)?;
     for entry in due {
@@ -482,7 +494,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         for timeline in &timelines {
             let log = context.log_of(timeline.timeline);
             for (first, last) in &timeline.segments {
-                // The directories in any case: a removal that was interrupted may not be durable.
+                // The directories in any case: an interrupted removal may not be durable.
                 let (segments, dirs) = log.numbered(*first, *last)?;
                 segments.iter().try_for_each(|segment| removal.file(&segment.path))?;
                 removal.dirs.extend(dirs);
@@ -494,7 +506,7 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         }
         builder.catalog.append_if(&builder.actor, |state| {
             let there = state.node(context.node)?.retention.expiring.contains_key(&entry);
-            // Another sweeper may have been faster, where the lock did not keep it out.
+            // Another sweeper may have been faster, if the lock did not keep it out.
             Ok(there.then_some(Event::FilesRemoved { node: context.node, entry, files, bytes }))
         })?;
         done.removed_files += files;
@@ -504,8 +516,8 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
     Ok(())
 }
 
-/// The commits of this node that timelines stand on, be they its own or of nodes that were branched
-/// from it, each with a name for what does.
+/// The commits of this node that timelines depend on, of the node itself or of nodes that were
+/// branched from it, each with the name of that timeline.
 fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, String)>> {
     let mut forks = Vec::new();
     for lineage in state.lineages_over(context.node) {
@@ -520,8 +532,8 @@ fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, St
     Ok(forks)
 }
 
-/// Refuses to remove segments that the way to a fork needs. The plan saw to that; to be wrong would
-/// cost another history all it has.
+/// Refuses to remove segments that are needed to reach a fork. The plan has ensured that already; a
+/// mistake would cost another history everything.
 fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineExpiry) -> Result<()> {
     let Some(kept) = context.view().kept_of(fork.line) else { return Ok(()) };
     let leads: Vec<Span> = kept.iter().filter(|s| s.contains(fork.at)).copied().collect();
@@ -558,12 +570,12 @@ impl Removal<'_> {
         self.file(&path)
     }
 
-    /// Removes a file; one that is gone was removed by a sweep that was interrupted.
+    /// Removes a file. If it is gone, a sweep that was interrupted has removed it.
     fn file(&mut self, path: &str) -> Result<()> {
         let storage = self.context.storage.as_ref();
         let file = storage.opened_if_there(path)?;
         let bytes = file.map_or(Ok(0), |file| file.length(path))?;
-        // Where it is gone already, that may not be durable.
+        // If it is gone already, that may not be durable.
         self.dirs.insert(names::parent(path).to_owned());
         if storage.deleted_if_there(path)? {
             self.files += 1;

@@ -1,4 +1,4 @@
-//! What an archive takes, and what a window costs.
+//! What an archive takes on disk, and what a window costs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,34 +13,37 @@ use crate::storage::{ReadCalls, ReadStore};
 
 const DAY: u128 = 86_400 * 1_000_000_000;
 
-/// Bytes of one node.
+/// The bytes of one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeUsage {
     /// The log.
     pub log: u64,
-    /// Snapshots: parts that several of them share count once, and so do parts that expired and are not removed yet.
+    /// Snapshots. A part that several of them share counts once; parts that expired and are not
+    /// removed yet count, too.
     pub snapshots: u64,
     /// Layers between snapshots.
     pub layers: u64,
-    /// How much time the newest stretch of the log covers, which is the window and what it stands on.
+    /// The time that the newest range of the log covers: the window and the log before it that it
+    /// is based on.
     pub covers: Duration,
-    /// How much log comes together in a day.
-    pub log_bytes_per_day: u64,
-    /// How much of layers comes together in a day.
+    /// Growth of the log per day.
+    pub log_a_day: u64,
+    /// Growth of the layers per day.
     pub layers_a_day: u64,
     /// The newest snapshot alone.
     pub newest_snapshot: u64,
 }
 
 impl NodeUsage {
-    /// All of it.
+    /// The sum of all of these.
     pub fn total(&self) -> u64 {
         self.log + self.snapshots + self.layers
     }
 
-    /// About what a continuous window of this length takes, at the growth of now: a snapshot to stand on, what comes together in the
-    /// window, and as much as a snapshot more while the next one is not worth building.
+    /// About the bytes that a continuous window of this length takes at the current growth: a base
+    /// snapshot, what is added during the window, and up to another snapshot's size while the next
+    /// one is not worth building.
     pub fn estimate(&self, window: Duration) -> u64 {
         let daily = u128::from(self.log_bytes_per_day + self.layers_a_day);
         let grown = daily.saturating_mul(window.as_nanos()) / DAY;
@@ -48,7 +51,7 @@ impl NodeUsage {
     }
 }
 
-/// Bytes of an archive.
+/// The bytes of an archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
@@ -59,18 +62,18 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// About what a continuous window of this length takes in all nodes; see [`NodeUsage::estimate`]. For what the window of now costs, and a longer one would.
+    /// About the bytes that a continuous window of this length takes in all nodes; see
+    /// [`NodeUsage::estimate`]. Pass the current window to see its cost, or a longer one.
     pub fn estimate(&self, window: Duration) -> u64 {
         self.nodes.values().map(|node| node.estimate(window)).fold(self.catalog, u64::saturating_add)
     }
 
-    /// All of it.
+    /// The sum of all of these.
     pub fn total(&self) -> u64 {
         self.nodes.values().map(NodeUsage::total).sum::<u64>() + self.catalog
     }
 }
 
-/// Bytes of the catalog.
 pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
     let mut bytes = 0;
     for group in storage.listed(names::CATALOG)?.iter().filter(|e| e.is_dir) {
@@ -84,7 +87,6 @@ fn a_day(bytes: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(bytes).saturating_mul(DAY) / nanos).unwrap_or(u64::MAX)
 }
 
-/// Bytes of a node.
 pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     let storage = context.storage.as_ref();
     let record = &context.record;
@@ -98,13 +100,13 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.snapshots = (parts + files).saturating_sub(usage.layers);
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
-    // What is kept from before the window says nothing of how fast it grows.
-    let window = segment_runs(&context.log, &context.view())?.pop().unwrap_or_default();
+    // What is kept from before the window does not show how fast the log grows.
+    let window = stretches(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
         let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
-        // Less than an hour says nothing of a day.
+        // Less than an hour does not show the growth of a day.
         if usage.covers >= Duration::from_secs(3_600) {
             usage.log_bytes_per_day = a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
             let layers = record.layers.iter().filter(|l| l.from.is_some_and(|from| from >= oldest.from));

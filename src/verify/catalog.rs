@@ -28,7 +28,7 @@ pub(crate) fn verify_catalog(
         report.note(Error::damage(kind, path, 0, "newest catalog entry", expected, found));
     }
     let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total: 0, cancel: cancel.clone() };
-    // Unknown behind an entry that cannot be read at all.
+    // Unknown after an entry that cannot be read at all.
     let mut link = Some([0; 32]);
     for sequence in 1..=newest {
         let path = entry_path(sequence);
@@ -47,7 +47,7 @@ pub(crate) fn verify_catalog(
         report.catalog_entries += 1;
     }
     for path in checkpoint::paths(storage)? {
-        // Whoever wrote a newer one has let go of this one since.
+        // The writer of a newer one may have deleted this one since.
         if storage.open(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What can be checked of a file without its keys: header, frames and trailer by their CRC-32.
+//! What can be checked of a file without its keys: header, frames and trailer, by their CRC-32.
 
 use std::io::ErrorKind;
 
@@ -12,13 +12,16 @@ use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, read_range};
 use crate::types::as_index;
 use crate::wal::{Search, durable_frame_beyond, find_frame, is_zero};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes completely or not at all.
 const SECTOR: u64 = 512;
 
-/// Reads every file of an archive and compares it with the CRC-32s in it: finds rot on a machine that has no key.
+/// Reads every file of an archive and compares it with the CRC-32s in it. This finds rot on a
+/// machine that has no key.
 ///
-/// What it cannot find: files that are missing or belong elsewhere, edits by somebody who mends the checksums, and the loss of a segment's trailer, which a power failure
-/// leaves as well and on which nothing depends. For the others, see [`Archive::verify`](crate::Archive::verify).
+/// It cannot find files that are missing or belong elsewhere, edits by somebody who corrects the
+/// checksums, and the loss of a segment's trailer. (A power failure causes that loss, too, and
+/// nothing depends on the trailer.) For the others, use
+/// [`Archive::verify`](crate::Archive::verify).
 ///
 /// ```
 /// use rewound::storage::FsStorage;
@@ -58,7 +61,7 @@ pub fn verify_checksums(
             Some(Kind::Part) => report.parts += 1,
             Some(Kind::Entry) => report.catalog_entries += 1,
             Some(Kind::Checkpoint) => {}
-            // Locks, and whatever later releases put there: no more than that it is a file.
+            // Locks, and files of later releases: only checked to be files.
             None => {
                 if let Err(e) = storage.opened(path)
                     && e.is_damage()
@@ -74,7 +77,7 @@ pub fn verify_checksums(
     Ok(report)
 }
 
-/// Not to be found since it was listed: it has expired. Nothing here can tell that from a loss.
+/// A file that is gone since it was listed has expired. This cannot be told from a loss here.
 fn gone(e: Error) -> Result<()> {
     match &e {
         Error::Storage { source, .. } if source.kind() == ErrorKind::NotFound => Ok(()),
@@ -82,7 +85,7 @@ fn gone(e: Error) -> Result<()> {
     }
 }
 
-/// Every file below a directory. A directory that cannot be listed is a finding.
+/// Lists every file below a directory. A directory that cannot be listed is a finding.
 fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
     let entries = match storage.listed(dir) {
         Ok(entries) => entries,
@@ -90,7 +93,7 @@ fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, repo
     };
     for entry in entries {
         let path = names::join(dir, &entry.name);
-        // A directory with the name of a file is looked at as what its name says.
+        // A directory with the name of a file is checked as that file.
         if entry.is_dir && !names::has_ending(&entry.name) {
             walk(storage, &path, files, report)?;
         } else {
@@ -100,7 +103,8 @@ fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, repo
     Ok(())
 }
 
-/// Checks one file; every damaged frame of it is a finding. `read` is told of bytes as they are read.
+/// Checks one file; every damaged frame of it is a finding. `read` is called with the number of
+/// bytes as they are read.
 pub(super) fn check_file(
     storage: &dyn ReadStore,
     path: &str,
@@ -127,14 +131,15 @@ pub(super) fn check_file(
     while at < len {
         let mut found = frame(file, path, at, index);
         if segment && found.as_ref().is_err_and(Error::is_damage) {
-            // The end of a segment that was never sealed, or is not yet.
+            // The end of a segment that was never sealed, or is not sealed yet.
             if is_torn(file, path, (at, len), index, sealed)? {
                 report.torn_tails += u64::from(!is_zero(file, path, at, len)?);
                 read(len - at)?;
                 return Ok(());
             }
             if sealed.is_none() {
-                // What lies behind it was written after it: where a writer has added both since it was looked for, it is there by now.
+                // What is behind it was written after it: if a writer has added both since the
+                // frame was read, it is there by now.
                 found = frame(file, path, at, index);
             }
         }
@@ -142,7 +147,7 @@ pub(super) fn check_file(
             Ok(found) => found,
             Err(e) if e.is_damage() => {
                 report.note(e);
-                // Go on behind it, where there is a frame that can be read.
+                // Continue behind it, if there is a frame that can be read.
                 match next_frame(file, path, at + 1, len)? {
                     Some((next, found)) => {
                         read(next - at)?;
@@ -168,19 +173,20 @@ pub(super) fn check_file(
     Err(Error::damage(DamageKind::Truncated, path, len, "seal", "the seal and trailer of a complete file", "the end"))
 }
 
-/// Where the trailer at the end of a segment says that its seal is.
+/// The offset of the seal, as the trailer at the end of a segment says.
 fn sealed_at(file: &dyn ReadFile, path: &str, len: u64) -> Result<Option<u64>> {
     let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
     Ok(Trailer::decode(&read_range(file, path, at, TRAILER_LEN)?).map(|trailer| trailer.seal_offset))
 }
 
-/// Whether a frame of a segment that cannot be read is what a crash leaves, and not rot.
+/// Whether an unreadable frame of a segment is what a crash leaves, and not rot.
 fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, sealed: Option<u64>) -> Result<bool> {
     match sealed {
         None => Ok(!durable_frame_beyond(file, path, len, at, index)?),
         // All frames before the seal were durable when it was written.
         Some(seal) if at < seal => Ok(false),
-        // A crash can keep the trailer and lose the seal, by whole sectors, which then read as zeros. Rot does not.
+        // A crash can keep the trailer and lose the seal, by whole sectors, which then read as
+        // zeros. Rot does not do that.
         Some(seal) => {
             let size = as_index(len.saturating_sub(seal)).min(MAX_PLAINTEXT);
             let bytes = read_range(file, path, seal, size)?;
@@ -192,7 +198,7 @@ fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, s
     }
 }
 
-/// Reads the frame at an offset; gives where it ends, its index and kind.
+/// Reads the frame at an offset; returns where it ends, its index and its kind.
 fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u32, FrameKind)> {
     let header = FrameHeader::decode(&read_range(file, path, at, HEADER_LEN)?).map_err(|e| e.at(path, at))?;
     if header.index != index {
@@ -210,7 +216,7 @@ fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u
     Ok((at + header.frame_len() as u64, header.index, header.kind))
 }
 
-/// The next frame at or after an offset that its CRC-32 vouches for, and its index.
+/// The next frame at or after an offset whose CRC-32 matches, and its index.
 fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Option<(u64, u32)>> {
     let found = find_frame(file, path, from, len, &mut |start, header| {
         Ok(frame(file, path, start, header.index).is_ok().then_some((start, header.index)))
@@ -218,8 +224,9 @@ fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Op
     Ok(if let Search::Found(found) = found { Some(found) } else { None })
 }
 
-/// What comes after a seal: the trailer, and nothing else. In a segment a crash may have come before the trailer was durable, or before the zeros were cut off that were
-/// reserved behind it: then the segment ends at its seal, and nothing is lost.
+/// Checks what comes after a seal: the trailer, and nothing else. In a segment, a crash may have
+/// come before the trailer was durable, or before the zeros reserved behind it were cut off. Then
+/// the segment ends at its seal, and nothing is lost.
 fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
     let expected = trailer.encode();
     let found = read_range(file, path, at, TRAILER_LEN)?;
@@ -232,7 +239,8 @@ fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &T
     Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
 }
 
-/// Whether a trailer is what a crash leaves of one that was not durable: cut short, zeros, or garbage. Rot alters a byte.
+/// Whether a trailer is what a crash leaves if it was not durable: cut short, zeros, or garbage.
+/// Rot alters a byte.
 fn is_interrupted(found: &[u8], expected: &[u8]) -> bool {
     let altered: Vec<u8> = found.iter().zip(expected).filter(|(f, e)| f != e).map(|(f, _)| *f).collect();
     altered.len() > 1 || altered.iter().all(|byte| *byte == 0)

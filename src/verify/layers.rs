@@ -12,7 +12,7 @@ use crate::names::{layer_path, part_path};
 use crate::past::NodeContext;
 use crate::types::{FileId, PageId};
 
-/// Bytes of all layers and the parts that they name.
+/// The bytes of all layers and of the parts that they name.
 pub(super) fn bytes(context: &NodeContext, report: &mut VerifyReport) -> Result<u64> {
     let mut total = 0;
     let mut seen = BTreeSet::new();
@@ -71,7 +71,7 @@ fn verify_part(context: &NodeContext, part: &PartRef, report: &mut VerifyReport,
             let image = match entry {
                 PageEntry::Zero => zero.as_slice(),
                 PageEntry::Full(image) => image,
-                // Proven by rebuilding: alone it is no page.
+                // A patch alone is no page: rebuilding states proves it.
                 PageEntry::Patch(_) => return Ok(()),
             };
             *pages += 1;

@@ -8,8 +8,8 @@ use crate::replay::{log_end, lost_beginning, window};
 use crate::types::{Position, Target};
 use crate::wal::{SegmentRef, Visit};
 
-/// Verifies the segments of a timeline that have not expired, and that they reach from and to where
-/// the catalog says.
+/// Verifies the segments of a timeline that have not expired, and that they begin and end where the
+/// catalog says.
 pub(super) fn verify_log(
     context: &NodeContext,
     runs: &SegmentRuns,
@@ -46,7 +46,7 @@ pub(super) fn verify_log(
     report.found(end.map(drop))?;
     if begun {
         match window(&context.log, &context.view(), &Target::Latest) {
-            // Nothing that could be lost: the base copy is still to come.
+            // Nothing could be lost: there is no base snapshot yet.
             Err(Error::BeforeWindow { .. }) => {}
             other => report.found(other.map(drop))?,
         }
@@ -62,7 +62,7 @@ fn verify_segment(
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     let reader = context.log.open(segment)?;
-    // A next one that is missing or damaged is a finding of its own.
+    // A missing or damaged next segment is a finding of its own.
     let next = next.filter(|n| segment.is_continued_by(n)).and_then(|n| context.log.open(n).ok());
     let successor = next.as_ref().and_then(|n| n.preface().previous.as_ref());
     let end = reader.scan(segment.from, successor, &mut |visit| {

@@ -1,12 +1,13 @@
-//! Is everything still there, intact, and does it rebuild? With the key and without.
+//! Whether everything is still there, intact, and rebuilds: with the key and without.
 //!
-//! Owns the reading of whole archives for the sake of what might be wrong with them. Never repairs, moves or
-//! writes anything, but for the lease that keeps what it reads from being removed. [`verify_checksums`] needs no key and finds rot; [`Node::verify`](crate::Node::verify) also
-//! decrypts, follows every chain, and rebuilds states.
+//! Owns reading whole archives to find what is wrong with them. Never repairs, moves or writes
+//! anything, except for the lease that keeps what it reads from being removed. [`verify_checksums`]
+//! needs no key and finds rot. [`Node::verify`](crate::Node::verify) also decrypts, follows every
+//! chain, and rebuilds states.
 //!
-//! Invariants: damage is a finding in the report, and the reading goes on behind it; only what keeps from
-//! reading at all (a cancelled run, a full disk for temporary files) is an error. Memory is bounded by
-//! the largest frame and by `ReplayOptions`.
+//! Invariants: damage is a finding in the report, and reading continues behind it. Only what
+//! prevents reading at all (a cancelled run, a full disk for temporary files) is an error. Memory
+//! is bounded by the largest frame and by `ReplayOptions`.
 
 mod catalog;
 mod checksums;
@@ -27,13 +28,13 @@ use crate::options::{Cancel, ReplayOptions};
 use crate::past::NodeContext;
 use crate::storage::ReadStore;
 
-/// What is verified, beside that every file is read, decrypted and chained.
+/// What is verified, besides reading, decrypting and chaining every file.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct VerifyOptions {
-    /// Whether states are rebuilt as well: the latest, and each snapshot from what lies before it. Default: yes.
-    /// It costs as much as so many restores; nothing is written.
+    /// Whether states are rebuilt as well: the latest, and each snapshot from what comes before it.
+    /// Default: yes. It costs as much as that many restores; nothing is written.
     pub rebuild: bool,
     /// How states are rebuilt, and what ends the run early.
     pub replay: ReplayOptions,
@@ -45,15 +46,15 @@ impl Default for VerifyOptions {
     }
 }
 
-/// How far a verification has come.
+/// The progress of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {
     /// What is being done.
     pub stage: VerifyStage,
-    /// Bytes of files, or of pages rebuilt, in this stage.
+    /// The bytes of files, or of rebuilt pages, done in this stage.
     pub bytes_done: u64,
-    /// Bytes there are in this stage.
+    /// All bytes of this stage.
     pub bytes_total: u64,
 }
 
@@ -67,7 +68,7 @@ pub enum VerifyStage {
     States,
 }
 
-/// What a verification looked at and what it found.
+/// What a verification read and what it found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -75,7 +76,7 @@ pub struct VerifyReport {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Entries of the catalog; 0 where it was not part of this.
+    /// Entries of the catalog; 0 if the catalog was not verified.
     pub catalog_entries: u64,
     /// Segments of the log.
     pub segments: u64,
@@ -89,13 +90,13 @@ pub struct VerifyReport {
     pub layer_pages: u64,
     /// States rebuilt.
     pub states: u64,
-    /// Pages of rebuilt states that are, by their CRC-32, what the engine handed in.
+    /// Pages of rebuilt states that are proven, by their CRC-32, to be what the engine handed in.
     pub pages_proven: u64,
-    /// Pages of rebuilt states that have no CRC-32: last changed by a byte range or a cut.
+    /// Pages of rebuilt states that have no CRC-32: last changed by a byte range or a truncation.
     pub pages_unproven: u64,
-    /// Segments that end in a torn tail, as a crash leaves it: no damage.
+    /// Segments that end in a torn tail, as a crash leaves it. This is no damage.
     pub torn_tails: u64,
-    /// What is wrong, in the order found. Empty: everything looked at is intact.
+    /// What is wrong, in the order found. If it is empty, everything that was read is intact.
     pub findings: Vec<Error>,
 }
 
@@ -105,7 +106,7 @@ impl VerifyReport {
         self.findings.is_empty()
     }
 
-    /// Takes another report's figures and findings in.
+    /// Adds another report's figures and findings.
     pub fn merge(&mut self, other: VerifyReport) {
         self.files += other.files;
         self.bytes += other.bytes;
@@ -122,7 +123,7 @@ impl VerifyReport {
         other.findings.into_iter().for_each(|e| self.note(e));
     }
 
-    /// Notes what is wrong, once for each place.
+    /// Adds a finding, once for each place.
     fn note(&mut self, found: Error) {
         let known = self.findings.iter().any(|e| match (e, &found) {
             (Error::Damaged(a), Error::Damaged(b)) => (&a.path, a.offset) == (&b.path, b.offset),
@@ -133,7 +134,8 @@ impl VerifyReport {
         }
     }
 
-    /// Takes another report in, or notes why there is none: what is wrong with one node keeps nobody from looking at the others. Gives back what ends the run.
+    /// Adds another report, or notes why there is none: an error in one node must not keep the
+    /// others from being verified. Returns the error that ends the run.
     pub(crate) fn take(&mut self, other: Result<VerifyReport>) -> Result<()> {
         let result = match other {
             Ok(other) => {
@@ -145,7 +147,7 @@ impl VerifyReport {
         self.found(result)
     }
 
-    /// Notes damage; gives back what is no finding but an end to the run.
+    /// Notes damage; returns an error that is not a finding but ends the run.
     fn found(&mut self, result: Result<()>) -> Result<()> {
         match result {
             Err(e) if is_finding(&e) => {
@@ -172,7 +174,8 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Whether an error tells of the archive rather than of this run. A file that cannot be read is as bad as one that is damaged.
+/// Whether an error concerns the archive rather than this run. A file that cannot be read is as bad
+/// as a damaged one.
 fn is_finding(e: &Error) -> bool {
     !matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::StorageFull | ErrorKind::KeyProvider | ErrorKind::Internal)
 }
@@ -187,7 +190,7 @@ struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// Takes so many bytes more into account; an error where the run was cancelled.
+    /// Adds bytes to the progress; returns an error if the run was cancelled.
     fn add(&mut self, bytes: u64) -> Result<()> {
         self.cancel.check()?;
         self.done += bytes;
@@ -206,7 +209,7 @@ pub(crate) fn verify_node(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
-    // What it is about to read is not removed meanwhile, where the archive can be written to.
+    // What it is about to read is not removed meanwhile, if the archive can be written to.
     let _lease = catalog.lease(context.node).ok();
     let mut context = context.clone();
     context.refresh(&*catalog.current()?)?;
@@ -245,7 +248,8 @@ pub(crate) fn verify_node(
     Ok(report)
 }
 
-/// The checksums of one file, which is about to be read with its keys: the way to every damaged place of it, where the chain of frames ends at the first.
+/// Checks the checksums of a file that is about to be read with its keys. This finds every damaged
+/// place, while the chain of frames ends at the first.
 fn checksums_of(storage: &dyn ReadStore, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
     let checked = checksums::check_file(storage, path, report, &mut |bytes| meter.add(bytes));
     report.found(checked)

@@ -1,4 +1,5 @@
-//! States: the latest one rebuilt, and each snapshot compared with what is rebuilt without it; the logical records read that lead up to them.
+//! States: rebuilds the latest one, compares each snapshot with what is rebuilt without it, and
+//! reads the logical records that lead up to them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use crate::replay::{PageSink, Progress, replay_records, resolve};
 use crate::sync::Mutex;
 use crate::types::{Position, SpaceId, Target};
 
-/// Rebuilds the latest state, that at the end of each stretch, and the state at each snapshot twice: from the snapshot, and from what lies before it.
+/// Rebuilds the latest state, the state at the end of each range, and the state at each snapshot
+/// twice: from the snapshot, and from what comes before it.
 pub(super) fn verify_states(
     context: &NodeContext,
     options: &VerifyOptions,
@@ -23,14 +25,14 @@ pub(super) fn verify_states(
     let snapshots = || context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
     for snapshot in snapshots() {
         let to = snapshot.consistent_from;
-        // It is about to go.
-        if view.replay_floor(lineage, to).is_none() {
+        // It is about to expire.
+        if view.ground(lineage, to).is_none() {
             continue;
         }
         let with = rebuild(context.clone(), to, options, report, meter)?;
         let mut without = context.clone();
         without.record.layers.retain(|l| l.file != snapshot.file);
-        // One that a stretch stands on has nothing before it: it is the base of all the rest.
+        // A snapshot that is the base of a range has nothing before it.
         if without.plan(to).is_err() {
             continue;
         }
@@ -43,7 +45,8 @@ pub(super) fn verify_states(
             report.note(Error::damage(DamageKind::PageImage, path, 0, "snapshot", expected, "another state"));
         }
     }
-    // The ends of stretches that are kept apart from the window: a state that has no snapshot of its own is looked at nowhere else.
+    // The ends of ranges beside the window: a state that has no snapshot of its own is checked
+    // nowhere else.
     let spans = view.kept_of(lineage.tip()).unwrap_or_default();
     let is_snapshot = |at: Position| snapshots().any(|l| l.consistent_from == at);
     for to in spans.iter().filter_map(|s| s.to).filter(|to| !is_snapshot(*to)) {
@@ -57,7 +60,7 @@ pub(super) fn verify_states(
     }
 }
 
-/// Rebuilds a state into nothing; gives its digest, or `None` where damage keeps from it.
+/// Rebuilds a state without storing it; returns its digest, or `None` if damage prevents that.
 fn rebuild(
     context: NodeContext,
     to: Position,
@@ -100,7 +103,7 @@ fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> 
             Err(Error::Damaged(damage)) => past.without(*damage)?,
             done => {
                 let stats = done?;
-                // An engine that logs records of its own needs those as well.
+                // An engine that logs records of its own needs those, too.
                 replay_records(past.log(), past.state(), &mut |_| past.options().cancel.check())?;
                 return Ok((stats, digest.sum.into_inner()));
             }
@@ -108,7 +111,8 @@ fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> 
     }
 }
 
-/// A sink that keeps nothing but a sum over all pages: the same for the same state, in whatever order and pieces it comes.
+/// A sink that keeps only a sum over all pages: it is the same for the same state, in whatever
+/// order and pieces the pages come.
 #[derive(Debug)]
 struct Digest {
     sum: Mutex<u128>,
@@ -137,7 +141,7 @@ impl PageSink for Digest {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
         let size = self.sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
         for (page, at) in bytes.chunks(size).zip((offset..).step_by(size)) {
-            // A zero page may also come as a stretch that nothing was ever written to.
+            // A zero page may also come as a range that nothing was ever written to.
             if page.iter().any(|b| *b != 0) {
                 self.add(&[b"page", &space.get().to_le_bytes(), &at.to_le_bytes(), page]);
             }

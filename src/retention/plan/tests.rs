@@ -1,4 +1,5 @@
-//! Arbitrary histories, swept again and again: what is wanted stays restorable, and what nothing needs goes.
+//! Arbitrary histories, swept repeatedly: what is wanted stays restorable, and what nothing needs
+//! expires.
 //!
 //! The oracle knows positions one by one: which were restorable before, and which are wanted now.
 
@@ -25,7 +26,7 @@ fn at(position: u64) -> Position {
     Position::new(position)
 }
 
-/// The time of a commit: a second each.
+/// The time of a commit: one second for each commit.
 fn time(position: u64) -> Timestamp {
     Timestamp::from_nanos(position * 1_000_000_000)
 }
@@ -71,10 +72,12 @@ struct World {
     state: CatalogState,
     logs: BTreeMap<TimelineId, TimelineLog>,
     redo: BTreeMap<FileId, Position>,
-    /// Commits hold a logical record from `records_begin` on, and every eighth says that those up to so many before it are in the pages.
+    /// From `records_begin` on, commits hold a logical record. Every eighth commit says that the
+    /// records up to this many commits before it are in the pages.
     lag: Option<u64>,
     records_begin: u64,
-    /// When the node's time is not that of each commit's number: that of each commit, and how far it is archived.
+    /// If the node's time is not the commits' numbers: the time of each commit, and how far the
+    /// node is archived.
     times: Vec<Timestamp>,
     now: Option<Timestamp>,
     made: usize,
@@ -125,7 +128,8 @@ impl World {
         self.node().layers.push(layer);
     }
 
-    /// From where on records are replayed for a commit: from just before the first one that its pages do not contain.
+    /// From where on records are replayed for a commit: from just before the first record that its
+    /// pages do not contain.
     fn redo_of(&self, position: u64) -> u64 {
         let Some(lag) = self.lag else { return position };
         let redo = (position / 8 * 8).saturating_sub(lag);
@@ -216,7 +220,7 @@ impl World {
         kept.is_none_or(|kept| kept.iter().any(|s| s.contains(at(position)))) && self.rebuilds(timeline, position)
     }
 
-    /// Whether the time of a commit can be told.
+    /// Whether the time of a commit can be determined.
     fn has_time(&self, position: u64) -> bool {
         let segments = &self.logs[&FIRST].segments;
         let holds = segments.iter().enumerate().any(|(i, s)| {
@@ -259,7 +263,7 @@ fn step() -> impl Strategy<Value = Step> {
         })
 }
 
-/// `PROPTEST_CASES` where it says more.
+/// `PROPTEST_CASES` if that is more.
 fn cases(default: u32) -> u32 {
     ProptestConfig::default().cases.max(default)
 }
@@ -284,7 +288,7 @@ proptest! {
         let mut world = World::new(origin, &cuts, end);
         (world.lag, world.records_begin) = (lag, records_begin);
         world.state.retention.policies[0].policy.restore_points_for = SECOND * points_for;
-        // None: its first base copy is still to come.
+        // None: there is no base snapshot yet.
         if let Some((to, len)) = base.filter(|_| !empty) {
             world.add(FIRST, None, to, to + len);
         }
@@ -354,7 +358,7 @@ proptest! {
                 prop_assert!(world.has_time(*p), "the time of {p} is gone");
             }
             available.retain(|p| world.visible(FIRST, *p));
-            // Nothing is left that nothing needs.
+            // Nothing is left that is not needed.
             let again = world.plan(step.percent);
             prop_assert!(again.is_empty(), "not all at once: {again:?}");
             if step.percent == 0 {
@@ -380,7 +384,7 @@ proptest! {
     }
 }
 
-/// The times of a world's commits, from the files that are left of it and from nothing else.
+/// The times of a world's commits, determined only from the files that are left.
 struct Left<'w>(&'w World);
 
 impl Times for Left<'_> {
@@ -408,23 +412,24 @@ impl Times for Left<'_> {
     }
 }
 
-/// Half a day: what was archived before there was a policy is promised for seventy of them.
+/// Half a day: what was archived before the first policy is promised for seventy of them.
 const UNIT: Duration = Duration::from_secs(43_200);
 
 /// What happens between two sweeps.
 #[derive(Clone, Debug)]
 struct Turn {
-    /// Commits, by the time that each comes after the one before, and whether a segment is begun before it.
+    /// Commits: how long each comes after the one before, and whether a segment is begun before it.
     commits: Vec<(u64, bool)>,
-    /// A policy is set, of a window so long, and restore points kept for so long.
+    /// A policy is set: the length of its window, and how long it keeps restore points.
     policy: Option<(u32, u32)>,
-    /// A restore point on so many commits ago.
+    /// A restore point, this many commits ago.
     point: Option<u64>,
-    /// A snapshot of so many commits ago.
+    /// A snapshot, this many commits ago.
     snapshot: Option<u64>,
-    /// So many commits are held, from so many ago; 0 of them: what is held is released.
+    /// A hold on this many commits, from this many commits ago; with 0 commits, the hold is
+    /// released.
     hold: Option<(u64, u64)>,
-    /// Time that goes by after that.
+    /// The time that passes after that.
     pause: u64,
     remove: bool,
     percent: u64,
@@ -469,7 +474,7 @@ impl World {
         log.end = log.end.next_lsn().into();
     }
 
-    /// Sweeps, as the sweeper does; gives the plan that was carried out.
+    /// Sweeps as the sweeper does; returns the plan that was carried out.
     fn sweep(&mut self, percent: u64, remove: bool) -> ExpiryPlan {
         for _ in 0..12 {
             self.find_windows();
@@ -496,7 +501,8 @@ impl World {
         self.logs.get_mut(&FIRST).unwrap().windows = windows;
     }
 
-    /// Whether a promise of one of the policies is on a commit: it was archived under it, and it is the state at a time that the window reaches back to.
+    /// Whether one of the policies promised a commit: it was archived under that policy, and is the
+    /// state at a time that the window reaches back to.
     fn is_promised(&self, position: u64) -> bool {
         let now = self.now.unwrap();
         let next = if position < self.end() { self.time(position + 1) } else { Timestamp::from_nanos(u64::MAX) };
@@ -513,7 +519,8 @@ impl World {
         })
     }
 
-    /// Whether a restore point is on a commit that one of the policies promised to keep for the point's sake.
+    /// Whether a commit has a restore point, for the sake of which one of the policies promised to
+    /// keep it.
     fn is_kept_point(&self, position: u64) -> bool {
         let (now, time) = (self.now.unwrap(), self.time(position));
         let changes = &self.state.retention.policies;
@@ -529,8 +536,9 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(2_000), ..ProptestConfig::default() })]
 
-    /// Policies that follow on each other, holds that come and go, snapshots anywhere: a commit that is promised stays until its date, be it the last that is left
-    /// of its promise and a snapshot all that is left of it; and what a sweep has left, another at the same time leaves too.
+    /// Policies follow one another, holds come and go, snapshots are built anywhere. A promised
+    /// commit stays until its date, even if it is the last one left of its promise and only a
+    /// snapshot of it is left. A second sweep at the same time leaves what the first one left.
     #[test]
     fn a_promise_is_kept_to_its_date(
         first in prop::collection::vec((1..6u64, any::<bool>()), 1..8),
@@ -601,7 +609,8 @@ proptest! {
     }
 }
 
-/// Snapshots off the interval, held, must not move those of the interval: as the oldest of them expires, each of the others keeps its date.
+/// Held snapshots off the interval must not shift those of the interval: when the oldest of them
+/// expires, each of the others keeps its date.
 #[test]
 fn periodic_snapshots_keep_their_date_beside_others() {
     let mut world = World::new(Origin::Empty, &[10, 60, 110, 155, 210, 310, 410], 420);
@@ -642,7 +651,8 @@ fn a_branch_pins_the_commit_that_it_began_from() {
     let plan = world.plan(0);
     assert_eq!(plan.blocked, None);
     assert!(world.visible(FIRST, 20), "{plan:?}");
-    // It begins within the branch, which has no snapshot of its own: the fork is pinned, and the rest of the parent is not.
+    // The window begins within the branch, which has no snapshot of its own: the fork is kept, and
+    // the rest of the parent is not.
     world.window(FIRST, 40);
     world.window(second, 50);
     let plan = world.plan(1_000_000);
@@ -655,7 +665,7 @@ fn a_branch_pins_the_commit_that_it_began_from() {
     assert!(world.visible(FIRST, 25), "the fork");
     assert!(!world.visible(FIRST, 40));
     assert!(world.rebuilds(second, 55), "the branch");
-    // With a snapshot of its own it stands on that, and the parent goes.
+    // With a snapshot of its own the branch is based on that, and the parent expires.
     world.add(second, None, 48, 48);
     let plan = world.plan(0);
     world.expire(&plan);
@@ -674,7 +684,8 @@ fn gaps_keep_everything() {
     assert!(plan.is_empty());
 }
 
-/// The log from before the first base copy is what that one is corrected with, and no snapshot can be built from it.
+/// The log from before the first base snapshot is needed to correct that snapshot, and no snapshot
+/// can be built from it.
 #[test]
 fn before_the_first_base_copy_everything_stays() {
     for policy in [Policy::continuous(SECOND), Policy::periodic(SECOND * 100, SECOND * 300, 1)] {
@@ -687,7 +698,8 @@ fn before_the_first_base_copy_everything_stays() {
     }
 }
 
-/// A lost beginning is a gap like any other, with and without a snapshot behind it: it may be found again.
+/// A lost beginning is a gap like any other, with and without a snapshot behind it: the files may
+/// be found again.
 #[test]
 fn a_lost_beginning_keeps_everything() {
     for snapshot in [None, Some(25)] {

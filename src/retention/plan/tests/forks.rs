@@ -1,7 +1,7 @@
 //! Forks of forks, within nodes and across them, swept node by node in any order.
 //!
-//! The oracle knows of each timeline which commits are wanted, and asks the planner of restores
-//! whether each can be rebuilt from the files that are left: along its lineage, whosever they are.
+//! The oracle knows which commits of each timeline are wanted, and asks the planner of restores
+//! whether each can be rebuilt from the files that are left along its lineage, of whichever node.
 
 use proptest::sample::Index;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::catalog::NodeView;
 use crate::lineage::Lineage;
 
-/// Commits of a timeline, those that it has in common with others included.
+/// The commits of a timeline, including those that it shares with others.
 const END: u64 = 30;
 
 /// An archive of several nodes.
@@ -20,7 +20,8 @@ struct Estate {
     made: usize,
 }
 
-/// Where a timeline leaves another, with whose number of commits, and whether as a node of its own.
+/// The parent of a timeline, the commit after which it forks off, and whether it is a node of its
+/// own.
 type Forked = (Index, u64, bool);
 
 impl Estate {
@@ -187,8 +188,8 @@ proptest! {
             for (line, to, len) in &round.layers {
                 let line = *line.get(&lines);
                 let from = to.saturating_sub(*len);
-                // Where it belongs: a state that is an ancestor's within the node is built as
-                // that's.
+                // In the line that it belongs to: a state that is an ancestor's within the node is
+                // built as the ancestor's.
                 let owner = estate.lineage(line).at(at(*to)).line;
                 let owner = if owner.node == line.node { owner } else { line };
                 if estate.visible(line, *to) {
@@ -225,8 +226,8 @@ proptest! {
                 *window = (*window).max(*from);
                 estate.logs.get_mut(line).unwrap().windows = vec![(at(*window), None)];
             }
-            // The window of a timeline counts as long as that of the next one of its node reaches
-            // back to where that begins.
+            // The window of a timeline counts as long as the window of the next timeline of its
+            // node reaches back to where that begins.
             let mut counts: BTreeMap<Line, bool> = BTreeMap::new();
             for line in lines.iter().rev() {
                 let next = lines.iter().find(|next| next.node == line.node && next.timeline > line.timeline);
@@ -260,7 +261,7 @@ proptest! {
     }
 }
 
-/// A deleted node whose commit another one stands on does not go.
+/// A deleted node does not expire while another node depends on one of its commits.
 #[test]
 fn a_node_that_a_branch_stands_on_does_not_go() {
     let second = NodeId::new(2);
@@ -270,7 +271,7 @@ fn a_node_that_a_branch_stands_on_does_not_go() {
     estate.state.nodes.insert(second, branch);
     estate.state.nodes.get_mut(&NODE).unwrap().retention.deletion = Deletion::Until(time(1));
     assert_eq!(estate.plan(NODE).blocked, Some(Blocked::Branched("b".into())));
-    // It stands on a snapshot of its own by now.
+    // By now it is based on a snapshot of its own.
     let own = Span { from: at(20), to: None, base: at(20), log: None };
     estate.state.nodes.get_mut(&second).unwrap().retention.kept.insert(FIRST, vec![own]);
     assert!(estate.plan(NODE).last);
