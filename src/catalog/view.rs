@@ -144,10 +144,10 @@ impl<'a> NodeView<'a> {
         Some(Cow::Owned(kept))
     }
 
-    /// All of a stretch of which nothing has expired; `None` before its first base snapshot.
-    fn whole(&self, lineage: &Lineage, stretch: &Stretch) -> Option<Span> {
-        let root = stretch.line == lineage.at(Position::ORIGIN).line;
-        let first = Position::from(stretch.after.next_lsn());
+    /// All of a section of which nothing has expired; `None` before its first base snapshot.
+    fn whole(&self, lineage: &Lineage, section: &Section) -> Option<Span> {
+        let root = section.line == lineage.at(Position::ORIGIN).line;
+        let first = Position::from(section.after.next_lsn());
         let from = if root && self.origin(lineage) == Origin::Existing {
             let snapshots = self.layers(lineage).into_iter().filter(|l| l.from.is_none());
             snapshots.map(|l| l.consistent_from).min()?.max(first)
@@ -159,7 +159,7 @@ impl<'a> NodeView<'a> {
 
     /// How far back history reaches that leads to a position: nothing from before can be used for
     /// it. `None` if the position has expired.
-    pub fn ground(&self, lineage: &Lineage, to: Position) -> Option<Position> {
+    pub fn replay_floor(&self, lineage: &Lineage, to: Position) -> Option<Position> {
         let Some(kept) = self.kept(lineage) else { return Some(Position::ORIGIN) };
         let leads = |s: &&Span| s.base <= to && s.to.is_none_or(|end| to <= end);
         kept.iter().filter(leads).map(|s| s.base).min()

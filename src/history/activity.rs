@@ -1,4 +1,4 @@
-//! Commits and bytes over time, gaps and remarks, for a chart of a node's history.
+//! Commits and bytes over time, gaps and annotations, for a chart of a node's history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,10 +47,10 @@ pub struct Activity {
     /// Intervals of equal length, oldest first.
     pub buckets: Vec<Bucket>,
     /// After this position every commit was read. Before it, commits and bytes are spread evenly
-    /// between the beginnings of segments, and remarks are not found.
+    /// between the beginnings of segments, and annotations are not found.
     pub exact_from: Position,
-    /// The remarks of commits after `exact_from`, such as resynchronisations.
-    pub remarks: Vec<Remark>,
+    /// The annotations of commits after `exact_from`, such as resynchronisations.
+    pub annotations: Vec<Annotation>,
     /// Places where segments are missing that have not expired.
     pub gaps: Vec<Gap>,
     /// Segments of the log.
@@ -264,7 +264,7 @@ fn scan(
 }
 
 /// Adds an interval to the buckets that it overlaps, by its share of each.
-fn spread(s: &Stretch, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
+fn spread(s: &Count, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let width = count(to.as_nanos() - from.as_nanos()) / count(buckets.len() as u64);
     let begin = |i: usize| count(i as u64) * width;
     let place = |t: Timestamp| count(t.as_nanos().saturating_sub(from.as_nanos()));

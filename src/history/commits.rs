@@ -99,7 +99,7 @@ pub struct Commits {
     log: Log,
     /// What is not read yet, in order: of each range, the commits after the first position up to
     /// the second.
-    stretches: VecDeque<(Position, Position)>,
+    ranges: VecDeque<(Position, Position)>,
     front: VecDeque<CommitInfo>,
     back: VecDeque<CommitInfo>,
     step: u64,

@@ -123,7 +123,7 @@ impl fmt::Display for Blocked {
 /// A snapshot that must be built before more can expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct BuildFirst {
+pub struct RequiredSnapshot {
     /// The position of the snapshot.
     pub position: Position,
     /// The bytes that can expire once it exists; `None`: it is due by the interval of periodic
@@ -156,7 +156,7 @@ pub struct ExpiryPlan {
     /// What stays, and why.
     pub kept: Vec<KeptSpan>,
     /// Snapshots to build first, so that more can expire.
-    pub build: Vec<BuildFirst>,
+    pub build: Vec<RequiredSnapshot>,
     /// Segments that expire, and what stays of each timeline.
     pub timelines: Vec<TimelineExpiry>,
     /// Layers and snapshots that expire; their parts expire unless another layer shares them.

@@ -70,7 +70,7 @@ fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Itera
 /// it later, and whichever expires before it.
 fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
     // Sweeps do not run on the second: a tenth early is in time.
-    let stretch = (every / 10 * 9).as_nanos().max(1);
+    let section = (every / 10 * 9).as_nanos().max(1);
     let mut first: BTreeMap<u128, &LayerRecord> = BTreeMap::new();
     for layer in snapshots(input, timeline) {
         first.entry(u128::from(layer.timestamp.as_nanos()) / section).or_insert(layer);
@@ -139,10 +139,10 @@ fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
     }
 }
 
-/// The part of a range of commits that is in a stretch.
-fn part(stretch: &Stretch, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
-    let from = from.max(stretch.after.next_lsn().into());
-    let to = match (to, stretch.up_to) {
+/// The part of a range of commits that is in a section.
+fn part(section: &Section, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
+    let from = from.max(section.after.next_lsn().into());
+    let to = match (to, section.up_to) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };

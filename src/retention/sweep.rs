@@ -64,7 +64,7 @@ pub struct NodeSweep {
     pub removed_bytes: u64,
     /// Expiries whose files still exist: their grace period has not ended, or a restore may still
     /// read them.
-    pub waiting: usize,
+    pub pending_expiries: usize,
 }
 
 /// What a sweep did.

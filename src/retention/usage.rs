@@ -28,7 +28,7 @@ pub struct NodeUsage {
     /// is based on.
     pub covers: Duration,
     /// Growth of the log per day.
-    pub log_a_day: u64,
+    pub log_bytes_per_day: u64,
     /// Growth of the layers per day.
     pub layers_a_day: u64,
     /// The newest snapshot alone.
@@ -101,7 +101,7 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     usage.newest_snapshot =
         record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
     // What is kept from before the window does not show how fast the log grows.
-    let window = stretches(&context.log, &context.view())?.pop().unwrap_or_default();
+    let window = segment_runs(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
         let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);

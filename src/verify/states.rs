@@ -26,7 +26,7 @@ pub(super) fn verify_states(
     for snapshot in snapshots() {
         let to = snapshot.consistent_from;
         // It is about to expire.
-        if view.ground(lineage, to).is_none() {
+        if view.replay_floor(lineage, to).is_none() {
             continue;
         }
         let with = rebuild(context.clone(), to, options, report, meter)?;
