@@ -1,4 +1,5 @@
-//! Durable commits, against overwriting as many bytes of a file that is there already and `fdatasync`: the least that a disk allows.
+//! Durable commits, against overwriting as many bytes of a file that is there already and
+//! `fdatasync`: the least that a disk allows.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
@@ -27,7 +28,13 @@ struct Raw {
 impl Raw {
     fn new() -> Raw {
         let path = work_dir().join("raw");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .unwrap();
         for at in (0..FILE).step_by(1 << 20) {
             file.write_all_at(&vec![1; 1 << 20], at).unwrap();
         }
@@ -124,13 +131,16 @@ fn commits(c: &mut Criterion) {
         ("synced, eight threads".to_owned(), vec![rate(r8), rate(o8), rate(o8) / rate(r8)]),
     ];
     let big = bytes.repeat(64);
-    for (name, bytes, count) in [("buffered, 1 KiB", &bytes, 8192), ("buffered, 64 KiB", &big, 256)] {
+    for (name, bytes, count) in [("buffered, 1 KiB", &bytes, 8192), ("buffered, 64 KiB", &big, 256)]
+    {
         let count = if quick() { count / 16 } else { count };
         let [r, o] = side_by_side(
             if quick() { 3 } else { 21 },
             [
                 &mut || {
-                    (0..count).for_each(|i| raw.file.write_all_at(bytes, i * bytes.len() as u64).unwrap());
+                    (0..count).for_each(|i| {
+                        raw.file.write_all_at(bytes, i * bytes.len() as u64).unwrap()
+                    });
                     raw.file.sync_data().unwrap();
                 },
                 &mut || {
@@ -140,8 +150,16 @@ fn commits(c: &mut Criterion) {
             ],
         );
         let rate = |t: Duration| f64::from(u32::try_from(count).unwrap()) / t.as_secs_f64();
-        println!("{name}: raw {:.0}/s, ours {:.0}/s, × {}", rate(r.median), rate(o.median), r.over(o));
-        rows.push((name.to_owned(), vec![rate(r.median), rate(o.median), ratio(r.median, o.median)]));
+        println!(
+            "{name}: raw {:.0}/s, ours {:.0}/s, × {}",
+            rate(r.median),
+            rate(o.median),
+            r.over(o)
+        );
+        rows.push((
+            name.to_owned(),
+            vec![rate(r.median), rate(o.median), ratio(r.median, o.median)],
+        ));
     }
     record("commits", &["commits", "raw a second", "ours a second", "ours over raw"], &rows);
     if !with_criterion() {
@@ -152,9 +170,13 @@ fn commits(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(COMMIT as u64));
     group.bench_function("raw overwrite + fdatasync, 1 KiB", |b| b.iter(raw_one));
     group.bench_function("synced, 1 KiB", |b| b.iter(synced));
-    group.bench_function("buffered, 1 KiB", |b| b.iter(|| commit(&writer, &bytes, Durability::Buffered)));
+    group.bench_function("buffered, 1 KiB", |b| {
+        b.iter(|| commit(&writer, &bytes, Durability::Buffered))
+    });
     group.throughput(Throughput::Bytes(big.len() as u64));
-    group.bench_function("buffered, 64 KiB", |b| b.iter(|| commit(&writer, &big, Durability::Buffered)));
+    group.bench_function("buffered, 64 KiB", |b| {
+        b.iter(|| commit(&writer, &big, Durability::Buffered))
+    });
     group.finish();
     drop(writer);
     let _ = std::fs::remove_dir_all(work_dir().join("commits"));

@@ -49,7 +49,8 @@ fn tpc_b() -> (Vec<Pair>, Vec<Vec<u8>>) {
     ))
     .unwrap();
     let file = std::fs::read(&path).unwrap();
-    let mut pages: BTreeMap<u32, Vec<u8>> = (1..).zip(file.chunks(PAGE).map(<[u8]>::to_vec)).collect();
+    let mut pages: BTreeMap<u32, Vec<u8>> =
+        (1..).zip(file.chunks(PAGE).map(<[u8]>::to_vec)).collect();
 
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut random = |below: i64| {
@@ -108,7 +109,15 @@ fn steps(
         "compress 64 KiB",
         "decompress 64 KiB",
     ];
-    let counts = [pairs.len(), pairs.len(), patches.len(), pages.len(), images.len(), blocks.len(), packed.len()];
+    let counts = [
+        pairs.len(),
+        pairs.len(),
+        patches.len(),
+        pages.len(),
+        images.len(),
+        blocks.len(),
+        packed.len(),
+    ];
     let mut other = Encoder::new().unwrap();
     let (mut third, mut fourth) = (Encoder::new().unwrap(), Decoder::new().unwrap());
     let mut blocks_out = Vec::new();
@@ -119,32 +128,49 @@ fn steps(
     let times = side_by_side(
         if quick() { 1 } else { 15 },
         [
-            &mut || pairs.iter().for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old))),
+            &mut || {
+                pairs
+                    .iter()
+                    .for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old)))
+            },
             &mut || {
                 for (old, new) in pairs {
                     patch.clear();
                     encoder.patch(black_box(new), old, &mut patch).unwrap();
                 }
             },
-            &mut || patches.iter().for_each(|(old, patch)| decoder.apply(black_box(patch), old, &mut page).unwrap()),
+            &mut || {
+                patches.iter().for_each(|(old, patch)| {
+                    decoder.apply(black_box(patch), old, &mut page).unwrap()
+                })
+            },
             &mut || {
                 for page in pages {
                     out.clear();
                     other.compress(black_box(page), &mut out).unwrap();
                 }
             },
-            &mut || images.iter().for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap()),
+            &mut || {
+                images
+                    .iter()
+                    .for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap())
+            },
             &mut || {
                 for block in blocks {
                     blocks_out.clear();
                     third.compress(black_box(block), &mut blocks_out).unwrap();
                 }
             },
-            &mut || packed.iter().for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap()),
+            &mut || {
+                packed
+                    .iter()
+                    .for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap())
+            },
         ],
     );
     let each = |i: usize| us(times[i].median) / counts[i] as f64;
-    let rows: Vec<(String, Vec<f64>)> = (0..7).map(|i| (names[i].to_owned(), vec![each(i)])).collect();
+    let rows: Vec<(String, Vec<f64>)> =
+        (0..7).map(|i| (names[i].to_owned(), vec![each(i)])).collect();
     for (name, us) in &rows {
         println!("{name:<18} {:6.2} µs", us[0]);
     }
@@ -172,7 +198,8 @@ fn delta(c: &mut Criterion) {
         }
     }
     let blocks: Vec<Vec<u8>> = pages.chunks(16).map(<[Vec<u8>]>::concat).collect();
-    let mean = |sizes: &mut dyn Iterator<Item = usize>, n: usize| sizes.sum::<usize>() as f64 / n as f64;
+    let mean =
+        |sizes: &mut dyn Iterator<Item = usize>, n: usize| sizes.sum::<usize>() as f64 / n as f64;
     println!(
         "{} pages of {PAGE} B written: {:.1} B a patch; {:.1} B a compressed image",
         pairs.len(),

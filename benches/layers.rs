@@ -1,7 +1,9 @@
-//! Building a layer over a stretch of log, and planning the way to a commit where there are many layers.
+//! Building a layer over a stretch of log, and planning the way to a commit where there are many
+//! layers.
 //!
-//! A layer is built twice over: the state before the stretch and after it, page by page, then the difference of the two. The limit beside it is
-//! restoring the state after the stretch to memory, and making a patch of every page that it touched, on one thread.
+//! A layer is built twice over: the state before the stretch and after it, page by page, then the
+//! difference of the two. The limit beside it is restoring the state after the stretch to memory,
+//! and making a patch of every page that it touched, on one thread.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
@@ -12,11 +14,15 @@ use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rewound::delta::Encoder;
-use rewound::{Archive, ArchiveOptions, CompactOptions, Durability, Lsn, Node, Target, WriterOptions};
+use rewound::{
+    Archive, ArchiveOptions, CompactOptions, Durability, Lsn, Node, Target, WriterOptions,
+};
 
 use common::states::Engine;
 use common::tpcb::{PAGE, Spec, archived, bytes_below, key};
-use common::{Times, link_dir, ms, quick, ratio, record, side_by_side, time, us, with_criterion, work_dir};
+use common::{
+    Times, link_dir, ms, quick, ratio, record, side_by_side, time, us, with_criterion, work_dir,
+};
 
 fn open(path: &Path) -> Node {
     Archive::open(path, key()).unwrap().node("sqlite").unwrap()
@@ -35,17 +41,26 @@ fn build(archive: &Path, fresh: &Path) -> std::time::Duration {
 
 fn layers(c: &mut Criterion) {
     let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
-    let made = archived(&Spec { scale, transactions, durability: Durability::Buffered, segment_bytes: 2 << 20 });
+    let made = archived(&Spec {
+        scale,
+        transactions,
+        durability: Durability::Buffered,
+        segment_bytes: 2 << 20,
+    });
     let log = bytes_below(&made.archive, ".seg");
     let fresh = work_dir().join("layers");
     let first = made.node().window().unwrap().earliest.lsn;
-    let state = |lsn| made.node().restore(Target::Lsn(lsn)).into_memory().unwrap().1.into_values().next().unwrap();
+    let state = |lsn| {
+        made.node().restore(Target::Lsn(lsn)).into_memory().unwrap().1.into_values().next().unwrap()
+    };
     let (before, after) = (state(first), state(Lsn::new(first.get() + transactions / 2).unwrap()));
     let mut encoder = Encoder::new().unwrap();
     let mut patch = Vec::new();
     let limit = || {
         let latest = made.node().restore(Target::Latest).into_memory().unwrap();
-        for (old, new) in before.chunks_exact(PAGE).zip(after.chunks_exact(PAGE)).filter(|(old, new)| old != new) {
+        for (old, new) in
+            before.chunks_exact(PAGE).zip(after.chunks_exact(PAGE)).filter(|(old, new)| old != new)
+        {
             patch.clear();
             encoder.patch(new, old, &mut patch).unwrap();
         }
@@ -96,7 +111,9 @@ fn layers(c: &mut Criterion) {
     if with_criterion() {
         let mut group = c.benchmark_group("layers");
         group.sample_size(10);
-        group.bench_function("build", |b| b.iter_custom(|n| (0..n).map(|_| build(&made.archive, &fresh)).sum()));
+        group.bench_function("build", |b| {
+            b.iter_custom(|n| (0..n).map(|_| build(&made.archive, &fresh)).sum())
+        });
         group.bench_function("plan", |b| b.iter(|| node.plan(&middle).unwrap()));
         group.finish();
     }

@@ -21,5 +21,9 @@ fn main() {
             "{durability:?} commits: {first:.1} B of log a transaction in the first {half:.0} after the base, {second:.1} B in the next"
         );
     }
-    record("log-size", &["commits", "B a transaction, first half", "B a transaction, second half"], &rows);
+    record(
+        "log-size",
+        &["commits", "B a transaction, first half", "B a transaction, second half"],
+        &rows,
+    );
 }

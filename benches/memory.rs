@@ -1,10 +1,16 @@
 //! Peak memory of what touches a large state with a long log, each in a process of its own.
 //!
-//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive is made once under `target/`: a sixteenth of
-//! the state, whose pages compress so, and all of the log, whose pages do not and are of an eighth of the state). Peaks are what the kernel says (`VmHWM`).
-//! With the sizes of 10,240 each it takes 23 GiB of disk at its fullest, and leaves nothing: what is larger than 4 GiB is deleted at the end.
+//! `REWOUND_STATE_MIB` and `REWOUND_LOG_MIB` set the sizes (512 and 384; the archive is made once
+//! under `target/`: a sixteenth of the state, whose pages compress so, and all of the log, whose
+//! pages do not and are of an eighth of the state). Peaks are what the kernel says (`VmHWM`). With
+//! the sizes of 10,240 each it takes 23 GiB of disk at its fullest, and leaves nothing: what is
+//! larger than 4 GiB is deleted at the end.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark stops at the first surprise"
+)]
 
 mod common;
 
@@ -15,19 +21,22 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSink, PageSize,
-    PageSource, Position, ReplayOptions, Result, SpaceId, Target, WriterOptions,
+    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId,
+    PageSink, PageSize, PageSource, Position, ReplayOptions, Result, SpaceId, Target,
+    WriterOptions,
 };
 
 use common::{Random, link_dir, quick, record, work_dir};
 
 const PAGE: u64 = 4096;
 
-/// The page as it is after its version `version`: no two alike. The first versions compress, to keep the archive small; the log's do not.
+/// The page as it is after its version `version`: no two alike. The first versions compress, to
+/// keep the archive small; the log's do not.
 fn image(page: u64, version: u64, out: &mut [u8]) {
     let filled = if version == 0 { out.len() / 16 } else { out.len() };
     let (random, zeros) = out.split_at_mut(filled);
-    let seed = (page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ version.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    let seed = (page + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ version.wrapping_mul(0xD1B5_4A32_D192_ED03);
     Random(seed | 1).fill(random);
     zeros.fill(0);
 }
@@ -148,10 +157,12 @@ fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
             "a log without pages, in one segment".to_owned()
         }
         "restore" | "restore-16" => {
-            let options = replay(if what == "restore" { compact.replay.log_memory } else { 16 << 20 });
+            let options =
+                replay(if what == "restore" { compact.replay.log_memory } else { 16 << 20 });
             let memory = options.log_memory >> 20;
             let open = |_: &_| Ok(Overwritten(tempfile::tempfile_in(work_dir()).unwrap()));
-            let report = node(path).restore(Target::Latest).options(options).into_sink(open).unwrap();
+            let report =
+                node(path).restore(Target::Latest).options(options).into_sink(open).unwrap();
             format!("log_memory {memory} MiB; {} commits of log", report.commits_replayed)
         }
         "scan" => {
@@ -167,7 +178,8 @@ fn run(what: &str, path: &Path, state: u64, log: u64) -> String {
             format!("{} MiB written", report.bytes_written >> 20)
         }
         "maintain" => {
-            // Few layers and no more than one snapshot, so that it fits on a disk; each layer needs many times `log_memory`.
+            // Few layers and no more than one snapshot, so that it fits on a disk; each layer needs
+            // many times `log_memory`.
             compact.layer_log_bytes = (log / 7).max(1 << 20);
             compact.snapshot_percent = 400;
             let report = node(path).maintain(&compact).unwrap();
@@ -199,16 +211,25 @@ fn main() {
     if let Some(i) = args.iter().position(|a| a == "--child") {
         return child(&args[i + 1..i + 5]);
     }
-    let mib = |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().unwrap());
-    let (state, log) = if quick() { (32, 16) } else { (mib("REWOUND_STATE_MIB", 512), mib("REWOUND_LOG_MIB", 384)) };
+    let mib =
+        |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().unwrap());
+    let (state, log) = if quick() {
+        (32, 16)
+    } else {
+        (mib("REWOUND_STATE_MIB", 512), mib("REWOUND_LOG_MIB", 384))
+    };
     let mut rows = Vec::new();
     let mut start = |what: &str, path: &Path, log: u64| {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--child", what]).arg(path).args([(state << 20).to_string(), (log << 20).to_string()]);
+        child
+            .args(["--child", what])
+            .arg(path)
+            .args([(state << 20).to_string(), (log << 20).to_string()]);
         let out = child.stdout(Stdio::inherit()).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{what} failed: {said}");
-        let figures: Vec<f64> = said.lines().last().unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
+        let figures: Vec<f64> =
+            said.lines().last().unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
         rows.push((what.to_owned(), figures));
     };
     let path = work_dir().join(format!("memory-{state}-{log}"));

@@ -1,7 +1,8 @@
-//! Opening a writer over a segment that was not sealed, as after a crash: all of it is read, authenticated and folded.
+//! Opening a writer over a segment that was not sealed, as after a crash: all of it is read,
+//! authenticated and folded.
 //!
-//! Opening also takes the lock, brings the catalog up to date and enters the new tenure there, which costs some syncs: the same
-//! for a log of one commit, which is timed beside it.
+//! Opening also takes the lock, brings the catalog up to date and enters the new tenure there,
+//! which costs some syncs: the same for a log of one commit, which is timed beside it.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
@@ -39,7 +40,8 @@ fn unsealed(name: &str, bytes: usize) -> (PathBuf, Node) {
         let mut batch = writer.batch();
         batch.log_record(&record).unwrap();
         batch.commit(Durability::Buffered).unwrap();
-        // As the writer's thread does ten times a second: what no later frame proves durable is read from the medium, not from the cache.
+        // As the writer's thread does ten times a second: what no later frame proves durable is
+        // read from the medium, not from the cache.
         if i % 256 == 255 {
             writer.flush().unwrap();
         }
@@ -118,7 +120,9 @@ fn recovery(c: &mut Criterion) {
     let mut group = c.benchmark_group("recovery");
     group.sample_size(10).throughput(Throughput::Bytes(log));
     if with_criterion() {
-        group.bench_function("open a writer over an unsealed segment", |b| b.iter(|| node.open_writer().unwrap()));
+        group.bench_function("open a writer over an unsealed segment", |b| {
+            b.iter(|| node.open_writer().unwrap())
+        });
         group.bench_function("scan an unsealed segment", |b| b.iter(|| node.window().unwrap()));
     }
     group.finish();
@@ -137,7 +141,9 @@ fn sealed(_: &mut Criterion) {
         for dir in &dirs {
             let _ = std::fs::remove_dir_all(dir);
         }
-        let build = |storage| SealedFrames::build(Arc::new(storage), Backend::default(), frame, total).unwrap();
+        let build = |storage| {
+            SealedFrames::build(Arc::new(storage), Backend::default(), frame, total).unwrap()
+        };
         let read = build(FsStorage::new(&dirs[0]));
         let mapped = build(FsStorage::new(&dirs[1]).mapped());
         let scan = |file: &SealedFrames| assert!(black_box(file.scan().unwrap()) > 0);

@@ -1,4 +1,5 @@
-//! Restoring a SQLite database of 100 MB and 40,000 transactions of log, against copying the result with `std::fs::copy` and `fsync`.
+//! Restoring a SQLite database of 100 MB and 40,000 transactions of log, against copying the result
+//! with `std::fs::copy` and `fsync`.
 //!
 //! The archive is made once, under `target/`.
 
@@ -52,7 +53,8 @@ fn restores(c: &mut Criterion) {
         let storage = Arc::new(FsStorage::new(archive).mapped());
         Archive::open_in(storage, key(), ArchiveOptions::new()).unwrap().node("sqlite").unwrap()
     };
-    let (mapped_log, mapped_layers) = (mapped(&plain.archive), mapped(&plain.archive.with_file_name("layers")));
+    let (mapped_log, mapped_layers) =
+        (mapped(&plain.archive), mapped(&plain.archive.with_file_name("layers")));
     for node in [&node, &layered, &mapped_log, &mapped_layers] {
         let _ = std::fs::remove_file(&out);
         println!("{}", node.restore(Target::Latest).into_file(&out).unwrap());
@@ -79,7 +81,12 @@ fn restores(c: &mut Criterion) {
         mb(bytes_below(&plain.archive, ".part")),
         cp.median.as_secs_f64() * 1e3,
     );
-    let all = [("log", log), ("layers", layers), ("log, mapped", log_mapped), ("layers, mapped", layers_mapped)];
+    let all = [
+        ("log", log),
+        ("layers", layers),
+        ("log, mapped", log_mapped),
+        ("layers, mapped", layers_mapped),
+    ];
     for (name, times) in all {
         println!(
             "snapshot and {name:<14} {:7.1} ms, {} × (copy + fsync)",
@@ -89,9 +96,15 @@ fn restores(c: &mut Criterion) {
     }
 
     let versions = f64::from(4 * u32::try_from(spec().transactions).unwrap());
-    let row = |name: &str, t: common::Times| (name.to_owned(), vec![ms(t.median), ratio(t.median, cp.median)]);
+    let row = |name: &str, t: common::Times| {
+        (name.to_owned(), vec![ms(t.median), ratio(t.median, cp.median)])
+    };
     if let Some(replay) = log.median.checked_sub(layers.median).filter(|t| !t.is_zero()) {
-        println!("the log alone: {:.1} ms, {:.2} million page versions a second", ms(replay), versions / us(replay));
+        println!(
+            "the log alone: {:.1} ms, {:.2} million page versions a second",
+            ms(replay),
+            versions / us(replay)
+        );
     }
     let rows = [
         row("copy + fsync", cp),

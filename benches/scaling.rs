@@ -1,7 +1,9 @@
-//! How cost grows: with the size of the state, with the length of the window, with the size of pages, with threads.
+//! How cost grows: with the size of the state, with the length of the window, with the size of
+//! pages, with threads.
 //!
-//! Each table is measured in turns with the limit beside it (a copy of the result, synced; zstd over the same bytes). Frame sizes are
-//! in `scan.rs`. With `REWOUND_RESULTS=crates/peers/results` the figures are kept for the plots.
+//! Each table is measured in turns with the limit beside it (a copy of the result, synced; zstd
+//! over the same bytes). Frame sizes are in `scan.rs`. With `REWOUND_RESULTS=crates/peers/results`
+//! the figures are kept for the plots.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rewound::env::Clock;
-use rewound::{Archive, ArchiveOptions, CompactOptions, Node, ReplayOptions, Target, Timestamp, WriterOptions};
+use rewound::{
+    Archive, ArchiveOptions, CompactOptions, Node, ReplayOptions, Target, Timestamp, WriterOptions,
+};
 
 use common::states::Engine;
 use common::tpcb::{bytes_below, key};
@@ -61,7 +65,8 @@ fn all_threads() -> usize {
 
 /// A state with a log of a hundredth of its pages, each changed once or so.
 fn state(path: &Path, bytes: usize, page: usize) -> PathBuf {
-    let mut engine = Engine::create(path, bytes, page, ArchiveOptions::new(), WriterOptions::default());
+    let mut engine =
+        Engine::create(path, bytes, page, ArchiveOptions::new(), WriterOptions::default());
     for _ in 0..bytes / page / 100 / 4 {
         engine.commit(4);
     }
@@ -79,7 +84,8 @@ fn snapshot(path: &Path, threads: usize) -> Duration {
     let mut options = CompactOptions::default();
     options.replay.threads = threads;
     let node = node(&copy);
-    let took = time(|| assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1));
+    let took =
+        time(|| assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1));
     std::fs::remove_dir_all(copy).unwrap();
     took
 }
@@ -97,7 +103,10 @@ fn sizes() {
         let (out, copied) = (path.with_extension("out"), path.with_extension("copy"));
         let node = node(&path);
         restore(&node, Target::Latest, all_threads(), &out);
-        assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(), "the restore differs");
+        assert!(
+            std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(),
+            "the restore differs"
+        );
         // The larger, the fewer: a disk's mood evens out over the seconds that one takes.
         let rounds = if quick() { 2 } else { (1024 / mib).clamp(5, 15) };
         let times = in_turns(
@@ -119,14 +128,29 @@ fn sizes() {
         );
         figures.push((
             format!("{mib} MiB"),
-            vec![mib as f64, ms(copy), ms(restored), ratio(restored.median, copy.median), ms(built), rate],
+            vec![
+                mib as f64,
+                ms(copy),
+                ms(restored),
+                ratio(restored.median, copy.median),
+                ms(built),
+                rate,
+            ],
         ));
         std::fs::remove_dir_all(path).unwrap();
         for file in [plain, out, copied] {
             std::fs::remove_file(file).unwrap();
         }
     }
-    let columns = ["state", "MiB", "copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
+    let columns = [
+        "state",
+        "MiB",
+        "copy ms",
+        "restore ms",
+        "restore over copy",
+        "snapshot ms",
+        "snapshot GB/s",
+    ];
     record("scaling-size", &columns, &figures);
 }
 
@@ -142,9 +166,11 @@ impl Clock for Simulated {
 
 const DAY: u64 = 86_400 * 1_000_000_000;
 
-/// A state of a fixed size and days of commits, with and without maintenance every day. After some of the days, a copy of each archive.
+/// A state of a fixed size and days of commits, with and without maintenance every day. After some
+/// of the days, a copy of each archive.
 ///
-/// Everything is a sixteenth of a database of 1 GiB with 64,000 commits a day and layers of the default size.
+/// Everything is a sixteenth of a database of 1 GiB with 64,000 commits a day and layers of the
+/// default size.
 fn window() {
     let (state_mib, commits) = if quick() { (4, 200) } else { (64, 4_000) };
     let days: &[u64] = if quick() { &[1, 3] } else { &[1, 2, 4, 7, 14, 21, 28, 35] };
@@ -158,7 +184,13 @@ fn window() {
     compact.layer_log_bytes = 2 << 20;
     let paths = ["window-maintained", "window-log"].map(|name| work_dir().join(name));
     let mut engines = paths.clone().map(|path| {
-        Engine::create(&path, state_mib << 20, 4096, ArchiveOptions::new().clock(clock.clone()), writer.clone())
+        Engine::create(
+            &path,
+            state_mib << 20,
+            4096,
+            ArchiveOptions::new().clock(clock.clone()),
+            writer.clone(),
+        )
     });
     let at = |path: &Path, day: u64| path.with_extension(format!("day-{day}"));
     let last = *days.last().unwrap();
@@ -191,12 +223,17 @@ fn window() {
     restore(&node(&at(&paths[0], last)), Target::Latest, all_threads(), &out);
     assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(), "the restore differs");
 
-    let mut runs: Vec<Box<dyn FnMut() -> Duration>> = vec![Box::new(|| time(|| copy_and_sync(&plain, &copied)))];
+    let mut runs: Vec<Box<dyn FnMut() -> Duration>> =
+        vec![Box::new(|| time(|| copy_and_sync(&plain, &copied)))];
     for &day in days {
         let middle = Target::Time(begin.saturating_add(Duration::from_nanos(day * DAY / 2)));
-        for (path, target) in [(&paths[0], Target::Latest), (&paths[0], middle), (&paths[1], Target::Latest)] {
+        for (path, target) in
+            [(&paths[0], Target::Latest), (&paths[0], middle), (&paths[1], Target::Latest)]
+        {
             let (node, out) = (node(&at(path, day)), &out);
-            runs.push(Box::new(move || time(|| restore(&node, target.clone(), all_threads(), out))));
+            runs.push(Box::new(move || {
+                time(|| restore(&node, target.clone(), all_threads(), out))
+            }));
         }
     }
     let times = in_turns(if quick() { 2 } else { 9 }, &mut runs);
@@ -250,14 +287,18 @@ fn window() {
 
 fn page_sizes() {
     let (mib, commits) = if quick() { (4, 200) } else { (64, 20_000) };
-    println!("\nsize of pages: {mib} MiB of state, {commits} buffered commits that change one row of 128 bytes");
+    println!(
+        "\nsize of pages: {mib} MiB of state, {commits} buffered commits that change one row of 128 bytes"
+    );
     println!("   bytes  commit µs  log bytes  restore ms  × copy + fsync");
     let mut figures = Vec::new();
     for shift in 9..=16 {
         let page = 1 << shift;
         let path = work_dir().join("scaling-page");
-        let mut engine = Engine::create(&path, mib << 20, page, ArchiveOptions::new(), WriterOptions::default());
-        // The first version of each page after the base is a full image: those first, so that patches are measured.
+        let mut engine =
+            Engine::create(&path, mib << 20, page, ArchiveOptions::new(), WriterOptions::default());
+        // The first version of each page after the base is a full image: those first, so that
+        // patches are measured.
         let pages = engine.pages.len() / page;
         for _ in 0..(pages * 3).min(4 * commits) / 4 {
             engine.commit(4);
@@ -267,7 +308,8 @@ fn page_sizes() {
         let took = time(|| (0..commits).for_each(|_| engine.commit(1)));
         engine.writer.rotate_segment().unwrap();
         let log = (bytes_below(&path, ".seg") - before) as f64 / commits as f64;
-        let (plain, out, copied) = (path.with_extension("db"), path.with_extension("out"), path.with_extension("copy"));
+        let (plain, out, copied) =
+            (path.with_extension("db"), path.with_extension("out"), path.with_extension("copy"));
         std::fs::write(&plain, &engine.pages).unwrap();
         engine.writer.close().unwrap();
         let node = node(&path);
@@ -278,10 +320,20 @@ fn page_sizes() {
                 Box::new(|| time(|| restore(&node, Target::Latest, all_threads(), &out))),
             ],
         );
-        assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(), "the restore differs");
+        assert!(
+            std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap(),
+            "the restore differs"
+        );
         let micros = took.as_secs_f64() * 1e6 / commits as f64;
-        println!("{page:>8}  {micros:>9.2}  {log:>9.1}  {:>10.1}  {}", ms(times[1]), times[1].over(times[0]));
-        figures.push((format!("{page} B"), vec![page as f64, micros, log, ms(times[0]), ms(times[1])]));
+        println!(
+            "{page:>8}  {micros:>9.2}  {log:>9.1}  {:>10.1}  {}",
+            ms(times[1]),
+            times[1].over(times[0])
+        );
+        figures.push((
+            format!("{page} B"),
+            vec![page as f64, micros, log, ms(times[0]), ms(times[1])],
+        ));
         std::fs::remove_dir_all(path).unwrap();
         for file in [plain, out, copied] {
             std::fs::remove_file(file).unwrap();
@@ -343,6 +395,7 @@ fn threads() {
 
 fn main() {
     // `cargo bench --bench scaling -- window` measures that alone.
-    let all: [(&str, fn()); 4] = [("size", sizes), ("window", window), ("page", page_sizes), ("threads", threads)];
+    let all: [(&str, fn()); 4] =
+        [("size", sizes), ("window", window), ("page", page_sizes), ("threads", threads)];
     all.iter().filter(|(name, _)| wanted(name)).for_each(|(_, f)| f());
 }

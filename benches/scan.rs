@@ -1,7 +1,9 @@
-//! Reading sealed frames through the real reader, against nothing but AES-256-GCM over the same bytes.
+//! Reading sealed frames through the real reader, against nothing but AES-256-GCM over the same
+//! bytes.
 //!
-//! The file is in memory storage, so that this measures our code and not a disk: what is left between the two is a copy
-//! of the ciphertext (the reader's `read_at`), headers, and chaining. Ratios first, then criterion's own figures.
+//! The file is in memory storage, so that this measures our code and not a disk: what is left
+//! between the two is a copy of the ciphertext (the reader's `read_at`), headers, and chaining.
+//! Ratios first, then criterion's own figures.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +22,8 @@ use rewound::crypto::Backend;
 
 use common::{gbps, quick, ratio, record, side_by_side, with_criterion};
 
-const FRAMES: [(usize, &str); 4] = [(512, "512 B"), (4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
+const FRAMES: [(usize, &str); 4] =
+    [(512, "512 B"), (4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
 
 /// Messages under one key and their tags, opened by the library that the backend is made of.
 struct Raw {
@@ -60,12 +63,18 @@ impl Raw {
                 #[cfg(feature = "aws-lc")]
                 RawKey::AwsLc(key) => {
                     use aws_lc_rs::aead::{Aad, Nonce};
-                    let tag = key.seal_in_place_separate_tag(Nonce::from(&nonce(i)), Aad::from([0; 60]), text);
+                    let tag = key.seal_in_place_separate_tag(
+                        Nonce::from(&nonce(i)),
+                        Aad::from([0; 60]),
+                        text,
+                    );
                     tag.unwrap().as_ref().try_into().unwrap()
                 }
                 RawKey::Portable(key) => {
                     use aes_gcm::aead::{AeadInOut, inout::InOutBuf};
-                    key.encrypt_inout_detached(&nonce(i).into(), &[0; 60], InOutBuf::from(text)).unwrap().into()
+                    key.encrypt_inout_detached(&nonce(i).into(), &[0; 60], InOutBuf::from(text))
+                        .unwrap()
+                        .into()
                 }
             });
         }
@@ -75,17 +84,26 @@ impl Raw {
     /// Opens all of it into a buffer of one frame.
     fn open(&self) -> u64 {
         let mut out = vec![0; self.frame];
-        for (i, (text, tag)) in self.ciphertext.chunks_exact(self.frame).zip(&self.tags).enumerate() {
+        for (i, (text, tag)) in self.ciphertext.chunks_exact(self.frame).zip(&self.tags).enumerate()
+        {
             match &self.key {
                 #[cfg(feature = "aws-lc")]
                 RawKey::AwsLc(key) => {
                     use aws_lc_rs::aead::{Aad, Nonce};
-                    key.open_separate_gather(Nonce::from(&nonce(i)), Aad::from([0; 60]), text, tag, &mut out).unwrap();
+                    key.open_separate_gather(
+                        Nonce::from(&nonce(i)),
+                        Aad::from([0; 60]),
+                        text,
+                        tag,
+                        &mut out,
+                    )
+                    .unwrap();
                 }
                 RawKey::Portable(key) => {
                     use aes_gcm::aead::{AeadInOut, inout::InOutBuf};
                     let inout = InOutBuf::new(text, &mut out[..]).unwrap();
-                    key.decrypt_inout_detached(&nonce(i).into(), &[0; 60], inout, &(*tag).into()).unwrap();
+                    key.decrypt_inout_detached(&nonce(i).into(), &[0; 60], inout, &(*tag).into())
+                        .unwrap();
                 }
             }
             black_box(&mut out);
@@ -106,13 +124,16 @@ fn both(f: impl Fn() -> u64 + Send, g: impl Fn() -> u64) {
 fn scan(c: &mut Criterion) {
     let total: usize = if quick() { 8 << 20 } else { 64 << 20 };
     let rounds = if quick() { 5 } else { 21 };
-    println!("backend   frame    raw GB/s  ours GB/s  of raw              two threads: raw  ours (times one)");
+    println!(
+        "backend   frame    raw GB/s  ours GB/s  of raw              two threads: raw  ours (times one)"
+    );
     let mut figures = Vec::new();
     for &backend in Backend::available() {
         for (frame, name) in FRAMES {
             let raw = Raw::new(backend, frame, total);
             let ours = SealedFrames::in_memory(backend, frame, total).unwrap();
-            // A second file for the second thread: memory storage lends its bytes to one reader at a time.
+            // A second file for the second thread: memory storage lends its bytes to one reader at
+            // a time.
             let other = SealedFrames::in_memory(backend, frame, total).unwrap();
             let bytes = raw.open();
             assert_eq!(ours.scan().unwrap(), bytes);
@@ -148,8 +169,15 @@ fn scan(c: &mut Criterion) {
         }
     }
 
-    let columns =
-        ["backend", "frame bytes", "raw GB/s", "ours GB/s", "ours over raw", "raw, two threads", "ours, two threads"];
+    let columns = [
+        "backend",
+        "frame bytes",
+        "raw GB/s",
+        "ours GB/s",
+        "ours over raw",
+        "raw, two threads",
+        "ours, two threads",
+    ];
     record("scan", &columns, &figures);
     if !with_criterion() {
         return;

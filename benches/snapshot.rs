@@ -1,6 +1,8 @@
-//! Building a snapshot from the archive, against zstd level 1 over the same pages in blocks of 64 KiB on as many threads, which writes nothing anywhere.
+//! Building a snapshot from the archive, against zstd level 1 over the same pages in blocks of 64
+//! KiB on as many threads, which writes nothing anywhere.
 //!
-//! The build rebuilds every page (base and log), proves it by its CRC-32, compresses, encrypts, writes, syncs, reads everything back and publishes.
+//! The build rebuilds every page (base and log), proves it by its CRC-32, compresses, encrypts,
+//! writes, syncs, reads everything back and publishes.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
@@ -17,8 +19,8 @@ use common::states::{Rows, rows};
 use common::tpcb::{PAGE, Spec, archived, copy_dir, key};
 use common::{Times, gbps, quick, ratio, record, time, wanted, with_criterion, work_dir};
 
-/// Compresses the pages, and where asked to, does what else nobody can do without who proves what he wrote: decompresses them twice, as what they were
-/// made of and to look at what came out.
+/// Compresses the pages, and where asked to, does what else nobody can do without who proves what
+/// he wrote: decompresses them twice, as what they were made of and to look at what came out.
 fn compress(pages: &[u8], threads: usize, decompress: bool) {
     let next = AtomicUsize::new(0);
     let blocks: Vec<&[u8]> = pages.chunks(64 << 10).collect();
@@ -45,12 +47,14 @@ fn compress(pages: &[u8], threads: usize, decompress: bool) {
     });
 }
 
-/// A state of pages of rows, of which one in a hundred was written since the last snapshot. Gives the state.
+/// A state of pages of rows, of which one in a hundred was written since the last snapshot. Gives
+/// the state.
 fn make_rows(path: &Path, bytes: usize) -> Vec<u8> {
     let mut pages = vec![0; bytes];
     (0..).zip(pages.chunks_exact_mut(PAGE)).for_each(|(page, out)| rows(page, 0, out));
     let _ = std::fs::remove_dir_all(path);
-    let node = Archive::create(path, key()).unwrap().create_node("sqlite", Origin::Existing).unwrap();
+    let node =
+        Archive::create(path, key()).unwrap().create_node("sqlite", Origin::Existing).unwrap();
     let writer = node.open_writer().unwrap();
     let mut batch = writer.batch();
     let space = batch.create_space("data", PageSize::KIB_4).unwrap();
@@ -69,11 +73,15 @@ fn make_rows(path: &Path, bytes: usize) -> Vec<u8> {
 
 fn snapshots(c: &mut Criterion) {
     let (scale, transactions) = if quick() { (1, 2_000) } else { (8, 40_000) };
-    let spec = Spec { scale, transactions, durability: Durability::Buffered, segment_bytes: 2 << 20 };
+    let spec =
+        Spec { scale, transactions, durability: Durability::Buffered, segment_bytes: 2 << 20 };
     let tpcb = archived(&spec);
     let rows = work_dir().join("rows");
     let row_pages = make_rows(&rows, if quick() { 16 << 20 } else { 128 << 20 });
-    let cases = [("TPC-B", std::fs::read(&tpcb.state).unwrap(), tpcb.archive), ("rows", row_pages, rows.clone())];
+    let cases = [
+        ("TPC-B", std::fs::read(&tpcb.state).unwrap(), tpcb.archive),
+        ("rows", row_pages, rows.clone()),
+    ];
     let options = CompactOptions::default();
     let threads = options.replay.threads;
     let fresh = work_dir().join("snapshot");
@@ -86,7 +94,9 @@ fn snapshots(c: &mut Criterion) {
             let _ = std::fs::remove_dir_all(&fresh);
             copy_dir(archive, &fresh);
             let node = Archive::open(&fresh, key()).unwrap().node("sqlite").unwrap();
-            time(|| assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1))
+            time(|| {
+                assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1)
+            })
         };
         let rounds = if quick() { 2 } else { 9 };
         let (mut raws, mut proofs, mut builds) = (Vec::new(), Vec::new(), Vec::new());
@@ -119,11 +129,22 @@ fn snapshots(c: &mut Criterion) {
             continue;
         }
         group.sample_size(10).throughput(Throughput::Bytes(bytes));
-        group.bench_function(format!("{name}: zstd-1 alone"), |b| b.iter(|| compress(pages, threads, false)));
-        group.bench_function(format!("{name}: build"), |b| b.iter_custom(|n| (0..n).map(|_| build()).sum()));
+        group.bench_function(format!("{name}: zstd-1 alone"), |b| {
+            b.iter(|| compress(pages, threads, false))
+        });
+        group.bench_function(format!("{name}: build"), |b| {
+            b.iter_custom(|n| (0..n).map(|_| build()).sum())
+        });
     }
     group.finish();
-    let columns = ["pages", "zstd-1 GB/s", "snapshot GB/s", "over zstd-1", "zstd-1 and twice back GB/s", "over that"];
+    let columns = [
+        "pages",
+        "zstd-1 GB/s",
+        "snapshot GB/s",
+        "over zstd-1",
+        "zstd-1 and twice back GB/s",
+        "over that",
+    ];
     record("snapshot", &columns, &figures);
     for dir in [fresh, rows] {
         let _ = std::fs::remove_dir_all(dir);

@@ -1,4 +1,5 @@
-//! A window of seven days over a month of history: what expires, what does not, and what is left of it as a trail.
+//! A window of seven days over a month of history: what expires, what does not, and what is left of
+//! it as a trail.
 //!
 //! ```sh
 //! cargo run --example retention
@@ -13,8 +14,8 @@ use std::time::Duration;
 use rewound::env::Clock;
 use rewound::storage::FsStorage;
 use rewound::{
-    Actor, Archive, ArchiveOptions, Durability, Error, HoldTarget, KeyFile, Lsn, Origin, PageId, PageSize, Policy,
-    Scope, SweepOptions, Target, Timestamp, WriterOptions,
+    Actor, Archive, ArchiveOptions, Durability, Error, HoldTarget, KeyFile, Lsn, Origin, PageId,
+    PageSize, Policy, Scope, SweepOptions, Target, Timestamp, WriterOptions,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -52,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     admin.set_retention(Scope::Archive, &Policy::days(7).restore_points_for(365 * DAY))?;
     admin.lock(Scope::Archive, "production")?;
 
-    // What was archived before the first policy counts as promised for 35 days: here that is nothing.
+    // What was archived before the first policy counts as promised for 35 days: here that is
+    // nothing.
     clock.by(DAY / 24);
     let mut options = WriterOptions::default();
     options.flush_interval = None;
@@ -86,7 +88,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let removed: u64 = report.nodes.iter().map(|n| n.removed_files).sum();
         let window = node.window()?;
-        println!("day {day:>2}: commits {} to {}, {removed} files removed", window.earliest.lsn, window.latest.lsn);
+        println!(
+            "day {day:>2}: commits {} to {}, {removed} files removed",
+            window.earliest.lsn, window.latest.lsn
+        );
     }
 
     println!("\nwhat is kept, and why:");
@@ -100,7 +105,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let restorer = archive.restorer(actor("ada", "drill"));
     for target in [Target::RestorePoint("release 1.0".into()), Target::Latest] {
-        let report = restorer.restore("shard-0", target.clone())?.into_dir(dir.path().join(target.to_string()))?;
+        let report = restorer
+            .restore("shard-0", target.clone())?
+            .into_dir(dir.path().join(target.to_string()))?;
         println!("restored {target}: commit {}", report.lsn);
     }
     match node.resolve(&Target::Lsn(Lsn::FIRST)) {

@@ -15,7 +15,9 @@ use crate::format::part::{Block, LayerBody, PartSeal};
 use crate::format::record::{Commits, Op};
 use crate::format::segment::{SegmentPreface, SegmentSeal};
 use crate::names::{self, Scope};
-use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step};
+use crate::sealed::{
+    ArchiveKeys, FileInfo, FrameSpec, FrameStream, SealedFile, SealedWriter, Step,
+};
 use crate::storage::{Calls, MemStorage, Storage};
 use crate::types::{ArchiveId, Epoch, NodeId, Target, TimelineId, Timestamp};
 
@@ -42,7 +44,12 @@ impl SealedFrames {
         total: usize,
     ) -> Result<SealedFrames> {
         let keyring = Keyring::new(KeyFile::from_bytes([1; 32]));
-        let keys = ArchiveKeys::create(ArchiveId::from_bytes([2; 16]), &keyring, backend, Arc::new(SystemRng))?;
+        let keys = ArchiveKeys::create(
+            ArchiveId::from_bytes([2; 16]),
+            &keyring,
+            backend,
+            Arc::new(SystemRng),
+        )?;
         storage.dir_created("")?;
         storage.dir_created(names::TMP)?;
         let info = FileInfo {
@@ -56,7 +63,8 @@ impl SealedFrames {
             created: Timestamp::ZERO,
             link: [0; 32],
         };
-        let mut writer = SealedWriter::create(storage.as_ref(), &keys, Scope::Builder(info.node), info)?;
+        let mut writer =
+            SealedWriter::create(storage.as_ref(), &keys, Scope::Builder(info.node), info)?;
         let plaintext: Vec<u8> = (0..=250_u8).cycle().take(frame_bytes).collect();
         for i in 0..(total / frame_bytes) as u64 {
             writer.frame(FrameSpec::plain(FrameKind::Block, i, i), &plaintext)?;
@@ -73,7 +81,9 @@ impl SealedFrames {
         let mut bytes = 0;
         loop {
             match stream.next()? {
-                Step::Frame { plaintext, .. } => bytes += std::hint::black_box(plaintext).len() as u64,
+                Step::Frame { plaintext, .. } => {
+                    bytes += std::hint::black_box(plaintext).len() as u64
+                }
                 Step::Stop { error: None, .. } => return Ok(bytes),
                 Step::Stop { error: Some(error), .. } => return Err(error),
             }

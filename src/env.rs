@@ -1,4 +1,5 @@
-//! Clock and randomness, injected so that any run can be replayed from a seed; and the process that something belongs to.
+//! Clock and randomness, injected so that any run can be replayed from a seed; and the process that
+//! something belongs to.
 
 use std::fmt::Debug;
 use std::io;
@@ -13,7 +14,8 @@ pub trait Clock: Debug + Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The time by a clock. Refuses one that reads beyond [`Timestamp::LATEST`]: what was once written with such a time could not be followed by anything.
+/// The time by a clock. Refuses one that reads beyond [`Timestamp::LATEST`]: what was once written
+/// with such a time could not be followed by anything.
 pub(crate) fn now(clock: &dyn Clock) -> Result<Timestamp> {
     let now = clock.now();
     if now > Timestamp::LATEST {
@@ -46,8 +48,9 @@ pub struct SystemRng;
 
 impl Rng for SystemRng {
     fn fill(&self, buf: &mut [u8]) -> Result<()> {
-        getrandom::fill(buf)
-            .map_err(|e| Error::KeyProvider { message: format!("the operating system gave no random bytes: {e}") })
+        getrandom::fill(buf).map_err(|e| Error::KeyProvider {
+            message: format!("the operating system gave no random bytes: {e}"),
+        })
     }
 }
 
@@ -58,10 +61,10 @@ pub(crate) fn random<const N: usize>(rng: &dyn Rng) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The process that opened something. A fork copies what is in memory, and shares what is open in the
-/// kernel: what a child did with its copy of a writer, a lock or a file would be done to the parent's.
-/// So what was opened here acts here only. Adapters and storages keep one beside what they open, and
-/// ask it before they act and before they drop.
+/// The process that opened something. A fork copies what is in memory, and shares what is open in
+/// the kernel: what a child did with its copy of a writer, a lock or a file would be done to the
+/// parent's. So what was opened here acts here only. Adapters and storages keep one beside what
+/// they open, and ask it before they act and before they drop.
 ///
 /// Ask it before any lock is taken: the threads that may have held one do not exist in the child. A
 /// child is told by its number, which it shares with its parent only if both are the first of a PID
@@ -100,7 +103,8 @@ impl Owner {
     }
 
     /// [`check`](Self::check) for a [`Storage`](crate::storage::Storage), whose errors are the
-    /// system's: the [`Error::Forked`] is inside, and comes out of it again in the calls of an archive.
+    /// system's: the [`Error::Forked`] is inside, and comes out of it again in the calls of an
+    /// archive.
     ///
     /// # Errors
     ///

@@ -12,7 +12,8 @@ use rewound_dir::WrongKind;
 
 use crate::types::{InvalidName, Lsn, PageId, Position, Target, Timestamp};
 
-/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a file.
+/// Something in the archive is not what belongs there: a link, a FIFO, a directory in place of a
+/// file.
 #[derive(Debug)]
 pub(crate) struct Misplaced {
     pub path: String,
@@ -203,7 +204,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is something at this place already.
-    #[error("{path} holds an archive already: open it with Archive::open, or choose an empty place")]
+    #[error(
+        "{path} holds an archive already: open it with Archive::open, or choose an empty place"
+    )]
     #[non_exhaustive]
     ArchiveExists {
         /// Where it was to be created.
@@ -267,7 +270,9 @@ pub enum Error {
         backend: &'static str,
     },
     /// The file was written by a newer release, or names an algorithm that this build lacks.
-    #[error("{path}: {what} {found} is newer than this build knows (it knows up to {supported}): update rewound")]
+    #[error(
+        "{path}: {what} {found} is newer than this build knows (it knows up to {supported}): update rewound"
+    )]
     #[non_exhaustive]
     FormatTooNew {
         /// The file.
@@ -283,7 +288,9 @@ pub enum Error {
     #[error("damage: {0}")]
     Damaged(Box<Damage>),
     /// Commits are missing between two files of the log.
-    #[error("gap in the log of node {node}: commit {expected} is not there, the next one found is {found}")]
+    #[error(
+        "gap in the log of node {node}: commit {expected} is not there, the next one found is {found}"
+    )]
     #[non_exhaustive]
     Gap {
         /// The node.
@@ -321,7 +328,9 @@ pub enum Error {
         node: String,
     },
     /// Another writer holds the node.
-    #[error("node {node} has a writer already: close it first (only one writer per node at a time)")]
+    #[error(
+        "node {node} has a writer already: close it first (only one writer per node at a time)"
+    )]
     #[non_exhaustive]
     WriterActive {
         /// The node.
@@ -351,7 +360,9 @@ pub enum Error {
         cause: Box<Error>,
     },
     /// It was opened in the process that this one was forked from. Nothing was done.
-    #[error("{what} was opened by process {opened_by}, this is process {here}: open it again in this process")]
+    #[error(
+        "{what} was opened by process {opened_by}, this is process {here}: open it again in this process"
+    )]
     #[non_exhaustive]
     Forked {
         /// What was opened.
@@ -361,7 +372,8 @@ pub enum Error {
         /// This process.
         here: u32,
     },
-    /// What is open of the archive is no longer where it was opened: deleted, moved away, or replaced.
+    /// What is open of the archive is no longer where it was opened: deleted, moved away, or
+    /// replaced.
     #[error(
         "{path} is no longer what was opened there ({found}), and what was written to it since may be lost: put it back, then open the archive again"
     )]
@@ -476,14 +488,18 @@ pub enum Error {
         reason: &'static str,
     },
     /// The place to restore to is not empty.
-    #[error("{path} is not empty: choose another place, or ask for a delta restore, which rewrites what differs")]
+    #[error(
+        "{path} is not empty: choose another place, or ask for a delta restore, which rewrites what differs"
+    )]
     #[non_exhaustive]
     TargetNotEmpty {
         /// The place.
         path: PathBuf,
     },
     /// What is there cannot be written to without harm to something else.
-    #[error("{path} is {found}, which is not followed or written to: move it away, or choose another place")]
+    #[error(
+        "{path} is {found}, which is not followed or written to: move it away, or choose another place"
+    )]
     #[non_exhaustive]
     UnsafeFile {
         /// The place.
@@ -492,7 +508,9 @@ pub enum Error {
         found: &'static str,
     },
     /// What is to be rewritten in place is in use.
-    #[error("{path} is in use by another process: end whatever has it open, then restore again (nothing was written)")]
+    #[error(
+        "{path} is in use by another process: end whatever has it open, then restore again (nothing was written)"
+    )]
     #[non_exhaustive]
     InUse {
         /// The file.
@@ -510,14 +528,18 @@ pub enum Error {
         available: u64,
     },
     /// The target needs logical records replayed, and no `Redo` was given.
-    #[error("{count} logical records lead up to the target: give the restore a Redo that replays them")]
+    #[error(
+        "{count} logical records lead up to the target: give the restore a Redo that replays them"
+    )]
     #[non_exhaustive]
     RedoRequired {
         /// How many.
         count: u64,
     },
     /// The node or archive is deleted, which can still be undone.
-    #[error("{what} is deleted and goes for good at {until}: an administrator can undo that until then")]
+    #[error(
+        "{what} is deleted and goes for good at {until}: an administrator can undo that until then"
+    )]
     #[non_exhaustive]
     Deleted {
         /// What is deleted.
@@ -587,7 +609,8 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// The clock is not believed: nothing expires until an operator says that it is right, and nothing is written by one that is out of range.
+    /// The clock is not believed: nothing expires until an operator says that it is right, and
+    /// nothing is written by one that is out of range.
     #[error(
         "the clock says {clock}, {what} says {expected}: too far apart to let anything expire. Set the clock right, or confirm it (Administrator::confirm_clock)"
     )]
@@ -601,7 +624,9 @@ pub enum Error {
         expected: Timestamp,
     },
     /// The archive is not the one that an attestation speaks of, or an older state of it.
-    #[error("the archive does not continue what was attested: {reason}; expected {expected}, found {found}")]
+    #[error(
+        "the archive does not continue what was attested: {reason}; expected {expected}, found {found}"
+    )]
     #[non_exhaustive]
     AttestationMismatch {
         /// What differs.
@@ -709,22 +734,34 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failure of the system at a file, for sinks, page sources and adapters as well as here. A full
-    /// disk becomes [`Error::DiskFull`]. What the storage said in an error of the system's comes out
-    /// again: [`Error::Forked`], and damage where something else lies in the place of an archive's file.
+    /// A failure of the system at a file, for sinks, page sources and adapters as well as here. A
+    /// full disk becomes [`Error::DiskFull`]. What the storage said in an error of the system's
+    /// comes out again: [`Error::Forked`], and damage where something else lies in the place of an
+    /// archive's file.
     ///
-    /// `operation` is a verb, such as "write"; `path` is the file, relative to the archive if it is in one.
+    /// `operation` is a verb, such as "write"; `path` is the file, relative to the archive if it is
+    /// in one.
     pub fn io(operation: &'static str, path: impl Into<String>, source: io::Error) -> Error {
         let path = path.into();
         if let Some(own @ Error::Forked { .. }) = source.get_ref().and_then(|e| e.downcast_ref()) {
             return own.clone();
         }
         if let Some(Misplaced { path, wrong }) = source.get_ref().and_then(|e| e.downcast_ref()) {
-            let found = format_args!("{}, which does not belong to the archive: move it away", wrong.found);
-            return Error::damage(DamageKind::Structure, path, 0, "kind of file", wrong.expected, found);
+            let found =
+                format_args!("{}, which does not belong to the archive: move it away", wrong.found);
+            return Error::damage(
+                DamageKind::Structure,
+                path,
+                0,
+                "kind of file",
+                wrong.expected,
+                found,
+            );
         }
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { operation, path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::DiskFull { operation, path }
+            }
             _ => Error::Storage { operation, path, source: Arc::new(source) },
         }
     }
@@ -781,7 +818,9 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Storage { source, .. } if would_be_refused_again(source.kind()) => ErrorKind::Access,
+            Error::Storage { source, .. } if would_be_refused_again(source.kind()) => {
+                ErrorKind::Access
+            }
             Error::Storage { .. } => ErrorKind::Retry,
             Error::KeyProvider { .. } => ErrorKind::KeyProvider,
             Error::WriterActive { .. }
@@ -790,7 +829,9 @@ impl Error {
             | Error::SnapshotBlocked { .. } => ErrorKind::Busy,
             Error::DiskFull { .. } | Error::NotEnoughSpace { .. } => ErrorKind::StorageFull,
             Error::Poisoned { .. } | Error::Closed => ErrorKind::Reopen,
-            Error::Conflict { .. } | Error::PreviousImageMismatch { .. } | Error::BatchBroken => ErrorKind::Stale,
+            Error::Conflict { .. } | Error::PreviousImageMismatch { .. } | Error::BatchBroken => {
+                ErrorKind::Stale
+            }
             Error::Fenced { .. } => ErrorKind::Superseded,
             Error::Displaced { .. } | Error::ImmutableUnavailable { .. } => ErrorKind::Access,
             Error::NoArchive { .. }
@@ -805,18 +846,21 @@ impl Error {
             | Error::RestorePointExists { .. }
             | Error::LockExists { .. }
             | Error::HoldExists { .. } => ErrorKind::AlreadyExists,
-            Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } | Error::TargetNotFound { .. } => {
-                ErrorKind::Target
-            }
+            Error::BeforeWindow { .. }
+            | Error::AfterDurableEnd { .. }
+            | Error::TargetNotFound { .. } => ErrorKind::Target,
             Error::TargetNotEmpty { .. }
             | Error::UnsafeFile { .. }
             | Error::TargetMismatch { .. }
             | Error::BadDestination { .. } => ErrorKind::Destination,
             Error::WrongKey { .. } | Error::KeyFile { .. } => ErrorKind::Key,
-            Error::Damaged(_) | Error::Gap { .. } | Error::AttestationMismatch { .. } | Error::NoBase { .. } => {
-                ErrorKind::Damage
+            Error::Damaged(_)
+            | Error::Gap { .. }
+            | Error::AttestationMismatch { .. }
+            | Error::NoBase { .. } => ErrorKind::Damage,
+            Error::Locked { .. } | Error::Held { .. } | Error::Deleted { .. } => {
+                ErrorKind::Protected
             }
-            Error::Locked { .. } | Error::Held { .. } | Error::Deleted { .. } => ErrorKind::Protected,
             Error::ClockImplausible { .. } => ErrorKind::Clock,
             Error::FormatTooNew { .. } => ErrorKind::Version,
             Error::InvalidName { .. }
@@ -831,7 +875,9 @@ impl Error {
             Error::Host { .. } => ErrorKind::Host,
             Error::Unrecorded { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,
-            Error::Encryption { .. } | Error::Compression(_) | Error::IdTaken { .. } => ErrorKind::Internal,
+            Error::Encryption { .. } | Error::Compression(_) | Error::IdTaken { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 
@@ -863,7 +909,9 @@ impl From<Error> for io::Error {
     fn from(e: Error) -> io::Error {
         use io::ErrorKind as Io;
         let kind = match (&e, e.kind()) {
-            (Error::Storage { source, .. } | Error::ImmutableUnavailable { source, .. }, _) => source.kind(),
+            (Error::Storage { source, .. } | Error::ImmutableUnavailable { source, .. }, _) => {
+                source.kind()
+            }
             (_, ErrorKind::Busy) => Io::ResourceBusy,
             (_, ErrorKind::StorageFull) => Io::StorageFull,
             (_, ErrorKind::NotFound | ErrorKind::Target) => Io::NotFound,
@@ -926,7 +974,8 @@ mod tests {
 
     #[test]
     fn an_io_error_keeps_kind_and_source() {
-        let found = io::Error::from(Error::io("open", "x", io::ErrorKind::ReadOnlyFilesystem.into()));
+        let found =
+            io::Error::from(Error::io("open", "x", io::ErrorKind::ReadOnlyFilesystem.into()));
         assert_eq!(found.kind(), io::ErrorKind::ReadOnlyFilesystem);
         let found = io::Error::from(Error::not_enough_space("x", 2, 1));
         assert_eq!(found.kind(), io::ErrorKind::StorageFull);
@@ -935,6 +984,10 @@ mod tests {
         // A host's own source stays what it was.
         let host = Error::host(io::Error::from(io::ErrorKind::BrokenPipe));
         let Error::Host { source } = &host else { panic!("{host}") };
-        assert!(source.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe));
+        assert!(
+            source
+                .downcast_ref::<io::Error>()
+                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        );
     }
 }

@@ -66,14 +66,18 @@
 //!
 //! # Guarantees
 //!
-//! - A commit acknowledged as [`Durability::Synced`] survives a power failure, and so does every commit before it.
-//! - A restore gives exactly the commit that its target names, or an error; never silently an earlier state.
+//! - A commit acknowledged as [`Durability::Synced`] survives a power failure, and so does every
+//!   commit before it.
+//! - A restore gives exactly the commit that its target names, or an error; never silently an
+//!   earlier state.
 //! - Every restored page is compared with the CRC-32 of the image that the engine handed in.
 //! - Everything stored is encrypted and authenticated with AES-256-GCM; that cannot be turned off.
-//! - No call overwrites or changes what was written, and nothing is removed but by a retention policy, after a grace period.
+//! - No call overwrites or changes what was written, and nothing is removed but by a retention
+//!   policy, after a grace period.
 //! - What is restored, changed or removed is on record in a hash-chained, authenticated trail.
 //!
-//! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in `docs/architecture.md`.
+//! Their limits are in the threat model (`docs/threat-model.md` in the repository); how it works in
+//! `docs/architecture.md`.
 
 mod archive;
 mod audit;
@@ -105,11 +109,13 @@ mod verify;
 mod wal;
 
 pub use archive::{
-    Administrator, Archive, DELETION_GRACE, FileCount, HoldTarget, Node, NodeFiles, RestorableRange, Restore, Restorer,
-    Scope,
+    Administrator, Archive, DELETION_GRACE, FileCount, HoldTarget, Node, NodeFiles,
+    RestorableRange, Restore, Restorer, Scope,
 };
 pub use audit::{Attestation, Audit, AuditEntry};
-pub use catalog::{ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord};
+pub use catalog::{
+    ClockMark, Expiring, Hold, NodeRecord, NodeRetention, PolicyChange, RestorePointRecord,
+};
 pub use compact::MaintainReport;
 pub use compare::{Bisection, Diff, Probe, SpaceDiff};
 pub use crypto::{KeyFile, KeyProvider, Keyring};
@@ -122,10 +128,12 @@ pub use ingest::{BaseSpace, Batch, ConfigScope, Consistency, PageSource, Writer}
 pub use options::{ArchiveOptions, CompactOptions, ReplayOptions, WriterOptions};
 pub use replay::{PageSink, Plan, Progress, Redo, RedoRecord, Resolved, RestoreReport, Window};
 pub use retention::{
-    Blocked, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, RequiredSnapshot, SweepOptions, SweepReport, Usage,
+    Blocked, ExpiryPlan, KeptSpan, NodeSweep, NodeUsage, Reason, RequiredSnapshot, SweepOptions,
+    SweepReport, Usage,
 };
 pub use types::{
-    Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target, TimelineId, Timestamp,
+    Commit, Durability, Epoch, Lsn, NodeId, PageId, PageSize, Position, SpaceId, Target,
+    TimelineId, Timestamp,
 };
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport, VerifyStage, verify_checksums};
 

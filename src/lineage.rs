@@ -1,8 +1,9 @@
 //! The path of timelines that a history runs over.
 //!
 //! A state lies on its own timeline or on an ancestor's, of its own node or of one that it was
-//! branched from. A lineage names that path as a value: code that reads the log, plans a restore
-//! or decides what expires takes one, and asks nothing else about forks. Pure: never reads the catalog or a file.
+//! branched from. A lineage names that path as a value: code that reads the log, plans a restore or
+//! decides what expires takes one, and asks nothing else about forks. Pure: never reads the catalog
+//! or a file.
 //!
 //! Invariants: there is at least one section; the oldest comes first; each ends where the next one
 //! forks off, at a later position than it began, and the last one has no end.
@@ -118,7 +119,11 @@ impl Lineage {
     }
 
     /// What of each section lies after `from` and up to `to`, where anything does.
-    pub fn over(&self, from: Position, to: Position) -> impl Iterator<Item = (&Section, Position, Position)> {
+    pub fn over(
+        &self,
+        from: Position,
+        to: Position,
+    ) -> impl Iterator<Item = (&Section, Position, Position)> {
         self.sections.iter().filter_map(move |section| {
             let first = from.max(section.after);
             let last = section.up_to.map_or(to, |up_to| to.min(up_to));
@@ -147,7 +152,8 @@ mod tests {
         let first = Lineage::alone(line(1, 1));
         let second = first.fork(line(1, 2), at(20));
         let third = second.fork(line(2, 1), at(10));
-        let lines = |l: &Lineage| l.sections().iter().map(|s| (s.line, s.up_to)).collect::<Vec<_>>();
+        let lines =
+            |l: &Lineage| l.sections().iter().map(|s| (s.line, s.up_to)).collect::<Vec<_>>();
         assert_eq!(lines(&second), [(line(1, 1), Some(at(20))), (line(1, 2), None)]);
         assert_eq!(lines(&third), [(line(1, 1), Some(at(10))), (line(2, 1), None)]);
         // At the fork itself the state is still the ancestor's.

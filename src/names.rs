@@ -1,9 +1,9 @@
 //! Every name and path of an archive: how it is made, and what it says when it is read.
 //!
-//! Owns which directory a file goes to and the form of its name; nothing else in the library
-//! makes a path or takes one apart. Never touches a storage. A name is a hint that the header of
-//! the file confirms. Invariants: a number or id that is read from a name makes that part of the name
-//! again; names of one kind in one directory sort by number, up to 2^42 files.
+//! Owns which directory a file goes to and the form of its name; nothing else in the library makes
+//! a path or takes one apart. Never touches a storage. A name is a hint that the header of the file
+//! confirms. Invariants: a number or id that is read from a name makes that part of the name again;
+//! names of one kind in one directory sort by number, up to 2^42 files.
 //!
 //! `docs/format.md` lists the paths. Numbers are in hexadecimal: 16 digits for 64 bits, 8 for
 //! nodes, timelines and groups.
@@ -48,7 +48,8 @@ pub(crate) fn file_name(path: &str) -> &str {
 
 /// A path and each directory on the way to it, from the top; nothing of `""`, the archive itself.
 pub(crate) fn way_to(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.match_indices('/').map(|(end, _)| end).chain((!path.is_empty()).then_some(path.len()));
+    let ends =
+        path.match_indices('/').map(|(end, _)| end).chain((!path.is_empty()).then_some(path.len()));
     ends.map(|end| path.get(..end).expect("a path is cut where a slash is, or at its end"))
 }
 
@@ -179,7 +180,12 @@ pub(crate) fn segment_dir(node: NodeId, timeline: TimelineId, sequence: u64) -> 
 }
 
 /// The path of a segment.
-pub(crate) fn segment_path(node: NodeId, timeline: TimelineId, sequence: u64, from: Position) -> String {
+pub(crate) fn segment_path(
+    node: NodeId,
+    timeline: TimelineId,
+    sequence: u64,
+    from: Position,
+) -> String {
     format!("{}/{sequence:016x}-{:016x}.seg", segment_dir(node, timeline, sequence), from.get())
 }
 
@@ -258,8 +264,10 @@ impl Scope {
         if name.starts_with("put-") {
             return Some(Scope::Put);
         }
-        let writer = after("w").and_then(number_of_32_bits).map(|id| Scope::Writer(NodeId::new(id)));
-        let builder = || after("c").and_then(number_of_32_bits).map(|id| Scope::Builder(NodeId::new(id)));
+        let writer =
+            after("w").and_then(number_of_32_bits).map(|id| Scope::Writer(NodeId::new(id)));
+        let builder =
+            || after("c").and_then(number_of_32_bits).map(|id| Scope::Builder(NodeId::new(id)));
         writer.or_else(builder)
     }
 
@@ -305,13 +313,18 @@ mod tests {
                 let timeline = TimelineId::new(node.get());
                 let path = segment_path(node, timeline, n, Position::new(n / 3));
                 assert_eq!(segment(file_name(&path)), Some((n, Position::new(n / 3))));
-                assert_eq!((kind(&path), parent(&path)), (Some(Kind::Segment), &*segment_dir(node, timeline, n)));
+                assert_eq!(
+                    (kind(&path), parent(&path)),
+                    (Some(Kind::Segment), &*segment_dir(node, timeline, n))
+                );
                 for id in ids() {
                     assert_eq!(lease(file_name(&lease_path(node, n, id))), Some((node, n)));
                 }
             }
         }
-        for (node, id) in NODES_THERE_ARE.map(NodeId::new).into_iter().flat_map(|n| ids().map(|id| (n, id))) {
+        for (node, id) in
+            NODES_THERE_ARE.map(NodeId::new).into_iter().flat_map(|n| ids().map(|id| (n, id)))
+        {
             assert_eq!(layer(file_name(&layer_path(node, id))), Some(id));
             assert_eq!(part(file_name(&part_path(node, id))), Some(id));
             assert_eq!(parent(&part_path(node, id)), part_dir(node, id));
@@ -349,7 +362,9 @@ mod tests {
 
     #[test]
     fn what_is_not_of_our_form_is_none_of_ours() {
-        for name in ["1.entry", "000000000000000A.entry", "0000000000000001", "+000000000000001.entry"] {
+        for name in
+            ["1.entry", "000000000000000A.entry", "0000000000000001", "+000000000000001.entry"]
+        {
             assert_eq!(entry(name), None, "{name}");
         }
         assert_eq!(segment("0000000000000001.seg"), None);
@@ -369,11 +384,30 @@ mod tests {
     #[test]
     fn a_number_is_read_from_no_text_but_the_one_that_is_made_of_it() {
         let heads = ["", "+", "-", "0", "00", "1", "a", "A", "g", "\u{e9}", "0x"];
-        let tails = ["", "0", "1", "f", "F", " ", "0000000", "fffffff", "00000000", "ffffffff", "100000000"];
-        for text in heads.iter().flat_map(|a| tails.iter().flat_map(move |b| tails.map(|c| format!("{a}{b}{c}")))) {
+        let tails = [
+            "",
+            "0",
+            "1",
+            "f",
+            "F",
+            " ",
+            "0000000",
+            "fffffff",
+            "00000000",
+            "ffffffff",
+            "100000000",
+        ];
+        for text in heads
+            .iter()
+            .flat_map(|a| tails.iter().flat_map(move |b| tails.map(|c| format!("{a}{b}{c}"))))
+        {
             for digits in [8, 16] {
                 let parsed = u64::from_str_radix(&text, 16).ok();
-                assert_eq!(number(&text, digits), parsed.filter(|n| format!("{n:0digits$x}") == text), "{text}");
+                assert_eq!(
+                    number(&text, digits),
+                    parsed.filter(|n| format!("{n:0digits$x}") == text),
+                    "{text}"
+                );
             }
         }
     }

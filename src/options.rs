@@ -66,27 +66,35 @@ impl ArchiveOptions {
 #[non_exhaustive]
 #[must_use]
 pub struct WriterOptions {
-    /// A segment is sealed when it has grown to this many bytes. At least 4 KiB, default 64 MiB: large enough that sealing (two syncs)
-    /// does not show, small enough to be shipped and scrubbed piece by piece.
+    /// A segment is sealed when it has grown to this many bytes. At least 4 KiB, default 64 MiB:
+    /// large enough that sealing (two syncs) does not show, small enough to be shipped and scrubbed
+    /// piece by piece.
     pub segment_bytes: u64,
-    /// A segment is sealed when it is this old and holds a commit. Default 10 minutes: a sealed segment can leave the machine.
+    /// A segment is sealed when it is this old and holds a commit. Default 10 minutes: a sealed
+    /// segment can leave the machine.
     pub segment_age: Duration,
-    /// Buffered commits and small synced ones gather up to this many bytes in one frame. 512 B to 4 MiB, default 64 KiB: where
-    /// AES-GCM runs at full speed. A commit of more than sixteen times as much (1 MiB by default, and at most) is written in several frames.
+    /// Buffered commits and small synced ones gather up to this many bytes in one frame. 512 B to 4
+    /// MiB, default 64 KiB: where AES-GCM runs at full speed. A commit of more than sixteen times
+    /// as much (1 MiB by default, and at most) is written in several frames.
     pub frame_bytes: usize,
-    /// Commits waiting to be written take at most this much memory; a commit beyond it waits. At least `frame_bytes` and 64 KiB, default 8 MiB.
+    /// Commits waiting to be written take at most this much memory; a commit beyond it waits. At
+    /// least `frame_bytes` and 64 KiB, default 8 MiB.
     pub pending_bytes: usize,
-    /// A batch larger than this goes to an encrypted temporary file until it commits. Default 16 MiB.
+    /// A batch larger than this goes to an encrypted temporary file until it commits. Default 16
+    /// MiB.
     pub batch_bytes: usize,
-    /// Page versions that the writer can patch against: it keeps 24 bytes for each. Default 1,048,576 (about 48 MiB when full).
-    /// A page beyond them is logged as a full image once.
+    /// Page versions that the writer can patch against: it keeps 24 bytes for each. Default
+    /// 1,048,576 (about 48 MiB when full). A page beyond them is logged as a full image once.
     pub page_table: usize,
-    /// Bytes of page images kept so that a page handed in without its previous image can still be logged as a patch. Default 32 MiB.
+    /// Bytes of page images kept so that a page handed in without its previous image can still be
+    /// logged as a patch. Default 32 MiB.
     pub image_cache: usize,
-    /// Patches in a row before a full image. Default 256: bounds what one damaged record can cost, at under 2 % of the log.
+    /// Patches in a row before a full image. Default 256: bounds what one damaged record can cost,
+    /// at under 2 % of the log.
     pub chain_bound: u16,
-    /// A thread of the writer flushes buffered commits this often, seals old segments and logs ticks; `None`: no
-    /// thread, and the host calls [`flush`](crate::Writer::flush) and [`tick`](crate::Writer::tick). Default 100 ms.
+    /// A thread of the writer flushes buffered commits this often, seals old segments and logs
+    /// ticks; `None`: no thread, and the host calls [`flush`](crate::Writer::flush) and
+    /// [`tick`](crate::Writer::tick). Default 100 ms.
     pub flush_interval: Option<Duration>,
     /// An idle node logs a tick this often, so that the restorable window moves on. Default 10 s.
     pub tick_interval: Duration,
@@ -121,10 +129,12 @@ impl WriterOptions {
     }
 }
 
-/// Ends a long operation from outside: from a signal handler, another thread, a progress callback. The operation returns
-/// [`Error::Cancelled`] within a stretch of pages or a megabyte of log, and leaves nothing behind but what it says it leaves after any error.
+/// Ends a long operation from outside: from a signal handler, another thread, a progress callback.
+/// The operation returns [`Error::Cancelled`] within a stretch of pages or a megabyte of log, and
+/// leaves nothing behind but what it says it leaves after any error.
 ///
-/// Clones are the same switch, and there is no way back: an operation that is to be started again gets a new one.
+/// Clones are the same switch, and there is no way back: an operation that is to be started again
+/// gets a new one.
 ///
 /// ```
 /// use rewound::options::Cancel;
@@ -184,11 +194,13 @@ impl Eq for Cancel {}
 pub struct ReplayOptions {
     /// Threads that rebuild pages. 1 to 1,024, default: one per core.
     pub threads: usize,
-    /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted temporary files. Default 96 MiB.
-    /// On top of it comes what is on its way between threads: a quarter of a mebibyte of log for each, and four more.
+    /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted
+    /// temporary files. Default 96 MiB. On top of it comes what is on its way between threads: a
+    /// quarter of a mebibyte of log for each, and four more.
     pub log_memory: usize,
-    /// Bytes of pages that a thread rebuilds at a time. One page to 1 GiB, default 1 MiB: fits a core's second-level cache, so that pages are still
-    /// there when they are compared with their CRC-32 and written.
+    /// Bytes of pages that a thread rebuilds at a time. One page to 1 GiB, default 1 MiB: fits a
+    /// core's second-level cache, so that pages are still there when they are compared with their
+    /// CRC-32 and written.
     pub unit_bytes: usize,
     /// Where temporary files go. Default: the system's directory for them.
     pub temporary_dir: std::path::PathBuf,
@@ -222,13 +234,15 @@ impl Default for ReplayOptions {
 #[non_exhaustive]
 #[must_use]
 pub struct CompactOptions {
-    /// A layer of the lowest level is built for each so many bytes of log. Default 32 MiB: what a restore reads of the raw log at most.
+    /// A layer of the lowest level is built for each so many bytes of log. Default 32 MiB: what a
+    /// restore reads of the raw log at most.
     pub layer_log_bytes: u64,
     /// So many layers of a level make one of the next. Default 8.
     pub fan_out: u32,
-    /// A snapshot is built when the layers since the last one hold more than this share of its bytes, in percent. Default 33: however old the last
-    /// snapshot is, a restore takes at most a quarter longer than right after it; at 100 it was up to a half (`docs/performance.md`). The smaller, the more snapshots, each of them about
-    /// as large as the state, compressed.
+    /// A snapshot is built when the layers since the last one hold more than this share of its
+    /// bytes, in percent. Default 33: however old the last snapshot is, a restore takes at most a
+    /// quarter longer than right after it; at 100 it was up to a half (`docs/performance.md`). The
+    /// smaller, the more snapshots, each of them about as large as the state, compressed.
     pub snapshot_percent: u64,
     /// A part of a layer holds at most this many bytes of pages. Default 256 MiB.
     pub part_bytes: u64,

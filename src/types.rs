@@ -96,8 +96,8 @@ impl Timestamp {
     /// The Unix epoch.
     pub const ZERO: Timestamp = Timestamp(0);
 
-    /// The latest time that is taken from a clock or a host: in the year 2262, half of the range. Times are given in rising order, so that one at
-    /// the end of the range would be the last.
+    /// The latest time that is taken from a clock or a host: in the year 2262, half of the range.
+    /// Times are given in rising order, so that one at the end of the range would be the last.
     pub const LATEST: Timestamp = Timestamp(u64::MAX / 2);
 
     /// From nanoseconds since the Unix epoch.
@@ -306,7 +306,11 @@ impl PageSize {
 
     /// Checks the range and that it is a power of two.
     pub const fn new(bytes: u32) -> Option<PageSize> {
-        if bytes.is_power_of_two() && bytes >= 512 && bytes <= 65_536 { Some(PageSize(bytes)) } else { None }
+        if bytes.is_power_of_two() && bytes >= 512 && bytes <= 65_536 {
+            Some(PageSize(bytes))
+        } else {
+            None
+        }
     }
 
     /// Bytes in a page.
@@ -336,9 +340,13 @@ impl<C> Encode<C> for PageSize {
 }
 
 impl<'b, C> Decode<'b, C> for PageSize {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<PageSize, minicbor::decode::Error> {
+    fn decode(
+        d: &mut minicbor::Decoder<'b>,
+        _: &mut C,
+    ) -> Result<PageSize, minicbor::decode::Error> {
         let at = d.position();
-        PageSize::new(d.u32()?).ok_or_else(|| minicbor::decode::Error::message("not a page size").at(at))
+        PageSize::new(d.u32()?)
+            .ok_or_else(|| minicbor::decode::Error::message("not a page size").at(at))
     }
 }
 

@@ -1,7 +1,13 @@
-//! What the benchmarks share: ratios measured side by side, a directory for what is made once, a small generator.
+//! What the benchmarks share: ratios measured side by side, a directory for what is made once, a
+//! small generator.
 
 #![allow(dead_code, reason = "each benchmark uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_precision_loss, reason = "stops at a surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "stops at a surprise"
+)]
 
 mod branches;
 mod random;
@@ -57,7 +63,11 @@ impl Times {
 
     /// This ÷ the other: medians, and the shortest.
     pub fn over(self, other: Times) -> String {
-        format!("{:.2} (best {:.2})", ratio(self.median, other.median), ratio(self.best, other.best))
+        format!(
+            "{:.2} (best {:.2})",
+            ratio(self.median, other.median),
+            ratio(self.best, other.best)
+        )
     }
 }
 
@@ -76,7 +86,8 @@ pub fn side_by_side<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); 
     std::array::from_fn(|i| Times::of(std::mem::take(&mut times[i])))
 }
 
-/// The same files under other names: a copy of an archive that costs nothing. No file of an archive ever changes.
+/// The same files under other names: a copy of an archive that costs nothing. No file of an archive
+/// ever changes.
 pub fn link_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
@@ -97,11 +108,16 @@ pub fn copy_and_sync(from: &Path, to: &Path) {
     std::fs::File::open(to.parent().unwrap()).unwrap().sync_all().unwrap();
 }
 
-/// Keeps a table of figures for plots and documents, in the directory that `REWOUND_RESULTS` names; each row begins with what it is of.
+/// Keeps a table of figures for plots and documents, in the directory that `REWOUND_RESULTS` names;
+/// each row begins with what it is of.
 pub fn record(name: &str, columns: &[&str], rows: &[(String, Vec<f64>)]) {
     let Some(dir) = std::env::var_os("REWOUND_RESULTS") else { return };
     let output = |program: &str, args: &[&str]| {
-        let out = std::process::Command::new(program).args(args).output().map(|o| o.stdout).unwrap_or_default();
+        let out = std::process::Command::new(program)
+            .args(args)
+            .output()
+            .map(|o| o.stdout)
+            .unwrap_or_default();
         String::from_utf8_lossy(&out).trim().to_owned()
     };
     let date = output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]);
@@ -131,7 +147,8 @@ pub fn wanted(name: &str) -> bool {
     asked.is_empty() || asked.iter().any(|a| name.contains(a.as_str()))
 }
 
-/// Whether criterion is to measure too, after the ratios: with `REWOUND_RESULTS`, only those are asked for.
+/// Whether criterion is to measure too, after the ratios: with `REWOUND_RESULTS`, only those are
+/// asked for.
 pub fn with_criterion() -> bool {
     std::env::var_os("REWOUND_RESULTS").is_none()
 }

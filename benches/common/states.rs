@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use rewound::storage::FsStorage;
 use rewound::{
-    Archive, ArchiveOptions, BaseSpace, CompactOptions, Consistency, Durability, Node, Origin, PageId, PageSize,
-    PageSource, Position, Result, SpaceId, Writer, WriterOptions,
+    Archive, ArchiveOptions, BaseSpace, CompactOptions, Consistency, Durability, Node, Origin,
+    PageId, PageSize, PageSource, Position, Result, SpaceId, Writer, WriterOptions,
 };
 
 use super::Random;
 use super::tpcb::key;
 
-const WORDS: [&str; 8] = ["pending", "shipped", "Berlin", "Lisbon", "invoice", "return", "express", "standard"];
+const WORDS: [&str; 8] =
+    ["pending", "shipped", "Berlin", "Lisbon", "invoice", "return", "express", "standard"];
 const ROW: usize = 128;
 
 /// A page of rows: numbers as text, some words, some padding. About 3:1 under zstd-1.
@@ -71,7 +72,13 @@ pub struct Engine {
 
 impl Engine {
     /// A state of so many bytes in pages of rows, with its base snapshot, in a new archive.
-    pub fn create(path: &Path, bytes: usize, page: usize, archive: ArchiveOptions, writer: WriterOptions) -> Engine {
+    pub fn create(
+        path: &Path,
+        bytes: usize,
+        page: usize,
+        archive: ArchiveOptions,
+        writer: WriterOptions,
+    ) -> Engine {
         let _ = std::fs::remove_dir_all(path);
         let mut pages = vec![0; bytes];
         (0..).zip(pages.chunks_exact_mut(page)).for_each(|(number, out)| rows(number, 0, out));
@@ -79,7 +86,9 @@ impl Engine {
         let node = archive.create_node("sqlite", Origin::Existing).unwrap();
         let writer = node.open_writer_with(writer).unwrap();
         let mut batch = writer.batch();
-        let space = batch.create_space("data", PageSize::new(u32::try_from(page).unwrap()).unwrap()).unwrap();
+        let space = batch
+            .create_space("data", PageSize::new(u32::try_from(page).unwrap()).unwrap())
+            .unwrap();
         batch.set_length(space, bytes as u64).unwrap();
         batch.commit(Durability::Synced).unwrap();
         writer.base_snapshot(&mut Rows(page), &CompactOptions::default()).unwrap();

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId, PageSize, PageSource,
-    Position, Result, Writer, WriterOptions,
+    Archive, BaseSpace, CompactOptions, Consistency, Durability, KeyFile, Node, Origin, PageId,
+    PageSize, PageSource, Position, Result, Writer, WriterOptions,
 };
 use rusqlite::Connection;
 
@@ -38,8 +38,8 @@ pub struct Archived {
     pub archive: PathBuf,
     /// The database as it is in the end.
     pub state: PathBuf,
-    /// Bytes of log for the transactions, without the base: the first half of them, in which most pages are written for
-    /// the first time since the base, and so in full; and the second half.
+    /// Bytes of log for the transactions, without the base: the first half of them, in which most
+    /// pages are written for the first time since the base, and so in full; and the second half.
     pub log_bytes: [u64; 2],
 }
 
@@ -57,9 +57,13 @@ impl Archived {
 
 /// The database and its archive, made where they are not there yet.
 pub fn archived(spec: &Spec) -> Archived {
-    let name = format!("tpcb-{}-{}-{:?}-{}", spec.scale, spec.transactions, spec.durability, spec.segment_bytes);
+    let name = format!(
+        "tpcb-{}-{}-{:?}-{}",
+        spec.scale, spec.transactions, spec.durability, spec.segment_bytes
+    );
     let dir = work_dir().join(name.to_lowercase());
-    let (archive, state, marker) = (dir.join("archive"), dir.join("final.db"), dir.join("log_bytes"));
+    let (archive, state, marker) =
+        (dir.join("archive"), dir.join("final.db"), dir.join("log_bytes"));
     if let Ok(text) = std::fs::read_to_string(&marker) {
         let (first, second) = text.split_once(' ').unwrap();
         return Archived { archive, state, log_bytes: [first, second].map(|n| n.parse().unwrap()) };
@@ -121,13 +125,17 @@ pub fn load(path: &Path, scale: u64) -> Connection {
     ))
     .unwrap();
     branches::create(&db);
-    db.execute_batch("CREATE TABLE history (tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT)").unwrap();
+    db.execute_batch(
+        "CREATE TABLE history (tid INT, bid INT, aid INT, delta INT, mtime INT, filler TEXT)",
+    )
+    .unwrap();
     branches::fill(&db, scale);
     db
 }
 
-/// Page images of the last commit in a WAL, from `at` on: a frame is a header of 24 bytes and a page, and the header's
-/// second word is the length of the database in pages where the frame ends a commit.
+/// Page images of the last commit in a WAL, from `at` on: a frame is a header of 24 bytes and a
+/// page, and the header's second word is the length of the database in pages where the frame ends a
+/// commit.
 fn read_wal(wal: &File, at: &mut u64, frames: &mut Vec<u8>) -> Option<u64> {
     const FRAME: usize = 24 + PAGE;
     frames.clear();
@@ -168,13 +176,16 @@ fn make(spec: &Spec, live: &Path, archive: &Path, state: &Path) -> [u64; 2] {
     let mut pages = std::fs::read(live).unwrap();
     let mut options = WriterOptions::default();
     options.segment_bytes = spec.segment_bytes;
-    let node = Archive::create(archive, key()).unwrap().create_node("sqlite", Origin::Existing).unwrap();
+    let node =
+        Archive::create(archive, key()).unwrap().create_node("sqlite", Origin::Existing).unwrap();
     let writer = node.open_writer_with(options).unwrap();
     let mut batch = writer.batch();
     let space = batch.create_space("app.db", PageSize::KIB_4).unwrap();
     batch.set_length(space, pages.len() as u64).unwrap();
     batch.commit(Durability::Synced).unwrap();
-    writer.base_snapshot(&mut Copy(&File::open(live).unwrap()), &CompactOptions::default()).unwrap();
+    writer
+        .base_snapshot(&mut Copy(&File::open(live).unwrap()), &CompactOptions::default())
+        .unwrap();
     // A segment that is being written has zeros reserved at its end, which must not be counted.
     writer.rotate_segment().unwrap();
     let before = bytes_below(archive, ".seg");
@@ -219,7 +230,8 @@ fn archive_commit(
         let number = u64::from(u32::from_be_bytes(frame[..4].try_into().unwrap())) - 1;
         let start = usize::try_from(number).unwrap() * PAGE;
         let old = &mut pages[start..start + PAGE];
-        // What grew has no image before; what was never written here is not known to the log, and goes in full.
+        // What grew has no image before; what was never written here is not known to the log, and
+        // goes in full.
         let previous = (start < known).then_some(&*old);
         batch.write_page(PageId::new(space, number), &frame[24..], previous).unwrap();
         old.copy_from_slice(&frame[24..]);

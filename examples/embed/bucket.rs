@@ -1,5 +1,5 @@
-//! What is in a page: a bucket of entries, one after the other (length of the key, length of the value, key, value), then zeros.
-//! Nothing here knows of the archive.
+//! What is in a page: a bucket of entries, one after the other (length of the key, length of the
+//! value, key, value), then zeros. Nothing here knows of the archive.
 
 use rewound::{Error, PageSize, Result};
 
@@ -8,7 +8,8 @@ pub const BUCKETS: usize = 16;
 
 /// The bucket that a key belongs in.
 pub fn bucket_of(key: &str) -> usize {
-    key.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % BUCKETS
+    key.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)))
+        % BUCKETS
 }
 
 /// The entries of a bucket. An empty key ends them.

@@ -1,7 +1,8 @@
 //! The engine: how pages get into the archive, and come back after a crash.
 //!
-//! It keeps its pages in memory and has no log of its own: the archive is its log. A transaction is durable when its batch
-//! is. The page file may be as old as it likes, as opening the engine brings it to the newest commit.
+//! It keeps its pages in memory and has no log of its own: the archive is its log. A transaction is
+//! durable when its batch is. The page file may be as old as it likes, as opening the engine brings
+//! it to the newest commit.
 
 use std::path::Path;
 
@@ -18,9 +19,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the engine, whatever state a crash left it in: nothing but the log decides what is there.
+    /// Opens the engine, whatever state a crash left it in: nothing but the log decides what is
+    /// there.
     pub fn open(node: &Node, dir: &Path) -> Result<Engine> {
-        // 1. The writer first. It recovers the end of the log, and keeps others from writing from here on.
+        // 1. The writer first. It recovers the end of the log, and keeps others from writing from
+        //    here on.
         let writer = node.open_writer()?;
         let Some(space) = writer.space("buckets") else {
             // 2a. Nothing was ever committed: make the page file. The log holds that too.
@@ -30,15 +33,20 @@ impl Engine {
             batch.commit(Durability::Synced)?;
             return Ok(Engine { writer, space, pages: vec![vec![0; PAGE.bytes()]; BUCKETS] });
         };
-        // 2b. Bring our files to the newest commit. In place, it rewrites only the pages that differ.
+        // 2b. Bring our files to the newest commit. In place, it rewrites only the pages that
+        // differ.
         let report = node.restore(Target::Latest).delta_into_dir(dir)?;
-        println!("  recovered to commit {}: {} bytes rewritten in our file", report.lsn, report.bytes_written);
+        println!(
+            "  recovered to commit {}: {} bytes rewritten in our file",
+            report.lsn, report.bytes_written
+        );
         Ok(Engine { writer, space, pages: read_pages(dir)? })
     }
 
     /// Sets several keys: all of them or, whatever happens, none.
     pub fn put(&mut self, pairs: &[(&str, &str)]) -> Result<Commit> {
-        // 3. Change copies of the pages. The images before go into the log as a base to make small patches against.
+        // 3. Change copies of the pages. The images before go into the log as a base to make small
+        //    patches against.
         let mut changed: Vec<(usize, Vec<u8>)> = Vec::new();
         for (key, value) in pairs {
             let bucket = bucket_of(key);

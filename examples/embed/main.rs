@@ -1,8 +1,10 @@
 //! A small key-value engine, made rewindable by linking `rewound`.
 //!
-//! `cargo run --release --example embed` writes, kills a process half-way, recovers, and looks back.
+//! `cargo run --release --example embed` writes, kills a process half-way, recovers, and looks
+//! back.
 //!
-//! `engine.rs` is the page to copy from: five numbered steps are all that an engine has to do. `bucket.rs` is the rest of the engine.
+//! `engine.rs` is the page to copy from: five numbered steps are all that an engine has to do.
+//! `bucket.rs` is the rest of the engine.
 
 mod bucket;
 mod engine;
@@ -58,7 +60,11 @@ fn main() -> Result<()> {
         let out = dir.path().join(name);
         let report = node.restore(target).into_dir(&out)?;
         let pages = read_pages(&out)?;
-        println!("  {name} (commit {}): alice had {}", report.lsn, look_up(&pages, "alice").unwrap_or_default());
+        println!(
+            "  {name} (commit {}): alice had {}",
+            report.lsn,
+            look_up(&pages, "alice").unwrap_or_default()
+        );
     }
     Ok(())
 }

@@ -8,7 +8,10 @@ use crate::Result;
 /// Number and bytes of the log's segments.
 pub fn segments(dir: &Path) -> Result<(usize, u64)> {
     let files = files_in(&dir.join("shop.archive"))?;
-    let segments: Vec<_> = files.into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg")).collect();
+    let segments: Vec<_> = files
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"))
+        .collect();
     Ok((segments.len(), segments.iter().map(|(_, bytes)| bytes).sum()))
 }
 

@@ -1,10 +1,13 @@
-//! The database while it is worked on, and its archive: each SQLite transaction becomes one commit there.
+//! The database while it is worked on, and its archive: each SQLite transaction becomes one commit
+//! there.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rewound::{Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSize, SpaceId, Writer, WriterOptions};
+use rewound::{
+    Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSize, SpaceId, Writer, WriterOptions,
+};
 use rusqlite::Connection;
 
 use crate::Result;
@@ -14,7 +17,8 @@ use crate::workload::{self, Numbers};
 const PAGE_SIZE: PageSize = PageSize::KIB_4;
 /// SQLite's log is emptied into the database after so many transactions.
 const CHECKPOINT_EVERY: u64 = 250;
-/// Small, so that a short example has several segments and layers. Leave the defaults alone in earnest.
+/// Small, so that a short example has several segments and layers. Leave the defaults alone in
+/// earnest.
 const SEGMENT_BYTES: u64 = 384 << 10;
 
 pub struct Shop {
@@ -54,13 +58,27 @@ impl Shop {
         }
         let newest = batch.commit(Durability::Synced)?;
         let (copies, node) = (BTreeMap::new(), node.clone());
-        let mut shop = Shop { path, copies, transactions: 0, wal_bytes: 0, newest, writer, db, node, space, follower };
+        let mut shop = Shop {
+            path,
+            copies,
+            transactions: 0,
+            wal_bytes: 0,
+            newest,
+            writer,
+            db,
+            node,
+            space,
+            follower,
+        };
         shop.copy()?;
         Ok(shop)
     }
 
     /// Lets SQLite do something, and archives the transactions that came of it.
-    pub fn run(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<()>) -> Result<()> {
+    pub fn run(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+    ) -> Result<()> {
         work(&mut self.db)?;
         for transaction in self.follower.poll()? {
             self.archive(&transaction)?;
@@ -82,10 +100,15 @@ impl Shop {
         }
         for page in &transaction.pages {
             // With the image before, the log holds what changed and not the page.
-            batch.write_page(PageId::new(self.space, page.number), &page.image, page.previous.as_deref())?;
+            batch.write_page(
+                PageId::new(self.space, page.number),
+                &page.image,
+                page.previous.as_deref(),
+            )?;
         }
-        // The promise that SQLite gives with synchronous=NORMAL: what a power failure costs is the newest commits at most.
-        // Durability::Synced survives one, at the price of a sync for each commit (or for each group of concurrent ones).
+        // The promise that SQLite gives with synchronous=NORMAL: what a power failure costs is the
+        // newest commits at most. Durability::Synced survives one, at the price of a sync for each
+        // commit (or for each group of concurrent ones).
         self.newest = batch.commit(Durability::Buffered)?;
         self.wal_bytes += transaction.wal_bytes;
         Ok(())
@@ -99,7 +122,8 @@ impl Shop {
         Ok(())
     }
 
-    /// Copies the database as SQLite sees it now. The archive has no part in it, so it can bear witness.
+    /// Copies the database as SQLite sees it now. The archive has no part in it, so it can bear
+    /// witness.
     pub fn copy(&mut self) -> Result<()> {
         self.checkpoint()?;
         let to = self.path.with_file_name(format!("copy-{}.db", self.newest.lsn));
@@ -108,10 +132,12 @@ impl Shop {
         Ok(())
     }
 
-    /// Empties SQLite's log into the database. The archive has to be durable first, or a crash could leave it behind the file.
+    /// Empties SQLite's log into the database. The archive has to be durable first, or a crash
+    /// could leave it behind the file.
     fn checkpoint(&self) -> Result<()> {
         self.writer.flush()?;
-        let busy: i64 = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        let busy: i64 =
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if busy == 0 { Ok(()) } else { Err("SQLite could not empty its log".into()) }
     }
 

@@ -1,8 +1,10 @@
-//! Follows the write-ahead log of a SQLite database: gives every transaction as the pages that it changed.
+//! Follows the write-ahead log of a SQLite database: gives every transaction as the pages that it
+//! changed.
 //!
-//! Owns a mirror of the database, made of those pages, so that each comes with the image that it replaces. Reads
-//! the `-wal` file only, never the database while SQLite runs. It expects to be polled after every transaction and before
-//! every checkpoint; then nothing escapes it, as a log starts over only after a checkpoint.
+//! Owns a mirror of the database, made of those pages, so that each comes with the image that it
+//! replaces. Reads the `-wal` file only, never the database while SQLite runs. It expects to be
+//! polled after every transaction and before every checkpoint; then nothing escapes it, as a log
+//! starts over only after a checkpoint.
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 
@@ -47,12 +49,20 @@ pub struct WalFollower {
 }
 
 impl WalFollower {
-    /// Begins with a database that nobody writes to now, and whose log is empty: just made, or just checkpointed.
+    /// Begins with a database that nobody writes to now, and whose log is empty: just made, or just
+    /// checkpointed.
     pub fn new(database: &Path, page_size: usize) -> io::Result<WalFollower> {
         let mut wal = database.as_os_str().to_owned();
         wal.push("-wal");
         let mirror = fs::read(database)?.chunks_exact(page_size).map(<[u8]>::to_vec).collect();
-        Ok(WalFollower { path: wal.into(), page_size, mirror, offset: 0, header: [0; WAL_HEADER], checksum: (0, 0) })
+        Ok(WalFollower {
+            path: wal.into(),
+            page_size,
+            mirror,
+            offset: 0,
+            header: [0; WAL_HEADER],
+            checksum: (0, 0),
+        })
     }
 
     /// The pages as of now.
@@ -73,13 +83,15 @@ impl WalFollower {
         let mut header = [0; WAL_HEADER];
         file.read_exact_at(&mut header, 0)?;
         if header != self.header {
-            // The log has started over. Its salts are new, so frames that are left of the log before do not match them.
+            // The log has started over. Its salts are new, so frames that are left of the log
+            // before do not match them.
             if word(&header, 2) as usize != self.page_size {
                 return Err("the page size of the database has changed".into());
             }
             self.header = header;
             self.offset = WAL_HEADER as u64;
-            self.checksum = checksum((0, 0), header.get(..24).unwrap_or_default(), self.big_endian());
+            self.checksum =
+                checksum((0, 0), header.get(..24).unwrap_or_default(), self.big_endian());
         }
         let mut new = vec![0; usize::try_from(length.saturating_sub(self.offset))?];
         file.read_exact_at(&mut new, self.offset)?;
@@ -89,7 +101,8 @@ impl WalFollower {
         let (mut running, mut frames) = (self.checksum, 0);
         for frame in new.chunks_exact(FRAME_HEADER + self.page_size) {
             let (head, image) = frame.split_at(FRAME_HEADER);
-            // A frame belongs to this log if it bears its salts, and follows the one before if the checksum says so.
+            // A frame belongs to this log if it bears its salts, and follows the one before if the
+            // checksum says so.
             let salts_match = head.get(8..16) == self.header.get(16..24);
             running = checksum(running, head.get(..8).unwrap_or_default(), self.big_endian());
             running = checksum(running, image, self.big_endian());
@@ -102,7 +115,11 @@ impl WalFollower {
             if database_pages != 0 {
                 // This frame commits.
                 let wal_bytes = frames * frame.len() as u64;
-                transactions.push(self.commit(std::mem::take(&mut open), database_pages, wal_bytes)?);
+                transactions.push(self.commit(
+                    std::mem::take(&mut open),
+                    database_pages,
+                    wal_bytes,
+                )?);
                 self.offset += wal_bytes;
                 self.checksum = running;
                 frames = 0;
@@ -112,7 +129,12 @@ impl WalFollower {
     }
 
     /// Brings the mirror forward over one transaction.
-    fn commit(&mut self, changed: BTreeMap<u64, Vec<u8>>, pages: u32, wal_bytes: u64) -> io::Result<Transaction> {
+    fn commit(
+        &mut self,
+        changed: BTreeMap<u64, Vec<u8>>,
+        pages: u32,
+        wal_bytes: u64,
+    ) -> io::Result<Transaction> {
         let length = u64::from(pages);
         self.mirror.truncate(pages as usize);
         let mut given = Vec::with_capacity(changed.len());
@@ -121,14 +143,16 @@ impl WalFollower {
             if index >= self.mirror.len() {
                 self.mirror.resize(index + 1, Vec::new());
             }
-            let previous = self.mirror.get_mut(index).map(|slot| std::mem::replace(slot, image.clone()));
+            let previous =
+                self.mirror.get_mut(index).map(|slot| std::mem::replace(slot, image.clone()));
             // Empty where the database has only now grown to this page.
             given.push(ChangedPage { number, image, previous: previous.filter(|p| !p.is_empty()) });
         }
         Ok(Transaction { pages: given, length, wal_bytes })
     }
 
-    /// The order of bytes that checksums are made in, from the magic number. Everything else is big-endian.
+    /// The order of bytes that checksums are made in, from the magic number. Everything else is
+    /// big-endian.
     fn big_endian(&self) -> bool {
         word(&self.header, 0) & 1 == 1
     }
@@ -141,7 +165,8 @@ fn word(bytes: &[u8], index: usize) -> u32 {
 
 /// SQLite's checksum: two sums, each fed by the other.
 fn checksum((mut a, mut b): (u32, u32), bytes: &[u8], big_endian: bool) -> (u32, u32) {
-    let word = |w: &[u8; 4]| if big_endian { u32::from_be_bytes(*w) } else { u32::from_le_bytes(*w) };
+    let word =
+        |w: &[u8; 4]| if big_endian { u32::from_be_bytes(*w) } else { u32::from_le_bytes(*w) };
     for [first, second] in bytes.as_chunks::<4>().0.as_chunks::<2>().0 {
         a = a.wrapping_add(word(first)).wrapping_add(b);
         b = b.wrapping_add(word(second)).wrapping_add(a);

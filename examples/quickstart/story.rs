@@ -33,7 +33,9 @@ pub fn live(shop: &mut Shop, dir: &Path) -> Result<Story> {
     }
     let after = measure(shop, dir)?;
 
-    shop.run(|db| db.execute_batch("ALTER TABLE account ADD COLUMN country TEXT NOT NULL DEFAULT 'CH'"))?;
+    shop.run(|db| {
+        db.execute_batch("ALTER TABLE account ADD COLUMN country TEXT NOT NULL DEFAULT 'CH'")
+    })?;
     shop.run(|db| db.execute_batch("CREATE INDEX entry_by_account ON entry (account)"))?;
     shop.restore_point("migrated")?;
     shop.copy()?;
@@ -59,13 +61,15 @@ pub fn live(shop: &mut Shop, dir: &Path) -> Result<Story> {
         shop.ordinary(&mut numbers)?;
     }
     shop.copy()?;
-    let (payment_log, payment_wal) = ((after.0 - before.0) / PAYMENTS, (after.1 - before.1) / PAYMENTS);
+    let (payment_log, payment_wal) =
+        ((after.0 - before.0) / PAYMENTS, (after.1 - before.1) / PAYMENTS);
     Ok(Story { accident, chosen, payment_log, payment_wal })
 }
 
 /// Bytes of log so far: the archive's, and SQLite's.
 fn measure(shop: &Shop, dir: &Path) -> Result<(u64, u64)> {
-    // A sealed segment is exactly as long as what is in it; the one being written has room reserved at its end.
+    // A sealed segment is exactly as long as what is in it; the one being written has room reserved
+    // at its end.
     shop.writer.rotate_segment()?;
     Ok((disk::segments(dir)?.1, shop.wal_bytes))
 }

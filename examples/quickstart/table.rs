@@ -31,7 +31,8 @@ pub struct Style {
 }
 
 impl Style {
-    /// Colours only for a terminal, and only where `NO_COLOR` (<https://no-color.org>) does not forbid them.
+    /// Colours only for a terminal, and only where `NO_COLOR` (<https://no-color.org>) does not
+    /// forbid them.
     pub fn detect() -> Style {
         let forbidden = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Style { colours: std::io::stdout().is_terminal() && !forbidden }
@@ -58,10 +59,11 @@ pub fn print<const N: usize>(style: Style, header: [&str; N], rows: &[[String; N
         cells.chain([title]).max().unwrap_or(0)
     });
     let line = |cells: &[String; N]| {
-        let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
+        let padded =
+            cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     println!("{}", style.bold(&line(&header.map(str::to_owned))));

@@ -1,10 +1,12 @@
-//! A small shop's database: the work that SQLite does while it is archived. The same seed gives the same work.
+//! A small shop's database: the work that SQLite does while it is archived. The same seed gives the
+//! same work.
 
 use rusqlite::{Connection, Result, params};
 
 pub const ACCOUNTS: u64 = 5_000;
 
-/// A generator of numbers that look random (`SplitMix64`), so that the example needs no crate for it.
+/// A generator of numbers that look random (`SplitMix64`), so that the example needs no crate for
+/// it.
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -22,11 +24,18 @@ impl Numbers {
 
     /// Text of letters, about so long: it compresses about as well as notes that people write.
     fn text(&mut self, length: u64) -> String {
-        const WORDS: [&str; 12] =
-            ["paid", "order", "for", "late", "refund", "thanks", "to", "again", "blue", "box", "shipped", "on"];
+        const WORDS: [&str; 12] = [
+            "paid", "order", "for", "late", "refund", "thanks", "to", "again", "blue", "box",
+            "shipped", "on",
+        ];
         let mut text = String::new();
         while (text.len() as u64) < length {
-            text.push_str(WORDS.get(usize::try_from(self.below(12)).unwrap_or(0)).copied().unwrap_or_default());
+            text.push_str(
+                WORDS
+                    .get(usize::try_from(self.below(12)).unwrap_or(0))
+                    .copied()
+                    .unwrap_or_default(),
+            );
             text.push_str(&[" ", &self.below(1_000).to_string(), " "].concat());
         }
         text
@@ -78,10 +87,12 @@ pub fn payment(db: &mut Connection, numbers: &mut Numbers) -> Result<()> {
 pub fn picture(db: &Connection, numbers: &mut Numbers) -> Result<()> {
     let (account, length) = (1 + numbers.value(ACCOUNTS), 1_000 + numbers.below(39_000));
     let bytes = numbers.blob(length);
-    db.execute("INSERT INTO picture (account, bytes) VALUES (?1, ?2)", params![account, bytes]).map(drop)
+    db.execute("INSERT INTO picture (account, bytes) VALUES (?1, ?2)", params![account, bytes])
+        .map(drop)
 }
 
-/// Deletes entries and pictures of one account in fifty, so that pages become free and are used again.
+/// Deletes entries and pictures of one account in fifty, so that pages become free and are used
+/// again.
 pub fn tidy(db: &mut Connection, numbers: &mut Numbers) -> Result<()> {
     let remainder = numbers.value(50);
     let transaction = db.transaction()?;

@@ -1,4 +1,5 @@
-//! A small archive in the hands of somebody without the key: files altered, cut, lengthened, swapped, removed. Every restore is right or an error.
+//! A small archive in the hands of somebody without the key: files altered, cut, lengthened,
+//! swapped, removed. Every restore is right or an error.
 
 #![no_main]
 
@@ -9,8 +10,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, ArchiveOptions, CompactOptions, Durability, KeyFile, Lsn, Origin, PageId, PageSize, ReplayOptions, Target,
-    WriterOptions,
+    Archive, ArchiveOptions, CompactOptions, Durability, KeyFile, Lsn, Origin, PageId, PageSize,
+    ReplayOptions, Target, WriterOptions,
 };
 
 #[derive(Arbitrary, Debug)]
@@ -37,7 +38,13 @@ fn single() -> ReplayOptions {
 fn states(archive: &Archive) -> Vec<Option<BTreeMap<String, Vec<u8>>>> {
     let Ok(node) = archive.node("n") else { return Vec::new() };
     (1..=12)
-        .map(|n| node.restore(Target::Lsn(Lsn::new(n)?)).options(single()).into_memory().ok().map(|(_, spaces)| spaces))
+        .map(|n| {
+            node.restore(Target::Lsn(Lsn::new(n)?))
+                .options(single())
+                .into_memory()
+                .ok()
+                .map(|(_, spaces)| spaces)
+        })
         .collect()
 }
 
@@ -46,7 +53,8 @@ fn original() -> &'static Original {
     ORIGINAL.get_or_init(|| {
         let storage = MemStorage::without_recording();
         let key = KeyFile::from_bytes([7; 32]);
-        let archive = Archive::create_in(Arc::new(storage.clone()), key, ArchiveOptions::new()).unwrap();
+        let archive =
+            Archive::create_in(Arc::new(storage.clone()), key, ArchiveOptions::new()).unwrap();
         let node = archive.create_node("n", Origin::Empty).unwrap();
         let mut options = WriterOptions::default();
         options.flush_interval = None;
@@ -111,7 +119,9 @@ fuzz_target!(|edits: Vec<Edit>| {
         storage.set_file(&path, bytes);
     }
     let key = KeyFile::from_bytes([7; 32]);
-    let Ok(archive) = Archive::open_in(Arc::new(storage), key, ArchiveOptions::new()) else { return };
+    let Ok(archive) = Archive::open_in(Arc::new(storage), key, ArchiveOptions::new()) else {
+        return;
+    };
     for (found, expected) in states(&archive).into_iter().zip(&original.states) {
         assert!(found.is_none_or(|found| found == *expected), "a wrong state without an error");
     }

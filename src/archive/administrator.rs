@@ -1,7 +1,8 @@
 //! The roles: who may change what is kept, and who may only restore.
 //!
-//! Roles are types within a process, not cryptography: each of them works with the archive's key, which reads and writes everything. They keep
-//! the parts of a program from what they have no business with, and put a name to what is done.
+//! Roles are types within a process, not cryptography: each of them works with the archive's key,
+//! which reads and writes everything. They keep the parts of a program from what they have no
+//! business with, and put a name to what is done.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::lineage::Line;
 use crate::names;
 use crate::replay::{Resolved, Window, resolve};
 use crate::retention::{
-    Blocked, ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force, newest_archived, plan_node,
-    promises, sweep_node,
+    Blocked, ExpiryPlan, SweepOptions, SweepReport, check_clock, check_policy, in_force,
+    newest_archived, plan_node, promises, sweep_node,
 };
 use crate::types::{NodeId, Position, Target, Timestamp, check_name};
 
@@ -52,7 +53,8 @@ pub enum HoldTarget<'a> {
     },
 }
 
-/// Who may change how long history is kept, place and release locks and holds, delete and let expire. Made by [`Archive::administrator`].
+/// Who may change how long history is kept, place and release locks and holds, delete and let
+/// expire. Made by [`Archive::administrator`].
 ///
 /// Needs the archive's key, as every role does, and write access to the storage.
 #[derive(Clone, Debug)]
@@ -63,8 +65,8 @@ pub struct Administrator {
 
 /// Who may read and restore, and nothing else. Made by [`Archive::restorer`].
 ///
-/// Needs the archive's key, and write access to the catalog and to `leases/`, as restores are recorded and keep what they read; with read access alone, only
-/// [`Restore::unaudited`] is left.
+/// Needs the archive's key, and write access to the catalog and to `leases/`, as restores are
+/// recorded and keep what they read; with read access alone, only [`Restore::unaudited`] is left.
 #[derive(Clone, Debug)]
 pub struct Restorer {
     archive: Archive,
@@ -89,7 +91,8 @@ impl Restorer {
         self.archive.nodes()
     }
 
-    /// Refuses an archive with another number of nodes than the place that all of them are to be restored to.
+    /// Refuses an archive with another number of nodes than the place that all of them are to be
+    /// restored to.
     pub fn expect_nodes(&self, count: usize) -> Result<()> {
         let found = self.nodes()?.len();
         if found == count {
@@ -119,11 +122,16 @@ impl Administrator {
     fn node_of(&self, scope: Scope<'_>) -> Result<Option<NodeId>> {
         match scope {
             Scope::Archive => Ok(None),
-            Scope::Node(name) => Ok(Some(self.archive.inner.catalog.current()?.node_named(name)?.0)),
+            Scope::Node(name) => {
+                Ok(Some(self.archive.inner.catalog.current()?.node_named(name)?.0))
+            }
         }
     }
 
-    fn append<T>(&self, decide: impl FnMut(&crate::catalog::CatalogState) -> Result<(Event, T)>) -> Result<T> {
+    fn append<T>(
+        &self,
+        decide: impl FnMut(&crate::catalog::CatalogState) -> Result<(Event, T)>,
+    ) -> Result<T> {
         self.archive.inner.catalog.append(&self.actor, decide)
     }
 
@@ -150,15 +158,19 @@ impl Administrator {
 
     /// Sets how long history is kept.
     ///
-    /// A longer time counts at once, as far as history is still there. A shorter one counts for what is archived from now on: what was promised before keeps its date;
-    /// what was archived before there was any policy counts as promised for 35 days. A shorter one is refused while a lock is on the node or archive. Periodic
-    /// protection can become continuous, without a gap; the way back is refused.
+    /// A longer time counts at once, as far as history is still there. A shorter one counts for
+    /// what is archived from now on: what was promised before keeps its date; what was archived
+    /// before there was any policy counts as promised for 35 days. A shorter one is refused while a
+    /// lock is on the node or archive. Periodic protection can become continuous, without a gap;
+    /// the way back is refused.
     pub fn set_retention(&self, scope: Scope<'_>, policy: &Policy) -> Result<()> {
         let node = self.node_of(scope)?;
         // What was archived up to now, by whatever clock.
         let mut covers = self.now()?;
         for Builder { context, .. } in self.builders()? {
-            if node.is_none_or(|n| n == context.node) && context.record.retention.deletion != Deletion::Final {
+            if node.is_none_or(|n| n == context.node)
+                && context.record.retention.deletion != Deletion::Final
+            {
                 covers = covers.max(newest_archived(&context)?);
             }
         }
@@ -169,15 +181,20 @@ impl Administrator {
             };
             let unset = Policy::continuous(Policy::UNSET);
             let shorter = check_policy(promised.as_ref(), policy)?;
-            let shorter = shorter || promised.is_none() && check_policy(Some(&unset), policy).unwrap_or(true);
+            let shorter =
+                shorter || promised.is_none() && check_policy(Some(&unset), policy).unwrap_or(true);
             if let Some(lock) = shorter.then(|| state.locks(node).next()).flatten() {
-                return Err(Error::Locked { operation: "shortening what is kept", lock: lock.clone() });
+                return Err(Error::Locked {
+                    operation: "shortening what is kept",
+                    lock: lock.clone(),
+                });
             }
             Ok((Event::RetentionChanged { node, policy: policy.clone(), covers }, ()))
         })
     }
 
-    /// Places a management lock: until it is released, nothing may delete the node or archive, or shorten what is kept of it.
+    /// Places a management lock: until it is released, nothing may delete the node or archive, or
+    /// shorten what is kept of it.
     pub fn lock(&self, scope: Scope<'_>, name: &str) -> Result<()> {
         check_name("lock", name)?;
         let node = self.node_of(scope)?;
@@ -207,11 +224,13 @@ impl Administrator {
         Ok(state.locks(node).cloned().collect())
     }
 
-    /// Places a legal hold: what it is on does not expire before it is released, or before `until`. The reason is that of the actor.
+    /// Places a legal hold: what it is on does not expire before it is released, or before `until`.
+    /// The reason is that of the actor.
     ///
     /// # Errors
     ///
-    /// [`Error::HoldExists`] if the name is taken, [`Error::InvalidName`]; those of [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
+    /// [`Error::HoldExists`] if the name is taken, [`Error::InvalidName`]; those of
+    /// [`Node::resolve`](crate::Node::resolve): what has expired cannot be held;
     /// [`Error::NotMonotonic`] where the last commit lies before the first.
     pub fn hold(&self, name: &str, on: &HoldTarget<'_>, until: Option<Timestamp>) -> Result<()> {
         check_name("hold", name)?;
@@ -229,10 +248,12 @@ impl Administrator {
                 let context = self.archive.node(node)?.context()?;
                 return self.append(|state| {
                     taken(state)?;
-                    // By the state that the entry follows on: what has expired by then cannot be held any more.
+                    // By the state that the entry follows on: what has expired by then cannot be
+                    // held any more.
                     let view = state.view(context.node)?;
-                    let find =
-                        |t: &Target| resolve(&context.log, &view, t).map(|r| (r.timeline, Position::from(r.lsn)));
+                    let find = |t: &Target| {
+                        resolve(&context.log, &view, t).map(|r| (r.timeline, Position::from(r.lsn)))
+                    };
                     let (from, to) = (find(from)?, to.as_ref().map(find).transpose()?);
                     let timeline = to.map_or(context.timeline(), |(timeline, _)| timeline);
                     let timeline = match view.lineage(timeline) {
@@ -243,7 +264,11 @@ impl Administrator {
                     let (from, to) = (from.1, to.map(|(_, to)| to));
                     if let Some(to) = to.filter(|to| *to < from) {
                         let (newest, given) = (format!("LSN {from}"), format!("LSN {to}"));
-                        return Err(Error::NotMonotonic { what: "the range of a hold", newest, given });
+                        return Err(Error::NotMonotonic {
+                            what: "the range of a hold",
+                            newest,
+                            given,
+                        });
                     }
                     let scope = HoldScope::Commits { node: context.node, timeline, from, to };
                     Ok((Event::HoldPlaced { name: name.to_owned(), scope, until }, ()))
@@ -272,8 +297,9 @@ impl Administrator {
         Ok(state.retention.holds.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect())
     }
 
-    /// Deletes a node or the archive, softly: writers are refused from now on, all files stay for `grace` (at least [`DELETION_GRACE`]), and until then it can be
-    /// [undone](Self::undelete). Refused while a lock or a hold is on it.
+    /// Deletes a node or the archive, softly: writers are refused from now on, all files stay for
+    /// `grace` (at least [`DELETION_GRACE`]), and until then it can be [undone](Self::undelete).
+    /// Refused while a lock or a hold is on it.
     pub fn delete(&self, scope: Scope<'_>, grace: Duration) -> Result<Timestamp> {
         let node = self.node_of(scope)?;
         let now = self.now()?;
@@ -281,7 +307,8 @@ impl Administrator {
             if let Some(lock) = state.locks(node).next() {
                 return Err(Error::Locked { operation: "deleting", lock: lock.clone() });
             }
-            let nodes: Vec<NodeId> = node.map_or_else(|| state.nodes.keys().copied().collect(), |n| vec![n]);
+            let nodes: Vec<NodeId> =
+                node.map_or_else(|| state.nodes.keys().copied().collect(), |n| vec![n]);
             for node in &nodes {
                 if let Some(lock) = node_locks(state, *node).next() {
                     return Err(Error::Locked { operation: "deleting", lock: lock.clone() });
@@ -315,15 +342,20 @@ impl Administrator {
                 state.nodes.get(&n).map_or(Deletion::Live, |n| n.retention.deletion)
             });
             match deletion {
-                Deletion::Until(_) => Ok((Event::DeletionChanged { node, deletion: Deletion::Live }, ())),
+                Deletion::Until(_) => {
+                    Ok((Event::DeletionChanged { node, deletion: Deletion::Live }, ()))
+                }
                 Deletion::Live => Err(Error::NotDeleted { found: "not deleted" }),
-                Deletion::Final => Err(Error::NotDeleted { found: "deleted for good, and its files were given up" }),
+                Deletion::Final => Err(Error::NotDeleted {
+                    found: "deleted for good, and its files were given up",
+                }),
             }
         })
     }
 
-    /// Says that the clock is right, and that whatever runs ahead of it in the logs is known. For when a sweep was refused with [`Error::ClockImplausible`]: look at the
-    /// clock first, as what is due by it expires with the next sweep.
+    /// Says that the clock is right, and that whatever runs ahead of it in the logs is known. For
+    /// when a sweep was refused with [`Error::ClockImplausible`]: look at the clock first, as what
+    /// is due by it expires with the next sweep.
     pub fn confirm_clock(&self) -> Result<()> {
         let (clock, mut archived) = (self.now()?, Timestamp::ZERO);
         for Builder { context, .. } in self.builders()? {
@@ -337,13 +369,18 @@ impl Administrator {
     pub fn plan_expiry(&self, options: &SweepOptions) -> Result<Vec<(String, ExpiryPlan)>> {
         let now = self.now()?;
         let builders = self.builders()?.into_iter().filter(|b| !is_gone(&b.context.record));
-        builders.map(|b| Ok((b.context.record.name.clone(), plan_node(&b, now, options)?))).collect()
+        builders
+            .map(|b| Ok((b.context.record.name.clone(), plan_node(&b, now, options)?)))
+            .collect()
     }
 
-    /// Lets expire what no policy, hold, restore point or branch keeps, and removes what expired before and whose grace period is over. To be called about once
-    /// a day. Refused with [`Error::ClockImplausible`] where the clock has jumped; ended by the `cancel` of its options with [`Error::Cancelled`], at no harm.
+    /// Lets expire what no policy, hold, restore point or branch keeps, and removes what expired
+    /// before and whose grace period is over. To be called about once a day. Refused with
+    /// [`Error::ClockImplausible`] where the clock has jumped; ended by the `cancel` of its options
+    /// with [`Error::Cancelled`], at no harm.
     ///
-    /// What keeps a single node from being swept is in the report, and the others are swept all the same.
+    /// What keeps a single node from being swept is in the report, and the others are swept all the
+    /// same.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         let now = self.now()?;
         let mut report = SweepReport::default();
@@ -354,7 +391,8 @@ impl Administrator {
                 builders.push(builder);
                 continue;
             }
-            // A node whose log cannot be read is left alone; that is no reason for the others to grow.
+            // A node whose log cannot be read is left alone; that is no reason for the others to
+            // grow.
             match newest_archived(&builder.context) {
                 Ok(newest) => {
                     archived = archived.max(newest);
@@ -368,17 +406,23 @@ impl Administrator {
         }
         for mut builder in builders {
             match sweep_node(&mut builder, now, options) {
-                // A node that is gone for good may have files to be removed yet; when it has none, there is nothing to tell.
+                // A node that is gone for good may have files to be removed yet; when it has none,
+                // there is nothing to tell.
                 Ok(done)
-                    if is_gone(&builder.context.record) && done.removed_files == 0 && done.pending_expiries == 0 => {}
+                    if is_gone(&builder.context.record)
+                        && done.removed_files == 0
+                        && done.pending_expiries == 0 => {}
                 Ok(done) => {
-                    // Nothing of it expires until what is missing is there again: whoever calls has to hear of it.
+                    // Nothing of it expires until what is missing is there again: whoever calls has
+                    // to hear of it.
                     if let Some(blocked @ Blocked::Incomplete(timeline)) = &done.plan.blocked {
                         tracing::error!(node = %builder.context.record.name, %blocked, "nothing expires");
                         let path = names::timeline_dir(builder.context.node, *timeline);
-                        let (what, expected) = ("what is to be kept", "log and snapshots to restore it from");
+                        let (what, expected) =
+                            ("what is to be kept", "log and snapshots to restore it from");
                         let found = "not all of them: nothing of the node expires, see verify";
-                        let error = Error::damage(DamageKind::Missing, path, 0, what, expected, found);
+                        let error =
+                            Error::damage(DamageKind::Missing, path, 0, what, expected, found);
                         report.failed.push((builder.context.record.name.clone(), error));
                     }
                     report.nodes.push(done);
@@ -402,7 +446,10 @@ fn is_gone(record: &NodeRecord) -> bool {
     record.retention.deletion == Deletion::Final
 }
 
-fn own_locks(state: &crate::catalog::CatalogState, node: Option<NodeId>) -> std::collections::BTreeSet<String> {
+fn own_locks(
+    state: &crate::catalog::CatalogState,
+    node: Option<NodeId>,
+) -> std::collections::BTreeSet<String> {
     match node {
         None => state.retention.locks.clone(),
         Some(node) => node_locks(state, node).cloned().collect(),

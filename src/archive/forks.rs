@@ -24,7 +24,12 @@ impl Node {
             // By the state that the entry follows on: it may expire at any time.
             let at = resolve(&context.log, &view, target)?;
             let timeline = TimelineId::new(view.record.timeline.get() + 1);
-            let event = Event::TimelineCreated { node: self.id, timeline, parent: at.timeline, fork: at.lsn.into() };
+            let event = Event::TimelineCreated {
+                node: self.id,
+                timeline,
+                parent: at.timeline,
+                fork: at.lsn.into(),
+            };
             Ok((event, timeline))
         })
     }

@@ -31,7 +31,8 @@ pub struct FileCount {
 impl FileCount {
     /// All of them together.
     pub fn sum(counts: &[FileCount]) -> FileCount {
-        let (files, bytes) = counts.iter().fold((0, 0), |sum, c| (sum.0 + c.files, sum.1 + c.bytes));
+        let (files, bytes) =
+            counts.iter().fold((0, 0), |sum, c| (sum.0 + c.files, sum.1 + c.bytes));
         FileCount { files, bytes }
     }
 }
@@ -59,13 +60,16 @@ pub struct RestorableRange {
 }
 
 impl Archive {
-    /// Verifies the catalog and every node: reads and decrypts every file, follows every chain, rebuilds states. Damage is in the report, and the reading goes on behind it.
+    /// Verifies the catalog and every node: reads and decrypts every file, follows every chain,
+    /// rebuilds states. Damage is in the report, and the reading goes on behind it.
     ///
-    /// What it cannot find is what the threat model lists: an older copy of everything put back as a whole.
+    /// What it cannot find is what the threat model lists: an older copy of everything put back as
+    /// a whole.
     ///
     /// # Errors
     ///
-    /// [`Error::Cancelled`], and what keeps from reading at all, such as a full disk for temporary files.
+    /// [`Error::Cancelled`], and what keeps from reading at all, such as a full disk for temporary
+    /// files.
     pub fn verify(
         &self,
         options: &VerifyOptions,
@@ -92,7 +96,13 @@ impl Archive {
         let inner = &self.inner;
         // Before the look at the files, as others may be adding some.
         let known = inner.catalog.current()?.entries;
-        verify_catalog(inner.storage.as_ref(), inner.catalog.keys(), known, &options.replay.cancel, progress)
+        verify_catalog(
+            inner.storage.as_ref(),
+            inner.catalog.keys(),
+            known,
+            &options.replay.cancel,
+            progress,
+        )
     }
 
     /// The files of the catalog.
@@ -104,8 +114,9 @@ impl Archive {
 }
 
 impl Node {
-    /// The commits of a range, oldest first, or newest first with `rev()`. What lies outside of the log or has expired is not listed, nor is a commit of which a
-    /// snapshot is all that is left ([`Node::layers`]); damage is an error in the listing, at its place.
+    /// The commits of a range, oldest first, or newest first with `rev()`. What lies outside of the
+    /// log or has expired is not listed, nor is a commit of which a snapshot is all that is left
+    /// ([`Node::layers`]); damage is an error in the listing, at its place.
     ///
     /// ```
     /// # use rewound::{Archive, Durability, KeyFile, Origin};
@@ -128,8 +139,8 @@ impl Node {
         self.look(|context| Commits::new(context.log.clone(), &context.view(), &range))
     }
 
-    /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn from. Damage is left out of it;
-    /// [`verify`](Self::verify) reports it.
+    /// Commits and bytes over time, remarks and gaps: what a picture of the node's history is drawn
+    /// from. Damage is left out of it; [`verify`](Self::verify) reports it.
     pub fn activity(&self, options: &ActivityOptions) -> Result<Activity> {
         self.look(|context| {
             let (end, _) = readable_end(&context.log, &context.view())?;
@@ -142,7 +153,8 @@ impl Node {
         Ok(self.state(target)?.spaces.into_map())
     }
 
-    /// The configuration that a state has, without what only says which spaces are excluded. Reads a segment at most.
+    /// The configuration that a state has, without what only says which spaces are excluded. Reads
+    /// a segment at most.
     pub fn config(&self, target: &Target) -> Result<BTreeMap<String, ConfigValue>> {
         let state = self.state(target)?;
         let own = state.config.iter().filter(|(key, _)| !key.starts_with(EXCLUSION));
@@ -157,20 +169,25 @@ impl Node {
                 Err(e) if !e.is_damage() => Err(e),
                 // That part of the log is gone, or damaged: the layers know it too.
                 Ok(None) | Err(_) => {
-                    let past = PastState::open(context.clone(), at, None, &ReplayOptions::default());
+                    let past =
+                        PastState::open(context.clone(), at, None, &ReplayOptions::default());
                     Ok(past?.state().clone())
                 }
             }
         })
     }
 
-    /// What can be restored, oldest first: single commits and stretches that something keeps beyond the window, and last the [window](Self::window).
+    /// What can be restored, oldest first: single commits and stretches that something keeps beyond
+    /// the window, and last the [window](Self::window).
     pub fn restorable_ranges(&self) -> Result<Vec<RestorableRange>> {
         self.look(|context| {
             let window = window(&context.log, &context.view(), &Target::Latest)?;
             let mut ranges = Vec::new();
             for span in context.view().kept(&context.log.lineage).unwrap_or_default().iter() {
-                let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
+                let (Some(from), Some(to)) = (span.from.lsn(), span.to.and_then(Position::lsn))
+                else {
+                    continue;
+                };
                 let commit = |lsn| {
                     let found = resolve(&context.log, &context.view(), &Target::Lsn(lsn))?;
                     Ok::<_, Error>(Commit { lsn, timestamp: found.timestamp })
@@ -206,7 +223,8 @@ impl Node {
         verify_node(&self.archive.inner.catalog, &self.context()?, options, progress)
     }
 
-    /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable when this returns.
+    /// Names a commit that is there already. Needs no writer and disturbs none; the name is durable
+    /// when this returns.
     ///
     /// # Errors
     ///
@@ -222,7 +240,8 @@ impl Node {
             if view.record.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
             }
-            // By the state that the entry follows on: it may expire at any time. Durable as well: what the log's end is found to be was synced first.
+            // By the state that the entry follows on: it may expire at any time. Durable as well:
+            // what the log's end is found to be was synced first.
             let at = resolve(&context.log, &view, target)?;
             let (node, timeline, name) = (self.id, at.timeline, name.to_owned());
             let (position, timestamp) = (at.lsn.into(), at.timestamp);
@@ -230,7 +249,8 @@ impl Node {
         })
     }
 
-    /// Which pages differ between two states. Costs as much as restoring the pages that were touched between them, twice; nothing is written.
+    /// Which pages differ between two states. Costs as much as restoring the pages that were
+    /// touched between them, twice; nothing is written.
     ///
     /// Memory: as a restore takes, and 16 bytes for each range of differing pages.
     pub fn diff(&self, from: &Target, to: &Target, options: &ReplayOptions) -> Result<Diff> {
@@ -240,13 +260,16 @@ impl Node {
         diff(&self.context()?, (from, to), lease, options)
     }
 
-    /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask` restores or looks at a commit, however it likes, and answers.
+    /// The first commit after `from` at which an answer changes, by bisection up to `to`. `ask`
+    /// restores or looks at a commit, however it likes, and answers.
     ///
-    /// A restore that `ask` makes is a restore like any other, and recorded like one. Where what lies between the two ends has expired in part, `ask` meets
-    /// [`Error::BeforeWindow`], which ends the bisection: choose both ends within one stretch.
+    /// A restore that `ask` makes is a restore like any other, and recorded like one. Where what
+    /// lies between the two ends has expired in part, `ask` meets [`Error::BeforeWindow`], which
+    /// ends the bisection: choose both ends within one stretch.
     ///
-    /// Where the answer changes once between the two ends, this is that commit. Where it changes more often, it is a commit
-    /// whose answer differs from `from`'s while that of the commit before it does not: one such change, not necessarily the first.
+    /// Where the answer changes once between the two ends, this is that commit. Where it changes
+    /// more often, it is a commit whose answer differs from `from`'s while that of the commit
+    /// before it does not: one such change, not necessarily the first.
     ///
     /// ```
     /// # use rewound::{Archive, Durability, KeyFile, Origin, PageId, PageSize, Target};
@@ -283,7 +306,12 @@ impl Node {
 }
 
 /// Counts the files below a directory, of one kind or all.
-fn count_files(storage: &dyn ReadStore, dir: &str, kind: Option<Kind>, count: &mut FileCount) -> Result<()> {
+fn count_files(
+    storage: &dyn ReadStore,
+    dir: &str,
+    kind: Option<Kind>,
+    count: &mut FileCount,
+) -> Result<()> {
     for entry in storage.listed(dir)? {
         if entry.is_dir {
             count_files(storage, &names::join(dir, &entry.name), kind, count)?;

@@ -48,18 +48,24 @@ struct Inner {
 }
 
 impl Archive {
-    /// Creates an archive in a directory that is empty or not there yet. Every key in `keys` can open it from now on.
+    /// Creates an archive in a directory that is empty or not there yet. Every key in `keys` can
+    /// open it from now on.
     pub fn create(path: impl AsRef<Path>, keys: impl Into<Keyring>) -> Result<Archive> {
         Archive::create_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
     }
 
-    /// Opens an archive in a directory. One of `keys` has to be one of its keys; the others are not added by this.
+    /// Opens an archive in a directory. One of `keys` has to be one of its keys; the others are not
+    /// added by this.
     pub fn open(path: impl AsRef<Path>, keys: impl Into<Keyring>) -> Result<Archive> {
         Archive::open_in(Arc::new(FsStorage::new(path.as_ref())), keys, ArchiveOptions::new())
     }
 
     /// [`create`](Self::create) in any storage, with options.
-    pub fn create_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+    pub fn create_in(
+        storage: Arc<dyn Storage>,
+        keys: impl Into<Keyring>,
+        options: ArchiveOptions,
+    ) -> Result<Archive> {
         check_place(storage.as_ref())?;
         storage.dir_created("")?;
         let there = storage.listed("")?;
@@ -73,13 +79,23 @@ impl Archive {
             return Err(Error::TargetNotEmpty { path: storage.location().into() });
         }
         let id = ArchiveId::from_bytes(random(options.rng.as_ref())?);
-        let keys = ArchiveKeys::create(id, &keys.into(), options.backend, Arc::clone(&options.rng))?;
-        let catalog = Catalog::create(Arc::clone(&storage), keys, Arc::clone(&options.clock), &options.actor)?;
+        let keys =
+            ArchiveKeys::create(id, &keys.into(), options.backend, Arc::clone(&options.rng))?;
+        let catalog = Catalog::create(
+            Arc::clone(&storage),
+            keys,
+            Arc::clone(&options.clock),
+            &options.actor,
+        )?;
         Ok(Archive { inner: Arc::new(Inner { storage, catalog: Arc::new(catalog), options }) })
     }
 
     /// [`open`](Self::open) in any storage, with options.
-    pub fn open_in(storage: Arc<dyn Storage>, keys: impl Into<Keyring>, options: ArchiveOptions) -> Result<Archive> {
+    pub fn open_in(
+        storage: Arc<dyn Storage>,
+        keys: impl Into<Keyring>,
+        options: ArchiveOptions,
+    ) -> Result<Archive> {
         check_place(storage.as_ref())?;
         let catalog = Catalog::open(
             Arc::clone(&storage),
@@ -111,8 +127,9 @@ impl Archive {
 
     /// Adds a node: one engine instance. Names follow the rules for file names, as spaces' do.
     ///
-    /// `origin` says whether the engine is empty now ([`Origin::Empty`]), so that the log tells everything, or has content
-    /// already ([`Origin::Existing`]): then the node can be restored from its first [base snapshot](Writer::base_snapshot) on.
+    /// `origin` says whether the engine is empty now ([`Origin::Empty`]), so that the log tells
+    /// everything, or has content already ([`Origin::Existing`]): then the node can be restored
+    /// from its first [base snapshot](Writer::base_snapshot) on.
     pub fn create_node(&self, name: &str, origin: Origin) -> Result<Node> {
         check_name("node", name)?;
         let node = self.inner.catalog.append(&self.inner.options.actor, |state| {
@@ -135,7 +152,8 @@ impl Archive {
         Ok(Node { archive: self.clone(), id, name: name.to_owned() })
     }
 
-    /// The audit trail: every entry of the catalog, in order, each proven to follow on the one before.
+    /// The audit trail: every entry of the catalog, in order, each proven to follow on the one
+    /// before.
     pub fn audit(&self) -> Result<Audit> {
         Audit::new(&self.inner.catalog, 1)
     }
@@ -145,12 +163,14 @@ impl Archive {
         Audit::new(&self.inner.catalog, sequence)
     }
 
-    /// Reads every entry there ever was and proves the chain from the first to the newest, without relying on checkpoints. Gives how many there are.
+    /// Reads every entry there ever was and proves the chain from the first to the newest, without
+    /// relying on checkpoints. Gives how many there are.
     pub fn verify_audit(&self) -> Result<u64> {
         Ok(crate::audit::verify(&self.inner.catalog, 1)?.0)
     }
 
-    /// How far the archive is now: to be kept elsewhere, and compared later with [`verify_since`](Self::verify_since).
+    /// How far the archive is now: to be kept elsewhere, and compared later with
+    /// [`verify_since`](Self::verify_since).
     pub fn attestation(&self) -> Result<Attestation> {
         // The commits first: what the catalog says is then no older than they are.
         let mut commits = BTreeMap::new();
@@ -158,36 +178,47 @@ impl Archive {
         for node in nodes {
             let context = self.context(node)?;
             if context.record.retention.deletion != Deletion::Final {
-                commits.insert((node, context.timeline()), log_end(&context.log, &context.view())?.position);
+                commits.insert(
+                    (node, context.timeline()),
+                    log_end(&context.log, &context.view())?.position,
+                );
             }
         }
         let (sequence, digest) = self.inner.catalog.head()?;
         Ok(Attestation { archive: self.id(), sequence, digest, commits })
     }
 
-    /// Proves that this archive continues what was attested: the same archive, the entry that was the newest still there and unchanged, every entry
-    /// since chained to it, and each log at least as long. [`Error::AttestationMismatch`] where it was put back to an older state or rewritten.
+    /// Proves that this archive continues what was attested: the same archive, the entry that was
+    /// the newest still there and unchanged, every entry since chained to it, and each log at least
+    /// as long. [`Error::AttestationMismatch`] where it was put back to an older state or
+    /// rewritten.
     pub fn verify_since(&self, attested: &Attestation) -> Result<()> {
-        let differs =
-            |reason, expected: String, found: String| Err(Error::AttestationMismatch { reason, expected, found });
+        let differs = |reason, expected: String, found: String| {
+            Err(Error::AttestationMismatch { reason, expected, found })
+        };
         if attested.archive != self.id() {
             return differs("another archive", attested.archive.to_string(), self.id().to_string());
         }
         let (head, _) = self.inner.catalog.head()?;
         if head < attested.sequence {
-            let (expected, found) = (format!("entry {}", attested.sequence), format!("entry {head} as the newest"));
+            let (expected, found) =
+                (format!("entry {}", attested.sequence), format!("entry {head} as the newest"));
             return differs("the catalog was put back", expected, found);
         }
         for (i, entry) in Audit::new(&self.inner.catalog, attested.sequence)?.enumerate() {
             let found = entry?.digest;
             if i == 0 && found != attested.digest {
-                let text = |digest| Attestation { digest, commits: BTreeMap::new(), ..attested.clone() }.to_string();
+                let text = |digest| {
+                    Attestation { digest, commits: BTreeMap::new(), ..attested.clone() }.to_string()
+                };
                 return differs("the catalog was rewritten", text(attested.digest), text(found));
             }
         }
         for ((node, timeline), position) in &attested.commits {
             let context = self.context(*node)?;
-            if context.record.retention.deletion == Deletion::Final || *timeline != context.timeline() {
+            if context.record.retention.deletion == Deletion::Final
+                || *timeline != context.timeline()
+            {
                 continue;
             }
             let end = log_end(&context.log, &context.view())?.position;
@@ -202,7 +233,8 @@ impl Archive {
 
     /// What the archive takes, by node and kind, and how fast it grows.
     pub fn usage(&self) -> Result<Usage> {
-        let mut all = Usage { catalog: catalog_bytes(self.inner.storage.as_ref())?, ..Usage::default() };
+        let mut all =
+            Usage { catalog: catalog_bytes(self.inner.storage.as_ref())?, ..Usage::default() };
         let nodes: Vec<NodeId> = self.inner.catalog.current()?.nodes.keys().copied().collect();
         for node in nodes {
             let context = self.context(node)?;
@@ -220,7 +252,8 @@ impl Archive {
             let state = inner.catalog.current()?;
             (state.node(node)?.clone(), state.ancestors(node))
         };
-        let lineage = NodeView { id: node, record: &record, ancestors: &ancestors }.lineage(record.timeline);
+        let lineage =
+            NodeView { id: node, record: &record, ancestors: &ancestors }.lineage(record.timeline);
         let keys = Arc::clone(inner.catalog.keys());
         let storage = Arc::clone(&inner.storage);
         let medium = Some(Arc::clone(&storage));
@@ -230,7 +263,8 @@ impl Archive {
 
     /// What builds for a node in somebody's name.
     pub(crate) fn builder(&self, context: NodeContext, actor: Actor) -> Builder {
-        let (catalog, clock) = (Arc::clone(&self.inner.catalog), Arc::clone(&self.inner.options.clock));
+        let (catalog, clock) =
+            (Arc::clone(&self.inner.catalog), Arc::clone(&self.inner.options.clock));
         Builder { context, catalog, clock, actor }
     }
 }
@@ -254,7 +288,8 @@ impl Node {
         self.id
     }
 
-    /// Opens its one writer, with default options. Recovers whatever a crash left: what was acknowledged is there.
+    /// Opens its one writer, with default options. Recovers whatever a crash left: what was
+    /// acknowledged is there.
     pub fn open_writer(&self) -> Result<Writer> {
         self.open_writer_with(WriterOptions::default())
     }
@@ -265,10 +300,10 @@ impl Node {
     }
 
     /// Goes on with the archive that is at its place now, if that is another directory than the one
-    /// that was opened: this archive, unmounted and mounted again, or moved away and copied back. For
-    /// long-running programs, after [`Error::Displaced`] and before they open a writer anew. Every
-    /// handle of the [`Archive`] goes on there, other nodes' too; a writer that was open does not.
-    /// Where nothing was displaced it does nothing.
+    /// that was opened: this archive, unmounted and mounted again, or moved away and copied back.
+    /// For long-running programs, after [`Error::Displaced`] and before they open a writer anew.
+    /// Every handle of the [`Archive`] goes on there, other nodes' too; a writer that was open does
+    /// not. Where nothing was displaced it does nothing.
     ///
     /// It proves that what is there opens with the same key, and that its catalog holds the newest
     /// entry known here: it is this archive, as it was last seen or further. What came to the log
@@ -276,9 +311,9 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Displaced`] while the archive, or all that it has of this node, is away, and if what is
-    /// there is another archive or an older state of this one; the handles then stay as they were.
-    /// [`Error::Storage`] if it cannot be read.
+    /// [`Error::Displaced`] while the archive, or all that it has of this node, is away, and if
+    /// what is there is another archive or an older state of this one; the handles then stay as
+    /// they were. [`Error::Storage`] if it cannot be read.
     pub fn reopen(&self) -> Result<()> {
         self.archive.inner.catalog.reopen_if_displaced()?;
         let context = self.context()?;
@@ -327,14 +362,19 @@ impl Node {
     }
 
     /// Builds a snapshot as of a target from what is archived; the engine is not involved.
-    pub fn build_snapshot(&self, target: &Target, options: &CompactOptions) -> Result<MaintainReport> {
+    pub fn build_snapshot(
+        &self,
+        target: &Target,
+        options: &CompactOptions,
+    ) -> Result<MaintainReport> {
         let to = self.resolve(target)?;
         let mut builder = self.builder()?;
         builder.context.follow(to.timeline);
         build_snapshot(&mut builder, to.lsn.into(), options)
     }
 
-    /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time to time, in any process; it needs no writer and disturbs none.
+    /// Builds the layers and snapshots that are due, so that restores stay fast. Call it from time
+    /// to time, in any process; it needs no writer and disturbs none.
     pub fn maintain(&self, options: &CompactOptions) -> Result<MaintainReport> {
         maintain(&mut self.builder()?, options)
     }
@@ -349,10 +389,12 @@ impl Node {
         Ok(self.context()?.record.restore_points)
     }
 
-    /// Looks at the node by what the catalog says now. A sweep may remove what is listed here, or was gone by, and is no longer needed; its entry
-    /// comes after that. So what looks like damage is damage if it is found again by the same state.
+    /// Looks at the node by what the catalog says now. A sweep may remove what is listed here, or
+    /// was gone by, and is no longer needed; its entry comes after that. So what looks like damage
+    /// is damage if it is found again by the same state.
     pub(crate) fn look<T>(&self, mut look: impl FnMut(&mut NodeContext) -> Result<T>) -> Result<T> {
-        /// Each time something else is found, or the state is another: a storage that lies would go on for ever.
+        /// Each time something else is found, or the state is another: a storage that lies would go
+        /// on for ever.
         const LOOKS: usize = 16;
         let mut before = None;
         for _ in 1..LOOKS {

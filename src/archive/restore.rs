@@ -13,7 +13,8 @@ use crate::format::state::SpaceState;
 use crate::options::ReplayOptions;
 use crate::past::{Layout, PastState};
 use crate::replay::{
-    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport, check_space, replay_records,
+    DeltaDir, Memory, NewDir, NewFiles, PageSink, Progress, Redo, Resolved, RestoreReport,
+    check_space, replay_records,
 };
 use crate::sync::Instant;
 use crate::types::{FileId, PageSize, SpaceId, Target};
@@ -36,7 +37,10 @@ pub struct Restore<'a> {
 
 impl std::fmt::Debug for Restore<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Restore").field("node", &self.node.name).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Restore")
+            .field("node", &self.node.name)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,15 +75,17 @@ impl<'a> Restore<'a> {
         self
     }
 
-    /// Restores without a word in the audit trail: for archives that cannot be written to, and for a program that looks at states and hands them to nobody. Where the
-    /// archive cannot be written to, no sweep is kept from what is read: that stays for the policy's grace period after it has expired, and a restore that
-    /// takes longer may fail.
+    /// Restores without a word in the audit trail: for archives that cannot be written to, and for
+    /// a program that looks at states and hands them to nobody. Where the archive cannot be written
+    /// to, no sweep is kept from what is read: that stays for the policy's grace period after it
+    /// has expired, and a restore that takes longer may fail.
     pub fn unaudited(mut self) -> Restore<'a> {
         self.actor = None;
         self
     }
 
-    /// The size that the pages of a space have in the engine that the restore is for: with another one archived it is refused before anything is written.
+    /// The size that the pages of a space have in the engine that the restore is for: with another
+    /// one archived it is refused before anything is written.
     pub fn expect_page_size(mut self, space: &str, size: PageSize) -> Restore<'a> {
         self.expected.insert(space.to_owned(), size);
         self
@@ -104,23 +110,26 @@ impl<'a> Restore<'a> {
         self
     }
 
-    /// Replays the logical records that lead up to the target. A target that has any is refused without this.
+    /// Replays the logical records that lead up to the target. A target that has any is refused
+    /// without this.
     pub fn redo(mut self, redo: &'a mut dyn Redo) -> Restore<'a> {
         self.redo = Some(redo);
         self
     }
 
-    /// Restores pages alone and leaves logical records out: for looking at pages, not for running an engine on them.
+    /// Restores pages alone and leaves logical records out: for looking at pages, not for running
+    /// an engine on them.
     pub fn skip_redo(mut self) -> Restore<'a> {
         self.skip_records = true;
         self
     }
 
-    /// Restores into a new directory, one file for each space, named like it. The directory must not exist or be empty. It
-    /// appears under its name when it is complete and synced, or not at all. What a killed restore to it has left is removed.
+    /// Restores into a new directory, one file for each space, named like it. The directory must
+    /// not exist or be empty. It appears under its name when it is complete and synced, or not at
+    /// all. What a killed restore to it has left is removed.
     ///
-    /// Files have mode 0600, directories 0700; made by root, they belong to the owner of the directory that they are made in, which is so for every way to
-    /// restore into files.
+    /// Files have mode 0600, directories 0700; made by root, they belong to the owner of the
+    /// directory that they are made in, which is so for every way to restore into files.
     pub fn into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
@@ -138,7 +147,8 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Restores a node with one space into a new file. The file appears under its name when it is complete and synced.
+    /// Restores a node with one space into a new file. The file appears under its name when it is
+    /// complete and synced.
     pub fn into_file(self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = path.as_ref().to_owned();
         self.into_named(&path.display().to_string(), |begun| {
@@ -156,8 +166,9 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Restores each space into a new file of its own, named here by space; directories are made as needed. The files appear under their names when
-    /// all are complete and synced, or not at all; only a crash at that very moment can leave some of them named and some not.
+    /// Restores each space into a new file of its own, named here by space; directories are made as
+    /// needed. The files appear under their names when all are complete and synced, or not at all;
+    /// only a crash at that very moment can leave some of them named and some not.
     pub fn into_files(self, files: &BTreeMap<String, PathBuf>) -> Result<RestoreReport> {
         let names: Vec<String> = files.values().map(|p| p.display().to_string()).collect();
         self.into_named(&names.join(", "), |_| Ok(files.clone()))
@@ -185,14 +196,18 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Brings a directory to the target by rewriting only what differs: much faster where most is the same. Files that are no space of the node stay.
+    /// Brings a directory to the target by rewriting only what differs: much faster where most is
+    /// the same. Files that are no space of the node stay.
     ///
-    /// Nothing may use the directory meanwhile: a file that another process holds a POSIX lock on, as SQLite does, is refused before
-    /// anything is written ([`Error::InUse`]), and each is locked to the end. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or an
-    /// error the directory is neither what it was nor the target, the file is still there, and running the restore again mends it.
+    /// Nothing may use the directory meanwhile: a file that another process holds a POSIX lock on,
+    /// as SQLite does, is refused before anything is written ([`Error::InUse`]), and each is locked
+    /// to the end. While it goes on, a file `.rewound-incomplete` in it says so; after a crash or
+    /// an error the directory is neither what it was nor the target, the file is still there, and
+    /// running the restore again mends it.
     ///
-    /// A file that is there keeps its owner and mode. [`Error::UnsafeFile`], before anything is written, if a space's name or the marker's stands for a
-    /// symbolic link, anything else than a regular file, or a file with other names.
+    /// A file that is there keeps its owner and mode. [`Error::UnsafeFile`], before anything is
+    /// written, if a space's name or the marker's stands for a symbolic link, anything else than a
+    /// regular file, or a file with other names.
     pub fn delta_into_dir(mut self, path: impl AsRef<Path>) -> Result<RestoreReport> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::io("resolve", path.as_ref().display().to_string(), e))?;
@@ -206,7 +221,8 @@ impl<'a> Restore<'a> {
                 None => DeltaDir::begin(&path, &begun.past.state().spaces)?,
             };
             let filled = restore.fill(begun, &layout, &delta);
-            let filled = filled.and_then(|report| Ok((report, restore.replay(begun, Some(delta.path()))?)));
+            let filled =
+                filled.and_then(|report| Ok((report, restore.replay(begun, Some(delta.path()))?)));
             let (mut report, records) = match filled {
                 Ok(filled) => filled,
                 Err(e) => {
@@ -311,9 +327,13 @@ impl<'a> Restore<'a> {
                 .catalog
                 .append(actor, |_| {
                     // An entry has to hold it, however many files there are.
-                    let (target, destination) = (self.target.to_string(), destination.chars().take(4_000).collect());
+                    let (target, destination) =
+                        (self.target.to_string(), destination.chars().take(4_000).collect());
                     let (node, position) = (self.node.id, resolved.lsn.into());
-                    Ok((Event::RestoreStarted { restore: id, node, position, target, destination }, ()))
+                    Ok((
+                        Event::RestoreStarted { restore: id, node, position, target, destination },
+                        (),
+                    ))
                 })
                 .map_err(unrecorded)?;
         }
@@ -326,7 +346,13 @@ impl<'a> Restore<'a> {
         let bytes = result.as_ref().map_or(0, |report| report.bytes_written);
         let error = result.as_ref().err().map(|e| e.to_string().chars().take(2_000).collect());
         let event = Event::RestoreFinished { restore: begun.id, bytes, error };
-        let recorded = self.node.archive.inner.catalog.append(actor, |_| Ok((event.clone(), ()))).map_err(unrecorded);
+        let recorded = self
+            .node
+            .archive
+            .inner
+            .catalog
+            .append(actor, |_| Ok((event.clone(), ())))
+            .map_err(unrecorded);
         // What went wrong first is what to act on.
         let report = result?;
         recorded?;
@@ -357,7 +383,12 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn fill(&mut self, begun: &Begun, layout: &Layout, sink: &dyn PageSink) -> Result<RestoreReport> {
+    fn fill(
+        &mut self,
+        begun: &Begun,
+        layout: &Layout,
+        sink: &dyn PageSink,
+    ) -> Result<RestoreReport> {
         let (past, state) = (&begun.past, begun.past.state());
         let progress = self.progress.as_mut().map(|p| p as &mut (dyn FnMut(Progress) + Send));
         let stats = past.fill(layout, sink, progress)?;
@@ -387,13 +418,15 @@ impl<'a> Restore<'a> {
     fn replay(&mut self, begun: &Begun, dir: Option<&Path>) -> Result<u64> {
         let Some(redo) = self.redo.as_mut() else { return Ok(0) };
         redo.begin(dir)?;
-        let count = replay_records(begun.past.log(), begun.past.state(), &mut |record| redo.apply(record))?;
+        let count =
+            replay_records(begun.past.log(), begun.past.state(), &mut |record| redo.apply(record))?;
         redo.finish()?;
         Ok(count)
     }
 }
 
-/// Where the archive is full or cannot be written to, a restore may still be wanted without a record of it.
+/// Where the archive is full or cannot be written to, a restore may still be wanted without a
+/// record of it.
 fn unrecorded(e: Error) -> Error {
     let shut = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
     match &e {
@@ -413,7 +446,8 @@ fn done(mut report: RestoreReport, records: u64, begun: &Begun) -> RestoreReport
 
 fn absolute(mut files: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
     for path in files.values_mut() {
-        *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
+        *path = std::path::absolute(&*path)
+            .map_err(|e| Error::io("resolve", path.display().to_string(), e))?;
     }
     Ok(files)
 }

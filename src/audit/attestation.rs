@@ -37,7 +37,9 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if text.len() != 2 * N
+        || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
         return None;
     }
     for (i, byte) in bytes.iter_mut().enumerate() {
@@ -49,7 +51,9 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 impl fmt::Display for Attestation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{MAGIC} {} {} {}", self.archive, self.sequence, hex(&self.digest))?;
-        self.commits.iter().try_for_each(|((node, timeline), at)| write!(f, " {node}.{timeline}={at}"))
+        self.commits
+            .iter()
+            .try_for_each(|((node, timeline), at)| write!(f, " {node}.{timeline}={at}"))
     }
 }
 

@@ -41,7 +41,11 @@ impl AuditEntry {
 
     /// Its details, by name.
     pub fn details(&self) -> Vec<(&'static str, String)> {
-        tell::tell(&self.event).1.into_iter().map(|(name, value)| (name, value.to_string())).collect()
+        tell::tell(&self.event)
+            .1
+            .into_iter()
+            .map(|(name, value)| (name, value.to_string()))
+            .collect()
     }
 
     /// One line of JSON.
@@ -87,7 +91,8 @@ impl Audit {
     pub fn write_json(self, out: &mut dyn Write) -> Result<u64> {
         let mut count = 0;
         for entry in self {
-            writeln!(out, "{}", entry?.to_json()).map_err(|e| Error::io("write", "the audit trail", e))?;
+            writeln!(out, "{}", entry?.to_json())
+                .map_err(|e| Error::io("write", "the audit trail", e))?;
             count += 1;
         }
         Ok(count)
@@ -105,9 +110,22 @@ impl Audit {
             let path = format!("catalog entry {sequence}");
             let hex = |bytes: &[u8; 32]| attestation::hex(bytes);
             let what = "link to the entry before";
-            return Err(Error::damage(DamageKind::Chain, path, 128, what, hex(&before), hex(&link)));
+            return Err(Error::damage(
+                DamageKind::Chain,
+                path,
+                128,
+                what,
+                hex(&before),
+                hex(&link),
+            ));
         }
-        Ok(AuditEntry { sequence, time: entry.time, actor: entry.actor, digest, event: entry.event })
+        Ok(AuditEntry {
+            sequence,
+            time: entry.time,
+            actor: entry.actor,
+            digest,
+            event: entry.event,
+        })
     }
 }
 

@@ -73,7 +73,10 @@ pub(super) fn tell(event: &Event) -> (&'static str, Details) {
     match event {
         Event::ArchiveCreated { key, recipients } => {
             let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
-            ("archive-created", vec![("key", text(key)), ("recipients", text(recipients.join(" ")))])
+            (
+                "archive-created",
+                vec![("key", text(key)), ("recipients", text(recipients.join(" ")))],
+            )
         }
         Event::NodeCreated { node: id, name, origin } => {
             let origin = if *origin == Origin::Empty { "empty" } else { "existing" };
@@ -89,9 +92,13 @@ pub(super) fn tell(event: &Event) -> (&'static str, Details) {
             ],
         ),
         Event::LayerPublished(layer) => {
-            let mut details = vec![node(layer.node), timeline(layer.timeline), ("file", text(layer.file))];
+            let mut details =
+                vec![node(layer.node), timeline(layer.timeline), ("file", text(layer.file))];
             details.extend(layer.from.map(|from| ("from_lsn", Value::Number(from.get()))));
-            details.extend([("lsn", Value::Number(layer.to.get())), ("bytes", Value::Number(layer.bytes))]);
+            details.extend([
+                ("lsn", Value::Number(layer.to.get())),
+                ("bytes", Value::Number(layer.bytes)),
+            ]);
             (if layer.from.is_none() { "snapshot-published" } else { "layer-published" }, details)
         }
         Event::RestorePoint { node: id, timeline: t, name, position, timestamp } => (
@@ -106,7 +113,12 @@ pub(super) fn tell(event: &Event) -> (&'static str, Details) {
         ),
         Event::TimelineCreated { node: id, timeline: t, parent, fork } => (
             "timeline-created",
-            vec![node(*id), timeline(*t), ("parent", text(parent)), ("fork_lsn", Value::Number(fork.get()))],
+            vec![
+                node(*id),
+                timeline(*t),
+                ("parent", text(parent)),
+                ("fork_lsn", Value::Number(fork.get())),
+            ],
         ),
         other => tell_retention(other),
     }
@@ -127,7 +139,8 @@ fn tell_retention(event: &Event) -> (&'static str, Details) {
                 HoldScope::Archive => Vec::new(),
                 HoldScope::Node { node: id } => vec![node(*id)],
                 HoldScope::Commits { node: id, timeline: t, from, to } => {
-                    let mut details = vec![node(*id), timeline(*t), ("from_lsn", Value::Number(from.get()))];
+                    let mut details =
+                        vec![node(*id), timeline(*t), ("from_lsn", Value::Number(from.get()))];
                     details.extend(to.map(|to| ("to_lsn", Value::Number(to.get()))));
                     details
                 }
@@ -137,12 +150,14 @@ fn tell_retention(event: &Event) -> (&'static str, Details) {
         }
         Event::HoldReleased { name } => ("hold-released", named(Vec::new(), name)),
         Event::FilesExpired { node: id, clock, timelines, files, grace, last } => {
-            let segments: u64 = timelines
-                .iter()
-                .flat_map(|t| &t.segments)
-                .fold(0, |sum: u64, (a, b)| sum.saturating_add(b.saturating_sub(*a).saturating_add(1)));
-            let earliest = timelines.iter().filter_map(|t| t.kept.last()).map(|s| s.from.get()).max();
-            let mut details = vec![node(*id), ("clock", text(clock)), ("segments", Value::Number(segments))];
+            let segments: u64 =
+                timelines.iter().flat_map(|t| &t.segments).fold(0, |sum: u64, (a, b)| {
+                    sum.saturating_add(b.saturating_sub(*a).saturating_add(1))
+                });
+            let earliest =
+                timelines.iter().filter_map(|t| t.kept.last()).map(|s| s.from.get()).max();
+            let mut details =
+                vec![node(*id), ("clock", text(clock)), ("segments", Value::Number(segments))];
             details.extend(earliest.map(|lsn| ("window_from_lsn", Value::Number(lsn))));
             details.extend([
                 ("layers", Value::Number(files.layers.len() as u64)),

@@ -67,7 +67,9 @@ pub(super) fn write(storage: &dyn Storage, keys: &ArchiveKeys, state: &CatalogSt
     };
     let checkpoint = Checkpoint { newest_event: NEWEST_EVENT, state: state.clone() };
     // Another process that folded the same entries may have been faster.
-    write_body(storage, keys, Scope::Checkpoint(sequence), info, &checkpoint, |_| checkpoint_path(sequence))?;
+    write_body(storage, keys, Scope::Checkpoint(sequence), info, &checkpoint, |_| {
+        checkpoint_path(sequence)
+    })?;
     // Read back before the older ones are deleted.
     if read(storage, keys, sequence)?.is_none_or(|read| read != *state) {
         let what = "checkpoint of the catalog";
@@ -98,7 +100,14 @@ pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<Cata
         if sequence > newest_entry {
             let expected = format_args!("entry {sequence}, as there is a checkpoint of it");
             let found = format_args!("entry {newest_entry}");
-            return Err(Error::damage(DamageKind::Missing, path, 0, "newest catalog entry", expected, found));
+            return Err(Error::damage(
+                DamageKind::Missing,
+                path,
+                0,
+                "newest catalog entry",
+                expected,
+                found,
+            ));
         }
         match read(storage, keys, sequence) {
             Ok(Some(state)) => {
@@ -108,7 +117,14 @@ pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<Cata
                 }
                 let (expected, found) = (hex(&state.head), hex(&found));
                 let what = "catalog entry of a checkpoint";
-                return Err(Error::damage(DamageKind::Chain, names::entry_path(sequence), 0, what, expected, found));
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    names::entry_path(sequence),
+                    0,
+                    what,
+                    expected,
+                    found,
+                ));
             }
             Ok(None) => {}
             Err(error) if error.is_damage() || matches!(error, Error::FormatTooNew { .. }) => {
@@ -122,7 +138,11 @@ pub(super) fn newest(storage: &dyn ReadStore, keys: &ArchiveKeys) -> Result<Cata
 
 /// The state that a checkpoint holds; `None` if it was deleted meanwhile, or if a newer build wrote
 /// it, whose events this build may not know.
-fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Option<CatalogState>> {
+fn read(
+    storage: &dyn ReadStore,
+    keys: &ArchiveKeys,
+    sequence: u64,
+) -> Result<Option<CatalogState>> {
     let path = checkpoint_path(sequence);
     match storage.open(&path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -135,14 +155,30 @@ fn read(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<Op
     }
     let (state, header) = (checkpoint.state, file.header());
     if (state.entries, state.head) != (sequence, header.link) || header.sequence != sequence {
-        let (expected, found) = (format_args!("entry {sequence}"), format_args!("entry {}", state.entries));
-        return Err(Error::damage(DamageKind::Chain, path, 96, "checkpoint of the catalog", expected, found));
+        let (expected, found) =
+            (format_args!("entry {sequence}"), format_args!("entry {}", state.entries));
+        return Err(Error::damage(
+            DamageKind::Chain,
+            path,
+            96,
+            "checkpoint of the catalog",
+            expected,
+            found,
+        ));
     }
     // Entries are checked when they are folded. This check ensures that walking from a timeline to
     // its parent ends.
     if let Some((id, _)) = state.nodes.iter().find(|(_, record)| !record.is_rooted()) {
-        let (expected, found) = ("each timeline forked from an older one", format_args!("another of node {id}"));
-        return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "timelines", expected, found));
+        let (expected, found) =
+            ("each timeline forked from an older one", format_args!("another of node {id}"));
+        return Err(Error::damage(
+            DamageKind::Structure,
+            path,
+            file.header_len(),
+            "timelines",
+            expected,
+            found,
+        ));
     }
     Ok(Some(state))
 }

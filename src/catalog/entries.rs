@@ -46,7 +46,11 @@ pub(crate) fn entry_digest(storage: &dyn ReadStore, sequence: u64) -> Result<[u8
 }
 
 /// Reads an entry's file, in a single read.
-pub(crate) fn read_sealed(storage: &dyn ReadStore, keys: &ArchiveKeys, sequence: u64) -> Result<SingleFrame> {
+pub(crate) fn read_sealed(
+    storage: &dyn ReadStore,
+    keys: &ArchiveKeys,
+    sequence: u64,
+) -> Result<SingleFrame> {
     let path = entry_path(sequence);
     let file = read_single(storage, keys, &path, FileKind::Catalog, MAX_EVENT)?;
     if file.header.sequence != sequence {
@@ -84,7 +88,14 @@ impl Entries {
         let (listed, found) = (&state.recipients, entries.keys.recipients());
         if state.key != Some(entries.keys.generation()) || *listed != found {
             let (expected, found) = (format_args!("{listed:?}"), format_args!("{found:?}"));
-            return Err(Error::damage(DamageKind::Authentication, &path, 272, "recipients", expected, found));
+            return Err(Error::damage(
+                DamageKind::Authentication,
+                &path,
+                272,
+                "recipients",
+                expected,
+                found,
+            ));
         }
         Ok((entries, state))
     }
@@ -119,7 +130,14 @@ impl Entries {
                 Some(newest) if newest >= sequence && !there()? => {
                     let expected = format_args!("entry {sequence}, as there is entry {newest}");
                     let what = "catalog entry";
-                    return Err(Error::damage(DamageKind::Missing, &path, 0, what, expected, "no such file"));
+                    return Err(Error::damage(
+                        DamageKind::Missing,
+                        &path,
+                        0,
+                        what,
+                        expected,
+                        "no such file",
+                    ));
                 }
                 Some(newest) if newest >= sequence => {}
                 _ => return Ok(false),
@@ -148,12 +166,24 @@ impl Entries {
         let body = file.plaintext.as_slice();
         if minicbor::decode::<CatalogEntry>(body).is_err_and(|e| e.is_unknown_variant()) {
             let (path, what) = (path.to_owned(), "an event of the catalog");
-            return Err(Error::FormatTooNew { path, what, found: NEWEST_EVENT + 1, supported: NEWEST_EVENT });
+            return Err(Error::FormatTooNew {
+                path,
+                what,
+                found: NEWEST_EVENT + 1,
+                supported: NEWEST_EVENT,
+            });
         }
         let entry: CatalogEntry = decode_cbor(path, file.offset, "catalog entry", body)?;
         if file.kind != FrameKind::Body || entry.sequence != sequence {
             let found = format_args!("{:?} of entry {}", file.kind, entry.sequence);
-            return Err(Error::damage(DamageKind::Structure, path, file.offset, "catalog entry", sequence, found));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                file.offset,
+                "catalog entry",
+                sequence,
+                found,
+            ));
         }
         Ok((entry, file.header.link, file.digest))
     }

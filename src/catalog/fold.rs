@@ -35,7 +35,8 @@ impl CatalogState {
                 self.recipients.clone_from(recipients);
             }
             Event::NodeCreated { node, name, origin } => {
-                crate::types::check_name("node", name).map_err(|_| impossible("an unusable name"))?;
+                crate::types::check_name("node", name)
+                    .map_err(|_| impossible("an unusable name"))?;
                 let record = NodeRecord {
                     name: name.clone(),
                     origin: *origin,
@@ -54,7 +55,8 @@ impl CatalogState {
                 }
             }
             Event::WriterOpened { node, timeline, epoch, position } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                let record =
+                    self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
                 if *epoch <= record.epoch {
                     return Err(impossible("an epoch that does not rise"));
                 }
@@ -62,20 +64,27 @@ impl CatalogState {
                 record.note_durable(*timeline, *position);
             }
             Event::LayerPublished(layer) => {
-                let record = self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
+                let record =
+                    self.nodes.get_mut(&layer.node).ok_or_else(|| impossible("an unknown node"))?;
                 record.layers.push(layer.clone());
                 record.note_durable(layer.timeline, layer.to.max(layer.consistent_from));
             }
             Event::RestorePoint { node, timeline, name, position, timestamp } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
-                let point = RestorePointRecord { timeline: *timeline, position: *position, timestamp: *timestamp };
+                let record =
+                    self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                let point = RestorePointRecord {
+                    timeline: *timeline,
+                    position: *position,
+                    timestamp: *timestamp,
+                };
                 if record.restore_points.insert(name.clone(), point).is_some() {
                     return Err(impossible("a restore point twice"));
                 }
                 record.note_durable(*timeline, *position);
             }
             Event::TimelineCreated { node, timeline, parent, fork } => {
-                let record = self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
+                let record =
+                    self.nodes.get_mut(node).ok_or_else(|| impossible("an unknown node"))?;
                 if *timeline <= record.timeline {
                     return Err(impossible("a timeline that does not rise"));
                 }
@@ -96,16 +105,26 @@ impl CatalogState {
     }
 
     /// Folds an event of retention.
-    fn fold_retention(&mut self, entry: &CatalogEntry, impossible: &dyn Fn(&str) -> Error) -> Result<()> {
+    fn fold_retention(
+        &mut self,
+        entry: &CatalogEntry,
+        impossible: &dyn Fn(&str) -> Error,
+    ) -> Result<()> {
         let unknown = || impossible("an unknown node");
         let sequence = entry.sequence;
         match &entry.event {
             Event::RetentionChanged { node, policy, covers } => {
-                let change = PolicyChange { entry: sequence, covers: *covers, policy: policy.clone() };
+                let change =
+                    PolicyChange { entry: sequence, covers: *covers, policy: policy.clone() };
                 match node {
                     None => self.retention.policies.push(change),
                     Some(node) => {
-                        self.nodes.get_mut(node).ok_or_else(unknown)?.retention.policies.push(change);
+                        self.nodes
+                            .get_mut(node)
+                            .ok_or_else(unknown)?
+                            .retention
+                            .policies
+                            .push(change);
                     }
                 }
             }
@@ -116,7 +135,8 @@ impl CatalogState {
                 self.locks_of(*node).ok_or_else(unknown)?.remove(name);
             }
             Event::HoldPlaced { name, scope, until } => {
-                let hold = Hold { scope: *scope, until: *until, reason: entry.actor.reason.clone() };
+                let hold =
+                    Hold { scope: *scope, until: *until, reason: entry.actor.reason.clone() };
                 self.retention.holds.insert(name.clone(), hold);
             }
             Event::HoldReleased { name } => {
@@ -137,7 +157,10 @@ impl CatalogState {
             }
             Event::FilesRemoved { node, entry, .. } => {
                 let node = self.nodes.get_mut(node).ok_or_else(unknown)?;
-                node.retention.expiring.remove(entry).ok_or_else(|| impossible("a removal of nothing"))?;
+                node.retention
+                    .expiring
+                    .remove(entry)
+                    .ok_or_else(|| impossible("a removal of nothing"))?;
             }
             Event::DeletionChanged { node, deletion } => match node {
                 None => self.retention.deletion = *deletion,

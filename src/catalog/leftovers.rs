@@ -64,7 +64,9 @@ impl Catalog {
             }
             // `NotFound`: the node has no directory, so nobody can hold its lock or take it.
             let guard = match self.storage.try_lock(&lock) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("lock", &lock, e)),
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("lock", &lock, e));
+                }
                 Ok(None) => continue,
                 guard => guard.ok(),
             };

@@ -74,8 +74,11 @@ impl Catalog {
         };
         let mut state = catalog.state.lock();
         let keys = catalog.keys();
-        let created = Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
-        if newest(catalog.storage.as_ref())?.is_some() || !catalog.try_append(&mut state, actor, created)? {
+        let created =
+            Event::ArchiveCreated { key: keys.generation(), recipients: keys.recipients() };
+        if newest(catalog.storage.as_ref())?.is_some()
+            || !catalog.try_append(&mut state, actor, created)?
+        {
             return Err(Error::ArchiveExists { path: catalog.storage.location().into() });
         }
         drop(state);
@@ -121,7 +124,10 @@ impl Catalog {
     /// yet.
     pub fn branch_in_memory(&self, node: NodeId, fork: Fork) -> Result<()> {
         let mut state = self.current()?;
-        let record = state.nodes.get_mut(&node).ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;
+        let record = state
+            .nodes
+            .get_mut(&node)
+            .ok_or_else(|| Error::NoSuchNode { node: node.to_string() })?;
         record.branched = Some(fork);
         Ok(())
     }
@@ -148,7 +154,11 @@ impl Catalog {
 
     /// Appends the event that `decide` makes of the current state. `decide` is called again if
     /// another writer was faster.
-    pub fn append<T>(&self, actor: &Actor, mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>) -> Result<T> {
+    pub fn append<T>(
+        &self,
+        actor: &Actor,
+        mut decide: impl FnMut(&CatalogState) -> Result<(Event, T)>,
+    ) -> Result<T> {
         let mut state = self.lock()?;
         loop {
             self.entries.fold_new(&mut state)?;

@@ -63,7 +63,8 @@ pub struct ClockMark {
 impl ClockMark {
     /// Whether a time is near enough to be believed.
     pub(crate) fn is_near(self, time: Timestamp) -> bool {
-        time <= self.clock.saturating_add(CLOCK_BOUND) && time >= self.clock.saturating_sub(CLOCK_BOUND)
+        time <= self.clock.saturating_add(CLOCK_BOUND)
+            && time >= self.clock.saturating_sub(CLOCK_BOUND)
     }
 }
 
@@ -123,6 +124,7 @@ impl NodeRetention {
 
     /// Whether nothing of the log from a position on has expired.
     pub fn keeps_log_from(&self, timeline: TimelineId, position: Position) -> bool {
-        self.kept(timeline).is_none_or(|spans| spans.iter().any(|s| s.to.is_none() && s.base <= position))
+        self.kept(timeline)
+            .is_none_or(|spans| spans.iter().any(|s| s.to.is_none() && s.base <= position))
     }
 }

@@ -136,7 +136,8 @@ impl CatalogState {
 
     /// Locks on a node, those of the archive included.
     pub fn locks(&self, node: Option<NodeId>) -> impl Iterator<Item = &String> {
-        let own = node.and_then(|n| self.nodes.get(&n)).into_iter().flat_map(|n| &n.retention.locks);
+        let own =
+            node.and_then(|n| self.nodes.get(&n)).into_iter().flat_map(|n| &n.retention.locks);
         self.retention.locks.iter().chain(own)
     }
 

@@ -15,7 +15,8 @@ fn number() -> impl Strategy<Value = u64> {
 }
 
 fn time() -> impl Strategy<Value = Timestamp> {
-    prop_oneof![number(), (20_000..20_010u64).prop_map(|day| day * 86_400_000_000_000)].prop_map(Timestamp::from_nanos)
+    prop_oneof![number(), (20_000..20_010u64).prop_map(|day| day * 86_400_000_000_000)]
+        .prop_map(Timestamp::from_nanos)
 }
 
 fn position() -> impl Strategy<Value = Position> {
@@ -44,12 +45,18 @@ fn policy() -> impl Strategy<Value = Policy> {
         (duration(), duration(), any::<u32>(), duration())
             .prop_map(|(a, b, n, c)| Policy::periodic(a, b, n).log_for(c)),
     ];
-    (mode, duration(), duration()).prop_map(|(p, points, grace)| p.restore_points_for(points).grace(grace))
+    (mode, duration(), duration())
+        .prop_map(|(p, points, grace)| p.restore_points_for(points).grace(grace))
 }
 
 fn span() -> impl Strategy<Value = Span> {
     let optional = || prop::option::of(position());
-    (position(), optional(), position(), optional()).prop_map(|(from, to, base, log)| Span { from, to, base, log })
+    (position(), optional(), position(), optional()).prop_map(|(from, to, base, log)| Span {
+        from,
+        to,
+        base,
+        log,
+    })
 }
 
 fn scope() -> impl Strategy<Value = HoldScope> {
@@ -65,57 +72,52 @@ fn expired() -> impl Strategy<Value = Event> {
     let ranges = prop::collection::vec((number(), number()), 0..3);
     let timelines = (timeline(), prop::collection::vec(span(), 0..3), ranges)
         .prop_map(|(timeline, kept, segments)| TimelineExpiry { timeline, kept, segments });
-    (node(), time(), prop::collection::vec(timelines, 0..3), number(), prop::bool::weighted(0.1)).prop_map(
-        |(node, clock, timelines, grace, last)| {
-            let files = ExpiredFiles { layers: vec![FileId::from_bytes([1; 16])], parts: Vec::new() };
+    (node(), time(), prop::collection::vec(timelines, 0..3), number(), prop::bool::weighted(0.1))
+        .prop_map(|(node, clock, timelines, grace, last)| {
+            let files =
+                ExpiredFiles { layers: vec![FileId::from_bytes([1; 16])], parts: Vec::new() };
             Event::FilesExpired { node, clock, timelines, files, grace, last }
-        },
-    )
+        })
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let some_node = || prop::option::of(node());
-    let deletion = prop_oneof![Just(Deletion::Live), time().prop_map(Deletion::Until), Just(Deletion::Final)];
+    let deletion =
+        prop_oneof![Just(Deletion::Live), time().prop_map(Deletion::Until), Just(Deletion::Final)];
     let first = prop_oneof![
-        (node(), name()).prop_map(|(node, name)| Event::NodeCreated { node, name, origin: Origin::Empty }),
-        (node(), timeline(), position(), number()).prop_map(|(node, timeline, position, n)| Event::WriterOpened {
+        (node(), name()).prop_map(|(node, name)| Event::NodeCreated {
             node,
-            timeline,
-            epoch: Epoch::new(n),
-            position
+            name,
+            origin: Origin::Empty
         }),
-        (node(), timeline(), name(), position(), time()).prop_map(|(node, timeline, name, position, timestamp)| {
-            Event::RestorePoint { node, timeline, name, position, timestamp }
+        (node(), timeline(), position(), number()).prop_map(|(node, timeline, position, n)| {
+            Event::WriterOpened { node, timeline, epoch: Epoch::new(n), position }
         }),
-        (node(), timeline(), timeline(), position())
-            .prop_map(|(node, timeline, parent, fork)| Event::TimelineCreated { node, timeline, parent, fork }),
-        (some_node(), policy(), time()).prop_map(|(node, policy, covers)| Event::RetentionChanged {
-            node,
-            policy,
-            covers
+        (node(), timeline(), name(), position(), time()).prop_map(
+            |(node, timeline, name, position, timestamp)| {
+                Event::RestorePoint { node, timeline, name, position, timestamp }
+            }
+        ),
+        (node(), timeline(), timeline(), position()).prop_map(|(node, timeline, parent, fork)| {
+            Event::TimelineCreated { node, timeline, parent, fork }
         }),
+        (some_node(), policy(), time())
+            .prop_map(|(node, policy, covers)| Event::RetentionChanged { node, policy, covers }),
     ];
     let second = prop_oneof![
         (some_node(), name()).prop_map(|(node, name)| Event::LockPlaced { node, name }),
         (some_node(), name()).prop_map(|(node, name)| Event::LockReleased { node, name }),
-        (name(), scope(), prop::option::of(time())).prop_map(|(name, scope, until)| Event::HoldPlaced {
-            name,
-            scope,
-            until
-        }),
+        (name(), scope(), prop::option::of(time()))
+            .prop_map(|(name, scope, until)| Event::HoldPlaced { name, scope, until }),
         name().prop_map(|name| Event::HoldReleased { name }),
         expired(),
-        (node(), 0..30u64, number(), number()).prop_map(|(node, entry, files, bytes)| Event::FilesRemoved {
-            node,
-            entry,
-            files,
-            bytes
+        (node(), 0..30u64, number(), number()).prop_map(|(node, entry, files, bytes)| {
+            Event::FilesRemoved { node, entry, files, bytes }
         }),
-        (some_node(), deletion).prop_map(|(node, deletion)| Event::DeletionChanged { node, deletion }),
-        (time(), time(), any::<bool>()).prop_map(|(clock, archived, confirmed)| Event::ClockObserved {
-            clock,
-            archived,
-            confirmed
+        (some_node(), deletion)
+            .prop_map(|(node, deletion)| Event::DeletionChanged { node, deletion }),
+        (time(), time(), any::<bool>()).prop_map(|(clock, archived, confirmed)| {
+            Event::ClockObserved { clock, archived, confirmed }
         }),
     ];
     prop_oneof![first, second]
@@ -185,11 +187,15 @@ fn a_time_out_of_range_in_an_entry_is_not_carried_on() {
     let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemStorage::new());
     let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
     let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
-    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng).unwrap();
+    let keys =
+        ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng)
+            .unwrap();
     let actor = Actor { name: "a".into(), reason: "r".into() };
     let catalog = Catalog::create(storage, keys, Arc::new(At(1_000)), &actor).unwrap();
     let locked = |n: u32| Event::LockPlaced { node: None, name: n.to_string() };
-    for (last, expected) in [(500, 1_000), (2_000, 2_000), (u64::MAX, 1_000), (u64::MAX / 2 + 1, 1_000)] {
+    for (last, expected) in
+        [(500, 1_000), (2_000, 2_000), (u64::MAX, 1_000), (u64::MAX / 2 + 1, 1_000)]
+    {
         catalog.state.lock().time = Timestamp::from_nanos(last);
         catalog.append(&actor, |_| Ok((locked(1), ()))).unwrap();
         assert_eq!(catalog.current().unwrap().time.as_nanos(), expected, "after {last}");
@@ -207,7 +213,9 @@ fn what_was_removed_as_a_leftover_has_lost_its_name() {
     }
     let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
     let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
-    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng).unwrap();
+    let keys =
+        ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng)
+            .unwrap();
     let begin = || {
         let info = FileInfo {
             kind: FileKind::Catalog,
@@ -239,18 +247,36 @@ fn a_checkpoint_with_a_timeline_that_is_its_own_parent_is_done_without() {
     let keyring = crate::crypto::KeyFile::from_bytes([7; 32]).into();
     let rng: Arc<dyn crate::env::Rng> = Arc::new(crate::env::SystemRng);
     let clock: Arc<dyn Clock> = Arc::new(crate::env::SystemClock);
-    let keys = ArchiveKeys::create(ArchiveId::from_bytes([1; 16]), &keyring, Backend::default(), rng.clone()).unwrap();
+    let keys = ArchiveKeys::create(
+        ArchiveId::from_bytes([1; 16]),
+        &keyring,
+        Backend::default(),
+        rng.clone(),
+    )
+    .unwrap();
     let actor = Actor { name: "a".into(), reason: "r".into() };
     let catalog = Catalog::create(storage.clone(), keys, clock.clone(), &actor).unwrap();
     let node = NodeId::new(1);
     let created = Event::NodeCreated { node, name: "n".into(), origin: Origin::Empty };
     catalog.append(&actor, |_| Ok((created.clone(), ()))).unwrap();
-    for (timeline, parent) in [(2, 2), (2, 3), (1, 1)].map(|(a, b)| (TimelineId::new(a), TimelineId::new(b))) {
+    for (timeline, parent) in
+        [(2, 2), (2, 3), (1, 1)].map(|(a, b)| (TimelineId::new(a), TimelineId::new(b)))
+    {
         let mut state = catalog.current().unwrap().clone();
         state.nodes.get_mut(&node).unwrap().parents.insert(timeline, (parent, Position::ORIGIN));
         // What is written is read back.
-        assert!(checkpoint::write(storage.as_ref(), catalog.keys(), &state).is_err(), "{timeline} of {parent}");
-        let opened = Catalog::open(storage.clone(), &keyring, Backend::default(), rng.clone(), clock.clone()).unwrap();
+        assert!(
+            checkpoint::write(storage.as_ref(), catalog.keys(), &state).is_err(),
+            "{timeline} of {parent}"
+        );
+        let opened = Catalog::open(
+            storage.clone(),
+            &keyring,
+            Backend::default(),
+            rng.clone(),
+            clock.clone(),
+        )
+        .unwrap();
         assert_eq!(opened.current().unwrap().view(node).unwrap().timelines(), [TimelineId::FIRST]);
         storage.delete(&crate::names::checkpoint_path(state.entries)).unwrap();
     }

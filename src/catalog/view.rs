@@ -32,8 +32,10 @@ impl CatalogState {
         let mut found = Vec::new();
         // A node whose files were given up depends on nothing any more.
         let live = |record: &NodeRecord| record.retention.deletion != Deletion::Final;
-        for (node, record) in
-            self.nodes.iter().filter(|(node, record)| **node == id || record.branched.is_some() && live(record))
+        for (node, record) in self
+            .nodes
+            .iter()
+            .filter(|(node, record)| **node == id || record.branched.is_some() && live(record))
         {
             let view = NodeView { id: *node, record, ancestors: &self.nodes };
             let lineages = view.timelines().into_iter().map(|timeline| view.lineage(timeline));
@@ -44,7 +46,8 @@ impl CatalogState {
 
     /// The nodes that this one was branched from.
     pub fn ancestors(&self, id: NodeId) -> BTreeMap<NodeId, NodeRecord> {
-        let branched = |id| self.nodes.get(&id).and_then(|record| record.branched).map(|fork| fork.line.node);
+        let branched =
+            |id| self.nodes.get(&id).and_then(|record| record.branched).map(|fork| fork.line.node);
         let line = std::iter::successors(branched(id), |id| branched(*id));
         line.filter_map(|id| Some((id, self.nodes.get(&id)?.clone()))).collect()
     }
@@ -70,7 +73,10 @@ impl<'a> NodeView<'a> {
             forks.push((line, fork.at));
             line = fork.line;
         }
-        forks.iter().rev().fold(Lineage::alone(line), |lineage, (line, at)| lineage.fork(*line, *at))
+        forks
+            .iter()
+            .rev()
+            .fold(Lineage::alone(line), |lineage, (line, at)| lineage.fork(*line, *at))
     }
 
     /// Whether something that is left of a timeline depends on the commit that the timeline forks
@@ -95,7 +101,12 @@ impl<'a> NodeView<'a> {
 
     /// The position that the log of a lineage must reach.
     pub fn durable_end(&self, lineage: &Lineage) -> Position {
-        self.record.durable.get(&lineage.tip().timeline).copied().unwrap_or_default().max(lineage.last().after)
+        self.record
+            .durable
+            .get(&lineage.tip().timeline)
+            .copied()
+            .unwrap_or_default()
+            .max(lineage.last().after)
     }
 
     /// What can be restored of a timeline; `None` if nothing of it has expired.
@@ -130,7 +141,9 @@ impl<'a> NodeView<'a> {
                     // The span continues over the fork.
                     Some(last)
                         if under.is_some()
-                            && last.to.is_some_and(|end| span.from == Position::from(end.next_lsn())) =>
+                            && last
+                                .to
+                                .is_some_and(|end| span.from == Position::from(end.next_lsn())) =>
                     {
                         last.to = to;
                     }
@@ -174,9 +187,11 @@ impl NodeRecord {
 
     /// Whether each timeline but the first was forked from an older one that exists.
     pub(crate) fn is_rooted(&self) -> bool {
-        let there_is = |timeline| timeline == TimelineId::FIRST || self.parents.contains_key(&timeline);
+        let there_is =
+            |timeline| timeline == TimelineId::FIRST || self.parents.contains_key(&timeline);
         let mut forks = self.parents.iter();
-        forks.all(|(timeline, (parent, _))| parent < timeline && there_is(*parent)) && there_is(self.timeline)
+        forks.all(|(timeline, (parent, _))| parent < timeline && there_is(*parent))
+            && there_is(self.timeline)
     }
 
     /// Where a timeline of this node, with number `id`, forks off; `None` if nothing comes before

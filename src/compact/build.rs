@@ -9,7 +9,9 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::part::PartRef;
 use crate::format::state::SpaceState;
-use crate::layer::{BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter};
+use crate::layer::{
+    BlockBuffers, Copied, CopiedBlock, LayerReader, LayerWriter, PageEntry, PartReader, PartWriter,
+};
 use crate::names::Scope;
 use crate::options::CompactOptions;
 use crate::past::{PastState, content_units, pages_per_unit, run_units};
@@ -19,7 +21,8 @@ use crate::storage::ReadStore;
 use crate::sync::Mutex;
 use crate::types::{NodeId, PageSize, Position, SpaceId, TimelineId, as_index};
 
-/// Regions are not made smaller than this for the sake of more workers: each ends in a file of its own, and in syncs.
+/// Regions are not made smaller than this for the sake of more workers: each ends in a file of its
+/// own, and in syncs.
 const MIN_REGION: u64 = 16 << 20;
 
 /// Bytes that a copy reads at a time.
@@ -95,7 +98,9 @@ pub(crate) fn copy_parts(
         for (page, image) in (first..).zip(buffer.chunks_exact_mut(size)) {
             // What lies beyond the end of the space is no part of its state.
             let start = page * size as u64;
-            if let Some(beyond) = usize::try_from(space.length - start).ok().and_then(|kept| image.get_mut(kept..)) {
+            if let Some(beyond) =
+                usize::try_from(space.length - start).ok().and_then(|kept| image.get_mut(kept..))
+            {
                 beyond.fill(0);
             }
             if !is_zero(image) {
@@ -119,8 +124,9 @@ struct Region {
     units: Vec<(u64, u64)>,
 }
 
-/// Cuts the units that hold anything into regions: those given, which are in order and apart, and in the gaps between and beyond them
-/// stretches of `stride` pages. Every page of every unit lies in exactly one region.
+/// Cuts the units that hold anything into regions: those given, which are in order and apart, and
+/// in the gaps between and beyond them stretches of `stride` pages. Every page of every unit lies
+/// in exactly one region.
 fn regions(
     space: SpaceId,
     state: &SpaceState,
@@ -164,13 +170,16 @@ fn regions(
     regions.into_values().collect()
 }
 
-/// Takes over the blocks that `clean` finds in each region and runs `emit` for all other pages of its units, on all workers; gives the parts in order, each read back.
+/// Takes over the blocks that `clean` finds in each region and runs `emit` for all other pages of
+/// its units, on all workers; gives the parts in order, each read back.
 fn build_regions(
     layer: &LayerWriter<'_>,
     options: &CompactOptions,
     regions: Vec<Region>,
     clean: &(dyn Fn(&Region) -> Result<Vec<OldBlock>> + Sync),
-    emit: &(dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut PartSplitter<'_, '_>) -> Result<()> + Sync),
+    emit: &(
+         dyn Fn(&mut Rebuilder, &Region, &PageSet, &mut PartSplitter<'_, '_>) -> Result<()> + Sync
+     ),
 ) -> Result<Vec<PartRef>> {
     let built = Mutex::new(Vec::new());
     run_units(&options.replay, regions.into_iter(), &|rebuilder, region| {
@@ -212,18 +221,22 @@ fn build_regions(
     Ok(built)
 }
 
-/// Units of a region: as many as make a part, and in a small state so few that every worker has one.
+/// Units of a region: as many as make a part, and in a small state so few that every worker has
+/// one.
 fn stride_units(state: &SpaceState, options: &CompactOptions) -> u64 {
     let unit = pages_per_unit(state, options.replay.unit_bytes) * u64::from(state.page_size.get());
     let share = state.length.div_ceil(options.replay.threads.max(1) as u64).max(MIN_REGION);
     options.part_bytes.min(share).div_ceil(unit).max(1)
 }
 
-/// The rectangle of a part in pieces of `stride` pages; the last one also holds all that lies beyond the end of the space.
+/// The rectangle of a part in pieces of `stride` pages; the last one also holds all that lies
+/// beyond the end of the space.
 fn pieces(part: &PartRef, pages: u64, stride: u64) -> Vec<(u64, u64)> {
     let mut pieces = Vec::new();
     let mut first = part.first;
-    while let Some(next) = first.checked_add(stride).filter(|next| *next < pages && *next <= part.last) {
+    while let Some(next) =
+        first.checked_add(stride).filter(|next| *next < pages && *next <= part.last)
+    {
         pieces.push((first, next - 1));
         first = next;
     }
@@ -257,7 +270,8 @@ pub(super) fn snapshot_parts(
                 given.extend(pieces(part, state.pages(), stride_units(state, options) * per_unit));
             }
         }
-        let kept_ranges: Vec<(u64, u64)> = kept.iter().filter(|p| p.space == *id).map(|p| (p.first, p.last)).collect();
+        let kept_ranges: Vec<(u64, u64)> =
+            kept.iter().filter(|p| p.space == *id).map(|p| (p.first, p.last)).collect();
         given.extend(&kept_ranges);
         given.sort_unstable();
         let mut found = regions(*id, state, &units, per_unit, stride_units(state, options), &given);
@@ -265,7 +279,9 @@ pub(super) fn snapshot_parts(
         found.retain(|r| !kept_ranges.contains(&(r.first, r.last)));
         all.extend(found);
     }
-    let clean = |region: &Region| since.clean_blocks(region.space, &region.state, (region.first, region.last));
+    let clean = |region: &Region| {
+        since.clean_blocks(region.space, &region.state, (region.first, region.last))
+    };
     let new = build_regions(layer, options, all, &clean, &|rebuilder, _, set, parter| {
         let rebuilt = past.rebuild(rebuilder, set)?;
         let pages = rebuilt.images.chunks_exact(set.page_size.bytes()).zip(rebuilt.pages);
@@ -281,7 +297,13 @@ pub(super) fn snapshot_parts(
 }
 
 /// Units but those that lie wholly within a part.
-fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit: u64) -> Vec<(u64, u64)> {
+fn without(
+    units: &[(u64, u64)],
+    first: u64,
+    last: u64,
+    part: &PartRef,
+    per_unit: u64,
+) -> Vec<(u64, u64)> {
     // A unit at either edge may reach into a neighbouring part: it stays.
     let inner_first = if part.first.is_multiple_of(per_unit) { first } else { first + 1 };
     let whole_end = part.last.saturating_add(1).is_multiple_of(per_unit);
@@ -297,7 +319,8 @@ fn without(units: &[(u64, u64)], first: u64, last: u64, part: &PartRef, per_unit
         .collect()
 }
 
-/// Builds the parts of a layer: every page that `since` touched, as what it has become since the state of `before`.
+/// Builds the parts of a layer: every page that `since` touched, as what it has become since the
+/// state of `before`.
 pub(super) fn delta_parts(
     layer: &LayerWriter<'_>,
     before: &PastState,
@@ -313,7 +336,8 @@ pub(super) fn delta_parts(
     build_regions(layer, options, all, &|_| Ok(Vec::new()), &|rebuilder, _, set, parter| {
         before.lay(rebuilder, set)?;
         let (images, pages) = rebuilder.result();
-        let (old, had): (Vec<u8>, Vec<bool>) = (images.to_vec(), pages.iter().map(|p| p.written).collect());
+        let (old, had): (Vec<u8>, Vec<bool>) =
+            (images.to_vec(), pages.iter().map(|p| p.written).collect());
         rebuilder.forget_touched();
         rebuilder.apply(since)?;
         rebuilder.verify(layer.node)?;
@@ -322,7 +346,9 @@ pub(super) fn delta_parts(
         let mut encoder = Encoder::new()?;
         let mut patch = Vec::new();
         let olds = old.chunks_exact(size).zip(had);
-        for (((image, page), (old, had)), number) in images.chunks_exact(size).zip(pages).zip(olds).zip(set.numbers()) {
+        for (((image, page), (old, had)), number) in
+            images.chunks_exact(size).zip(pages).zip(olds).zip(set.numbers())
+        {
             if !page.touched {
                 continue;
             }
@@ -335,7 +361,8 @@ pub(super) fn delta_parts(
             if had {
                 encoder.patch(image, old, &mut patch)?;
             }
-            // Beyond half a page a full image among others compresses about as well and needs no other layer.
+            // Beyond half a page a full image among others compresses about as well and needs no
+            // other layer.
             if had && patch.len() <= size / 2 {
                 parter.part(number)?.patch(number, crc, &patch)?;
             } else {
@@ -347,10 +374,16 @@ pub(super) fn delta_parts(
 }
 
 /// Reads a layer that was just written: everything decrypts, and every full image has its CRC-32.
-pub(crate) fn read_back(storage: &dyn ReadStore, keys: &ArchiveKeys, record: &LayerRecord) -> Result<()> {
+pub(crate) fn read_back(
+    storage: &dyn ReadStore,
+    keys: &ArchiveKeys,
+    record: &LayerRecord,
+) -> Result<()> {
     let body = LayerReader::open(storage, keys, record)?;
     let mut reading = ReadBack::new()?;
-    body.parts.iter().try_for_each(|part| reading.part(storage, keys, record.node, part, &Copied::new()))
+    body.parts
+        .iter()
+        .try_for_each(|part| reading.part(storage, keys, record.node, part, &Copied::new()))
 }
 
 /// Reads parts that were just written; see [`read_back`].
@@ -364,7 +397,8 @@ impl ReadBack {
         Ok(ReadBack { decoder: Decoder::new()?, buffers: BlockBuffers::default() })
     }
 
-    /// Blocks that were copied are not decompressed: they are, as their CRC-32 says, what was read back when it was first written.
+    /// Blocks that were copied are not decompressed: they are, as their CRC-32 says, what was read
+    /// back when it was first written.
     fn part(
         &mut self,
         storage: &dyn ReadStore,
@@ -380,20 +414,41 @@ impl ReadBack {
                 entries += reader.compare(block, *crc, &mut self.buffers)?;
                 continue;
             }
-            reader.visit(block, (0, u64::MAX), &mut self.buffers, &mut self.decoder, &mut |page, crc, entry| {
-                entries += 1;
-                match entry {
-                    PageEntry::Full(image) if crc32fast::hash(image) != crc => {
-                        let (expected, found) = (format_args!("{crc:08x} of page {page}"), crc32fast::hash(image));
-                        Err(Error::damage(DamageKind::PageImage, reader.path(), block.offset, "page", expected, found))
+            reader.visit(
+                block,
+                (0, u64::MAX),
+                &mut self.buffers,
+                &mut self.decoder,
+                &mut |page, crc, entry| {
+                    entries += 1;
+                    match entry {
+                        PageEntry::Full(image) if crc32fast::hash(image) != crc => {
+                            let (expected, found) =
+                                (format_args!("{crc:08x} of page {page}"), crc32fast::hash(image));
+                            Err(Error::damage(
+                                DamageKind::PageImage,
+                                reader.path(),
+                                block.offset,
+                                "page",
+                                expected,
+                                found,
+                            ))
+                        }
+                        _ => Ok(()),
                     }
-                    _ => Ok(()),
-                }
-            })?;
+                },
+            )?;
         }
         if entries != part.entries {
             let (path, expected) = (reader.path(), part.entries);
-            return Err(Error::damage(DamageKind::Structure, path, 0, "pages of a part", expected, entries));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                0,
+                "pages of a part",
+                expected,
+                entries,
+            ));
         }
         Ok(())
     }
@@ -409,7 +464,12 @@ impl Builder {
     }
 
     /// What a new layer of this node has in common with its parts.
-    pub(super) fn layer(&self, scope: Scope, from: Option<Position>, to: Position) -> LayerWriter<'_> {
+    pub(super) fn layer(
+        &self,
+        scope: Scope,
+        from: Option<Position>,
+        to: Position,
+    ) -> LayerWriter<'_> {
         LayerWriter {
             storage: self.context.storage.as_ref(),
             keys: &self.context.keys,
@@ -430,8 +490,14 @@ mod tests {
     #[test]
     fn every_page_lies_in_one_region() {
         let state = SpaceState { name: "s".into(), page_size: PageSize::MIN, length: 512 * 1_000 };
-        let givens: [&[(u64, u64)]; 6] =
-            [&[], &[(5, 5)], &[(3, 9), (10, 12), (40, 47)], &[(0, 2)], &[(7, 99)], &[(1, 1), (3, 3), (31, 33)]];
+        let givens: [&[(u64, u64)]; 6] = [
+            &[],
+            &[(5, 5)],
+            &[(3, 9), (10, 12), (40, 47)],
+            &[(0, 2)],
+            &[(7, 99)],
+            &[(1, 1), (3, 3), (31, 33)],
+        ];
         for given in givens {
             for (per_unit, stride_units) in [(1, 1), (1, 4), (4, 1), (4, 2), (8, 3)] {
                 let units = [(0, 2), (5, 6), (9, 11)];
@@ -440,10 +506,18 @@ mod tests {
                     let holders: Vec<_> = found
                         .iter()
                         .filter(|r| (r.first..=r.last).contains(&page))
-                        .filter(|r| r.units.iter().any(|(f, l)| (f * per_unit..(l + 1) * per_unit).contains(&page)))
+                        .filter(|r| {
+                            r.units
+                                .iter()
+                                .any(|(f, l)| (f * per_unit..(l + 1) * per_unit).contains(&page))
+                        })
                         .map(|r| (r.first, r.last))
                         .collect();
-                    assert_eq!(holders.len(), 1, "page {page}, {given:?}, units of {per_unit}: {holders:?}");
+                    assert_eq!(
+                        holders.len(),
+                        1,
+                        "page {page}, {given:?}, units of {per_unit}: {holders:?}"
+                    );
                     for range in given.iter().filter(|(f, l)| (f..=l).contains(&&page)) {
                         assert_eq!(holders, [*range], "page {page}");
                     }

@@ -35,15 +35,16 @@ pub(crate) fn lock_builder(builder: &mut Builder) -> Result<Box<dyn LockGuard>> 
     create_dir_durable(storage, names::TMP)?;
     let path = names::builder_lock(node);
     let lock = storage.locked(&path)?;
-    let lock = lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
+    let lock =
+        lock.ok_or_else(|| Error::MaintenanceActive { node: builder.context.record.name.clone() })?;
     remove_leftovers(storage, Scope::Builder(node))?;
     // Another builder may have published since this one looked.
     builder.refresh()?;
     Ok(lock)
 }
 
-/// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have expired meanwhile: the lock keeps that from happening, and where
-/// locks do not hold, this does.
+/// Makes a built layer visible. It may share parts with the snapshot `base`, which must not have
+/// expired meanwhile: the lock keeps that from happening, and where locks do not hold, this does.
 fn publish(builder: &mut Builder, record: LayerRecord, base: Option<FileId>) -> Result<()> {
     builder.catalog.append(&builder.actor, |state| {
         let node = state.node(builder.context.node)?;
@@ -74,13 +75,21 @@ impl Builder {
 }
 
 /// Builds a snapshot of a position from the archive.
-pub(crate) fn build_snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+pub(crate) fn build_snapshot(
+    builder: &mut Builder,
+    to: Position,
+    options: &CompactOptions,
+) -> Result<MaintainReport> {
     let _lock = lock_builder(builder)?;
     snapshot(builder, to, options)
 }
 
 /// The same, by whoever holds the lock.
-pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOptions) -> Result<MaintainReport> {
+pub(crate) fn snapshot(
+    builder: &mut Builder,
+    to: Position,
+    options: &CompactOptions,
+) -> Result<MaintainReport> {
     let past = builder.past(to, options)?;
     let base = past.plan().base.clone();
     if base.as_ref().is_some_and(|b| b.to == to && b.consistent_from == to) {
@@ -90,7 +99,8 @@ pub(crate) fn snapshot(builder: &mut Builder, to: Position, options: &CompactOpt
     let (record, bytes) = {
         let layer = builder.layer(scope, None, to);
         let (new, kept) = snapshot_parts(&layer, &past, options)?;
-        // The kept ones were read back when they were made; that they are whole and there is looked at again.
+        // The kept ones were read back when they were made; that they are whole and there is looked
+        // at again.
         let parts = &past.sources().parts;
         kept.iter().try_for_each(|part| parts.get(layer.node, part).map(drop))?;
         let bytes = new.iter().map(|p| p.length).sum();
@@ -135,10 +145,20 @@ fn layer(
 }
 
 /// What leads from one position to a later one: layers as far as they fit, then log.
-fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &CompactOptions) -> Result<Sources> {
+fn stretch(
+    context: &NodeContext,
+    before: &PastState,
+    to: Position,
+    options: &CompactOptions,
+) -> Result<Sources> {
     let from = before.state().position;
     let (view, lineage) = (context.view(), &context.log.lineage);
-    let input = PlanInput { lineage, empty_origin: false, replay_floor: from, layers: &view.layers(lineage) };
+    let input = PlanInput {
+        lineage,
+        empty_origin: false,
+        replay_floor: from,
+        layers: &view.layers(lineage),
+    };
     let open = |l| LayerReader::open(context.storage.as_ref(), &context.keys, l);
     let deltas = chain(&input, from, to).iter().map(open).collect::<Result<Vec<_>>>()?;
     let state = deltas.last().map_or_else(|| before.state().clone(), |d| d.state.clone());
@@ -146,8 +166,8 @@ fn stretch(context: &NodeContext, before: &PastState, to: Position, options: &Co
     Ok(Sources { parts: Arc::clone(&before.sources().parts), base: None, deltas, tail })
 }
 
-/// Builds what is due: layers of the lowest level over the log that has none, larger ones over enough of those, and a
-/// snapshot where the layers since the last one have grown to a share of it.
+/// Builds what is due: layers of the lowest level over the log that has none, larger ones over
+/// enough of those, and a snapshot where the layers since the last one have grown to a share of it.
 pub(crate) fn maintain(builder: &mut Builder, options: &CompactOptions) -> Result<MaintainReport> {
     let _lock = lock_builder(builder)?;
     let mut report = MaintainReport::default();
@@ -160,9 +180,12 @@ pub(crate) fn maintain(builder: &mut Builder, options: &CompactOptions) -> Resul
     if end == Position::ORIGIN {
         return Ok(report);
     }
-    // A node with content from before its first commit has nothing to build on until its base snapshot.
+    // A node with content from before its first commit has nothing to build on until its base
+    // snapshot.
     let (view, lineage) = (builder.context.view(), &builder.context.log.lineage);
-    if view.origin(lineage) == Origin::Existing && !view.layers(lineage).iter().any(|l| l.from.is_none()) {
+    if view.origin(lineage) == Origin::Existing
+        && !view.layers(lineage).iter().any(|l| l.from.is_none())
+    {
         return Ok(report);
     }
     let plan = builder.context.plan(end)?;
@@ -186,7 +209,8 @@ pub(crate) fn maintain(builder: &mut Builder, options: &CompactOptions) -> Resul
     Ok(report)
 }
 
-/// Where the next layer of the lowest level ends: at the first segment boundary with enough log before it, or at the log's end.
+/// Where the next layer of the lowest level ends: at the first segment boundary with enough log
+/// before it, or at the log's end.
 fn boundary(
     context: &NodeContext,
     from: Position,
@@ -210,17 +234,27 @@ fn boundary(
 
 /// The lowest layers that are enough to make a larger one: where it begins and ends, and its level.
 fn promotion(context: &NodeContext, options: &CompactOptions) -> Option<(Position, Position, u32)> {
-    let layers =
-        || context.record.layers.iter().filter(|l| l.timeline == context.timeline()).filter_map(|l| Some((l.from?, l)));
+    let layers = || {
+        context
+            .record
+            .layers
+            .iter()
+            .filter(|l| l.timeline == context.timeline())
+            .filter_map(|l| Some((l.from?, l)))
+    };
     let highest = layers().map(|(_, l)| l.level).max()?;
     (0..=highest).find_map(|level| {
         // Where the levels above end, the next larger layer begins.
-        let covered = layers().filter(|(_, l)| l.level > level).map(|(_, l)| l.to).max().unwrap_or_default();
+        let covered =
+            layers().filter(|(_, l)| l.level > level).map(|(_, l)| l.to).max().unwrap_or_default();
         let of_level = || layers().filter(|(from, l)| l.level == level && *from >= covered);
-        // From the newest back, as far as they follow on each other: a snapshot of some other position may have begun the run anew.
+        // From the newest back, as far as they follow on each other: a snapshot of some other
+        // position may have begun the run anew.
         let last = of_level().map(|(_, l)| l.to).max()?;
         let (mut first, mut count) = (last, 0);
-        while let Some((from, _)) = of_level().filter(|(_, l)| l.to == first).min_by_key(|(from, _)| *from) {
+        while let Some((from, _)) =
+            of_level().filter(|(_, l)| l.to == first).min_by_key(|(from, _)| *from)
+        {
             first = from;
             count += 1;
         }

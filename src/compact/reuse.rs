@@ -1,6 +1,8 @@
-//! What a new snapshot takes over from the last one: whole parts that nothing touched, by reference, and blocks, as they are.
+//! What a new snapshot takes over from the last one: whole parts that nothing touched, by
+//! reference, and blocks, as they are.
 //!
-//! A block is taken over without being decompressed: its bytes were authenticated when they were read, and the new part is read back like any other.
+//! A block is taken over without being decompressed: its bytes were authenticated when they were
+//! read, and the new part is read back like any other.
 
 use std::sync::Arc;
 
@@ -29,12 +31,18 @@ impl Since<'_> {
     pub fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
         let size = u64::from(state.page_size.get());
         let end = part.last.saturating_add(1).saturating_mul(size);
-        let lowest =
-            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
+        let lowest = self
+            .sources
+            .deltas
+            .iter()
+            .filter_map(|d| d.lowest.get(&id))
+            .chain(self.sources.tail.lowest.get(&id));
         if lowest.into_iter().any(|l| *l < end) {
             return Ok(false);
         }
-        for (node, other) in self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part))) {
+        for (node, other) in
+            self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part)))
+        {
             if other.space == id
                 && other.first <= part.last
                 && other.last >= part.first
@@ -52,14 +60,25 @@ impl Since<'_> {
     }
 
     /// The blocks of the last snapshot within a range of pages that nothing touched, in order.
-    pub fn clean_blocks(&self, id: SpaceId, state: &SpaceState, (first, last): (u64, u64)) -> Result<Vec<OldBlock>> {
+    pub fn clean_blocks(
+        &self,
+        id: SpaceId,
+        state: &SpaceState,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<OldBlock>> {
         let size = u64::from(state.page_size.get());
-        let lowest =
-            self.sources.deltas.iter().filter_map(|d| d.lowest.get(&id)).chain(self.sources.tail.lowest.get(&id));
+        let lowest = self
+            .sources
+            .deltas
+            .iter()
+            .filter_map(|d| d.lowest.get(&id))
+            .chain(self.sources.tail.lowest.get(&id));
         // From the lowest cut on nothing is as it was.
         let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min();
         let end = end.expect("the end of the space is among them");
-        let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return Ok(Vec::new()) };
+        let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else {
+            return Ok(Vec::new());
+        };
         // At most as many as a part has pages.
         let mut touched = vec![false; as_index(last - first + 1)];
         let index = |page: u64| as_index(page.saturating_sub(first));
@@ -71,14 +90,22 @@ impl Since<'_> {
         };
         self.sources.tail.touched(id, (first, last), &mut mark);
         let (mut buffers, mut decoder) = (BlockBuffers::default(), Decoder::new()?);
-        for (node, part) in self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part))) {
+        for (node, part) in
+            self.sources.deltas.iter().flat_map(|d| d.parts.iter().map(|part| (d.node, part)))
+        {
             if part.space == id && part.first <= last && part.last >= first {
                 let reader = self.sources.parts.get(node, part)?;
                 for block in reader.blocks(first, last) {
-                    reader.visit(block, (first, last), &mut buffers, &mut decoder, &mut |page, _, _| {
-                        mark(page, page);
-                        Ok(())
-                    })?;
+                    reader.visit(
+                        block,
+                        (first, last),
+                        &mut buffers,
+                        &mut decoder,
+                        &mut |page, _, _| {
+                            mark(page, page);
+                            Ok(())
+                        },
+                    )?;
                 }
             }
         }
@@ -94,7 +121,11 @@ impl Since<'_> {
             if reader.seal().page_size != state.page_size {
                 continue;
             }
-            for block in reader.blocks(first_of, last_of).iter().filter(|b| b.first >= first_of && b.last <= last_of) {
+            for block in reader
+                .blocks(first_of, last_of)
+                .iter()
+                .filter(|b| b.first >= first_of && b.last <= last_of)
+            {
                 let pages = touched.get(index(block.first)..=index(block.last));
                 if !pages.expect("the block lies within the range").contains(&true) {
                     clean.push(OldBlock { part: Arc::clone(&reader), block: *block });

@@ -7,7 +7,8 @@ use crate::types::Lsn;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bisection<T> {
-    /// The first commit that gives another answer than the one before it; `None` where both ends give the same.
+    /// The first commit that gives another answer than the one before it; `None` where both ends
+    /// give the same.
     pub changed: Option<Lsn>,
     /// The answer before it: that of the earlier end.
     pub before: T,

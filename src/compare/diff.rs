@@ -40,7 +40,8 @@ pub struct SpaceDiff {
     pub length_from: Option<u64>,
     /// Its length in bytes in the other one.
     pub length_to: Option<u64>,
-    /// The pages whose bytes differ or that only one of the states has: first and last of each range, ascending and apart.
+    /// The pages whose bytes differ or that only one of the states has: first and last of each
+    /// range, ascending and apart.
     pub pages: Vec<(u64, u64)>,
 }
 
@@ -67,7 +68,8 @@ impl Pair<'_> {
     }
 }
 
-/// Compares two states: rebuilds, on both sides, the units of pages that anything between them touched.
+/// Compares two states: rebuilds, on both sides, the units of pages that anything between them
+/// touched.
 pub(crate) fn diff(
     context: &NodeContext,
     (from, to): (Resolved, Resolved),
@@ -75,12 +77,16 @@ pub(crate) fn diff(
     options: &ReplayOptions,
 ) -> Result<Diff> {
     let lease = lease.map(Arc::new);
-    let open = |at: &Resolved| PastState::open(context.on(at.timeline), at.lsn.into(), lease.clone(), options);
+    let open = |at: &Resolved| {
+        PastState::open(context.on(at.timeline), at.lsn.into(), lease.clone(), options)
+    };
     let (a, b) = (open(&from)?, open(&to)?);
     let (states_a, states_b) = (&a.state().spaces, &b.state().spaces);
     let ids: BTreeSet<SpaceId> = states_a.keys().chain(states_b.keys()).copied().collect();
-    let pairs: BTreeMap<SpaceId, Pair<'_>> =
-        ids.into_iter().map(|id| (id, Pair { from: states_a.get(&id), to: states_b.get(&id) })).collect();
+    let pairs: BTreeMap<SpaceId, Pair<'_>> = ids
+        .into_iter()
+        .map(|id| (id, Pair { from: states_a.get(&id), to: states_b.get(&id) }))
+        .collect();
     let (low, high) = if from.lsn <= to.lsn { (&from, &to) } else { (&to, &from) };
     let touched = touched(&context.on(high.timeline), low, high.lsn.into(), &pairs, options)?;
     let differing = compare(&pairs, &touched, (&a, &b), options)?;
@@ -93,7 +99,11 @@ pub(crate) fn diff(
             Some((_, end)) if *end + 1 == first => *end = last,
             _ => pages.push((first, last)),
         };
-        differing.get(id).into_iter().flatten().for_each(|(_, ranges)| ranges.iter().for_each(|(f, l)| add(*f, *l)));
+        differing
+            .get(id)
+            .into_iter()
+            .flatten()
+            .for_each(|(_, ranges)| ranges.iter().for_each(|(f, l)| add(*f, *l)));
         if pages_a != pages_b {
             add(pages_a.min(pages_b), pages_a.max(pages_b) - 1);
         }
@@ -122,10 +132,13 @@ fn touched(
     let lineage = &context.log.lineage;
     let leads = lineage.holds(Line::new(context.node, low.timeline), low.lsn.into());
     let low = low.lsn.into();
-    let expired = !leads || context.view().replay_floor(lineage, high).is_none_or(|replay_floor| low < replay_floor);
+    let expired = !leads
+        || context.view().replay_floor(lineage, high).is_none_or(|replay_floor| low < replay_floor);
     let mut visit = |path: &str, visit: Visit<'_>| {
         options.cancel.check()?;
-        let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else { return Ok(()) };
+        let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = visit else {
+            return Ok(());
+        };
         let mut r = Reader::new(ops);
         while !r.is_empty() {
             match Op::read(&mut r).map_err(|e| e.at(path, offset))? {
@@ -181,12 +194,9 @@ fn compare(
         let (pages_a, pages_b) = pair.pages();
         let (unit, pages) = (pages_per_unit(space, options.unit_bytes), pages_a.min(pages_b));
         let page_size = space.page_size;
-        Some(
-            units
-                .iter()
-                .filter(move |n| **n * unit < pages)
-                .map(move |n| PageSet::new(*id, page_size, n * unit..(n + 1).saturating_mul(unit).min(pages))),
-        )
+        Some(units.iter().filter(move |n| **n * unit < pages).map(move |n| {
+            PageSet::new(*id, page_size, n * unit..(n + 1).saturating_mul(unit).min(pages))
+        }))
     });
     run_units(options, units.flatten(), &|rebuilder, set| {
         let images_a = a.rebuild(rebuilder, &set)?.images.to_vec();

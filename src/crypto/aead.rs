@@ -127,11 +127,20 @@ impl FrameCipher {
     ///
     /// [`Error::LimitExceeded`] beyond 2^36 − 32 bytes, [`Error::Encryption`] where the backend
     /// refuses. `buf` is zero then, so that no plaintext is mistaken for ciphertext.
-    pub fn seal_in_place(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], buf: &mut [u8]) -> Result<[u8; TAG_LEN]> {
+    pub fn seal_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        buf: &mut [u8],
+    ) -> Result<[u8; TAG_LEN]> {
         let len = buf.len() as u64;
         if len > MAX_PLAINTEXT {
             buf.zeroize();
-            return Err(Error::LimitExceeded { what: "bytes under one nonce", limit: MAX_PLAINTEXT, found: len });
+            return Err(Error::LimitExceeded {
+                what: "bytes under one nonce",
+                limit: MAX_PLAINTEXT,
+                found: len,
+            });
         }
         let tag: Option<[u8; TAG_LEN]> = match &self.0 {
             #[cfg(feature = "aws-lc")]
@@ -139,9 +148,10 @@ impl FrameCipher {
                 .seal_in_place_separate_tag(Nonce::from(nonce), Aad::from(aad), buf)
                 .ok()
                 .and_then(|tag| tag.as_ref().try_into().ok()),
-            Keyed::Portable(key) => {
-                key.encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(&mut *buf)).ok().map(Into::into)
-            }
+            Keyed::Portable(key) => key
+                .encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(&mut *buf))
+                .ok()
+                .map(Into::into),
         };
         tag.ok_or_else(|| {
             buf.zeroize();
@@ -163,17 +173,19 @@ impl FrameCipher {
     ) -> Result<(), TagMismatch> {
         let opened = match &self.0 {
             #[cfg(feature = "aws-lc")]
-            Keyed::AwsLc(key) => key.open_in_place_separate_tag(Nonce::from(nonce), Aad::from(aad), tag, buf).is_ok(),
-            Keyed::Portable(key) => {
-                key.decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(&mut *buf), tag.into()).is_ok()
+            Keyed::AwsLc(key) => {
+                key.open_in_place_separate_tag(Nonce::from(nonce), Aad::from(aad), tag, buf).is_ok()
             }
+            Keyed::Portable(key) => key
+                .decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(&mut *buf), tag.into())
+                .is_ok(),
         };
         cleared_unless(opened, buf)
     }
 
     /// Checks the tag and decrypts `ciphertext` into `out`, which has to be as long: no copy is
-    /// made on the way. Nobody may write to the ciphertext meanwhile: either cipher reads some or all
-    /// of it twice, to check and to decrypt, and what comes out would not be what was checked.
+    /// made on the way. Nobody may write to the ciphertext meanwhile: either cipher reads some or
+    /// all of it twice, to check and to decrypt, and what comes out would not be what was checked.
     ///
     /// # Errors
     ///
@@ -188,11 +200,12 @@ impl FrameCipher {
     ) -> Result<(), TagMismatch> {
         let opened = match &self.0 {
             #[cfg(feature = "aws-lc")]
-            Keyed::AwsLc(key) => {
-                key.open_separate_gather(Nonce::from(nonce), Aad::from(aad), ciphertext, tag, out).is_ok()
-            }
-            Keyed::Portable(key) => InOutBuf::new(ciphertext, &mut *out)
-                .is_ok_and(|inout| key.decrypt_inout_detached(nonce.into(), aad, inout, tag.into()).is_ok()),
+            Keyed::AwsLc(key) => key
+                .open_separate_gather(Nonce::from(nonce), Aad::from(aad), ciphertext, tag, out)
+                .is_ok(),
+            Keyed::Portable(key) => InOutBuf::new(ciphertext, &mut *out).is_ok_and(|inout| {
+                key.decrypt_inout_detached(nonce.into(), aad, inout, tag.into()).is_ok()
+            }),
         };
         cleared_unless(opened, out)
     }

@@ -45,7 +45,11 @@ pub struct FileKeys {
 /// two keys (Albertini et al., "How to Abuse and Fix Authenticated Encryption Without Key
 /// Commitment", USENIX Security 2022). Both are halves of one HKDF output, so the commitment tells
 /// nothing about the key.
-pub fn derive_file_keys(data_key: &SecretKey, salt: &[u8; 32], immutable_header: &[u8]) -> FileKeys {
+pub fn derive_file_keys(
+    data_key: &SecretKey,
+    salt: &[u8; 32],
+    immutable_header: &[u8],
+) -> FileKeys {
     let mut okm = Zeroizing::new([0; 64]);
     hkdf_sha256(data_key.expose(), salt, &[FILE_LABEL, immutable_header], &mut okm);
     let mut frame_key = Zeroizing::new([0; 32]);
@@ -110,7 +114,12 @@ pub fn derive_key(ikm: &SecretKey, salt: &[u8], info: &[&[u8]]) -> SecretKey {
 }
 
 /// Seals a key under a wrapping key that seals nothing else, ever: hence the fixed nonce.
-pub fn wrap_once(backend: Backend, wrapping_key: &SecretKey, aad: &[u8], key: &SecretKey) -> Result<[u8; WRAPPED_LEN]> {
+pub fn wrap_once(
+    backend: Backend,
+    wrapping_key: &SecretKey,
+    aad: &[u8],
+    key: &SecretKey,
+) -> Result<[u8; WRAPPED_LEN]> {
     let mut body = Zeroizing::new(*key.expose());
     let cipher = FrameCipher::new(backend, wrapping_key);
     let tag = cipher.seal_in_place(&SINGLE_USE_NONCE, aad, body.as_mut_slice())?;

@@ -44,8 +44,8 @@ const MAX_TEXT: usize = 4_096;
 
 /// A [`KeyProvider`] whose key comes from a text file, or from wherever else its text is kept.
 ///
-/// Whoever has the file can read every archive made with it, and without it nobody can: keep a copy in
-/// another place, and consider a second key as recovery recipient
+/// Whoever has the file can read every archive made with it, and without it nobody can: keep a copy
+/// in another place, and consider a second key as recovery recipient
 /// ([`Keyring::with`](crate::crypto::Keyring::with)).
 ///
 /// The key is wiped when dropped and not shown by `Debug`.
@@ -57,25 +57,31 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// Makes a new key and writes it to a file that is not there yet, readable by its owner only. Made by root, it belongs to
-    /// the owner of its directory. Durable, with its directory entry, on return.
+    /// Makes a new key and writes it to a file that is not there yet, readable by its owner only.
+    /// Made by root, it belongs to the owner of its directory. Durable, with its directory entry,
+    /// on return.
     ///
     /// # Errors
     ///
     /// [`Error::KeyFile`] with [`KeyFileProblem::Exists`] where the name is taken: a key is never
-    /// overwritten. [`Error::Storage`] or [`Error::DiskFull`] where writing or syncing fails; what was written is removed then.
+    /// overwritten. [`Error::Storage`] or [`Error::DiskFull`] where writing or syncing fails; what
+    /// was written is removed then.
     pub fn generate(path: impl AsRef<Path>) -> Result<KeyFile> {
         KeyFile::generate_with(path.as_ref(), &SystemRng)
     }
 
     fn generate_with(path: &Path, rng: &dyn Rng) -> Result<KeyFile> {
         let key = KeyFile::new(SecretKey::random(rng)?, Some(path.to_owned()));
-        let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
+        let failed =
+            |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
         let (dir, mut file) = create_private(path).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => problem(path.display(), KeyFileProblem::Exists),
             _ => failed("create key file")(e),
         })?;
-        let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).and_then(|()| dir.sync());
+        let written = file
+            .write_all(key.to_text().as_bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| dir.sync());
         if let Err(e) = written {
             if let Some(name) = path.file_name() {
                 // Not a key that anybody has: leaving it would only block the next attempt.
@@ -90,15 +96,18 @@ impl KeyFile {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyFile`]: not found, no regular file, open to group or others (`chmod 600` helps), malformed, or altered.
-    /// [`Error::Storage`] where it cannot be read.
+    /// [`Error::KeyFile`]: not found, no regular file, open to group or others (`chmod 600` helps),
+    /// malformed, or altered. [`Error::Storage`] where it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<KeyFile> {
         let path = path.as_ref();
-        let failed = |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
+        let failed =
+            |operation: &'static str| move |e| Error::io(operation, path.display().to_string(), e);
         // Links are followed, as secret stores hand out links; nothing is waited for.
         let file = rewound_dir::open_path(path).map_err(|e| match WrongKind::of(&e) {
             Some(wrong) => problem(path.display(), KeyFileProblem::NotAFile(wrong.found)),
-            None if e.kind() == io::ErrorKind::NotFound => problem(path.display(), KeyFileProblem::NotFound),
+            None if e.kind() == io::ErrorKind::NotFound => {
+                problem(path.display(), KeyFileProblem::NotFound)
+            }
             None => failed("open key file")(e),
         })?;
         // Of the open file, not of the path, which may lead elsewhere a moment later.
@@ -121,7 +130,8 @@ impl KeyFile {
         KeyFile::new(SecretKey::from_bytes(key), None)
     }
 
-    /// A key from the text of a key file that is kept elsewhere: a secret store, an environment variable.
+    /// A key from the text of a key file that is kept elsewhere: a secret store, an environment
+    /// variable.
     ///
     /// # Errors
     ///
@@ -194,8 +204,9 @@ impl KeyProvider for KeyFile {
             )));
         };
         let wrapping_key = kdf::derive_key(&self.key, salt, &[WRAP_LABEL]);
-        kdf::unwrap_once(Backend::default(), &wrapping_key, context, sealed)
-            .map_err(|mismatch| failed(format!("{mismatch}; it is for another key or archive, or was altered")))
+        kdf::unwrap_once(Backend::default(), &wrapping_key, context, sealed).map_err(|mismatch| {
+            failed(format!("{mismatch}; it is for another key or archive, or was altered"))
+        })
     }
 }
 
@@ -213,13 +224,15 @@ fn problem(path: impl fmt::Display, problem: KeyFileProblem) -> Error {
     Error::KeyFile { path: path.to_string(), problem }
 }
 
-/// Reads the text form. What is wrong is said without a digit of what was found: it may be most of a key.
+/// Reads the text form. What is wrong is said without a digit of what was found: it may be most of
+/// a key.
 fn parse(text: &str) -> Result<SecretKey, KeyFileProblem> {
     if text.len() > MAX_TEXT {
         return Err(KeyFileProblem::Malformed("it is longer than 4,096 bytes"));
     }
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let line = lines.next().ok_or(KeyFileProblem::Malformed("no line starts with REWOUND-KEY-1-"))?;
+    let line =
+        lines.next().ok_or(KeyFileProblem::Malformed("no line starts with REWOUND-KEY-1-"))?;
     if lines.next().is_some() {
         return Err(KeyFileProblem::Malformed("there is more than one line besides comments"));
     }
@@ -230,12 +243,14 @@ fn parse(text: &str) -> Result<SecretKey, KeyFileProblem> {
             "the key line does not start with REWOUND-KEY-1-"
         }));
     };
-    let (digits, checksum) =
-        rest.split_once('-').ok_or(KeyFileProblem::Malformed("the key line has no checksum at its end"))?;
+    let (digits, checksum) = rest
+        .split_once('-')
+        .ok_or(KeyFileProblem::Malformed("the key line has no checksum at its end"))?;
     let key = SecretKey::try_fill(|key| unhex(digits, key))
         .map_err(|()| KeyFileProblem::Malformed("the key is not 64 hex digits"))?;
     let mut expected = [0; 4];
-    unhex(checksum, &mut expected).map_err(|()| KeyFileProblem::Malformed("the checksum is not 8 hex digits"))?;
+    unhex(checksum, &mut expected)
+        .map_err(|()| KeyFileProblem::Malformed("the checksum is not 8 hex digits"))?;
     if crc32fast::hash(key.expose()) != u32::from_be_bytes(expected) {
         return Err(KeyFileProblem::Checksum);
     }
@@ -263,7 +278,8 @@ fn nibble(digit: u8) -> Result<u8, ()> {
     }
 }
 
-/// Creates a file that is not there yet, for its owner alone from its first moment; returns its directory as well.
+/// Creates a file that is not there yet, for its owner alone from its first moment; returns its
+/// directory as well.
 fn create_private(path: &Path) -> io::Result<(Dir, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -275,11 +291,13 @@ fn create_private(path: &Path) -> io::Result<(Dir, File)> {
     Ok((dir, file))
 }
 
-/// Whether only the owner has access. What systemd hands to a service (`LoadCredential=`) lies in a directory of that service's own, and shows the mask of
-/// its access list in the place of its group's bits.
+/// Whether only the owner has access. What systemd hands to a service (`LoadCredential=`) lies in a
+/// directory of that service's own, and shows the mask of its access list in the place of its
+/// group's bits.
 fn check_private(file: &File, path: &Path) -> io::Result<Result<(), KeyFileProblem>> {
     let mode = file.metadata()?.mode();
-    let handed_out = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir));
+    let handed_out =
+        std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir));
     let others = if handed_out { 0o037 } else { 0o077 };
     if mode & others != 0 {
         return Ok(Err(KeyFileProblem::Permissions { mode: mode & 0o7777 }));

@@ -1,10 +1,11 @@
 //! A passphrase: the provider for people who would rather remember a key than keep a file.
 //!
-//! Owns how a passphrase becomes a wrapping key: Argon2id (RFC 9106). The salt and the cost stand in each
-//! stanza, so that the cost can be raised later without locking anybody out. The wrapped form is in
-//! `docs/format.md` §9. Touches no file.
+//! Owns how a passphrase becomes a wrapping key: Argon2id (RFC 9106). The salt and the cost stand
+//! in each stanza, so that the cost can be raised later without locking anybody out. The wrapped
+//! form is in `docs/format.md` §9. Touches no file.
 //!
-//! Invariants: a wrapping key seals one message, as its salt is fresh; what a stanza asks for is bounded before any of it is spent.
+//! Invariants: a wrapping key seals one message, as its salt is fresh; what a stanza asks for is
+//! bounded before any of it is spent.
 
 use std::fmt;
 
@@ -23,7 +24,8 @@ const COST_LEN: usize = 12;
 
 /// Shortest passphrase that is accepted for a new archive, in characters.
 pub const MIN_PASSPHRASE: usize = 12;
-/// RFC 9106, second recommended option: 64 MiB, three passes, four lanes. About a fifth of a second.
+/// RFC 9106, second recommended option: 64 MiB, three passes, four lanes. About a fifth of a
+/// second.
 const COST: Cost = Cost { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 /// Most that a stanza may ask for: it comes from disk and may be anything.
 const MOST: Cost = Cost { memory_kib: 1 << 20, passes: 64, lanes: 16 };
@@ -39,7 +41,8 @@ struct Cost {
 impl Cost {
     fn encode(self) -> [u8; COST_LEN] {
         let mut out = [0; COST_LEN];
-        let bytes = [self.memory_kib, self.passes, self.lanes].into_iter().flat_map(u32::to_le_bytes);
+        let bytes =
+            [self.memory_kib, self.passes, self.lanes].into_iter().flat_map(u32::to_le_bytes);
         out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         out
     }
@@ -51,18 +54,21 @@ impl Cost {
             passes: u32::from_le_bytes(*passes),
             lanes: u32::from_le_bytes(*lanes),
         };
-        let bounded = cost.memory_kib <= MOST.memory_kib && cost.passes <= MOST.passes && cost.lanes <= MOST.lanes;
+        let bounded = cost.memory_kib <= MOST.memory_kib
+            && cost.passes <= MOST.passes
+            && cost.lanes <= MOST.lanes;
         bounded.then_some(cost)
     }
 }
 
 /// A [`KeyProvider`] whose key is derived from a passphrase with Argon2id.
 ///
-/// An archive is only as safe as the passphrase is hard to guess: whoever has a copy of one file of the archive can try passphrases on it, at about
-/// a fifth of a second and 64 MiB of memory each. A [`KeyFile`](crate::KeyFile) cannot be guessed at all.
+/// An archive is only as safe as the passphrase is hard to guess: whoever has a copy of one file of
+/// the archive can try passphrases on it, at about a fifth of a second and 64 MiB of memory each. A
+/// [`KeyFile`](crate::KeyFile) cannot be guessed at all.
 ///
-/// All passphrases have the same recipient id, as an id derived from one would help to guess it; so a
-/// [`Keyring`](crate::Keyring) holds at most one.
+/// All passphrases have the same recipient id, as an id derived from one would help to guess it; so
+/// a [`Keyring`](crate::Keyring) holds at most one.
 ///
 /// ```
 /// use rewound::crypto::{KeyProvider, Passphrase};
@@ -83,10 +89,13 @@ impl Passphrase {
 
     fn wrapping_key(&self, salt: &[u8], cost: Cost) -> Result<SecretKey> {
         let failed = |e: argon2::Error| Error::KeyProvider { message: format!("Argon2id: {e}") };
-        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(failed)?;
+        let params =
+            Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(failed)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let mut key = Zeroizing::new([0; 32]);
-        argon2.hash_password_into(self.text.as_bytes(), salt, key.as_mut_slice()).map_err(failed)?;
+        argon2
+            .hash_password_into(self.text.as_bytes(), salt, key.as_mut_slice())
+            .map_err(failed)?;
         Ok(SecretKey::from_bytes(*key))
     }
 }
@@ -121,12 +130,18 @@ impl KeyProvider for Passphrase {
             Some((salt, Cost::decode(cost)?, <&[u8; kdf::WRAPPED_LEN]>::try_from(rest).ok()?))
         });
         let Some((salt, cost, sealed)) = parts else {
-            let message = "the archive key's wrapping is not one that a passphrase made, or is damaged".to_owned();
+            let message =
+                "the archive key's wrapping is not one that a passphrase made, or is damaged"
+                    .to_owned();
             return Err(Error::KeyProvider { message });
         };
         let wrapping_key = self.wrapping_key(salt, cost)?;
-        kdf::unwrap_once(Backend::default(), &wrapping_key, context, sealed).map_err(|_| Error::KeyProvider {
-            message: "the passphrase is not the archive's, or the archive was altered: type it again".to_owned(),
+        kdf::unwrap_once(Backend::default(), &wrapping_key, context, sealed).map_err(|_| {
+            Error::KeyProvider {
+                message:
+                    "the passphrase is not the archive's, or the archive was altered: type it again"
+                        .to_owned(),
+            }
         })
     }
 }
@@ -152,13 +167,19 @@ mod tests {
         let wrapped = cheap("correct horse battery").wrap(&key, b"context", &SystemRng).unwrap();
         assert_eq!(wrapped.len(), 92);
         // The cost of the stanza counts, not that of whoever opens it.
-        assert_eq!(Passphrase::new("correct horse battery").unwrap(&wrapped, b"context").unwrap(), key);
+        assert_eq!(
+            Passphrase::new("correct horse battery").unwrap(&wrapped, b"context").unwrap(),
+            key
+        );
         assert!(cheap("correct horse batterx").unwrap(&wrapped, b"context").is_err());
         assert!(cheap("correct horse battery").unwrap(&wrapped, b"other").is_err());
         for i in 0..wrapped.len() {
             let mut altered = wrapped.clone();
             altered[i] ^= 1;
-            assert!(cheap("correct horse battery").unwrap(&altered, b"context").is_err(), "byte {i}");
+            assert!(
+                cheap("correct horse battery").unwrap(&altered, b"context").is_err(),
+                "byte {i}"
+            );
         }
     }
 

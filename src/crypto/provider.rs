@@ -26,9 +26,9 @@ pub const MAX_WRAPPED: usize = 4_096;
 /// Wraps and unwraps archive keys under a key that the customer holds: in a file
 /// ([`KeyFile`](crate::crypto::KeyFile)), a hardware module, a key management service.
 ///
-/// An archive has few keys (one per generation), so calls are rare and may be slow. The wrapping has
-/// to be authenticated encryption that covers `context`, must not be deterministic in a
-/// way that repeats a nonce, and has to stay readable for as long as the archive is kept.
+/// An archive has few keys (one per generation), so calls are rare and may be slow. The wrapping
+/// has to be authenticated encryption that covers `context`, must not be deterministic in a way
+/// that repeats a nonce, and has to stay readable for as long as the archive is kept.
 pub trait KeyProvider: Debug + Send + Sync {
     /// Stable identity of the wrapping key. Stands in every file in the clear, so it must tell
     /// nothing about the key; the same key gives the same identity for ever.
@@ -37,8 +37,9 @@ pub trait KeyProvider: Debug + Send + Sync {
     /// Human-readable, for messages; no secret.
     fn describe(&self) -> String;
 
-    /// Wraps an archive key. `context` (archive id and key id) is authenticated, not encrypted: what is
-    /// wrapped in one context must not open in another. Returns at most [`MAX_WRAPPED`] bytes.
+    /// Wraps an archive key. `context` (archive id and key id) is authenticated, not encrypted:
+    /// what is wrapped in one context must not open in another. Returns at most [`MAX_WRAPPED`]
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -51,8 +52,8 @@ pub trait KeyProvider: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyProvider`] where it was altered, belongs to another key or context, or the key cannot be
-    /// used; also, always, from a provider of which only the public half is at hand.
+    /// [`Error::KeyProvider`] where it was altered, belongs to another key or context, or the key
+    /// cannot be used; also, always, from a provider of which only the public half is at hand.
     fn unwrap(&self, wrapped: &[u8], context: &[u8]) -> Result<SecretKey>;
 }
 
@@ -124,8 +125,8 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// [`Error::LimitExceeded`] for too many providers; [`Error::KeyProvider`] where one key is there
-    /// twice, as somebody would believe in a second key that does not exist.
+    /// [`Error::LimitExceeded`] for too many providers; [`Error::KeyProvider`] where one key is
+    /// there twice, as somebody would believe in a second key that does not exist.
     pub(crate) fn check(&self) -> Result<()> {
         if self.providers.len() > MAX_RECIPIENTS {
             return Err(Error::LimitExceeded {
@@ -152,9 +153,14 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// Those of [`check`](Self::check); the first provider's that fails; [`Error::KeyProvider`] where one
-    /// returns more than [`MAX_WRAPPED`] bytes or the primary does not give back the key.
-    pub(crate) fn wrap(&self, key: &SecretKey, context: &[u8], rng: &dyn Rng) -> Result<Vec<(RecipientId, Vec<u8>)>> {
+    /// Those of [`check`](Self::check); the first provider's that fails; [`Error::KeyProvider`]
+    /// where one returns more than [`MAX_WRAPPED`] bytes or the primary does not give back the key.
+    pub(crate) fn wrap(
+        &self,
+        key: &SecretKey,
+        context: &[u8],
+        rng: &dyn Rng,
+    ) -> Result<Vec<(RecipientId, Vec<u8>)>> {
         self.check()?;
         let mut stanzas = Vec::with_capacity(self.providers.len());
         for (i, provider) in self.providers.iter().enumerate() {
@@ -186,9 +192,14 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongKey`] where no stanza is for any of the providers; otherwise, where all that were asked
-    /// failed, the first one's error.
-    pub(crate) fn unwrap(&self, path: &str, stanzas: &[(RecipientId, &[u8])], context: &[u8]) -> Result<SecretKey> {
+    /// [`Error::WrongKey`] where no stanza is for any of the providers; otherwise, where all that
+    /// were asked failed, the first one's error.
+    pub(crate) fn unwrap(
+        &self,
+        path: &str,
+        stanzas: &[(RecipientId, &[u8])],
+        context: &[u8],
+    ) -> Result<SecretKey> {
         let mut first_failure = None;
         for provider in &self.providers {
             let recipient = provider.recipient();

@@ -51,7 +51,9 @@ impl SecretKey {
     }
 
     /// A key written in place, so that no copy of it exists elsewhere; wiped where `fill` fails.
-    pub(crate) fn try_fill<E>(fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>) -> Result<SecretKey, E> {
+    pub(crate) fn try_fill<E>(
+        fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>,
+    ) -> Result<SecretKey, E> {
         let mut key = SecretKey(Box::new([0; 32]));
         fill(&mut key.0)?;
         Ok(key)

@@ -262,7 +262,10 @@ impl<const STATES: usize, const SYMBOLS: usize> Table<STATES, SYMBOLS> {
             s += 1;
         }
 
-        let mut table = Table { states: [0; STATES], symbols: [Symbol { delta_bits: 0, delta_state: 0 }; SYMBOLS] };
+        let mut table = Table {
+            states: [0; STATES],
+            symbols: [Symbol { delta_bits: 0, delta_state: 0 }; SYMBOLS],
+        };
         let mut next = first;
         let mut state = 0;
         while state < STATES {
@@ -275,8 +278,10 @@ impl<const STATES: usize, const SYMBOLS: usize> Table<STATES, SYMBOLS> {
         while s < SYMBOLS {
             let share = distribution[s].unsigned_abs() as u32;
             let bits = if share <= 1 { log } else { log - (share - 1).ilog2() };
-            table.symbols[s] =
-                Symbol { delta_bits: (bits << 16) - (share << bits), delta_state: first[s] as i32 - share as i32 };
+            table.symbols[s] = Symbol {
+                delta_bits: (bits << 16) - (share << bits),
+                delta_state: first[s] as i32 - share as i32,
+            };
             s += 1;
         }
         table
@@ -308,13 +313,15 @@ impl<const STATES: usize, const SYMBOLS: usize> Table<STATES, SYMBOLS> {
 // The predefined distributions: RFC 8878, 3.1.1.3.2.2. -1 is "less than one".
 const LITERAL_LOG: u32 = 6;
 static LITERALS: Table<64, 36> = Table::new(&[
-    4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1,
+    4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
+    -1, -1, -1, -1,
 ]);
 const MATCH_LOG: u32 = 6;
 static MATCHES: Table<64, 53> = Table::new(&[
-    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
+    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ]);
 const OFFSET_LOG: u32 = 5;
-static OFFSETS: Table<32, 29> =
-    Table::new(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1]);
+static OFFSETS: Table<32, 29> = Table::new(&[
+    1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
+]);

@@ -50,7 +50,14 @@ impl Edits {
 
     /// Extends `open` by what differs here; an edit that ends is taken up.
     #[inline]
-    fn compare(&mut self, new: &[u8], old: &[u8], at: u32, limit: u32, open: &mut Edit) -> Option<()> {
+    fn compare(
+        &mut self,
+        new: &[u8],
+        old: &[u8],
+        at: u32,
+        limit: u32,
+        open: &mut Edit,
+    ) -> Option<()> {
         for (i, (a, b)) in (at..).zip(new.iter().zip(old)) {
             if a == b {
                 continue;

@@ -26,7 +26,9 @@ mod tests;
 
 use std::io::Cursor;
 
-use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter, ErrorCode, FrameFormat, ResetDirective};
+use zstd::zstd_safe::{
+    self, CCtx, CParameter, DCtx, DParameter, ErrorCode, FrameFormat, ResetDirective,
+};
 
 use in_place::Edits;
 
@@ -141,14 +143,16 @@ impl Encoder {
         Ok(searched.len())
     }
 
-    /// A patch by zstd's own search for matches. `CCtx::ref_prefix` would keep `old` borrowed for as
-    /// long as the context lives, so `old` goes in by the one-shot call instead, which is done
+    /// A patch by zstd's own search for matches. `CCtx::ref_prefix` would keep `old` borrowed for
+    /// as long as the context lives, so `old` goes in by the one-shot call instead, which is done
     /// with it on return. That call has a frame header of its own, which is exchanged for ours.
     fn search(&mut self, new: &[u8], old: &[u8]) -> Result<&[u8]> {
         self.scratch.clear();
         self.scratch.reserve(zstd_safe::compress_bound(new.len()));
         if !old.starts_with(&DICTIONARY_MAGIC) && new.len() <= frame::MAX_CONTENT {
-            self.context.compress_using_dict(&mut self.scratch, new, old, LEVEL).map_err(compress_error)?;
+            self.context
+                .compress_using_dict(&mut self.scratch, new, old, LEVEL)
+                .map_err(compress_error)?;
             if let Some(start) = frame::exchange_header(&mut self.scratch, new.len()) {
                 let patch = self.scratch.get(start..);
                 return Ok(patch.expect("the header was exchanged within the frame"));

@@ -212,7 +212,8 @@ fn one_context_serves_patches_images_and_errors_in_any_order() {
 
 #[test]
 fn a_page_that_looks_like_a_dictionary_is_raw_content() {
-    let mut old: Vec<u8> = (0..4096u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let mut old: Vec<u8> =
+        (0..4096u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     old[..4].copy_from_slice(&DICTIONARY_MAGIC);
     for shift in [0, 5, 700] {
         let mut new = old.clone();

@@ -37,7 +37,9 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn bytes(&mut self, what: &'static str, n: usize) -> Result<&'a [u8]> {
         let rest = self.bytes.get(self.offset..).expect("no more was read than there is");
-        let taken = rest.get(..n).ok_or_else(|| FormatError::truncated(self.offset, what, n, rest.len()))?;
+        let taken = rest
+            .get(..n)
+            .ok_or_else(|| FormatError::truncated(self.offset, what, n, rest.len()))?;
         self.offset += n;
         Ok(taken)
     }
@@ -106,7 +108,12 @@ impl<'a> Reader<'a> {
             value |= bits << shift;
             if byte & 0x80 == 0 {
                 if byte == 0 && shift > 0 {
-                    return Err(FormatError::structure(at, what, "the shortest form", "a longer one"));
+                    return Err(FormatError::structure(
+                        at,
+                        what,
+                        "the shortest form",
+                        "a longer one",
+                    ));
                 }
                 return Ok(value);
             }

@@ -46,7 +46,8 @@ pub enum Origin {
     /// The node was empty before its first commit: its log is complete from there.
     #[n(0)]
     Empty,
-    /// The node had content before its first commit: nothing can be restored before its first base snapshot.
+    /// The node had content before its first commit: nothing can be restored before its first base
+    /// snapshot.
     #[n(1)]
     Existing,
 }
@@ -61,7 +62,8 @@ pub enum Event {
         /// The generation of its key.
         #[n(0)]
         key: KeyId,
-        /// For whom that key is wrapped: the stanzas in headers are not authenticated, this list is.
+        /// For whom that key is wrapped: the stanzas in headers are not authenticated, this list
+        /// is.
         #[n(1)]
         recipients: Vec<RecipientId>,
     },
@@ -132,7 +134,8 @@ pub enum Event {
         #[n(3)]
         fork: Position,
     },
-    /// How long history is kept has changed: of one node, or of all that have no policy of their own.
+    /// How long history is kept has changed: of one node, or of all that have no policy of their
+    /// own.
     #[n(6)]
     RetentionChanged {
         /// The node; none: the archive.
@@ -185,7 +188,8 @@ pub enum Event {
         #[n(0)]
         name: String,
     },
-    /// Files are needed by nothing any more: they are invisible from now on, and go after the grace period.
+    /// Files are needed by nothing any more: they are invisible from now on, and go after the grace
+    /// period.
     #[n(11)]
     FilesExpired {
         /// The node.

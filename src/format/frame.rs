@@ -116,7 +116,12 @@ impl FrameHeader {
         let mut r = Reader::new(bytes);
         let marker = r.array::<4>("frame marker")?;
         if marker != MARKER {
-            return Err(FormatError::structure(0, "frame marker", "RWF1", format_args!("{marker:02x?}")));
+            return Err(FormatError::structure(
+                0,
+                "frame marker",
+                "RWF1",
+                format_args!("{marker:02x?}"),
+            ));
         }
         let len = r.u32("frame length")?;
         if (len as usize) < TAG_LEN || len as usize > MAX_PLAINTEXT + TAG_LEN {

@@ -116,7 +116,8 @@ impl Header {
         out.extend_from_slice(&self.salt);
         out.extend_from_slice(&self.node.get().to_le_bytes());
         out.extend_from_slice(&self.timeline.get().to_le_bytes());
-        for number in [self.epoch.get(), self.sequence, self.from, self.to, self.created.as_nanos()] {
+        for number in [self.epoch.get(), self.sequence, self.from, self.to, self.created.as_nanos()]
+        {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.link);
@@ -131,7 +132,12 @@ impl Header {
     fn decode(r: &mut Reader<'_>) -> Result<Header> {
         let magic = r.array::<8>("magic")?;
         if magic != MAGIC {
-            return Err(FormatError::structure(0, "magic", format_args!("{MAGIC:02x?}"), format_args!("{magic:02x?}")));
+            return Err(FormatError::structure(
+                0,
+                "magic",
+                format_args!("{MAGIC:02x?}"),
+                format_args!("{magic:02x?}"),
+            ));
         }
         let version = r.u16("format version")?;
         supported(8, "format version", u64::from(version), u64::from(VERSION))?;
@@ -227,7 +233,12 @@ impl SealedHeader {
         }
         let len = usize::from(r.u16("length of recipients")?);
         if len > MAX_STANZAS_LEN {
-            return Err(FormatError::structure(at + 2, "length of recipients", "at most 16384", len));
+            return Err(FormatError::structure(
+                at + 2,
+                "length of recipients",
+                "at most 16384",
+                len,
+            ));
         }
         r.u32("header CRC-32")?;
         let body = r.bytes("recipients", len)?;
@@ -239,9 +250,15 @@ impl SealedHeader {
             let n = usize::from(s.u16("length of a wrapped key")?);
             if n > MAX_WRAPPED_LEN {
                 let at = FIXED_LEN + s.offset() - 2;
-                return Err(FormatError::structure(at, "length of a wrapped key", "at most 4096", n));
+                return Err(FormatError::structure(
+                    at,
+                    "length of a wrapped key",
+                    "at most 4096",
+                    n,
+                ));
             }
-            stanzas.push(Stanza { recipient, wrapped: s.bytes("wrapped archive key", n)?.to_vec() });
+            stanzas
+                .push(Stanza { recipient, wrapped: s.bytes("wrapped archive key", n)?.to_vec() });
         }
         if !s.is_empty() {
             let at = FIXED_LEN + s.offset();
@@ -256,12 +273,16 @@ impl SealedHeader {
     }
 }
 
-/// A length whose bound was checked when the archive's keys were made; the decoder refuses what does not fit.
+/// A length whose bound was checked when the archive's keys were made; the decoder refuses what
+/// does not fit.
 fn len16<T>(list: &[T]) -> [u8; 2] {
-    u16::try_from(list.len()).expect("stanzas are bounded when the archive's keys are made").to_le_bytes()
+    u16::try_from(list.len())
+        .expect("stanzas are bounded when the archive's keys are made")
+        .to_le_bytes()
 }
 
-/// Compares the CRC-32 of a header with what it covers. Its place, that of the length of the stanzas and theirs are the same in every version.
+/// Compares the CRC-32 of a header with what it covers. Its place, that of the length of the
+/// stanzas and theirs are the same in every version.
 fn check_crc(bytes: &[u8]) -> Result<()> {
     let mut r = Reader::new(bytes);
     let covered = r.bytes("header", FIXED_LEN - 4)?;

@@ -77,7 +77,12 @@ impl FormatError {
         FormatError::new(FormatErrorKind::Structure, offset, what, expected, found)
     }
 
-    pub(crate) fn truncated(offset: usize, what: &'static str, need: usize, have: usize) -> FormatError {
+    pub(crate) fn truncated(
+        offset: usize,
+        what: &'static str,
+        need: usize,
+        have: usize,
+    ) -> FormatError {
         FormatError::new(
             FormatErrorKind::Truncated,
             offset,
@@ -94,7 +99,12 @@ impl FormatError {
             FormatErrorKind::Checksum => DamageKind::Checksum,
             FormatErrorKind::Truncated => DamageKind::Truncated,
             FormatErrorKind::TooNew { found, supported } => {
-                return Error::FormatTooNew { path: path.to_owned(), what: self.what, found, supported };
+                return Error::FormatTooNew {
+                    path: path.to_owned(),
+                    what: self.what,
+                    found,
+                    supported,
+                };
             }
         };
         Error::damage(kind, path, base + self.offset as u64, self.what, self.expected, self.found)
@@ -103,6 +113,10 @@ impl FormatError {
 
 impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at offset {}: expected {}, found {}", self.what, self.offset, self.expected, self.found)
+        write!(
+            f,
+            "{} at offset {}: expected {}, found {}",
+            self.what, self.offset, self.expected, self.found
+        )
     }
 }

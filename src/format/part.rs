@@ -153,7 +153,14 @@ impl<'a> Block<'a> {
                     EntryKind::Full(full - 1)
                 }
                 3 => EntryKind::Patch(&[]),
-                other => return Err(FormatError::structure(r.offset() - 1, "entry kind", "1 to 3", other)),
+                other => {
+                    return Err(FormatError::structure(
+                        r.offset() - 1,
+                        "entry kind",
+                        "1 to 3",
+                        other,
+                    ));
+                }
             };
             let crc = r.u32("page CRC-32")?;
             if matches!(kind, EntryKind::Patch(_)) {
@@ -265,13 +272,15 @@ pub struct LayerBody {
     /// The state at its end; for a fuzzy snapshot, where replay has to begin.
     #[n(3)]
     pub state: NodeState,
-    /// The earliest position it serves: after `state.position` where it was copied while commits went on.
+    /// The earliest position it serves: after `state.position` where it was copied while commits
+    /// went on.
     #[n(4)]
     pub consistent_from: Position,
     /// Its place in the hierarchy of layers; 0 for the smallest, and for snapshots.
     #[n(5)]
     pub level: u32,
-    /// The lowest length in bytes that each space had in the range, where it shrank or was created in it.
+    /// The lowest length in bytes that each space had in the range, where it shrank or was created
+    /// in it.
     #[n(6)]
     pub lowest: BTreeMap<SpaceId, u64>,
     /// Its parts, by space and page.

@@ -203,22 +203,31 @@ impl<'a> Op<'a> {
                 offset: read_u32(r, "offset in page")?,
                 bytes: Blob::read(r, PageSize::MAX.bytes(), true)?,
             },
-            4 => Op::SetLength(read_space(r)?, r.varint_up_to("length of a space", MAX_SPACE_LENGTH)?),
+            4 => Op::SetLength(
+                read_space(r)?,
+                r.varint_up_to("length of a space", MAX_SPACE_LENGTH)?,
+            ),
             5 => Op::CreateSpace {
                 space: read_space(r)?,
                 page_size: {
                     let at = r.offset();
                     let bytes = read_u32(r, "page size")?;
                     PageSize::new(bytes).ok_or_else(|| {
-                        FormatError::structure(at, "page size", "a power of two from 512 to 65536", bytes)
+                        FormatError::structure(
+                            at,
+                            "page size",
+                            "a power of two from 512 to 65536",
+                            bytes,
+                        )
                     })?
                 },
                 name: {
                     let at = r.offset();
                     let name = r.text("name of a space", MAX_NAME)?;
                     // Names become file names: what is on disk is trusted no more than a caller.
-                    crate::types::check_name("space", name)
-                        .map_err(|e| FormatError::structure(at, "name of a space", "a safe name", e))?;
+                    crate::types::check_name("space", name).map_err(|e| {
+                        FormatError::structure(at, "name of a space", "a safe name", e)
+                    })?;
                     name
                 },
             },
@@ -227,7 +236,12 @@ impl<'a> Op<'a> {
             8 => {
                 let flags = r.u8("configuration flags")?;
                 if flags > 1 {
-                    return Err(FormatError::structure(at + 1, "configuration flags", "0 or 1", flags));
+                    return Err(FormatError::structure(
+                        at + 1,
+                        "configuration flags",
+                        "0 or 1",
+                        flags,
+                    ));
                 }
                 Op::SetConfig {
                     key: r.text("configuration key", MAX_NAME)?,
@@ -240,17 +254,25 @@ impl<'a> Op<'a> {
             11 => Op::Mark(read_bytes(r, "host mark", MAX_MARK)?),
             12 => Op::GlobalTransaction(read_bytes(r, "global transaction id", MAX_MARK)?),
             13 => Op::RedoPoint(Position::new(r.varint("redo point")?)),
-            14 => Op::Annotation { key: r.text("annotation key", MAX_NAME)?, text: r.text("annotation", MAX_TEXT)? },
+            14 => Op::Annotation {
+                key: r.text("annotation key", MAX_NAME)?,
+                text: r.text("annotation", MAX_TEXT)?,
+            },
             other => return Err(FormatError::structure(at, "op kind", "1 to 14", other)),
         })
     }
 
-    /// What the op does to the state beside the pages. A configuration value must have been decompressed into `plain`.
+    /// What the op does to the state beside the pages. A configuration value must have been
+    /// decompressed into `plain`.
     pub fn effect(&self, plain: Option<&[u8]>) -> Option<Effect> {
         Some(match *self {
-            Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => Effect::Extend(page),
+            Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
+                Effect::Extend(page)
+            }
             Op::SetLength(space, length) => Effect::SetLength(space, length),
-            Op::CreateSpace { space, page_size, name } => Effect::Create(space, page_size, name.to_owned()),
+            Op::CreateSpace { space, page_size, name } => {
+                Effect::Create(space, page_size, name.to_owned())
+            }
             Op::DropSpace(space) => Effect::Drop(space),
             Op::Logical(_) => Effect::Logical,
             Op::SetConfig { key, value, environment_bound } => Effect::SetConfig(
@@ -294,7 +316,8 @@ fn read_bytes<'a>(r: &mut Reader<'a>, what: &'static str, limit: usize) -> Resul
     r.bytes(what, n)
 }
 
-/// Appends a commit to the plaintext of a commits frame. `before` is the time of the commit before it, whichever frame that is in.
+/// Appends a commit to the plaintext of a commits frame. `before` is the time of the commit before
+/// it, whichever frame that is in.
 pub fn put_commit(out: &mut Vec<u8>, before: Timestamp, timestamp: Timestamp, ops: &[u8]) {
     debug_assert!(timestamp > before);
     put_varint(out, timestamp.as_nanos().saturating_sub(before.as_nanos()));
@@ -318,7 +341,8 @@ pub struct Commits<'a> {
 }
 
 impl<'a> Commits<'a> {
-    /// Starts at the plaintext of a commits frame; `before` is the time of the commit before its first one.
+    /// Starts at the plaintext of a commits frame; `before` is the time of the commit before its
+    /// first one.
     pub fn new(plaintext: &'a [u8], before: Timestamp) -> Commits<'a> {
         Commits { reader: Reader::new(plaintext), last: before }
     }
@@ -330,12 +354,10 @@ impl<'a> Commits<'a> {
         }
         let at = self.reader.offset();
         let step = self.reader.varint("time since the commit before")?;
-        let timestamp = self
-            .last
-            .as_nanos()
-            .checked_add(step)
-            .filter(|_| step > 0)
-            .ok_or_else(|| FormatError::structure(at, "time since the commit before", "a later time", step))?;
+        let timestamp =
+            self.last.as_nanos().checked_add(step).filter(|_| step > 0).ok_or_else(|| {
+                FormatError::structure(at, "time since the commit before", "a later time", step)
+            })?;
         self.last = Timestamp::from_nanos(timestamp);
         let remaining = self.reader.remaining();
         let len = self.reader.length("length of a commit", remaining)?;

@@ -15,10 +15,12 @@ pub struct Policy {
     /// What can be restored.
     #[n(0)]
     pub mode: Mode,
-    /// Commits that carry a restore point are kept at least so long, also beyond the window. Default: no longer than all others.
+    /// Commits that carry a restore point are kept at least so long, also beyond the window.
+    /// Default: no longer than all others.
     #[cbor(n(1), with = "nanos")]
     pub restore_points_for: Duration,
-    /// Between the entry that says that files are no longer needed and their removal. At least a minute, default a day.
+    /// Between the entry that says that files are no longer needed and their removal. At least a
+    /// minute, default a day.
     #[cbor(n(2), with = "nanos")]
     pub grace: Duration,
 }
@@ -46,7 +48,8 @@ pub enum Mode {
         /// And at least so many of them, whatever their age. At least one.
         #[n(2)]
         keep_count: u32,
-        /// Every commit of so long a time can be restored too. Zero: only what the next snapshot needs.
+        /// Every commit of so long a time can be restored too. Zero: only what the next snapshot
+        /// needs.
         #[cbor(n(3), with = "nanos")]
         log_for: Duration,
     },
@@ -70,7 +73,8 @@ impl Policy {
         Policy::continuous(Duration::from_secs(u64::from(days) * 86_400))
     }
 
-    /// A snapshot every so often, kept by age and by count; of the log only what the next snapshot needs.
+    /// A snapshot every so often, kept by age and by count; of the log only what the next snapshot
+    /// needs.
     pub fn periodic(every: Duration, keep_for: Duration, keep_count: u32) -> Policy {
         Policy::with(Mode::Periodic { every, keep_for, keep_count, log_for: Duration::ZERO })
     }
@@ -96,7 +100,8 @@ impl Policy {
     }
 }
 
-/// A stretch of history that is kept: each commit from `from` to `to` can be restored, on ground of what begins at `base`.
+/// A stretch of history that is kept: each commit from `from` to `to` can be restored, on ground of
+/// what begins at `base`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Span {
     /// The first commit that can be restored.
@@ -108,7 +113,8 @@ pub struct Span {
     /// The snapshot that replay begins with; the origin: the empty state; of a fork: the fork.
     #[n(2)]
     pub base: Position,
-    /// Where the log begins that belongs to it, where that is before the base: with the first logical record that the pages of the base do not contain.
+    /// Where the log begins that belongs to it, where that is before the base: with the first
+    /// logical record that the pages of the base do not contain.
     #[n(3)]
     pub log: Option<Position>,
 }
@@ -129,8 +135,9 @@ impl Span {
         self.to == Some(self.log_from())
     }
 
-    /// Which of a timeline's segments belong to it, by index. The segment with the commit of the base itself is one of them, as it tells that
-    /// commit's time; so is the one after the last, as it vouches for the end of that.
+    /// Which of a timeline's segments belong to it, by index. The segment with the commit of the
+    /// base itself is one of them, as it tells that commit's time; so is the one after the last, as
+    /// it vouches for the end of that.
     pub fn segments<S>(&self, segments: &[S], from: impl Fn(&S) -> Position) -> Range<usize> {
         if self.is_point() {
             return 0..0;
@@ -140,14 +147,19 @@ impl Span {
             None => segments.partition_point(|s| from(s) < self.base),
         };
         let first = first.saturating_sub(1);
-        let end = self.to.map_or(segments.len(), |to| segments.partition_point(|s| from(s) < to) + 1);
+        let end =
+            self.to.map_or(segments.len(), |to| segments.partition_point(|s| from(s) < to) + 1);
         first..end.min(segments.len())
     }
 }
 
-/// The segments that belong to any of the spans, by index, in order and apart. Those that belong to one span, or to several that share some, are one range: within
-/// it nothing may be missing.
-pub(crate) fn segments_of<S>(spans: &[Span], segments: &[S], from: impl Fn(&S) -> Position) -> Vec<Range<usize>> {
+/// The segments that belong to any of the spans, by index, in order and apart. Those that belong to
+/// one span, or to several that share some, are one range: within it nothing may be missing.
+pub(crate) fn segments_of<S>(
+    spans: &[Span],
+    segments: &[S],
+    from: impl Fn(&S) -> Position,
+) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> =
         spans.iter().map(|span| span.segments(segments, &from)).filter(|r| !r.is_empty()).collect();
     ranges.sort_by_key(|r| r.start);
@@ -251,7 +263,11 @@ mod nanos {
     use minicbor::decode::{Decoder, Error};
     use minicbor::encode::{self, Encoder, Write};
 
-    pub fn encode<C, W: Write>(time: &Duration, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+    pub fn encode<C, W: Write>(
+        time: &Duration,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
         e.u64(crate::types::nanos(*time))?.ok()
     }
 

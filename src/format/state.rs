@@ -120,7 +120,10 @@ impl<C> Encode<C> for Spaces {
 }
 
 impl<'b, C> Decode<'b, C> for Spaces {
-    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Spaces, minicbor::decode::Error> {
+    fn decode(
+        d: &mut minicbor::Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Spaces, minicbor::decode::Error> {
         BTreeMap::decode(d, ctx).map(Spaces::from)
     }
 }
@@ -180,7 +183,10 @@ impl<C> Encode<C> for Config {
 }
 
 impl<'b, C> Decode<'b, C> for Config {
-    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Config, minicbor::decode::Error> {
+    fn decode(
+        d: &mut minicbor::Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Config, minicbor::decode::Error> {
         BTreeMap::decode(d, ctx).map(Config::from)
     }
 }
@@ -191,7 +197,8 @@ pub struct ConfigValue {
     /// The value.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub value: Vec<u8>,
-    /// Whether it belongs to the environment (an address, a path): reported by a restore, not applied.
+    /// Whether it belongs to the environment (an address, a path): reported by a restore, not
+    /// applied.
     #[n(1)]
     pub environment_bound: bool,
 }
@@ -282,8 +289,12 @@ impl std::fmt::Display for StateError {
         match self {
             StateError::NoSpace(space) => write!(f, "space {space} does not exist"),
             StateError::SpaceTaken(id, name) => write!(f, "space {id} ({name:?}) exists already"),
-            StateError::Limit(what, limit, found) => write!(f, "{what}: {found}, the limit is {limit}"),
-            StateError::Backwards(what, newest, given) => write!(f, "{what} goes back from {newest} to {given}"),
+            StateError::Limit(what, limit, found) => {
+                write!(f, "{what}: {found}, the limit is {limit}")
+            }
+            StateError::Backwards(what, newest, given) => {
+                write!(f, "{what} goes back from {newest} to {given}")
+            }
             StateError::Name(space) => write!(f, "the name of space {space} cannot be used"),
         }
     }
@@ -302,7 +313,8 @@ enum Before {
 }
 
 impl NodeState {
-    /// Changes the state as all of the ops do, one after the other, or not at all. Takes time for what they touch, not for what there is.
+    /// Changes the state as all of the ops do, one after the other, or not at all. Takes time for
+    /// what they touch, not for what there is.
     pub fn apply_all(&mut self, effects: &[Effect]) -> Result<(), StateError> {
         let mut done = Vec::with_capacity(effects.len());
         for effect in effects {
@@ -336,7 +348,11 @@ impl NodeState {
         match before {
             Before::Length(id, length) => {
                 // The change was made: the space was there, and still is.
-                let space = self.spaces.all.get_mut(&id).expect("a length was changed of a space that is there");
+                let space = self
+                    .spaces
+                    .all
+                    .get_mut(&id)
+                    .expect("a length was changed of a space that is there");
                 space.length = length.expect("a space that is there has a length");
             }
             Before::NoSpace(id, next) => {
@@ -371,12 +387,17 @@ impl NodeState {
                 self.space_mut(*id)?.length = *length;
             }
             Effect::Create(id, page_size, name) => {
-                // Numbers may be used out of their order, by batches that were begun in another one.
+                // Numbers may be used out of their order, by batches that were begun in another
+                // one.
                 if self.spaces.contains_key(id) || self.spaces.named(name).is_some() {
                     return Err(StateError::SpaceTaken(*id, name.clone()));
                 }
                 if self.spaces.len() >= MAX_SPACES {
-                    return Err(StateError::Limit("spaces", MAX_SPACES as u64, MAX_SPACES as u64 + 1));
+                    return Err(StateError::Limit(
+                        "spaces",
+                        MAX_SPACES as u64,
+                        MAX_SPACES as u64 + 1,
+                    ));
                 }
                 let next = id.get().checked_add(1).ok_or(StateError::Limit(
                     "space number",
@@ -384,16 +405,24 @@ impl NodeState {
                     u64::from(id.get()),
                 ))?;
                 self.next_space = self.next_space.max(next);
-                self.spaces.insert(*id, SpaceState { name: name.clone(), page_size: *page_size, length: 0 });
+                self.spaces.insert(
+                    *id,
+                    SpaceState { name: name.clone(), page_size: *page_size, length: 0 },
+                );
             }
             Effect::Drop(id) => {
                 self.spaces.remove(*id).ok_or(StateError::NoSpace(*id))?;
             }
             Effect::Logical => self.last_logical = self.position.next_lsn().into(),
             Effect::SetConfig(key, value) => {
-                let bytes = self.config.bytes - self.config.bytes_of(key) + key.len() + value.value.len();
+                let bytes =
+                    self.config.bytes - self.config.bytes_of(key) + key.len() + value.value.len();
                 if bytes > MAX_CONFIG_BYTES {
-                    return Err(StateError::Limit("bytes of configuration", MAX_CONFIG_BYTES as u64, bytes as u64));
+                    return Err(StateError::Limit(
+                        "bytes of configuration",
+                        MAX_CONFIG_BYTES as u64,
+                        bytes as u64,
+                    ));
                 }
                 self.config.insert(key.clone(), value.clone());
             }
@@ -402,7 +431,10 @@ impl NodeState {
             }
             Effect::Mark(mark) => {
                 check_mark(self.mark.as_ref().map(|m| m.mark.as_slice()), mark)?;
-                self.mark = Some(HostMark { mark: mark.clone(), position: self.position.next_lsn().into() });
+                self.mark = Some(HostMark {
+                    mark: mark.clone(),
+                    position: self.position.next_lsn().into(),
+                });
             }
             Effect::Redo(position) => {
                 check_redo(self.redo, self.position, *position)?;
@@ -412,7 +444,8 @@ impl NodeState {
         Ok(())
     }
 
-    /// Checks what was read from disk as a whole, where no op was there to check it: names are used as file names, lengths are reckoned with.
+    /// Checks what was read from disk as a whole, where no op was there to check it: names are used
+    /// as file names, lengths are reckoned with.
     pub fn check(&self) -> Result<(), StateError> {
         for (id, space) in &self.spaces {
             if crate::types::check_name("space", &space.name).is_err() {
@@ -447,7 +480,11 @@ pub fn page_end(page_size: PageSize, page: u64) -> Result<u64, StateError> {
     page.checked_add(1)
         .and_then(|pages| pages.checked_mul(u64::from(page_size.get())))
         .filter(|&end| end <= MAX_SPACE_LENGTH)
-        .ok_or(StateError::Limit("page number", MAX_SPACE_LENGTH / u64::from(page_size.get()), page))
+        .ok_or(StateError::Limit(
+            "page number",
+            MAX_SPACE_LENGTH / u64::from(page_size.get()),
+            page,
+        ))
 }
 
 /// Refuses a host mark that goes back.
@@ -464,7 +501,11 @@ pub fn check_mark(newest: Option<&[u8]>, given: &[u8]) -> Result<(), StateError>
 /// Refuses a redo point that goes back, or lies beyond the commit after `newest`.
 pub fn check_redo(redo: Position, newest: Position, given: Position) -> Result<(), StateError> {
     if given < redo {
-        return Err(StateError::Backwards("the redo point", format!("LSN {redo}"), format!("LSN {given}")));
+        return Err(StateError::Backwards(
+            "the redo point",
+            format!("LSN {redo}"),
+            format!("LSN {given}"),
+        ));
     }
     let own = Position::from(newest.next_lsn());
     if given > own {

@@ -1,4 +1,5 @@
-//! What holds for every decoder: whatever the bytes, it ends, with a value or an error, and reads nothing beyond them.
+//! What holds for every decoder: whatever the bytes, it ends, with a value or an error, and reads
+//! nothing beyond them.
 
 use proptest::prelude::*;
 
@@ -8,7 +9,8 @@ use super::header::{FileKind, Header, SealedHeader, Stanza};
 use super::state::{Effect, NodeState};
 use crate::bench_support::decode_all;
 use crate::types::{
-    ArchiveId, Epoch, FileId, KeyId, NodeId, PageSize, Position, RecipientId, SpaceId, TimelineId, Timestamp,
+    ArchiveId, Epoch, FileId, KeyId, NodeId, PageSize, Position, RecipientId, SpaceId, TimelineId,
+    Timestamp,
 };
 
 fn header() -> SealedHeader {
@@ -42,10 +44,14 @@ fn headers_round_trip_at_the_offsets_of_the_format_page() {
     let bytes = header().encode();
     assert_eq!(SealedHeader::decode(&bytes).unwrap(), (header(), bytes.len()));
     // docs/format.md §2.
-    for (offset, value) in [(8, 1), (10, 1), (16, 1), (32, 2), (48, 3), (80, 4), (84, 5), (88, 6), (96, 7)] {
+    for (offset, value) in
+        [(8, 1), (10, 1), (16, 1), (32, 2), (48, 3), (80, 4), (84, 5), (88, 6), (96, 7)]
+    {
         assert_eq!(bytes[offset], value, "offset {offset}");
     }
-    for (offset, value) in [(104, 8), (112, 9), (120, 10), (128, 11), (160, 12), (192, 13), (240, 14), (272, 2)] {
+    for (offset, value) in
+        [(104, 8), (112, 9), (120, 10), (128, 11), (160, 12), (192, 13), (240, 14), (272, 2)]
+    {
         assert_eq!(bytes[offset], value, "offset {offset}");
     }
     assert_eq!((bytes[280], bytes[296], bytes[298]), (15, 80, 16));
@@ -119,7 +125,10 @@ fn events_round_trip() {
         entries: 8,
     };
     for event in [
-        Event::ArchiveCreated { key: KeyId::from_bytes([3; 16]), recipients: vec![RecipientId::from_bytes([4; 16])] },
+        Event::ArchiveCreated {
+            key: KeyId::from_bytes([3; 16]),
+            recipients: vec![RecipientId::from_bytes([4; 16])],
+        },
         Event::NodeCreated { node: NodeId::new(1), name: "n".into(), origin: Origin::Existing },
         Event::LayerPublished(layer),
     ] {

@@ -31,7 +31,12 @@ pub struct ActivityOptions {
 
 impl Default for ActivityOptions {
     fn default() -> ActivityOptions {
-        ActivityOptions { buckets: 120, scan_bytes: 64 << 20, samples: 1_024, cancel: Cancel::new() }
+        ActivityOptions {
+            buckets: 120,
+            scan_bytes: 64 << 20,
+            samples: 1_024,
+            cancel: Cancel::new(),
+        }
     }
 }
 
@@ -98,7 +103,9 @@ pub struct Gap {
 }
 
 /// Neighbouring segments between which others are missing, by their names.
-pub(crate) fn gaps(segments: &[(SegmentRef, u64)]) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
+pub(crate) fn gaps(
+    segments: &[(SegmentRef, u64)],
+) -> impl Iterator<Item = (&SegmentRef, &SegmentRef)> {
     let pairs = segments.iter().zip(segments.iter().skip(1));
     pairs.map(|((a, _), (b, _))| (a, b)).filter(|(a, b)| !a.is_continued_by(b))
 }
@@ -110,7 +117,12 @@ fn begins(log: &Log, segment: &SegmentRef) -> Timestamp {
 
 impl Gap {
     fn between(log: &Log, before: &SegmentRef, behind: &SegmentRef) -> Gap {
-        Gap { after: before.from, until: behind.from, from: begins(log, before), to: begins(log, behind) }
+        Gap {
+            after: before.from,
+            until: behind.from,
+            from: begins(log, before),
+            to: begins(log, behind),
+        }
     }
 
     /// The gap if the beginning of the log is missing.
@@ -163,11 +175,24 @@ pub(crate) fn activity(
         spread(s, from, to, &mut buckets);
     }
     let exact_from = newer.first().map_or(end.0, |(s, _)| s.from);
-    let lost = segments.first().filter(|(first, _)| kept.is_none() && first.from > Position::ORIGIN);
+    let lost =
+        segments.first().filter(|(first, _)| kept.is_none() && first.from > Position::ORIGIN);
     let lost = lost.map(|(first, _)| Gap::before(log, Position::ORIGIN, first));
-    let between = runs.iter().flat_map(|run| gaps(run)).map(|(before, behind)| Gap::between(log, before, behind));
+    let between = runs
+        .iter()
+        .flat_map(|run| gaps(run))
+        .map(|(before, behind)| Gap::between(log, before, behind));
     let gaps = lost.into_iter().chain(between).collect();
-    Ok(Activity { from, to, buckets, exact_from, annotations, gaps, segments: segments.len() as u64, bytes })
+    Ok(Activity {
+        from,
+        to,
+        buckets,
+        exact_from,
+        annotations,
+        gaps,
+        segments: segments.len() as u64,
+        bytes,
+    })
 }
 
 /// What the beginnings of some segments say about the time between them.
@@ -196,7 +221,12 @@ fn sampled(
                     let state = &reader.preface().state;
                     if let Some((position, from)) = last {
                         let commits = state.position.get().saturating_sub(position.get());
-                        counts.push(Count { from, to: state.timestamp, commits: count(commits), bytes: count(bytes) });
+                        counts.push(Count {
+                            from,
+                            to: state.timestamp,
+                            commits: count(commits),
+                            bytes: count(bytes),
+                        });
                     }
                     (last, bytes) = (Some((state.position, state.timestamp)), 0);
                 }
@@ -224,29 +254,30 @@ fn scan(
     let mut changes = 0;
     let mut read = |log: &Log| -> Result<u64> {
         let reader = log.open(segment)?;
-        let end = log.scan(&reader, segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
-            match visit {
-                Visit::Partial { ops, offset, .. } => commit.add(ops, reader.path(), offset)?,
-                Visit::Commit { lsn, timestamp, ops, offset } => {
-                    commit.add(ops, reader.path(), offset)?;
-                    let commit = std::mem::replace(&mut commit, CommitInfo::new());
-                    changes += commit.bytes;
-                    // An expired commit is there only for those that follow it in the segment.
-                    if kept.is_some_and(|spans| !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))) {
-                        return Ok(true);
+        let end =
+            log.scan(&reader, segment.from, log.successor_says(segment)?.as_ref(), &mut |visit| {
+                match visit {
+                    Visit::Partial { ops, offset, .. } => commit.add(ops, reader.path(), offset)?,
+                    Visit::Commit { lsn, timestamp, ops, offset } => {
+                        commit.add(ops, reader.path(), offset)?;
+                        let commit = std::mem::replace(&mut commit, CommitInfo::new());
+                        changes += commit.bytes;
+                        // An expired commit is there only for those that follow it in the segment.
+                        if kept.is_some_and(|spans| {
+                            !spans.iter().any(|s| !s.is_point() && s.contains(lsn.into()))
+                        }) {
+                            return Ok(true);
+                        }
+                        let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
+                        *entry = (entry.0 + 1, entry.1 + commit.bytes);
+                        annotations.extend(commit.annotations.into_iter().map(|(key, text)| {
+                            Annotation { commit: Commit { lsn, timestamp }, key, text }
+                        }));
                     }
-                    let entry = found.entry(timestamp.as_nanos() / 1_000_000).or_default();
-                    *entry = (entry.0 + 1, entry.1 + commit.bytes);
-                    annotations.extend(commit.annotations.into_iter().map(|(key, text)| Annotation {
-                        commit: Commit { lsn, timestamp },
-                        key,
-                        text,
-                    }));
+                    Visit::Tick => {}
                 }
-                Visit::Tick => {}
-            }
-            Ok(true)
-        })?;
+                Ok(true)
+            })?;
         Ok(end.facts.length)
     };
     let length = match read(log) {
@@ -278,7 +309,11 @@ fn spread(s: &Count, from: Timestamp, to: Timestamp, buckets: &mut [Bucket]) {
     let index = |x: f64| if width > 0.0 { ((x / width) as usize).min(last) } else { 0 };
     let (first, end) = (index(a), index(b));
     for (i, bucket) in buckets.iter_mut().enumerate().take(end + 1).skip(first) {
-        let share = if b > a && width > 0.0 { (begin(i + 1).min(b) - begin(i).max(a)) / (b - a) } else { 1.0 };
+        let share = if b > a && width > 0.0 {
+            (begin(i + 1).min(b) - begin(i).max(a)) / (b - a)
+        } else {
+            1.0
+        };
         bucket.commits += s.commits * share.clamp(0.0, 1.0);
         bucket.bytes += s.bytes * share.clamp(0.0, 1.0);
     }

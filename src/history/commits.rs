@@ -80,7 +80,9 @@ impl CommitInfo {
                 Op::RestorePoint(name) => self.restore_points.push(name.to_owned()),
                 Op::Mark(mark) => self.mark = Some(mark.to_vec()),
                 Op::GlobalTransaction(id) => self.global_transaction = Some(id.to_vec()),
-                Op::Annotation { key, text } => self.annotations.push((key.to_owned(), text.to_owned())),
+                Op::Annotation { key, text } => {
+                    self.annotations.push((key.to_owned(), text.to_owned()))
+                }
                 Op::SetConfig { .. } | Op::RemoveConfig(_) | Op::RedoPoint(_) => {}
             }
         }
@@ -108,7 +110,11 @@ pub struct Commits {
 }
 
 impl Commits {
-    pub(crate) fn new(log: Log, view: &NodeView<'_>, range: &impl RangeBounds<Lsn>) -> Result<Commits> {
+    pub(crate) fn new(
+        log: Log,
+        view: &NodeView<'_>,
+        range: &impl RangeBounds<Lsn>,
+    ) -> Result<Commits> {
         let (end, damage) = readable_end(&log, view)?;
         let from = match range.start_bound() {
             Bound::Included(lsn) => Position::new(lsn.get() - 1),
@@ -125,16 +131,25 @@ impl Commits {
         let before = |first: Position| Position::new(first.get().saturating_sub(1));
         let there: Vec<(Position, Position)> = match view.kept(&log.lineage) {
             // The log does not record a commit that is kept only as a snapshot.
-            Some(kept) => {
-                kept.iter().filter(|s| !s.is_point()).map(|s| (before(s.from), s.to.unwrap_or(end.position))).collect()
-            }
+            Some(kept) => kept
+                .iter()
+                .filter(|s| !s.is_point())
+                .map(|s| (before(s.from), s.to.unwrap_or(end.position)))
+                .collect(),
             // If the log has lost its beginning, the listing reports that as damage.
             None => vec![(Position::ORIGIN, end.position)],
         };
         let common = there.into_iter().map(|(first, last)| (first.max(from), last.min(to)));
         let ranges = common.filter(|(from, to)| from < to).collect();
         let beyond = damage.filter(|_| reaches_beyond);
-        Ok(Commits { log, ranges, front: VecDeque::new(), back: VecDeque::new(), step: FIRST_STEP, beyond })
+        Ok(Commits {
+            log,
+            ranges,
+            front: VecDeque::new(),
+            back: VecDeque::new(),
+            step: FIRST_STEP,
+            beyond,
+        })
     }
 
     /// The number of commits that are left, not counting damage: LSNs are dense.

@@ -17,7 +17,11 @@ pub(crate) fn segment_runs(log: &Log, view: &NodeView<'_>) -> Result<SegmentRuns
 }
 
 /// Those of these segments that have not expired.
-pub(crate) fn runs_among(all: Vec<(SegmentRef, u64)>, view: &NodeView<'_>, lineage: &Lineage) -> SegmentRuns {
+pub(crate) fn runs_among(
+    all: Vec<(SegmentRef, u64)>,
+    view: &NodeView<'_>,
+    lineage: &Lineage,
+) -> SegmentRuns {
     let Some(kept) = view.kept(lineage) else { return vec![all] };
     runs_of(&kept, &all, |(s, _)| s.from).map(<[_]>::to_vec).collect()
 }

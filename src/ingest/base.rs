@@ -1,8 +1,8 @@
 //! The first copy of an engine's pages, taken while commits go on.
 //!
 //! A fuzzy copy may catch any page in any state since it began. So before it begins no batch may
-//! hold a patch against an older version: from its start on the first version of each page is logged as a
-//! full image, and replay from the start corrects whatever the copy caught.
+//! hold a patch against an older version: from its start on the first version of each page is
+//! logged as a full image, and replay from the start corrects whatever the copy caught.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Whether pages change while a base copy reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Consistency {
-    /// They are exactly what they were at the position given to [`PageSource::begin`]: the source reads from a snapshot of its own.
+    /// They are exactly what they were at the position given to [`PageSource::begin`]: the source
+    /// reads from a snapshot of its own.
     Frozen,
     /// They may change meanwhile.
     Fuzzy,
@@ -31,21 +32,26 @@ pub enum Consistency {
 
 /// Where a base copy reads an engine's pages.
 ///
-/// A copy that is taken while commits go on is corrected by replaying the log from where it began, which needs two
-/// promises of the engine: what was committed up to the beginning can be read, and what could be read is committed by the end.
+/// A copy that is taken while commits go on is corrected by replaying the log from where it began,
+/// which needs two promises of the engine: what was committed up to the beginning can be read, and
+/// what could be read is committed by the end.
 pub trait PageSource {
-    /// Called once before the first read. When it returns [`Consistency::Fuzzy`], every commit up to `position` must be visible to `read_pages`: an
-    /// engine that applies changes to its pages after `commit` returns waits here until it has done so.
+    /// Called once before the first read. When it returns [`Consistency::Fuzzy`], every commit up
+    /// to `position` must be visible to `read_pages`: an engine that applies changes to its pages
+    /// after `commit` returns waits here until it has done so.
     ///
-    /// It may return [`Consistency::Frozen`] only if it reads from a snapshot that holds exactly the commits up to `position`: take the engine's own write
-    /// lock, compare the last commit's LSN with `position`, take the snapshot, release the lock.
+    /// It may return [`Consistency::Frozen`] only if it reads from a snapshot that holds exactly
+    /// the commits up to `position`: take the engine's own write lock, compare the last commit's
+    /// LSN with `position`, take the snapshot, release the lock.
     fn begin(&mut self, position: Position) -> Result<Consistency>;
 
-    /// Reads whole pages of a space, from page `first` on, into `buf`. What lies beyond the end of the engine's file stays as it is (zero).
+    /// Reads whole pages of a space, from page `first` on, into `buf`. What lies beyond the end of
+    /// the engine's file stays as it is (zero).
     fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Called once after the last read. When it returns, everything that `read_pages` may have shown has to be committed: an engine that changes its pages before it
-    /// commits waits here for the commits that are under way. One that logs first has nothing to do.
+    /// Called once after the last read. When it returns, everything that `read_pages` may have
+    /// shown has to be committed: an engine that changes its pages before it commits waits here for
+    /// the commits that are under way. One that logs first has nothing to do.
     fn end(&mut self) -> Result<()> {
         Ok(())
     }
@@ -72,16 +78,21 @@ impl Drop for Restore<'_> {
 }
 
 /// Copies all pages; gives the position from which on the archive can be restored.
-pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
+pub(super) fn copy(
+    shared: &Arc<Shared>,
+    source: &mut dyn PageSource,
+    options: &CompactOptions,
+) -> Result<Position> {
     shared.place.check_process()?;
-    let _one = shared
-        .base_copy
-        .try_lock()
-        .ok_or_else(|| Error::SnapshotBlocked { reason: "another one of this node is under way: wait for its end" })?;
-    // The log from here on, and the parts until the catalog names them, stay while the copy goes on.
+    let _one = shared.base_copy.try_lock().ok_or_else(|| Error::SnapshotBlocked {
+        reason: "another one of this node is under way: wait for its end",
+    })?;
+    // The log from here on, and the parts until the catalog names them, stay while the copy goes
+    // on.
     shared.tenure.check()?;
     let _lease = shared.tenure.lease()?;
-    // Batches that begin now log full images only; the older ones, which may hold patches, are waited for.
+    // Batches that begin now log full images only; the older ones, which may hold patches, are
+    // waited for.
     let guard = Restore(shared);
     wait_for(&shared.change_rules(false))?;
     // From this position on no version from before it is patched.
@@ -116,11 +127,16 @@ pub(super) fn copy(shared: &Arc<Shared>, source: &mut dyn PageSource, options: &
         Consistency::Frozen => state.position,
         Consistency::Fuzzy => shared.flush()?,
     };
-    let record = layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
+    let record =
+        layer.finish(state, consistent_from, 0, std::collections::BTreeMap::new(), parts)?;
     crate::compact::read_back(layer.storage, layer.keys, &record)?;
     shared.tenure.append(|state| {
         // Only where the copy took longer than the whole window.
-        if !state.node(shared.tenure.node)?.retention.keeps_log_from(shared.tenure.timeline, record.to) {
+        if !state
+            .node(shared.tenure.node)?
+            .retention
+            .keeps_log_from(shared.tenure.timeline, record.to)
+        {
             let reason = "the log that it needs has expired meanwhile: take another one";
             return Err(Error::SnapshotBlocked { reason });
         }

@@ -8,25 +8,32 @@ use super::ops::Ops;
 use crate::delta::Encoder;
 use crate::error::{Error, Result};
 use crate::format::record::{Blob, MAX_RECORD, MAX_TEXT, Op};
-use crate::format::state::{ConfigValue, Effect, MAX_MARK, MAX_SPACE_LENGTH, exclusion_key, page_end};
-use crate::types::{Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name};
+use crate::format::state::{
+    ConfigValue, Effect, MAX_MARK, MAX_SPACE_LENGTH, exclusion_key, page_end,
+};
+use crate::types::{
+    Commit, Durability, MAX_NAME, PageId, PageSize, Position, SpaceId, Timestamp, check_name,
+};
 
 /// Whether a configuration value belongs to the data or to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConfigScope {
     /// Restored with the node.
     Data,
-    /// Bound to the environment, such as a network address: a restore reports it and does not apply it.
+    /// Bound to the environment, such as a network address: a restore reports it and does not apply
+    /// it.
     Environment,
 }
 
 /// A set of changes that commits as one or not at all. Dropping it discards it.
 ///
-/// What cannot be committed is refused by the call that asks for it, as far as that is known then, and leaves the batch as it was; what another commit makes
-/// impossible afterwards is refused by the commit.
+/// What cannot be committed is refused by the call that asks for it, as far as that is known then,
+/// and leaves the batch as it was; what another commit makes impossible afterwards is refused by
+/// the commit.
 ///
-/// Writers of the same page must be serialised by the host, as an engine's page latches do; different pages may be written
-/// by any number of batches at a time. Made by [`Writer::batch`](super::Writer::batch).
+/// Writers of the same page must be serialised by the host, as an engine's page latches do;
+/// different pages may be written by any number of batches at a time. Made by
+/// [`Writer::batch`](super::Writer::batch).
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
@@ -40,7 +47,8 @@ pub struct Batch {
 
 impl Batch {
     pub(super) fn new(shared: Arc<Shared>) -> Batch {
-        // In a forked child every call is refused; the locks may be held by threads that do not exist there.
+        // In a forked child every call is refused; the locks may be held by threads that do not
+        // exist there.
         let (rules, began) = if shared.place.owner.is_here() {
             (shared.rules(), shared.newest())
         } else {
@@ -76,12 +84,16 @@ impl Batch {
         Ok(())
     }
 
-    /// Sets the exact length of a page file in bytes (at most 2^62). Pages beyond it are gone, the rest of a page
-    /// that it cuts becomes zero, and should the file grow again, all that is zero.
+    /// Sets the exact length of a page file in bytes (at most 2^62). Pages beyond it are gone, the
+    /// rest of a page that it cuts becomes zero, and should the file grow again, all that is zero.
     pub fn set_length(&mut self, space: SpaceId, length: u64) -> Result<()> {
         let page_size = self.page_size(space)?;
         if length > MAX_SPACE_LENGTH {
-            return Err(Error::LimitExceeded { what: "length of a space", limit: MAX_SPACE_LENGTH, found: length });
+            return Err(Error::LimitExceeded {
+                what: "length of a space",
+                limit: MAX_SPACE_LENGTH,
+                found: length,
+            });
         }
         self.op(&Op::SetLength(space, length))?;
         self.draft.set_length(space, length, page_size);
@@ -90,14 +102,24 @@ impl Batch {
 
     /// Writes a whole page; its space grows to hold it.
     ///
-    /// `previous` is the image that this one replaces, where the host has it: with it the log holds a small patch, without it
-    /// one as well while the writer has the image in its cache, else the page itself, compressed.
-    /// [`Error::PreviousImageMismatch`] where it is not the version that the log holds: the archive and the engine have parted.
-    pub fn write_page(&mut self, page: PageId, image: &[u8], previous: Option<&[u8]>) -> Result<()> {
+    /// `previous` is the image that this one replaces, where the host has it: with it the log holds
+    /// a small patch, without it one as well while the writer has the image in its cache, else the
+    /// page itself, compressed. [`Error::PreviousImageMismatch`] where it is not the version that
+    /// the log holds: the archive and the engine have parted.
+    pub fn write_page(
+        &mut self,
+        page: PageId,
+        image: &[u8],
+        previous: Option<&[u8]>,
+    ) -> Result<()> {
         let size = self.page_size(page.space)?;
         for bytes in [Some(image), previous].into_iter().flatten() {
             if bytes.len() != size.bytes() {
-                return Err(Error::PageSizeMismatch { page, expected: size.bytes(), found: bytes.len() });
+                return Err(Error::PageSizeMismatch {
+                    page,
+                    expected: size.bytes(),
+                    found: bytes.len(),
+                });
             }
         }
         check_page(size, page)?;
@@ -117,7 +139,9 @@ impl Batch {
         let base_image = previous.or(cached.as_deref());
         let crc = crc32fast::hash(image);
         let chain = match (base, base_image) {
-            (Some(base), Some(old)) if self.put_patch(page, crc, image, old, &base)? => base.version.chain + 1,
+            (Some(base), Some(old)) if self.put_patch(page, crc, image, old, &base)? => {
+                base.version.chain + 1
+            }
             _ => {
                 self.put_full(page, crc, image)?;
                 0
@@ -129,8 +153,9 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes some bytes of a page. Becomes a patch where the writer has the page's image; else the bytes are logged as they are, and
-    /// the page has no CRC-32 of its own until it is next written whole.
+    /// Writes some bytes of a page. Becomes a patch where the writer has the page's image; else the
+    /// bytes are logged as they are, and the page has no CRC-32 of its own until it is next written
+    /// whole.
     pub fn write_range(&mut self, page: PageId, offset: usize, bytes: &[u8]) -> Result<()> {
         let size = self.page_size(page.space)?;
         let end = offset.saturating_add(bytes.len());
@@ -151,15 +176,20 @@ impl Batch {
         Ok(())
     }
 
-    /// Adds a record that the host itself replays, through a [`Redo`](crate::Redo): at most 16 MiB. Records of a batch are replayed in their order.
+    /// Adds a record that the host itself replays, through a [`Redo`](crate::Redo): at most 16 MiB.
+    /// Records of a batch are replayed in their order.
     pub fn log_record(&mut self, record: &[u8]) -> Result<()> {
         limit("logical record", MAX_RECORD, record.len())?;
         self.usable()?;
         let mut compressed = std::mem::take(&mut self.scratch);
         compressed.clear();
-        let worth = record.len() >= 128 && self.coder.encoder()?.compress(record, &mut compressed)?.is_some();
-        let blob =
-            if worth { Blob { stored: &compressed, plain_len: Some(record.len()) } } else { Blob::plain(record) };
+        let worth = record.len() >= 128
+            && self.coder.encoder()?.compress(record, &mut compressed)?.is_some();
+        let blob = if worth {
+            Blob { stored: &compressed, plain_len: Some(record.len()) }
+        } else {
+            Blob::plain(record)
+        };
         let done = self.op(&Op::Logical(blob));
         self.scratch = compressed;
         done?;
@@ -167,8 +197,9 @@ impl Batch {
         Ok(())
     }
 
-    /// Says that the pages contain the effects of all logical records up to a position, so that a replay may begin there: at most the position that
-    /// the batch would get now, and never one before an earlier redo point.
+    /// Says that the pages contain the effects of all logical records up to a position, so that a
+    /// replay may begin there: at most the position that the batch would get now, and never one
+    /// before an earlier redo point.
     pub fn redo_point(&mut self, position: Position) -> Result<()> {
         self.usable()?;
         let checked = self.shared.with_state(|state| self.draft.check_redo(state, position));
@@ -184,7 +215,10 @@ impl Batch {
         self.configure(key, Some(value.len()))?;
         let environment_bound = scope == ConfigScope::Environment;
         self.op(&Op::SetConfig { key, value: Blob::plain(value), environment_bound })?;
-        self.draft.effect(Effect::SetConfig(key.to_owned(), ConfigValue { value: value.to_vec(), environment_bound }));
+        self.draft.effect(Effect::SetConfig(
+            key.to_owned(),
+            ConfigValue { value: value.to_vec(), environment_bound },
+        ));
         Ok(())
     }
 
@@ -197,16 +231,22 @@ impl Batch {
         Ok(())
     }
 
-    /// Excludes a space from restores, or includes it again: from this commit on restores leave the space out and list it in their report. For what an engine
-    /// makes anew by itself: temporary tables, caches. Its pages need not be logged then, but may be.
+    /// Excludes a space from restores, or includes it again: from this commit on restores leave the
+    /// space out and list it in their report. For what an engine makes anew by itself: temporary
+    /// tables, caches. Its pages need not be logged then, but may be.
     ///
     /// It is noted as a configuration value under a key that begins with `rewound.exclude/`.
     pub fn exclude_space(&mut self, space: SpaceId, excluded: bool) -> Result<()> {
         let key = exclusion_key(space);
-        if excluded { self.set_config(&key, b"", ConfigScope::Data) } else { self.remove_config(&key) }
+        if excluded {
+            self.set_config(&key, b"", ConfigScope::Data)
+        } else {
+            self.remove_config(&key)
+        }
     }
 
-    /// Gives the commit a name to restore by. The name must be new to the node; the commit is synced whatever durability it asks for.
+    /// Gives the commit a name to restore by. The name must be new to the node; the commit is
+    /// synced whatever durability it asks for.
     pub fn restore_point(&mut self, name: &str) -> Result<()> {
         check_name("restore point", name)?;
         self.usable()?;
@@ -218,7 +258,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Notes the host's own log position, at most 64 bytes. Marks are compared byte by byte and must not go back.
+    /// Notes the host's own log position, at most 64 bytes. Marks are compared byte by byte and
+    /// must not go back.
     pub fn mark(&mut self, mark: &[u8]) -> Result<()> {
         limit("host mark", MAX_MARK, mark.len())?;
         self.usable()?;
@@ -244,13 +285,16 @@ impl Batch {
         self.op(&Op::Annotation { key, text })
     }
 
-    /// Commits, at a time given by the writer: the clock's, or just after the commit before where that is later.
+    /// Commits, at a time given by the writer: the clock's, or just after the commit before where
+    /// that is later.
     pub fn commit(self, durability: Durability) -> Result<Commit> {
         self.finish(None, durability)
     }
 
-    /// Commits at a time given by the host, which must be later than every commit and every tick before. A host that gives
-    /// all times turns ticks off ([`WriterOptions::tick_interval`](crate::WriterOptions::tick_interval) at its maximum) and calls [`Writer::tick`](super::Writer::tick) where it knows that nothing earlier will come.
+    /// Commits at a time given by the host, which must be later than every commit and every tick
+    /// before. A host that gives all times turns ticks off
+    /// ([`WriterOptions::tick_interval`](crate::WriterOptions::tick_interval) at its maximum) and
+    /// calls [`Writer::tick`](super::Writer::tick) where it knows that nothing earlier will come.
     pub fn commit_at(self, timestamp: Timestamp, durability: Durability) -> Result<Commit> {
         self.finish(Some(timestamp), durability)
     }
@@ -267,7 +311,8 @@ impl Batch {
         self.ops.put(op, &self.shared.place)
     }
 
-    /// Refuses to go on with a batch that is not what the host asked for, or another process's. Asked first by every call.
+    /// Refuses to go on with a batch that is not what the host asked for, or another process's.
+    /// Asked first by every call.
     fn usable(&self) -> Result<()> {
         self.shared.place.check_process()?;
         if self.ops.is_broken() {
@@ -286,14 +331,23 @@ impl Batch {
         self.draft.page_size(space).ok_or_else(|| self.shared.tenure.no_such_space(space))
     }
 
-    /// Logs a patch; `false` where it would not be smaller than the page compressed, or the version it is made against may be gone.
-    fn put_patch(&mut self, page: PageId, crc: u32, image: &[u8], old: &[u8], base: &Base) -> Result<bool> {
+    /// Logs a patch; `false` where it would not be smaller than the page compressed, or the version
+    /// it is made against may be gone.
+    fn put_patch(
+        &mut self,
+        page: PageId,
+        crc: u32,
+        image: &[u8],
+        old: &[u8],
+        base: &Base,
+    ) -> Result<bool> {
         let mut patch = std::mem::take(&mut self.scratch);
         patch.clear();
         self.coder.encoder()?.patch(image, old, &mut patch)?;
         // Beyond a quarter of the page the full image may well be as small, and it ends the chain.
         let small = patch.len() <= image.len() / 4 && self.draft.stand_on(page, base);
-        let done = if small { self.op(&Op::PagePatch { page, crc, patch: &patch }) } else { Ok(()) };
+        let done =
+            if small { self.op(&Op::PagePatch { page, crc, patch: &patch }) } else { Ok(()) };
         self.scratch = patch;
         done.map(|()| small)
     }

@@ -72,7 +72,8 @@ impl Shared {
         let known = Known::new(place.owner, &options, &at.state);
         let queue = Queue::new(at.state.clone(), options.frame_bytes);
         let tail = Tail::new(Arc::clone(&place), Arc::clone(&tenure), Arc::clone(&clock), at);
-        let log = Log::new(Arc::clone(&place), Arc::clone(&tenure), options.segment_bytes, queue, tail);
+        let log =
+            Log::new(Arc::clone(&place), Arc::clone(&tenure), options.segment_bytes, queue, tail);
         Shared {
             place,
             clock,

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use super::known::Known;
 use super::pages::Version;
 use crate::error::{Error, Result};
-use crate::format::state::{Effect, MAX_CONFIG_BYTES, MAX_SPACES, NodeState, StateError, check_mark, check_redo};
+use crate::format::state::{
+    Effect, MAX_CONFIG_BYTES, MAX_SPACES, NodeState, StateError, check_mark, check_redo,
+};
 use crate::types::{PageId, PageSize, Position, SpaceId};
 
 /// What a page is within the batch.
@@ -180,7 +182,9 @@ impl Draft {
     /// Notes that a page makes its space grow; consecutive notes of one space become one.
     fn extend(&mut self, page: PageId) {
         match self.effects.last_mut() {
-            Some(Effect::Extend(last)) if last.space == page.space => last.page = last.page.max(page.page),
+            Some(Effect::Extend(last)) if last.space == page.space => {
+                last.page = last.page.max(page.page)
+            }
             _ => self.effects.push(Effect::Extend(page)),
         }
     }
@@ -271,7 +275,9 @@ impl Applied {
         }
         for (page, local) in pages {
             match local {
-                Local::Written { crc, chain, image } => known.table.record(page, Version { crc, chain, at }, image),
+                Local::Written { crc, chain, image } => {
+                    known.table.record(page, Version { crc, chain, at }, image)
+                }
                 Local::Unknown => known.table.forget(page),
             }
         }
@@ -305,7 +311,10 @@ impl Bases {
 
     /// A page that is no longer what it was.
     fn changed(&self) -> Option<PageId> {
-        self.pages.iter().find(|(page, crc)| !self.known.table.still(**page, **crc)).map(|(page, _)| *page)
+        self.pages
+            .iter()
+            .find(|(page, crc)| !self.known.table.still(**page, **crc))
+            .map(|(page, _)| *page)
     }
 }
 
@@ -342,7 +351,11 @@ impl ConfigDraft {
         let freed = self.freed + if known.is_none() { state.config.bytes_of(key) } else { 0 };
         if value.is_some() {
             // Saturating: another commit may have removed meanwhile what is freed here.
-            limit("bytes of configuration", MAX_CONFIG_BYTES, (state.config.bytes() + held).saturating_sub(freed))?;
+            limit(
+                "bytes of configuration",
+                MAX_CONFIG_BYTES,
+                (state.config.bytes() + held).saturating_sub(freed),
+            )?;
         }
         self.keys.insert(key.to_owned(), after);
         (self.held, self.freed, self.values) = (held, freed, values);

@@ -39,7 +39,11 @@ impl Known {
         let id = self.next_space.fetch_add(1, Ordering::Relaxed);
         if id == u32::MAX {
             let limit = u64::from(u32::MAX) - 1;
-            return Err(Error::LimitExceeded { what: "spaces ever created", limit, found: u64::from(id) });
+            return Err(Error::LimitExceeded {
+                what: "spaces ever created",
+                limit,
+                found: u64::from(id),
+            });
         }
         Ok(SpaceId::new(id))
     }

@@ -102,7 +102,13 @@ pub(super) struct Lead<'a> {
 }
 
 impl Log {
-    pub fn new(place: Arc<Place>, tenure: Arc<Tenure>, segment_bytes: u64, queue: Queue, tail: Tail) -> Log {
+    pub fn new(
+        place: Arc<Place>,
+        tenure: Arc<Tenure>,
+        segment_bytes: u64,
+        queue: Queue,
+        tail: Tail,
+    ) -> Log {
         let state = LogState {
             durable: queue.state().position,
             queue,
@@ -213,8 +219,9 @@ impl Log {
         let begun = Instant::now();
         // A panic of the host's storage, clock or generator must not leave the seat empty and the
         // others waiting.
-        let done =
-            sync::unlocked(log, || catch_unwind(AssertUnwindSafe(|| self.write_group(&mut tail, &group, lead, after))));
+        let done = sync::unlocked(log, || {
+            catch_unwind(AssertUnwindSafe(|| self.write_group(&mut tail, &group, lead, after)))
+        });
         log.queue.forget_names(&group);
         log.tail = Some(tail);
         let failed = match &done {
@@ -239,7 +246,13 @@ impl Log {
     }
 
     /// Writes a group; tells whether everything up to its end is durable.
-    fn write_group(&self, tail: &mut Tail, group: &Group, lead: Lead<'_>, after: Option<NodeState>) -> Result<bool> {
+    fn write_group(
+        &self,
+        tail: &mut Tail,
+        group: &Group,
+        lead: Lead<'_>,
+        after: Option<NodeState>,
+    ) -> Result<bool> {
         // Before anything is written, so that no commit that begins after the node was deleted, or
         // taken over, is acknowledged. Whatever else keeps the catalog from being read is told when
         // the next commit is taken in.

@@ -33,7 +33,14 @@ pub(super) struct Ops {
 impl Ops {
     pub fn new(options: &WriterOptions) -> Ops {
         let piece = options.frame_bytes.saturating_mul(PIECE_FRAMES).min(MAX_PIECE);
-        Ops { pieces: Vec::new(), bytes: 0, piece, bound: options.batch_bytes, spill: None, broken: false }
+        Ops {
+            pieces: Vec::new(),
+            bytes: 0,
+            piece,
+            bound: options.batch_bytes,
+            spill: None,
+            broken: false,
+        }
     }
 
     /// Adds an op.

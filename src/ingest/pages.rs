@@ -4,8 +4,9 @@
 //! each two generations of a map: when the young one is full it becomes the old one
 //! and the old one goes, so forgetting costs nothing and what is used stays.
 //!
-//! What an open batch has made a patch against is watched until it ends, beyond that bound: whether it was changed meanwhile is then known for
-//! certain, whatever else was forgotten. That takes as much as the batch itself notes of the page.
+//! What an open batch has made a patch against is watched until it ends, beyond that bound: whether
+//! it was changed meanwhile is then known for certain, whatever else was forgotten. That takes as
+//! much as the batch itself notes of the page.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -64,7 +65,8 @@ impl<V> Generations<V> {
         self.old.remove(&page);
         if self.young.remove(&page).is_some() {
             let left = self.weight.checked_sub(weight);
-            self.weight = left.expect("what goes was counted when it came: the images of a page are of one size");
+            self.weight = left
+                .expect("what goes was counted when it came: the images of a page are of one size");
         }
     }
 
@@ -129,7 +131,8 @@ impl PageTable {
         (self.newest_cut(page) <= found.at).then_some(found)
     }
 
-    /// Notes that an open batch stands on this version of a page; `false` where it is not known to be the newest.
+    /// Notes that an open batch stands on this version of a page; `false` where it is not known to
+    /// be the newest.
     pub fn watch(&self, page: PageId, crc: u32) -> bool {
         self.with(page, |shard| {
             if let Some(watch) = shard.watched.get_mut(&page) {
@@ -210,7 +213,8 @@ impl PageTable {
         self.lose(space, first);
     }
 
-    /// Notes that a commit dropped a space. Its number does not come again, so nothing is to be remembered of it.
+    /// Notes that a commit dropped a space. Its number does not come again, so nothing is to be
+    /// remembered of it.
     pub fn drop_space(&self, space: SpaceId) {
         self.cuts.lock().remove(&space);
         self.lose(space, 0);
@@ -237,7 +241,10 @@ impl PageTable {
     fn newest_cut(&self, page: PageId) -> Position {
         let all = self.cuts.lock();
         let cuts = all.get(&page.space).into_iter().flatten();
-        cuts.filter(|(_, first)| page.page >= *first).map(|(at, _)| *at).max().unwrap_or(Position::ORIGIN)
+        cuts.filter(|(_, first)| page.page >= *first)
+            .map(|(at, _)| *at)
+            .max()
+            .unwrap_or(Position::ORIGIN)
     }
 }
 

@@ -103,7 +103,11 @@ impl Queue {
             }
             Some(given) if given > Timestamp::LATEST => {
                 let (limit, found) = (Timestamp::LATEST.as_nanos(), given.as_nanos());
-                Err(Error::LimitExceeded { what: "a commit's timestamp, in nanoseconds", limit, found })
+                Err(Error::LimitExceeded {
+                    what: "a commit's timestamp, in nanoseconds",
+                    limit,
+                    found,
+                })
             }
             Some(given) if given > newest => Ok(given),
             Some(given) => Err(refused(given)),
@@ -112,7 +116,11 @@ impl Queue {
 
     /// Gives a commit its place in the log and publishes what it makes of pages, or refuses it and
     /// changes nothing. What it stood on is watched until the second result goes.
-    pub fn admit(&mut self, checked: Checked, timestamp: Timestamp) -> Result<(Placed, Bases), StateError> {
+    pub fn admit(
+        &mut self,
+        checked: Checked,
+        timestamp: Timestamp,
+    ) -> Result<(Placed, Bases), StateError> {
         let before = self.state.timestamp;
         assert!(timestamp > before, "a commit is stamped after the one before it");
         let applied: Applied = checked.apply(&mut self.state)?;
@@ -133,7 +141,10 @@ impl Queue {
     /// that is full.
     pub fn put(&mut self, placed: &Placed, ops: &[u8]) {
         let position = Position::from(placed.lsn);
-        debug_assert!(position == self.state.position, "commits are queued in the order of their LSNs");
+        debug_assert!(
+            position == self.state.position,
+            "commits are queued in the order of their LSNs"
+        );
         let joins = |f: &Frame| f.kind == FrameKind::Commits && f.text.len() < self.frame_bytes;
         if !self.group.frames.last().is_some_and(joins) {
             let (kind, before, text) = (FrameKind::Commits, placed.before, Vec::new());

@@ -65,9 +65,23 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Takes up the log where it ends. The first frame begins a segment.
-    pub fn new(place: Arc<Place>, tenure: Arc<Tenure>, clock: Arc<dyn Clock>, at: Continuation) -> Tail {
+    pub fn new(
+        place: Arc<Place>,
+        tenure: Arc<Tenure>,
+        clock: Arc<dyn Clock>,
+        at: Continuation,
+    ) -> Tail {
         let Continuation { state, next_sequence, previous } = at;
-        Tail { place, tenure, clock, segment: None, base: state, next_sequence, previous, used: false }
+        Tail {
+            place,
+            tenure,
+            clock,
+            segment: None,
+            base: state,
+            next_sequence,
+            previous,
+            used: false,
+        }
     }
 
     /// Bytes of the segment that is open; none if none is.
@@ -94,7 +108,14 @@ impl Tail {
             segment.expect_small_appends();
         }
         for frame in frames {
-            segment.push(frame.kind, false, frame.first, frame.last, frame.before, &[&frame.text])?;
+            segment.push(
+                frame.kind,
+                false,
+                frame.first,
+                frame.last,
+                frame.before,
+                &[&frame.text],
+            )?;
         }
         segment.write()?;
         self.used |= frames.iter().any(|f| f.kind == FrameKind::Commits);
@@ -140,7 +161,8 @@ impl Tail {
             Some(segment) => return Ok(segment),
             none => none,
         };
-        let (previous, link) = self.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
+        let (previous, link) =
+            self.previous.take().map_or((None, [0; 32]), |(p, link)| (Some(p), link));
         let start = SegmentStart {
             node: self.tenure.node,
             timeline: self.tenure.timeline,

@@ -115,7 +115,12 @@ impl Tenure {
     }
 
     /// Makes a named commit known to the catalog. The commit is durable already.
-    pub fn publish_restore_point(&self, name: &str, position: Position, timestamp: Timestamp) -> Result<()> {
+    pub fn publish_restore_point(
+        &self,
+        name: &str,
+        position: Position,
+        timestamp: Timestamp,
+    ) -> Result<()> {
         self.append(|state| {
             if state.node(self.node)?.restore_points.contains_key(name) {
                 return Err(Error::RestorePointExists { name: name.to_owned() });
@@ -138,7 +143,9 @@ impl Tenure {
     /// Why a batch cannot be committed.
     pub fn refused(&self, e: &StateError) -> Error {
         match e {
-            StateError::Limit(what, limit, found) => Error::LimitExceeded { what, limit: *limit, found: *found },
+            StateError::Limit(what, limit, found) => {
+                Error::LimitExceeded { what, limit: *limit, found: *found }
+            }
             StateError::SpaceTaken(_, name) => Error::SpaceExists { space: name.clone() },
             StateError::NoSpace(space) => self.no_such_space(*space),
             StateError::Name(space) => Error::InvalidName {

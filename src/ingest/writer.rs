@@ -27,13 +27,16 @@ use crate::sync::{self, JoinHandle};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, Timestamp};
 use crate::wal::{Log, Visit, fold_ops};
 
-/// The one writer of a node. Shared by any number of threads by reference; closing or dropping it ends the tenure.
+/// The one writer of a node. Shared by any number of threads by reference; closing or dropping it
+/// ends the tenure.
 ///
-/// It learns with its next write, and within 100 ms of commits, that the node or archive was deleted ([`Error::Deleted`], [`Error::NoSuchNode`]) or a newer
-/// writer has come ([`Error::Fenced`]), and accepts nothing more.
+/// It learns with its next write, and within 100 ms of commits, that the node or archive was
+/// deleted ([`Error::Deleted`], [`Error::NoSuchNode`]) or a newer writer has come
+/// ([`Error::Fenced`]), and accepts nothing more.
 ///
-/// A process that is forked from the one that opened it opens one of its own, once this one has ended: there every call is refused
-/// ([`Error::Forked`]), what is asked without an error is that of an empty node, and dropping it does nothing.
+/// A process that is forked from the one that opened it opens one of its own, once this one has
+/// ended: there every call is refused ([`Error::Forked`]), what is asked without an error is that
+/// of an empty node, and dropping it does nothing.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -61,7 +64,8 @@ impl Writer {
             state.check_live(node)?;
             state.node(node)?.name.clone()
         };
-        // The catalog is not begun anew in the place of one that was there. A log is not either: the catalog says where it ended.
+        // The catalog is not begun anew in the place of one that was there. A log is not either:
+        // the catalog says where it ended.
         catalog.check_newest()?;
         create_dir_durable(storage.as_ref(), &names::node_dir(node))?;
         create_dir_durable(storage.as_ref(), names::TMP)?;
@@ -75,13 +79,17 @@ impl Writer {
             let state = catalog.current()?;
             (state.node(node)?.clone(), state.ancestors(node))
         };
-        let (view, timeline) = (NodeView { id: node, record: &record, ancestors: &ancestors }, record.timeline);
+        let (view, timeline) =
+            (NodeView { id: node, record: &record, ancestors: &ancestors }, record.timeline);
         let lineage = view.lineage(timeline);
         let medium = Some(Arc::clone(storage));
-        let log = Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), lineage };
+        let log =
+            Log { storage: storage.clone(), medium, keys: Arc::clone(catalog.keys()), lineage };
         let recovered = match recover(&log, storage.as_ref())? {
             Some(recovered) => recovered,
-            None => Recovered { at: begin(&log, &view, clock.as_ref())?, restore_points: Vec::new() },
+            None => {
+                Recovered { at: begin(&log, &view, clock.as_ref())?, restore_points: Vec::new() }
+            }
         };
         let position = recovered.at.state.position;
         // Numbers that were acknowledged must not be given again to other commits.
@@ -119,7 +127,8 @@ impl Writer {
             let run = move || {
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                     if let Err(e) = shared.housekeeping() {
-                        // What stops the writer was told when it did; anything else, such as a clock that is not believed, may pass.
+                        // What stops the writer was told when it did; anything else, such as a
+                        // clock that is not believed, may pass.
                         if !shared.is_accepting() {
                             break;
                         }
@@ -147,23 +156,28 @@ impl Writer {
         self.shared.flush()
     }
 
-    /// Proves that the archive, its catalog, this writer's lock and the segment being written are still where they were opened: a directory can be deleted or moved
-    /// while files in it are written, and no write fails. Costs some calls to the system and writes nothing; the writer's thread asks by itself, and every synced commit
-    /// asks for the archive's directory and its segment.
+    /// Proves that the archive, its catalog, this writer's lock and the segment being written are
+    /// still where they were opened: a directory can be deleted or moved while files in it are
+    /// written, and no write fails. Costs some calls to the system and writes nothing; the writer's
+    /// thread asks by itself, and every synced commit asks for the archive's directory and its
+    /// segment.
     ///
     /// # Errors
     ///
-    /// [`Error::Displaced`], from when on the writer accepts nothing more. What was acknowledged before may be gone with what was there; opening again tells.
+    /// [`Error::Displaced`], from when on the writer accepts nothing more. What was acknowledged
+    /// before may be gone with what was there; opening again tells.
     pub fn check(&self) -> Result<()> {
         self.shared.check()
     }
 
-    /// Logs that nothing was committed until now, so that the restorable window moves on. The writer's thread does this by itself.
+    /// Logs that nothing was committed until now, so that the restorable window moves on. The
+    /// writer's thread does this by itself.
     pub fn tick(&self) -> Result<Timestamp> {
         self.shared.tick()
     }
 
-    /// Ends the current segment, so that it is sealed and can leave the machine. The writer does this by itself by size and age.
+    /// Ends the current segment, so that it is sealed and can leave the machine. The writer does
+    /// this by itself by size and age.
     pub fn rotate_segment(&self) -> Result<()> {
         self.shared.rotate_segment()
     }
@@ -213,11 +227,16 @@ impl Writer {
         self.shared.ask(|state| state.mark.as_ref().map(|m| m.mark.clone()))
     }
 
-    /// Copies all pages from the engine as the base of the archive, while commits go on. A node with content from before its first commit
-    /// ([`Origin::Existing`](crate::Origin::Existing)) can be restored from the position that this returns.
+    /// Copies all pages from the engine as the base of the archive, while commits go on. A node
+    /// with content from before its first commit ([`Origin::Existing`](crate::Origin::Existing))
+    /// can be restored from the position that this returns.
     ///
     /// Waits for batches that are open; call it with none open on the same thread.
-    pub fn base_snapshot(&self, source: &mut dyn PageSource, options: &CompactOptions) -> Result<Position> {
+    pub fn base_snapshot(
+        &self,
+        source: &mut dyn PageSource,
+        options: &CompactOptions,
+    ) -> Result<Position> {
         base::copy(&self.shared, source, options)
     }
 
@@ -268,8 +287,14 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
             // A snapshot may be all that is left of the commit.
             Ok(None) | Err(Error::Gap { .. }) => {
                 let layers = view.layers(&log.lineage);
-                let of_it = |l: &&&LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (fork, fork);
-                let missing = || Error::Gap { node: view.record.name.clone(), expected: fork.next_lsn(), found: fork };
+                let of_it = |l: &&&LayerRecord| {
+                    l.from.is_none() && (l.to, l.consistent_from) == (fork, fork)
+                };
+                let missing = || Error::Gap {
+                    node: view.record.name.clone(),
+                    expected: fork.next_lsn(),
+                    found: fork,
+                };
                 let snapshot = layers.iter().find(of_it).ok_or_else(missing)?;
                 LayerReader::open(log.storage.as_ref(), &log.keys, snapshot)?.state
             }
@@ -289,9 +314,11 @@ fn begin(log: &Log, view: &NodeView<'_>, clock: &dyn Clock) -> Result<Continuati
 /// Finds where the log ends; `None` where its own timeline has not begun. Reads the newest segment
 /// only: its preface holds the state before it.
 fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
-    let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else { return Ok(None) };
-    // What an earlier process wrote and did not sync is read below and built upon: it has to be durable first, and what is
-    // read has to be what is durable.
+    let Some(newest) = log.newest()?.filter(|s| s.line == log.lineage.tip()) else {
+        return Ok(None);
+    };
+    // What an earlier process wrote and did not sync is read below and built upon: it has to be
+    // durable first, and what is read has to be what is durable.
     let reader = log.open_settled(storage, &newest)?;
     let next_sequence = newest.sequence + 1;
     if let Some((state, facts, link)) = reader.sealed_end() {
@@ -305,7 +332,9 @@ fn recover(log: &Log, storage: &dyn Storage) -> Result<Option<Recovered>> {
     let (mut points, mut names) = (Vec::new(), Vec::new());
     let end = reader.scan(newest.from, None, &mut |visit| {
         let (ops, offset) = match &visit {
-            Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => (*ops, *offset),
+            Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. } => {
+                (*ops, *offset)
+            }
             Visit::Tick => return Ok(true),
         };
         let whole = matches!(visit, Visit::Commit { .. });

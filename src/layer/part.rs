@@ -11,11 +11,14 @@ use crate::format::header::FileKind;
 use crate::format::part::{BlockBuilder, BlockIndex, LayerBody, PartRef, PartSeal};
 use crate::format::state::NodeState;
 use crate::names::{Scope, layer_path, layers_dir, part_dir, part_path};
-use crate::sealed::{ArchiveKeys, FileInfo, FrameSpec, SealedSummary, SealedWriter, encode_cbor, write_body};
+use crate::sealed::{
+    ArchiveKeys, FileInfo, FrameSpec, SealedSummary, SealedWriter, encode_cbor, write_body,
+};
 use crate::storage::{Storage, create_dir_durable};
 use crate::types::{Epoch, NodeId, PageSize, Position, SpaceId, TimelineId, Timestamp};
 
-/// Page data of a block, before compression: AES-GCM and zstd run at full speed, and one page costs little more to read.
+/// Page data of a block, before compression: AES-GCM and zstd run at full speed, and one page costs
+/// little more to read.
 const BLOCK: usize = 64 << 10;
 
 /// What the parts of one layer have in common.
@@ -51,7 +54,12 @@ impl<'a> LayerWriter<'a> {
     /// Begins a part.
     pub fn part(&self, space: SpaceId, page_size: PageSize) -> Result<PartWriter<'a>> {
         Ok(PartWriter {
-            writer: SealedWriter::create(self.storage, self.keys, self.scope, self.info(FileKind::Part))?,
+            writer: SealedWriter::create(
+                self.storage,
+                self.keys,
+                self.scope,
+                self.info(FileKind::Part),
+            )?,
             storage: self.storage,
             node: self.node,
             encoder: Encoder::new()?,
@@ -59,12 +67,20 @@ impl<'a> LayerWriter<'a> {
             compressed: Vec::new(),
             plaintext: Vec::new(),
             data: 0,
-            seal: PartSeal { space, page_size, from: self.from, to: self.to, entries: 0, blocks: Vec::new() },
+            seal: PartSeal {
+                space,
+                page_size,
+                from: self.from,
+                to: self.to,
+                entries: 0,
+                blocks: Vec::new(),
+            },
             copied: Copied::new(),
         })
     }
 
-    /// Writes the layer's own file; gives what the catalog is to say of it. Not visible until the catalog says so.
+    /// Writes the layer's own file; gives what the catalog is to say of it. Not visible until the
+    /// catalog says so.
     pub fn finish(
         &self,
         state: NodeState,
@@ -89,7 +105,14 @@ impl<'a> LayerWriter<'a> {
         };
         create_dir_durable(self.storage, &layers_dir(self.node))?;
         let path = |file| layer_path(self.node, file);
-        let written = write_body(self.storage, self.keys, self.scope, self.info(FileKind::Layer), &body, path)?;
+        let written = write_body(
+            self.storage,
+            self.keys,
+            self.scope,
+            self.info(FileKind::Layer),
+            &body,
+            path,
+        )?;
         let summary = published(written, "the layer's file")?;
         Ok(LayerRecord {
             node: self.node,
@@ -128,7 +151,8 @@ pub(crate) struct PartWriter<'a> {
     copied: Copied,
 }
 
-/// The blocks of a part that were taken over from another one: CRC-32 of their plaintext, by offset.
+/// The blocks of a part that were taken over from another one: CRC-32 of their plaintext, by
+/// offset.
 pub(crate) type Copied = BTreeMap<u64, u32>;
 
 impl PartWriter<'_> {
@@ -150,7 +174,8 @@ impl PartWriter<'_> {
         self.filled()
     }
 
-    /// Adds a block of another part as it is: its pages are the same here. They must be full images, after every page so far.
+    /// Adds a block of another part as it is: its pages are the same here. They must be full
+    /// images, after every page so far.
     pub fn copy(&mut self, block: &CopiedBlock) -> Result<()> {
         self.end_block()?;
         let (first, last) = (block.first, block.last);
@@ -184,18 +209,21 @@ impl PartWriter<'_> {
         self.seal.entries += self.block.count() as u64;
         self.compressed.clear();
         let images = self.block.images();
-        // An empty or incompressible set of images is stored as it is; the reader tells by its length.
+        // An empty or incompressible set of images is stored as it is; the reader tells by its
+        // length.
         if images.is_empty() || self.encoder.compress(images, &mut self.compressed)?.is_none() {
             self.compressed.extend_from_slice(images);
         }
         self.plaintext.clear();
         self.block.finish(&self.compressed, &mut self.plaintext);
-        let (offset, length) = self.writer.frame(FrameSpec::plain(FrameKind::Block, first, last), &self.plaintext)?;
+        let (offset, length) =
+            self.writer.frame(FrameSpec::plain(FrameKind::Block, first, last), &self.plaintext)?;
         self.seal.blocks.push(BlockIndex { first, last, offset, length });
         Ok(())
     }
 
-    /// Ends the part; it stands for the pages `first` to `last`. Gives also which of its blocks were copied.
+    /// Ends the part; it stands for the pages `first` to `last`. Gives also which of its blocks
+    /// were copied.
     pub fn finish(mut self, first: u64, last: u64) -> Result<(PartRef, Copied)> {
         self.end_block()?;
         let seal = encode_cbor(&self.seal);

@@ -5,7 +5,9 @@ use crate::error::{DamageKind, Error, Result};
 use crate::format::event::LayerRecord;
 use crate::format::frame::FrameKind;
 use crate::format::header::FileKind;
-use crate::format::part::{Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal};
+use crate::format::part::{
+    Block, BlockEntry, BlockIndex, EntryKind, LayerBody, MAX_BLOCK_IMAGES, PartRef, PartSeal,
+};
 use crate::names::{layer_path, part_path};
 use crate::sealed::{ArchiveKeys, SealedFile, decode_cbor, read_body};
 use crate::storage::ReadStore;
@@ -17,19 +19,30 @@ pub(crate) struct LayerReader;
 
 impl LayerReader {
     /// The body of the layer that the catalog names, checked against what the catalog says.
-    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, record: &LayerRecord) -> Result<LayerBody> {
+    pub fn open(
+        storage: &dyn ReadStore,
+        keys: &ArchiveKeys,
+        record: &LayerRecord,
+    ) -> Result<LayerBody> {
         let path = layer_path(record.node, record.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Layer)?;
         same_file(&path, file.commitment(), &record.commitment)?;
         let body: LayerBody = read_body(&file, "layer")?;
-        body.state
-            .check()
-            .map_err(|e| Error::damage(DamageKind::Structure, &path, 0, "state of a layer", "a possible one", e))?;
+        body.state.check().map_err(|e| {
+            Error::damage(DamageKind::Structure, &path, 0, "state of a layer", "a possible one", e)
+        })?;
         let said = (record.node, record.timeline, record.from, record.to);
         let found = (body.node, body.timeline, body.from, body.state.position);
         if said != found {
             let (said, found) = (format_args!("{said:?}"), format_args!("{found:?}"));
-            return Err(Error::damage(DamageKind::Chain, &path, 0, "what the layer covers", said, found));
+            return Err(Error::damage(
+                DamageKind::Chain,
+                &path,
+                0,
+                "what the layer covers",
+                said,
+                found,
+            ));
         }
         Ok(body)
     }
@@ -39,7 +52,14 @@ fn same_file(path: &str, found: &[u8; 32], expected: &[u8; 32]) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(Error::damage(DamageKind::Chain, path, 240, "key commitment", "the one that was published", "another file's"))
+    Err(Error::damage(
+        DamageKind::Chain,
+        path,
+        240,
+        "key commitment",
+        "the one that was published",
+        "another file's",
+    ))
 }
 
 /// A part, open for reading by any number of threads.
@@ -82,14 +102,26 @@ pub(crate) struct BlockBuffers {
 }
 
 impl PartReader {
-    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, node: NodeId, part: &PartRef) -> Result<PartReader> {
+    pub fn open(
+        storage: &dyn ReadStore,
+        keys: &ArchiveKeys,
+        node: NodeId,
+        part: &PartRef,
+    ) -> Result<PartReader> {
         let path = part_path(node, part.file);
         let file = SealedFile::open(storage, keys, &path, FileKind::Part)?;
         same_file(&path, file.commitment(), &part.commitment)?;
         let bytes = file.complete()?.plaintext;
         let seal: PartSeal = decode_cbor(&path, file.header_len(), "part seal", &bytes)?;
         if seal.space != part.space {
-            return Err(Error::damage(DamageKind::Chain, &path, 0, "space of a part", part.space, seal.space));
+            return Err(Error::damage(
+                DamageKind::Chain,
+                &path,
+                0,
+                "space of a part",
+                part.space,
+                seal.space,
+            ));
         }
         // They are found by bisection, and what is counted of their pages goes by their ends.
         let mut free = 0;
@@ -97,7 +129,14 @@ impl PartReader {
             if *first < free || last < first {
                 let expected = format_args!("pages in order, from {free} on");
                 let found = format_args!("{first} to {last}");
-                return Err(Error::damage(DamageKind::Structure, &path, *offset, "block of a part", expected, found));
+                return Err(Error::damage(
+                    DamageKind::Structure,
+                    &path,
+                    *offset,
+                    "block of a part",
+                    expected,
+                    found,
+                ));
             }
             free = last.saturating_add(1);
         }
@@ -118,20 +157,29 @@ impl PartReader {
         let blocks = &self.seal.blocks;
         let start = blocks.partition_point(|b| b.last < first);
         let end = blocks.partition_point(|b| b.first <= last);
-        blocks.get(start..end.max(start)).expect("a partition point lies in the list, or at its end")
+        blocks
+            .get(start..end.max(start))
+            .expect("a partition point lies in the list, or at its end")
     }
 
     /// Reads a block as it is.
-    pub fn copy(&self, block: &BlockIndex, buffers: &mut BlockBuffers, out: &mut CopiedBlock) -> Result<u64> {
+    pub fn copy(
+        &self,
+        block: &BlockIndex,
+        buffers: &mut BlockBuffers,
+        out: &mut CopiedBlock,
+    ) -> Result<u64> {
         let (plaintext, decoded) = self.block(block, &mut buffers.frame)?;
-        (out.first, out.last, out.entries) = (block.first, block.last, decoded.entries.len() as u64);
+        (out.first, out.last, out.entries) =
+            (block.first, block.last, decoded.entries.len() as u64);
         out.plaintext.clear();
         out.plaintext.extend_from_slice(plaintext);
         out.crc = crc32fast::hash(plaintext);
         Ok(u64::from(block.length))
     }
 
-    /// Authenticates a block, which has to have this CRC-32, without decompressing it; gives the number of its pages.
+    /// Authenticates a block, which has to have this CRC-32, without decompressing it; gives the
+    /// number of its pages.
     pub fn compare(&self, block: &BlockIndex, crc: u32, buffers: &mut BlockBuffers) -> Result<u64> {
         let (plaintext, decoded) = self.block(block, &mut buffers.frame)?;
         let found = crc32fast::hash(plaintext);
@@ -149,19 +197,35 @@ impl PartReader {
         Ok(decoded.entries.len() as u64)
     }
 
-    fn block<'b>(&self, block: &BlockIndex, frame: &'b mut Vec<u8>) -> Result<(&'b [u8], Block<'b>)> {
+    fn block<'b>(
+        &self,
+        block: &BlockIndex,
+        frame: &'b mut Vec<u8>,
+    ) -> Result<(&'b [u8], Block<'b>)> {
         let path = self.file.path();
-        let (header, plaintext) = self.file.frame(block.offset, Some(block.length as usize), frame)?;
-        if header.kind != FrameKind::Block || (header.first, header.last) != (block.first, block.last) {
+        let (header, plaintext) =
+            self.file.frame(block.offset, Some(block.length as usize), frame)?;
+        if header.kind != FrameKind::Block
+            || (header.first, header.last) != (block.first, block.last)
+        {
             let expected = format_args!("the block of pages {} to {}", block.first, block.last);
             let found = format_args!("{:?} of {} to {}", header.kind, header.first, header.last);
-            return Err(Error::damage(DamageKind::Chain, path, block.offset, "block", expected, found));
+            return Err(Error::damage(
+                DamageKind::Chain,
+                path,
+                block.offset,
+                "block",
+                expected,
+                found,
+            ));
         }
-        let decoded = Block::decode(plaintext, header.first, header.last).map_err(|e| e.at(path, block.offset))?;
+        let decoded = Block::decode(plaintext, header.first, header.last)
+            .map_err(|e| e.at(path, block.offset))?;
         Ok((plaintext, decoded))
     }
 
-    /// Gives every page of a block that lies between `first` and `last` to `visit`, with its number and CRC-32. Gives the bytes read.
+    /// Gives every page of a block that lies between `first` and `last` to `visit`, with its number
+    /// and CRC-32. Gives the bytes read.
     pub fn visit(
         &self,
         block: &BlockIndex,
@@ -177,7 +241,14 @@ impl PartReader {
         let images_len = decoded.full.saturating_mul(size);
         if images_len > MAX_BLOCK_IMAGES {
             let found = images_len;
-            return Err(Error::damage(DamageKind::Structure, path, block.offset, "images", MAX_BLOCK_IMAGES, found));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                block.offset,
+                "images",
+                MAX_BLOCK_IMAGES,
+                found,
+            ));
         }
         let images: &[u8] = if decoded.images.len() == images_len {
             decoded.images
@@ -195,12 +266,16 @@ impl PartReader {
             })?;
             &buffers.images
         };
-        for BlockEntry { page, crc, kind } in decoded.entries.iter().filter(|e| (first..=last).contains(&e.page)) {
+        for BlockEntry { page, crc, kind } in
+            decoded.entries.iter().filter(|e| (first..=last).contains(&e.page))
+        {
             let entry = match kind {
                 EntryKind::Zero => PageEntry::Zero,
                 EntryKind::Full(i) => {
                     let image = images.get(i * size..(i + 1) * size);
-                    PageEntry::Full(image.expect("a block has an image for each entry that was counted"))
+                    PageEntry::Full(
+                        image.expect("a block has an image for each entry that was counted"),
+                    )
                 }
                 EntryKind::Patch(patch) => PageEntry::Patch(patch),
             };
@@ -229,7 +304,8 @@ mod tests {
         create_dir_durable(&storage, TMP).unwrap();
         let keyring = KeyFile::from_bytes([7; 32]).into();
         let archive = ArchiveId::from_bytes([1; 16]);
-        let keys = ArchiveKeys::create(archive, &keyring, Backend::default(), Arc::new(SystemRng)).unwrap();
+        let keys = ArchiveKeys::create(archive, &keyring, Backend::default(), Arc::new(SystemRng))
+            .unwrap();
         let layer = LayerWriter {
             storage: &storage,
             keys: &keys,
@@ -251,7 +327,8 @@ mod tests {
         ] {
             let mut part = layer.part(SpaceId::new(1), PageSize::MIN).unwrap();
             for (first, last) in blocks {
-                part.copy(&CopiedBlock { first: *first, last: *last, ..CopiedBlock::default() }).unwrap();
+                part.copy(&CopiedBlock { first: *first, last: *last, ..CopiedBlock::default() })
+                    .unwrap();
             }
             let (part, _) = part.finish(0, 100).unwrap();
             match PartReader::open(&storage, &keys, node, &part) {

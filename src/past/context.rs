@@ -91,11 +91,16 @@ impl NodeContext {
         let Some(replay_floor) = view.replay_floor(lineage, to) else {
             // It expired after it was looked for.
             let target = Target::Lsn(to.lsn().unwrap_or(Lsn::FIRST));
-            return Err(Error::BeforeWindow { target, earliest: "a later commit since a moment ago".into() });
+            return Err(Error::BeforeWindow {
+                target,
+                earliest: "a later commit since a moment ago".into(),
+            });
         };
-        let empty_origin =
-            complete && replay_floor == Position::ORIGIN && (to == Position::ORIGIN || self.has_beginning()?);
-        let input = PlanInput { lineage, empty_origin, replay_floor, layers: &view.layers(lineage) };
+        let empty_origin = complete
+            && replay_floor == Position::ORIGIN
+            && (to == Position::ORIGIN || self.has_beginning()?);
+        let input =
+            PlanInput { lineage, empty_origin, replay_floor, layers: &view.layers(lineage) };
         if let Some(plan) = plan(&input, to) {
             return Ok(plan);
         }
@@ -127,11 +132,18 @@ impl NodeContext {
 }
 
 /// Which layer of a plan the damage is in; `None`: in none.
-pub(super) fn damaged_layer(plan: &Plan, sources: Option<&Sources>, damage: &Damage) -> Option<FileId> {
-    let bodies: Vec<&LayerBody> = sources.iter().flat_map(|s| s.base.iter().chain(&s.deltas)).collect();
+pub(super) fn damaged_layer(
+    plan: &Plan,
+    sources: Option<&Sources>,
+    damage: &Damage,
+) -> Option<FileId> {
+    let bodies: Vec<&LayerBody> =
+        sources.iter().flat_map(|s| s.base.iter().chain(&s.deltas)).collect();
     let holds = |i: usize, record: &LayerRecord| {
         damage.path == layer_path(record.node, record.file)
-            || bodies.get(i).is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(b.node, p.file)))
+            || bodies
+                .get(i)
+                .is_some_and(|b| b.parts.iter().any(|p| damage.path == part_path(b.node, p.file)))
     };
     let mut named = plan.base.iter().chain(&plan.deltas).enumerate();
     named.find(|(i, record)| holds(*i, record)).map(|(_, record)| record.file)

@@ -58,13 +58,15 @@ pub(crate) fn content_units(
                 add(first / per_unit, end / per_unit);
             }
         }
-        // A page that a cut of an earlier stretch left in part is an entry of the layer, and so in a block.
+        // A page that a cut of an earlier stretch left in part is an entry of the layer, and so in
+        // a block.
     }
     sources.tail.touched_units(id, u64::from(space.page_size.get()), per_unit, &mut add);
     Ok(found.into_iter().collect())
 }
 
-/// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first error, and when cancelled.
+/// Runs `work` over units with one worker per core, each with its own rebuilder. Stops at the first
+/// error, and when cancelled.
 pub(crate) fn run_units<T: Send>(
     options: &ReplayOptions,
     items: impl Iterator<Item = T> + Send,
@@ -121,7 +123,10 @@ impl SpaceLayout {
 
     /// Bytes of pages that hold anything.
     fn bytes(&self) -> u64 {
-        self.units.iter().map(|range| range_bytes(*range, self.unit_bytes(), self.state.length)).sum()
+        self.units
+            .iter()
+            .map(|range| range_bytes(*range, self.unit_bytes(), self.state.length))
+            .sum()
     }
 
     /// Offset and length of each stretch that nothing was ever written to.
@@ -175,14 +180,19 @@ impl PastState {
         for space in &layout.0 {
             space.gaps().try_for_each(|(offset, length)| sink.zero(space.id, offset, length))?;
         }
-        let units = layout.0.iter().flat_map(|space| space.sets().map(move |set| (&space.state, set)));
+        let units =
+            layout.0.iter().flat_map(|space| space.sets().map(move |set| (&space.state, set)));
         run_units(self.options(), units, &|rebuilder, (space, set)| {
             let rebuilt = self.rebuild(rebuilder, &set)?;
             let (first, _) = set.bounds().expect("a unit that holds anything has pages");
             let offset = first * u64::from(set.page_size.get());
             // The last page may reach beyond the end of the space.
             let len = as_index(space.length - offset).min(rebuilt.images.len());
-            sink.write(set.space, offset, rebuilt.images.get(..len).expect("the length is at most theirs"))?;
+            sink.write(
+                set.space,
+                offset,
+                rebuilt.images.get(..len).expect("the length is at most theirs"),
+            )?;
             proven.fetch_add(rebuilt.proven, Ordering::Relaxed);
             unproven.fetch_add(rebuilt.unproven, Ordering::Relaxed);
             read.fetch_add(std::mem::take(&mut rebuilder.bytes_read), Ordering::Relaxed);

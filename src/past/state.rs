@@ -87,8 +87,15 @@ impl PastState {
     /// Opens it once more without the layer that the damage is in. The damage is the error if it is
     /// in no layer, or if there is no other way to this state.
     pub fn without(&mut self, damage: Damage) -> Result<()> {
-        let plan = do_without(&mut self.context, &self.plan, Some(&self.sources), damage, &mut self.damaged)?;
-        (self.plan, self.sources) = open(&mut self.context, plan, &mut self.damaged, &self.options)?;
+        let plan = do_without(
+            &mut self.context,
+            &self.plan,
+            Some(&self.sources),
+            damage,
+            &mut self.damaged,
+        )?;
+        (self.plan, self.sources) =
+            open(&mut self.context, plan, &mut self.damaged, &self.options)?;
         if self.excluded.is_some() {
             self.leave_out();
         }
@@ -156,7 +163,9 @@ fn open(
 ) -> Result<(Plan, Sources)> {
     loop {
         match context.sources(&plan, options) {
-            Err(Error::Damaged(damage)) => plan = do_without(context, &plan, None, *damage, damaged)?,
+            Err(Error::Damaged(damage)) => {
+                plan = do_without(context, &plan, None, *damage, damaged)?
+            }
             opened => return opened.map(|sources| (plan, sources)),
         }
     }

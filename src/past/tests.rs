@@ -12,7 +12,8 @@ use crate::replay::{PageSet, Rebuilder};
 use crate::storage::MemStorage;
 use crate::types::as_index;
 use crate::{
-    Archive, ArchiveOptions, CompactOptions, Durability, KeyFile, Node, Origin, PageId, PageSize, Position, SpaceId,
+    Archive, ArchiveOptions, CompactOptions, Durability, KeyFile, Node, Origin, PageId, PageSize,
+    Position, SpaceId,
 };
 
 const PAGE: usize = 512;
@@ -44,7 +45,8 @@ struct Made {
 fn make(history: &[Vec<Act>], built_after: usize) -> Made {
     let dir = tempfile::tempdir().unwrap();
     let key = KeyFile::generate(dir.path().join("key")).unwrap();
-    let archive = Archive::create_in(Arc::new(MemStorage::new()), key, ArchiveOptions::new()).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(MemStorage::new()), key, ArchiveOptions::new()).unwrap();
     let node = archive.create_node("n", Origin::Empty).unwrap();
     let writer = node.open_writer().unwrap();
     let mut batch = writer.batch();

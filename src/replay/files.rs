@@ -1,8 +1,11 @@
-//! Restores into files: a new directory, new files, or a directory that is brought to the target in place.
+//! Restores into files: a new directory, new files, or a directory that is brought to the target in
+//! place.
 //!
-//! A directory is opened once and worked in from there on, without following links. New output has no name, or a hidden one, until it is complete and
-//! synced; what fails leaves nothing, and what a killed process leaves is removed by the next restore to the same place. Output belongs to whom its directory belongs to, and is for
-//! that user alone; a file that is rewritten stays whose it is.
+//! A directory is opened once and worked in from there on, without following links. New output has
+//! no name, or a hidden one, until it is complete and synced; what fails leaves nothing, and what a
+//! killed process leaves is removed by the next restore to the same place. Output belongs to whom
+//! its directory belongs to, and is for that user alone; a file that is rewritten stays whose it
+//! is.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rewound_dir::{
-    Access, Dir, Staged, WrongKind, free_space, identity, identity_at, refuse_links_of_others, refuse_others,
+    Access, Dir, Staged, WrongKind, free_space, identity, identity_at, refuse_links_of_others,
+    refuse_others,
 };
 
 use super::sink::PageSink;
@@ -25,7 +29,8 @@ use crate::sync::mpsc::{self, Sender};
 use crate::sync::{self, JoinHandle, Mutex};
 use crate::types::{SpaceId, as_index};
 
-/// Says that a delta restore has begun and not ended: the directory is neither what it was nor what it is to be.
+/// Says that a delta restore has begun and not ended: the directory is neither what it was nor what
+/// it is to be.
 pub(crate) const INCOMPLETE: &str = ".rewound-incomplete";
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -41,7 +46,10 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn name_of(path: &Path) -> Result<&OsStr> {
-    let refused = || Error::BadDestination { place: path.display().to_string(), reason: "it names no file".into() };
+    let refused = || Error::BadDestination {
+        place: path.display().to_string(),
+        reason: "it names no file".into(),
+    };
     path.file_name().ok_or_else(refused)
 }
 
@@ -66,7 +74,9 @@ fn sweep(target: &Path) -> Result<()> {
 /// Opens a directory that output goes to, and creates it and what is missing above it.
 fn destination(path: &Path) -> Result<Dir> {
     // Before anything is created, what is there.
-    if let Some((above, dir)) = path.ancestors().find_map(|above| Some((above, Dir::open(above).ok()?))) {
+    if let Some((above, dir)) =
+        path.ancestors().find_map(|above| Some((above, Dir::open(above).ok()?)))
+    {
         prove(above, &dir).map_err(failed("restore into", above))?;
     }
     let dir = Dir::create_all(path).map_err(failed("open or create directory", path))?;
@@ -94,7 +104,8 @@ fn is_named(dir: &Dir, name: &OsStr, file: &File) -> bool {
     matches!((dir.stat(name), file.metadata()), (Ok(there), Ok(open)) if there.identity == identity(&open))
 }
 
-/// Whether what was published is where it was to be: somebody may have moved the directory meanwhile.
+/// Whether what was published is where it was to be: somebody may have moved the directory
+/// meanwhile.
 fn prove_place(file: &File, path: &Path) -> Result<()> {
     let published = file.metadata().map_err(failed("look at", path))?;
     match identity_at(path) {
@@ -106,7 +117,8 @@ fn prove_place(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Locks a file that is to be rewritten against every other process, or refuses it where one uses it.
+/// Locks a file that is to be rewritten against every other process, or refuses it where one uses
+/// it.
 fn lock_alone(file: &File, path: &Path) -> Result<()> {
     match rewound_dir::lock_alone(file) {
         Ok(true) => Ok(()),
@@ -133,8 +145,8 @@ const EARLY_SYNC: u64 = 8 << 20;
 
 type Opened = BTreeMap<SpaceId, (PathBuf, Arc<File>)>;
 
-/// Files being written, by any number of threads. Syncing begins while they are written: it takes as long as rebuilding the pages,
-/// and the two need different parts of the machine.
+/// Files being written, by any number of threads. Syncing begins while they are written: it takes
+/// as long as rebuilding the pages, and the two need different parts of the machine.
 #[derive(Debug)]
 struct Files {
     owner: Owner,
@@ -150,7 +162,12 @@ type Syncer = (Sender<()>, JoinHandle<Result<()>>);
 
 impl Files {
     fn new(opened: Opened) -> Files {
-        Files { owner: Owner::here(), opened: Arc::new(opened), written: AtomicU64::new(0), syncer: Mutex::default() }
+        Files {
+            owner: Owner::here(),
+            opened: Arc::new(opened),
+            written: AtomicU64::new(0),
+            syncer: Mutex::default(),
+        }
     }
 
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -191,19 +208,22 @@ impl Files {
         }
     }
 
-    /// Makes everything durable. An error of an early sync is an error here: the system reports it only once.
+    /// Makes everything durable. An error of an early sync is an error here: the system reports it
+    /// only once.
     fn sync_all(&self) -> Result<()> {
         if let Some((wake, thread)) = self.syncer.lock().take() {
             drop(wake);
             thread.join().unwrap_or_else(|_| Err(Error::host("a thread that syncs panicked")))?;
         }
-        self.opened.values().try_for_each(|(path, file)| file.sync_all().map_err(failed("sync", path)))
+        self.opened
+            .values()
+            .try_for_each(|(path, file)| file.sync_all().map_err(failed("sync", path)))
     }
 }
 
 impl Drop for Files {
-    /// Waits for the thread that syncs. Left to itself it would close the files at some later time, and
-    /// with that take the locks from whoever of this process has begun with them anew.
+    /// Waits for the thread that syncs. Left to itself it would close the files at some later time,
+    /// and with that take the locks from whoever of this process has begun with them anew.
     fn drop(&mut self) {
         if let Some((wake, thread)) = self.syncer.get_mut().take()
             && self.owner.is_here()
@@ -252,7 +272,8 @@ pub(crate) struct StagedDir {
 }
 
 impl NewDir {
-    /// Refuses a place that holds anything, and one that cannot be replaced by a finished directory. Removes what a killed restore to it has left.
+    /// Refuses a place that holds anything, and one that cannot be replaced by a finished
+    /// directory. Removes what a killed restore to it has left.
     pub fn at(target: &Path, id: &str) -> Result<NewDir> {
         name_of(target)?;
         match fs::symlink_metadata(target) {
@@ -260,10 +281,14 @@ impl NewDir {
                 if fs::read_dir(target).map_err(failed("list", target))?.next().is_some() {
                     return Err(Error::TargetNotEmpty { path: target.to_owned() });
                 }
-                let above = fs::metadata(parent(target)).map_err(failed("look at", parent(target)))?;
+                let above =
+                    fs::metadata(parent(target)).map_err(failed("look at", parent(target)))?;
                 if above.dev() != found.dev() {
                     let reason = "it is a mount point, which a finished directory cannot replace: restore into a directory in it";
-                    return Err(Error::BadDestination { place: target.display().to_string(), reason: reason.into() });
+                    return Err(Error::BadDestination {
+                        place: target.display().to_string(),
+                        reason: reason.into(),
+                    });
                 }
             }
             Ok(_) => return Err(Error::TargetNotEmpty { path: target.to_owned() }),
@@ -278,7 +303,8 @@ impl NewDir {
     pub fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<StagedDir> {
         let above = destination(parent(&self.target))?;
         let found = above.metadata().map_err(failed("look at", parent(&self.target)))?;
-        let made = above.stage_dir(name_of(&self.target)?, &self.id, Access::dir_in(&found).private());
+        let made =
+            above.stage_dir(name_of(&self.target)?, &self.id, Access::dir_in(&found).private());
         let (hidden, dir) = made.map_err(failed("create directory", &self.target))?;
         let staging = StagingDir { owner: Owner::here(), above, hidden, dir, published: false };
         let (mut opened, mut all) = (Opened::new(), Vec::new());
@@ -294,7 +320,8 @@ impl NewDir {
 }
 
 impl StagedDir {
-    /// Gives the files their names in the hidden directory, for whoever replays records there; returns its path.
+    /// Gives the files their names in the hidden directory, for whoever replays records there;
+    /// returns its path.
     pub fn name_files(&mut self) -> Result<PathBuf> {
         if !std::mem::replace(&mut self.named, true) {
             for (name, staged) in &self.staged {
@@ -319,9 +346,9 @@ impl PageSink for StagedDir {
         let StagingDir { above, hidden, dir, published, .. } = &mut self.staging;
         dir.sync().map_err(failed("sync directory", target))?;
         above.publish_dir(hidden, name).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
-                Error::TargetNotEmpty { path: target.clone() }
-            }
+            io::ErrorKind::AlreadyExists
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::NotADirectory => Error::TargetNotEmpty { path: target.clone() },
             _ => failed("rename to", target)(e),
         })?;
         *published = true;
@@ -420,7 +447,8 @@ impl NewFiles {
         }
         let (mut opened, mut each) = (Opened::new(), Vec::new());
         let unnamed = |name: &str| {
-            let (place, reason) = ("the files named".into(), format!("none is for space {name:?}: name one"));
+            let (place, reason) =
+                ("the files named".into(), format!("none is for space {name:?}: name one"));
             Error::BadDestination { place, reason }
         };
         let placed = spaces.iter().map(|(id, space)| {
@@ -457,8 +485,9 @@ impl PageSink for StagedFiles {
     }
 }
 
-/// A directory that is brought to the target by rewriting what differs. While that goes on, a marker file says so, and every file that is
-/// rewritten is locked. Where the restore begins once more, without a damaged layer, it is the same `DeltaDir`: the locks are never let go of.
+/// A directory that is brought to the target by rewriting what differs. While that goes on, a
+/// marker file says so, and every file that is rewritten is locked. Where the restore begins once
+/// more, without a damaged layer, it is the same `DeltaDir`: the locks are never let go of.
 #[derive(Debug)]
 pub(crate) struct DeltaDir {
     path: PathBuf,
@@ -475,7 +504,13 @@ impl DeltaDir {
         let place = DeltaPlace { path, dir: destination(path)? };
         let (opened, page_sizes) = place.begin(spaces)?;
         let (path, dir) = (path.to_owned(), place.dir);
-        Ok(DeltaDir { path, dir, files: Files::new(opened), page_sizes, written: AtomicU64::new(0) })
+        Ok(DeltaDir {
+            path,
+            dir,
+            files: Files::new(opened),
+            page_sizes,
+            written: AtomicU64::new(0),
+        })
     }
 
     /// Bytes written so far.
@@ -488,9 +523,19 @@ impl DeltaDir {
     }
 
     /// Writes the pages that differ; `old` is a buffer.
-    fn write_differing(&self, space: SpaceId, offset: u64, bytes: &[u8], old: &mut [u8]) -> Result<()> {
+    fn write_differing(
+        &self,
+        space: SpaceId,
+        offset: u64,
+        bytes: &[u8],
+        old: &mut [u8],
+    ) -> Result<()> {
         let (path, file) = self.files.get(space)?;
-        let page = self.page_sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
+        let page = self
+            .page_sizes
+            .get(&space)
+            .copied()
+            .ok_or_else(|| Error::host("a space that was not announced"))?;
         file.read_exact_at(old, offset).map_err(failed("read", path))?;
         // Neighbouring pages that differ are written in one call.
         let mut at = 0;
@@ -523,9 +568,13 @@ struct DeltaPlace<'a> {
 impl DeltaPlace<'_> {
     /// Opens and locks the files of these spaces, and says by the marker that they are being
     /// rewritten.
-    fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> Result<(Opened, BTreeMap<SpaceId, usize>)> {
+    fn begin(
+        &self,
+        spaces: &BTreeMap<SpaceId, SpaceState>,
+    ) -> Result<(Opened, BTreeMap<SpaceId, usize>)> {
         let marker = self.open(INCOMPLETE)?;
-        let there = spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
+        let there =
+            spaces.values().map(|space| self.open(&space.name)).collect::<Result<Vec<_>>>()?;
         for (space, file) in spaces.values().zip(&there) {
             file.as_ref().map_or(Ok(()), |file| lock_alone(file, &self.path.join(&space.name)))?;
         }
@@ -566,13 +615,19 @@ impl DeltaPlace<'_> {
         };
         let found = file.metadata().map_err(failed("look at", &path))?;
         if found.nlink() != 1 {
-            return Err(Error::UnsafeFile { path, found: "a file with other names as well (hard links)" });
+            return Err(Error::UnsafeFile {
+                path,
+                found: "a file with other names as well (hard links)",
+            });
         }
         // Anybody could have laid it there, to read what is written.
         let dir = self.dir.metadata().map_err(failed("look at", self.path))?;
         let trusted = [0, dir.uid(), rustix::process::geteuid().as_raw()];
         if dir.mode() & 0o002 != 0 && !trusted.contains(&found.uid()) {
-            return Err(Error::UnsafeFile { path, found: "another user's file in a directory that all can write to" });
+            return Err(Error::UnsafeFile {
+                path,
+                found: "another user's file in a directory that all can write to",
+            });
         }
         Ok(Some(file))
     }
@@ -582,7 +637,9 @@ impl DeltaPlace<'_> {
         let path = self.path.join(name);
         match there {
             Some(file) => Ok(file),
-            None => self.dir.create(name, access(&self.dir, &path)?).map_err(failed("create", &path)),
+            None => {
+                self.dir.create(name, access(&self.dir, &path)?).map_err(failed("create", &path))
+            }
         }
     }
 }
@@ -600,7 +657,9 @@ impl PageSink for DeltaDir {
         let (mut at, end) = (offset, offset + length);
         while at < end {
             // Holes are zero already, and a stretch of terabytes may be one.
-            let Some(data) = next_data(file, at).map_err(failed("look for data in", path))? else { break };
+            let Some(data) = next_data(file, at).map_err(failed("look for data in", path))? else {
+                break;
+            };
             // A step is a multiple of every page size: what begins at a step begins at a page.
             at += data.saturating_sub(at) / STEP as u64 * STEP as u64;
             let step = as_index(end.saturating_sub(at)).min(STEP);
@@ -634,7 +693,8 @@ pub(crate) fn check_space<'n>(
         let Some(path) = place(space) else { continue };
         let there = fs::metadata(&path).map_or(0, |found| found.len());
         let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-        let device = fs::metadata(existing).map_err(failed("look at free space of", existing))?.dev();
+        let device =
+            fs::metadata(existing).map_err(failed("look at free space of", existing))?.dev();
         let available = free_space(existing).map_err(failed("look at free space of", existing))?;
         let on_device = on.entry(device).or_default();
         *on_device = on_device.saturating_add(bytes.saturating_sub(there));
@@ -653,7 +713,8 @@ mod tests {
     fn what_is_given_up_is_closed() {
         for _ in 0..20 {
             let (space, file) = (SpaceId::default(), Arc::new(tempfile::tempfile().unwrap()));
-            let files = Files::new(Opened::from([(space, (PathBuf::from("a"), Arc::clone(&file)))]));
+            let files =
+                Files::new(Opened::from([(space, (PathBuf::from("a"), Arc::clone(&file)))]));
             let bytes = vec![1; as_index(EARLY_SYNC)];
             files.write(space, 0, &bytes).unwrap();
             files.write(space, EARLY_SYNC, &bytes).unwrap();

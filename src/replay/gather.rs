@@ -81,11 +81,23 @@ struct Parsed {
 }
 
 /// Reads the log after `state.position` up to `to`.
-pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &ReplayOptions) -> Result<Tail> {
+pub(crate) fn collect(
+    log: &Log,
+    state: NodeState,
+    to: Position,
+    options: &ReplayOptions,
+) -> Result<Tail> {
     let from = state.position;
-    let tail =
-        Tail { runs: Vec::new(), cuts: BTreeMap::new(), lowest: BTreeMap::new(), state, commits: 0, bytes_read: 0 };
-    let gathering = Gathering { log, options, tail, ops: Ops::default(), decoder: Decoder::new()?, number: 0 };
+    let tail = Tail {
+        runs: Vec::new(),
+        cuts: BTreeMap::new(),
+        lowest: BTreeMap::new(),
+        state,
+        commits: 0,
+        bytes_read: 0,
+    };
+    let gathering =
+        Gathering { log, options, tail, ops: Ops::default(), decoder: Decoder::new()?, number: 0 };
     if from >= to {
         return Ok(gathering.finish());
     }
@@ -95,7 +107,8 @@ pub(crate) fn collect(log: &Log, state: NodeState, to: Position, options: &Repla
             if options.threads < 2 {
                 return alone.as_mut().expect("no line is started").take(Parsed::of(batch));
             }
-            let start = || Line::start(scope, options.threads, alone.take().expect("one line is started"));
+            let start =
+                || Line::start(scope, options.threads, alone.take().expect("one line is started"));
             line.get_or_insert_with(start).send(batch)
         });
         let gathering = if let Some(line) = line {
@@ -131,7 +144,9 @@ fn read(
             Visit::Commit { ops, offset, timestamp, .. } => (ops, offset, Some(timestamp)),
             Visit::Tick => return Ok(()),
         };
-        if let Some(full) = batch.take_if(|b| b.ops.len() + ops.len() > bytes || b.pieces.len() >= PIECES) {
+        if let Some(full) =
+            batch.take_if(|b| b.ops.len() + ops.len() > bytes || b.pieces.len() >= PIECES)
+        {
             hand_over(full)?;
         }
         let path = match &segment {
@@ -149,30 +164,39 @@ fn read(
 impl Parsed {
     /// Finds the ops of a batch.
     fn of(batch: Batch) -> Parsed {
-        let mut parsed = Parsed { batch, ops: 0, found: Vec::new(), steps: Vec::new(), error: None };
+        let mut parsed =
+            Parsed { batch, ops: 0, found: Vec::new(), steps: Vec::new(), error: None };
         parsed.error = parsed.parse().err();
         parsed
     }
 
     fn parse(&mut self) -> Result<()> {
-        let small = |n: usize| u32::try_from(n).expect("a batch is at most one frame longer than its bound");
+        let small = |n: usize| {
+            u32::try_from(n).expect("a batch is at most one frame longer than its bound")
+        };
         let mut begins = 0;
         for (index, piece) in self.batch.pieces.iter().enumerate() {
             let ends = begins + piece.len;
-            let ops = self.batch.ops.get(begins..ends).expect("a batch holds the ops of its pieces");
+            let ops =
+                self.batch.ops.get(begins..ends).expect("a batch holds the ops of its pieces");
             let mut r = Reader::new(ops);
             while !r.is_empty() {
                 let start = begins + r.offset();
                 let op = Op::read(&mut r).map_err(|e| e.at(&piece.path, piece.offset))?;
                 let end = begins + r.offset();
                 match op {
-                    Op::PageFull { page, .. } | Op::PagePatch { page, .. } | Op::Range { page, .. } => {
+                    Op::PageFull { page, .. }
+                    | Op::PagePatch { page, .. }
+                    | Op::Range { page, .. } => {
                         let full = matches!(op, Op::PageFull { .. });
                         let (offset, len) = (small(start), small(end - start));
                         self.found.push(Found { page, number: self.ops, offset, len, full });
                         match self.steps.last_mut() {
-                            // One step for a row of pages; within a piece, so that an error names its place.
-                            Some((at, Step::Extend(last))) if *at == index && last.space == page.space => {
+                            // One step for a row of pages; within a piece, so that an error names
+                            // its place.
+                            Some((at, Step::Extend(last)))
+                                if *at == index && last.space == page.space =>
+                            {
                                 *last = page.max(*last);
                             }
                             _ => self.steps.push((index, Step::Extend(page))),
@@ -204,7 +228,11 @@ struct Line<'scope, 'a> {
 }
 
 impl<'scope, 'a: 'scope> Line<'scope, 'a> {
-    fn start(scope: &'scope sync::Scope<'scope, '_>, threads: usize, mut gathering: Gathering<'a>) -> Line<'scope, 'a> {
+    fn start(
+        scope: &'scope sync::Scope<'scope, '_>,
+        threads: usize,
+        mut gathering: Gathering<'a>,
+    ) -> Line<'scope, 'a> {
         let (work, waiting) = mpsc::sync_channel::<Work>(AHEAD);
         // Theirs alone: when the last of them is gone, the reader gets an error and does not wait.
         let waiting = Arc::new(Mutex::new(waiting));
@@ -222,7 +250,9 @@ impl<'scope, 'a: 'scope> Line<'scope, 'a> {
         let (order, parsed) = mpsc::sync_channel::<mpsc::Receiver<Parsed>>(AHEAD + threads);
         let gathering = scope.spawn(move || {
             for parsed in parsed {
-                let parsed = parsed.recv().map_err(|_| Error::host("a thread that parses the log panicked"))?;
+                let parsed = parsed
+                    .recv()
+                    .map_err(|_| Error::host("a thread that parses the log panicked"))?;
                 gathering.take(parsed)?;
             }
             Ok(gathering)
@@ -243,8 +273,9 @@ impl<'scope, 'a: 'scope> Line<'scope, 'a> {
         let sent = last.map_or(Ok(()), |last| self.send(last));
         let Line { work, order, gathering } = self;
         drop((work, order));
-        let gathering =
-            gathering.join().unwrap_or_else(|_| Err(Error::host("a thread that gathers the log panicked")))?;
+        let gathering = gathering
+            .join()
+            .unwrap_or_else(|_| Err(Error::host("a thread that gathers the log panicked")))?;
         sent.and(Ok(gathering))
     }
 }
@@ -267,7 +298,11 @@ impl Gathering<'_> {
         self.options.cancel.check()?;
         let Parsed { batch, ops, found, steps, error } = parsed;
         for (piece, step) in &steps {
-            self.fold(&batch, batch.pieces.get(*piece).expect("a step is of a piece of its batch"), step)?;
+            self.fold(
+                &batch,
+                batch.pieces.get(*piece).expect("a step is of a piece of its batch"),
+                step,
+            )?;
         }
         error.map_or(Ok(()), Err)?;
         self.tail.bytes_read += batch.ops.len() as u64;
@@ -285,7 +320,12 @@ impl Gathering<'_> {
         let tail = &mut self.tail;
         let (number, op) = match *step {
             Step::Extend(page) => {
-                return apply_effect(&mut tail.state, &Effect::Extend(page), &piece.path, piece.offset);
+                return apply_effect(
+                    &mut tail.state,
+                    &Effect::Extend(page),
+                    &piece.path,
+                    piece.offset,
+                );
             }
             Step::Commit(timestamp) => {
                 tail.state.advance(timestamp);
@@ -294,7 +334,8 @@ impl Gathering<'_> {
             }
             Step::Op { number, start, end } => {
                 let bytes = batch.ops.get(start..end).expect("an op is within its batch");
-                let op = Op::read(&mut Reader::new(bytes)).map_err(|e: FormatError| e.at(&piece.path, piece.offset))?;
+                let op = Op::read(&mut Reader::new(bytes))
+                    .map_err(|e: FormatError| e.at(&piece.path, piece.offset))?;
                 (self.number + number, op)
             }
         };
@@ -329,7 +370,8 @@ mod tests {
 
     #[test]
     fn commits_without_ops_are_handed_over_in_bounded_batches() {
-        let (storage, key) = (Arc::new(MemStorage::without_recording()), KeyFile::from_bytes([1; 32]));
+        let (storage, key) =
+            (Arc::new(MemStorage::without_recording()), KeyFile::from_bytes([1; 32]));
         let archive = Archive::create_in(storage, key, ArchiveOptions::new()).unwrap();
         let node = archive.create_node("n", Origin::Empty).unwrap();
         let writer = node.open_writer().unwrap();

@@ -27,7 +27,8 @@ pub(crate) use rebuild::{Page, PageSet, Parts, Rebuilder, Sources};
 pub use redo::{Redo, RedoRecord};
 pub(crate) use redo::{records_from, replay_records};
 pub(crate) use resolve::{
-    LogEnd, commit_time, log_end, lost_beginning, newest_commit, position_by, readable_end, resolve, window,
+    LogEnd, commit_time, log_end, lost_beginning, newest_commit, position_by, readable_end,
+    resolve, window,
 };
 pub use resolve::{Resolved, Window};
 pub(crate) use sink::Memory;

@@ -23,7 +23,10 @@ impl<'a> PlanInput<'a> {
     /// was committed until it was consistent.
     fn usable(&self) -> impl Iterator<Item = &'a LayerRecord> {
         let lineage = self.lineage;
-        self.layers.iter().copied().filter(move |l| lineage.holds(l.line(), l.to.max(l.consistent_from)))
+        self.layers
+            .iter()
+            .copied()
+            .filter(move |l| lineage.holds(l.line(), l.to.max(l.consistent_from)))
     }
 }
 
@@ -43,13 +46,16 @@ pub struct Plan {
 
 /// Plans the way to a position; `None` where nothing that could begin it is left.
 pub(crate) fn plan(input: &PlanInput<'_>, target: Position) -> Option<Plan> {
-    let fits = |l: &&LayerRecord| l.from.is_none() && l.consistent_from <= target && l.to >= input.replay_floor;
+    let fits = |l: &&LayerRecord| {
+        l.from.is_none() && l.consistent_from <= target && l.to >= input.replay_floor
+    };
     let base = input.usable().filter(fits).max_by_key(|l| l.to);
     if base.is_none() && !input.empty_origin {
         return None;
     }
     let mut at = base.map_or(Position::ORIGIN, |b| b.to);
-    // What a fuzzy copy holds is exact only once the log up to `consistent_from` is replayed over it: no layer fits on it.
+    // What a fuzzy copy holds is exact only once the log up to `consistent_from` is replayed over
+    // it: no layer fits on it.
     let exact = base.is_none_or(|b| b.consistent_from == b.to);
     let deltas = if exact { chain(input, at, target) } else { Vec::new() };
     at = deltas.last().map_or(at, |d| d.to);

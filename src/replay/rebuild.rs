@@ -40,7 +40,11 @@ pub(crate) struct PageSet {
 
 impl PageSet {
     /// The pages may come in any order; a page that comes twice counts once.
-    pub fn new(space: SpaceId, page_size: PageSize, pages: impl IntoIterator<Item = u64>) -> PageSet {
+    pub fn new(
+        space: SpaceId,
+        page_size: PageSize,
+        pages: impl IntoIterator<Item = u64>,
+    ) -> PageSet {
         let mut given: Vec<(u64, u64)> = Vec::new();
         for page in pages {
             match given.last_mut() {
@@ -196,8 +200,8 @@ impl Rebuilder {
         self.pages.iter_mut().for_each(|p| p.touched = false);
     }
 
-    /// Compares every page with its CRC-32. Gives how many were proven so, and how many were written but have none
-    /// (they were last changed by a byte range or a cut).
+    /// Compares every page with its CRC-32. Gives how many were proven so, and how many were
+    /// written but have none (they were last changed by a byte range or a cut).
     pub fn verify(&self, node: NodeId) -> Result<(u64, u64)> {
         let (mut proven, mut unproven) = (0, 0);
         let size = self.set.page_size.bytes();
@@ -212,7 +216,10 @@ impl Rebuilder {
                             format!("node {node}"),
                             number * size as u64,
                             "page image",
-                            format_args!("CRC-32 {expected:08x} of {}", PageId::new(self.set.space, number)),
+                            format_args!(
+                                "CRC-32 {expected:08x} of {}",
+                                PageId::new(self.set.space, number)
+                            ),
                             format_args!("{found:08x}"),
                         ));
                     }
@@ -228,41 +235,67 @@ impl Rebuilder {
         let set = &self.set;
         let Some(range) = set.bounds() else { return Ok(()) };
         let mut seen = layer.lowest.get(&set.space).map(|_| vec![false; self.pages.len()]);
-        let in_range = |p: &&PartRef| p.space == set.space && p.first <= range.1 && p.last >= range.0;
+        let in_range =
+            |p: &&PartRef| p.space == set.space && p.first <= range.1 && p.last >= range.0;
         for part in layer.parts.iter().filter(in_range) {
             let reader = parts.get(layer.node, part)?;
             if reader.seal().page_size != set.page_size {
                 let (expected, found) = (set.page_size, reader.seal().page_size);
-                return Err(Error::damage(DamageKind::Chain, reader.path(), 0, "page size", expected, found));
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    reader.path(),
+                    0,
+                    "page size",
+                    expected,
+                    found,
+                ));
             }
-            for block in reader.blocks(range.0, range.1).iter().filter(|b| set.meets((b.first, b.last))) {
+            for block in
+                reader.blocks(range.0, range.1).iter().filter(|b| set.meets((b.first, b.last)))
+            {
                 let (images, pages, spare) = (&mut self.images, &mut self.pages, &mut self.spare);
                 let patches = &mut self.patcher;
-                self.bytes_read +=
-                    reader.visit(block, range, &mut self.buffers, &mut self.decoder, &mut |number, crc, entry| {
-                        let Some((image, page)) = slot(images, pages, set, number) else { return Ok(()) };
+                self.bytes_read += reader.visit(
+                    block,
+                    range,
+                    &mut self.buffers,
+                    &mut self.decoder,
+                    &mut |number, crc, entry| {
+                        let Some((image, page)) = slot(images, pages, set, number) else {
+                            return Ok(());
+                        };
                         match entry {
                             PageEntry::Zero => image.fill(0),
                             PageEntry::Full(full) => image.copy_from_slice(full),
                             PageEntry::Patch(patch) => {
                                 patches.apply(patch, image, spare).map_err(|e| {
-                                    bad_patch(reader.path(), block.offset, PageId::new(set.space, number), e)
+                                    bad_patch(
+                                        reader.path(),
+                                        block.offset,
+                                        PageId::new(set.space, number),
+                                        e,
+                                    )
                                 })?;
                                 image.copy_from_slice(spare);
                             }
                         }
                         *page = Page { crc: Some(crc), written: true, touched: true };
-                        if let Some(seen) = seen.as_mut().zip(set.slot(number)).and_then(|(s, i)| s.get_mut(i)) {
+                        if let Some(seen) =
+                            seen.as_mut().zip(set.slot(number)).and_then(|(s, i)| s.get_mut(i))
+                        {
                             *seen = true;
                         }
                         Ok(())
-                    })?;
+                    },
+                )?;
             }
         }
         if let (Some(seen), Some(lowest)) = (seen, layer.lowest.get(&set.space)) {
             let kept = lowest / u64::from(set.page_size.get());
             let images = self.images.chunks_exact_mut(set.page_size.bytes());
-            for (((image, page), seen), number) in images.zip(&mut self.pages).zip(seen).zip(set.numbers()) {
+            for (((image, page), seen), number) in
+                images.zip(&mut self.pages).zip(seen).zip(set.numbers())
+            {
                 if number >= kept && !seen {
                     image.fill(0);
                     *page = Page { crc: None, written: false, touched: page.touched };
@@ -277,30 +310,35 @@ impl Rebuilder {
         let Some((_, last)) = set.bounds() else { return Ok(()) };
         let size = u64::from(set.page_size.get());
         let end = last.saturating_add(1).saturating_mul(size);
-        // Each page takes the cuts that came before its next op; several between two ops do what the lowest of them does.
+        // Each page takes the cuts that came before its next op; several between two ops do what
+        // the lowest of them does.
         let cuts = tail.cuts(set.space);
         let reaches = cuts.iter().any(|(_, length)| *length < end);
         let mut done = vec![0usize; if reaches { self.pages.len() } else { 0 }];
-        let (images, pages, spare, decoder) = (&mut self.images, &mut self.pages, &mut self.spare, &mut self.decoder);
-        let mut catch_up = |images: &mut Vec<u8>, pages: &mut Vec<Page>, number: u64, until: u64| {
-            let Some(done) = set.slot(number).and_then(|i| done.get_mut(i)) else { return };
-            let waiting = cuts.get(*done..).expect("no more cuts were passed than there are");
-            let passed = waiting.partition_point(|(at, _)| *at < until);
-            let lowest = waiting.iter().take(passed).map(|(_, length)| *length).min();
-            *done += passed;
-            if let Some(length) = lowest {
-                cut_page(images, pages, set, number, length);
-            }
-        };
-        // The page whose newest image is in `spare`: patches of a page go back and forth between the
-        // two, and the last of them is copied if it went the wrong way.
+        let (images, pages, spare, decoder) =
+            (&mut self.images, &mut self.pages, &mut self.spare, &mut self.decoder);
+        let mut catch_up =
+            |images: &mut Vec<u8>, pages: &mut Vec<Page>, number: u64, until: u64| {
+                let Some(done) = set.slot(number).and_then(|i| done.get_mut(i)) else { return };
+                let waiting = cuts.get(*done..).expect("no more cuts were passed than there are");
+                let passed = waiting.partition_point(|(at, _)| *at < until);
+                let lowest = waiting.iter().take(passed).map(|(_, length)| *length).min();
+                *done += passed;
+                if let Some(length) = lowest {
+                    cut_page(images, pages, set, number, length);
+                }
+            };
+        // The page whose newest image is in `spare`: patches of a page go back and forth between
+        // the two, and the last of them is copied if it went the wrong way.
         let mut ahead: Option<u64> = None;
         let settle = |images: &mut [u8], spare: &[u8], number: u64| {
             let image = set.slot(number).and_then(|i| images.chunks_exact_mut(spare.len()).nth(i));
             image.expect("only pages of the set are patched").copy_from_slice(spare);
         };
         tail.visit(set.space, set.ranges(), &mut |at, op| {
-            let (Op::PageFull { page: id, .. } | Op::PagePatch { page: id, .. } | Op::Range { page: id, .. }) = op
+            let (Op::PageFull { page: id, .. }
+            | Op::PagePatch { page: id, .. }
+            | Op::Range { page: id, .. }) = op
             else {
                 return Ok(());
             };
@@ -334,7 +372,14 @@ impl Rebuilder {
                     let range = image.get_mut(start..start.saturating_add(len));
                     let range = range.ok_or_else(|| {
                         let expected = format_args!("within {}", set.page_size);
-                        Error::damage(DamageKind::Structure, "log", 0, "byte range of a page", expected, start)
+                        Error::damage(
+                            DamageKind::Structure,
+                            "log",
+                            0,
+                            "byte range of a page",
+                            expected,
+                            start,
+                        )
                     })?;
                     put_full(decoder, &bytes, range).map_err(bad)?;
                     None
@@ -395,12 +440,22 @@ fn put_full(
         return decoder.decompress(blob.stored, image);
     }
     if blob.stored.len() != image.len() {
-        return Err(crate::delta::DeltaError::Length { expected: image.len(), found: blob.stored.len() });
+        return Err(crate::delta::DeltaError::Length {
+            expected: image.len(),
+            found: blob.stored.len(),
+        });
     }
     image.copy_from_slice(blob.stored);
     Ok(())
 }
 
 fn bad_patch(path: &str, offset: u64, page: PageId, e: crate::delta::DeltaError) -> Error {
-    Error::damage(DamageKind::PageImage, path, offset, "image or patch", format_args!("{page} rebuilt"), e)
+    Error::damage(
+        DamageKind::PageImage,
+        path,
+        offset,
+        "image or patch",
+        format_args!("{page} rebuilt"),
+        e,
+    )
 }

@@ -22,29 +22,33 @@ pub struct RedoRecord<'a> {
 
 /// Replays logical records: the part of a restore that only the engine itself can do.
 ///
-/// Called on one thread, after all pages are in place and before the output gets its name: what `apply` makes
-/// of the records is published together with the pages, or not at all.
+/// Called on one thread, after all pages are in place and before the output gets its name: what
+/// `apply` makes of the records is published together with the pages, or not at all.
 pub trait Redo {
-    /// Called before the first record. `dir` is where the restored files are now; `None` where the restore goes into a sink of the host's own.
+    /// Called before the first record. `dir` is where the restored files are now; `None` where the
+    /// restore goes into a sink of the host's own.
     fn begin(&mut self, dir: Option<&Path>) -> Result<()> {
         let _ = dir;
         Ok(())
     }
 
-    /// Replays one record. Records come in the order in which they were logged, from after the redo point to the target.
+    /// Replays one record. Records come in the order in which they were logged, from after the redo
+    /// point to the target.
     fn apply(&mut self, record: RedoRecord<'_>) -> Result<()>;
 
-    /// Called after the last record: everything written to `dir` has to be in its files now, and synced.
+    /// Called after the last record: everything written to `dir` has to be in its files now, and
+    /// synced.
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Where the log begins that the records need which lead up to a state: what replay reads, and what retention keeps. The state's own position where its pages
-/// contain all records.
+/// Where the log begins that the records need which lead up to a state: what replay reads, and what
+/// retention keeps. The state's own position where its pages contain all records.
 ///
-/// Between the redo point and the first record after it there may be log that expired long ago, as no state needed it. So this is the beginning of the segment with
-/// that record, whose preface says that there is none before it; the redo point itself where no segment is left that says so.
+/// Between the redo point and the first record after it there may be log that expired long ago, as
+/// no state needed it. So this is the beginning of the segment with that record, whose preface says
+/// that there is none before it; the redo point itself where no segment is left that says so.
 pub(crate) fn records_from(log: &Log, state: &NodeState) -> Result<Position> {
     if state.last_logical <= state.redo {
         return Ok(state.position);
@@ -64,7 +68,8 @@ pub(crate) fn records_from(log: &Log, state: &NodeState) -> Result<Position> {
     Ok(segment.map_or(state.redo, |s| s.from.max(state.redo)))
 }
 
-/// Gives the records that lead from the redo point of `state` to its position to `apply`; counts them.
+/// Gives the records that lead from the redo point of `state` to its position to `apply`; counts
+/// them.
 pub(crate) fn replay_records(
     log: &Log,
     state: &NodeState,
@@ -75,7 +80,9 @@ pub(crate) fn replay_records(
     let mut decoder = Decoder::new()?;
     log.visit(from, to, &mut |path, visit| {
         let (lsn, ops, offset) = match visit {
-            Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => (lsn, ops, offset),
+            Visit::Partial { lsn, ops, offset } | Visit::Commit { lsn, ops, offset, .. } => {
+                (lsn, ops, offset)
+            }
             Visit::Tick => return Ok(()),
         };
         let mut r = Reader::new(ops);

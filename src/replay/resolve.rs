@@ -33,7 +33,8 @@ pub struct Window {
     pub earliest: Commit,
     /// The latest commit.
     pub latest: Commit,
-    /// Until when it is known that no further commit happened: the latest time that can be asked for.
+    /// Until when it is known that no further commit happened: the latest time that can be asked
+    /// for.
     pub known_until: Timestamp,
 }
 
@@ -47,9 +48,11 @@ pub(crate) struct LogEnd {
     read: bool,
 }
 
-/// Finds the end of the log. What it finds is durable when it returns, even if another process has only just written it.
+/// Finds the end of the log. What it finds is durable when it returns, even if another process has
+/// only just written it.
 ///
-/// The catalog may speak of a later position than the log holds: then the newest segments are lost or put back to an older state.
+/// The catalog may speak of a later position than the log holds: then the newest segments are lost
+/// or put back to an older state.
 pub(crate) fn log_end(log: &Log, view: &NodeView<'_>) -> Result<LogEnd> {
     let end = newest_commit(log, view)?;
     log.check_end(end.position, view.durable_end(&log.lineage))?;
@@ -68,7 +71,8 @@ pub(crate) fn readable_end(log: &Log, view: &NodeView<'_>) -> Result<(LogEnd, Op
                     return Ok((LogEnd::of(&reader.preface().state), Some(damage)));
                 }
                 // By number as well: one that holds no commit begins where the next one does.
-                segment = log.last_where(|other| Ok((other.from, other.sequence) < (s.from, s.sequence)))?;
+                segment = log
+                    .last_where(|other| Ok((other.from, other.sequence) < (s.from, s.sequence)))?;
             }
             Err(damage)
         }
@@ -78,7 +82,12 @@ pub(crate) fn readable_end(log: &Log, view: &NodeView<'_>) -> Result<(LogEnd, Op
 
 impl LogEnd {
     fn of(state: &NodeState) -> LogEnd {
-        LogEnd { position: state.position, timestamp: state.timestamp, known_until: state.known_until, read: false }
+        LogEnd {
+            position: state.position,
+            timestamp: state.timestamp,
+            known_until: state.known_until,
+            read: false,
+        }
     }
 }
 
@@ -87,7 +96,9 @@ pub(crate) fn newest_commit(log: &Log, view: &NodeView<'_>) -> Result<LogEnd> {
     let newest = log.newest()?.filter(|s| s.line == log.lineage.tip());
     let Some(newest) = newest else {
         // Nothing was written to its own timeline yet: the fork is the end.
-        let Some(fork) = log.lineage.last().after.lsn() else { return Ok(LogEnd::of(&NodeState::default())) };
+        let Some(fork) = log.lineage.last().after.lsn() else {
+            return Ok(LogEnd::of(&NodeState::default()));
+        };
         let timestamp = commit_time(log, view, fork)?;
         return Ok(LogEnd { position: fork.into(), timestamp, known_until: timestamp, read: true });
     };
@@ -96,7 +107,12 @@ pub(crate) fn newest_commit(log: &Log, view: &NodeView<'_>) -> Result<LogEnd> {
             return Ok(LogEnd::of(&seal.state));
         }
         let end = reader.scan(newest.from, None, &mut |_| Ok(true))?;
-        Ok(LogEnd { position: end.position, timestamp: end.timestamp, known_until: end.known_until, read: true })
+        Ok(LogEnd {
+            position: end.position,
+            timestamp: end.timestamp,
+            known_until: end.known_until,
+            read: true,
+        })
     })
 }
 
@@ -107,8 +123,8 @@ fn earliest(log: &Log, view: &NodeView<'_>) -> Result<Option<Position>> {
     }
     let layers = view.layers(&log.lineage).into_iter();
     let snapshots = layers.filter(|l| l.from.is_none()).map(|l| l.consistent_from).min();
-    let complete =
-        view.origin(&log.lineage) == Origin::Empty && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
+    let complete = view.origin(&log.lineage) == Origin::Empty
+        && log.oldest()?.is_some_and(|s| s.from == Position::ORIGIN);
     // A snapshot of nothing serves from the first commit on.
     Ok(if complete { Some(Lsn::FIRST.into()) } else { snapshots.map(|s| s.max(Lsn::FIRST.into())) })
 }
@@ -132,7 +148,13 @@ pub(crate) fn window(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<
     window_up_to(log, view, target, log_end(log, view)?, false)
 }
 
-fn window_up_to(log: &Log, view: &NodeView<'_>, target: &Target, end: LogEnd, lenient: bool) -> Result<Window> {
+fn window_up_to(
+    log: &Log,
+    view: &NodeView<'_>,
+    target: &Target,
+    end: LogEnd,
+    lenient: bool,
+) -> Result<Window> {
     let before = |earliest: String| Error::BeforeWindow { target: target.clone(), earliest };
     let Some(latest) = end.position.lsn() else {
         return Err(Error::AfterDurableEnd {
@@ -168,11 +190,14 @@ fn window_up_to(log: &Log, view: &NodeView<'_>, target: &Target, end: LogEnd, le
 /// Finds the commit that a target names: on the timeline of this log, unless the target names
 /// another or a time when another was written.
 pub(crate) fn resolve(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolved> {
-    let unknown = || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
+    let unknown =
+        || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
     let timeline = match target {
         Target::Latest | Target::Lsn(_) | Target::Mark(_) => log.timeline(),
         Target::OnTimeline(timeline, _) => *timeline,
-        Target::RestorePoint(name) => view.record.restore_points.get(name).ok_or_else(unknown)?.timeline,
+        Target::RestorePoint(name) => {
+            view.record.restore_points.get(name).ok_or_else(unknown)?.timeline
+        }
         Target::Time(time) => written_at(log, view, *time)?,
         Target::BeforeTime(time) => written_at(log, view, before(*time))?,
     };
@@ -233,7 +258,11 @@ fn written_at(log: &Log, view: &NodeView<'_>, time: Timestamp) -> Result<Timelin
                 perhaps = (!at_once).then_some(Ok(timeline));
             }
             Some(_) => {
-                let known = || Ok::<_, Error>(newest_commit(&log.along(view.lineage(timeline)), view)?.known_until);
+                let known = || {
+                    Ok::<_, Error>(
+                        newest_commit(&log.along(view.lineage(timeline)), view)?.known_until,
+                    )
+                };
                 return match perhaps {
                     Some(younger) if time > known()? => younger,
                     _ => Ok(timeline),
@@ -255,7 +284,8 @@ fn resolve_on(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolve
             latest: describe(window.latest.lsn.into(), window.known_until),
         })
     };
-    let unknown = || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
+    let unknown =
+        || Error::TargetNotFound { target: target.clone(), node: view.record.name.clone() };
     let lsn = match target {
         Target::Latest => match damage.clone() {
             Some(damage) => return Err(damage),
@@ -304,15 +334,22 @@ fn resolve_on(log: &Log, view: &NodeView<'_>, target: &Target) -> Result<Resolve
         }
     }
     if lsn == window.latest.lsn && damage.is_none() && end.read {
-        return Ok(Resolved { timeline: log.timeline(), lsn, timestamp: end.timestamp, next: None });
+        return Ok(Resolved {
+            timeline: log.timeline(),
+            lsn,
+            timestamp: end.timestamp,
+            next: None,
+        });
     }
     let (timestamp, next) = locate(log, lsn)?;
     Ok(Resolved { timeline: log.timeline(), lsn, timestamp, next })
 }
 
-/// Why a target from before the window cannot be restored: it has expired, or was never archived, or it is lost.
+/// Why a target from before the window cannot be restored: it has expired, or was never archived,
+/// or it is lost.
 fn before_window(log: &Log, view: &NodeView<'_>, target: &Target, window: &Window) -> Error {
-    // What came before the first base snapshot of a node with content could not be restored at any time.
+    // What came before the first base snapshot of a node with content could not be restored at any
+    // time.
     if view.origin(&log.lineage) == Origin::Empty
         && let Some(lost) = lost_beginning(log, view).unwrap_or_else(Some)
     {
@@ -338,7 +375,13 @@ pub(crate) fn commit_time(log: &Log, view: &NodeView<'_>, lsn: Lsn) -> Result<Ti
 }
 
 /// The last commit at or before a time.
-fn at_time(log: &Log, view: &NodeView<'_>, time: Timestamp, window: &Window, target: &Target) -> Result<Lsn> {
+fn at_time(
+    log: &Log,
+    view: &NodeView<'_>,
+    time: Timestamp,
+    window: &Window,
+    target: &Target,
+) -> Result<Lsn> {
     if time >= window.latest.timestamp {
         return Ok(window.latest.lsn);
     }
@@ -351,10 +394,18 @@ fn at_time(log: &Log, view: &NodeView<'_>, time: Timestamp, window: &Window, tar
     last_by(log, time)?.ok_or_else(before)
 }
 
-/// The last commit at or before a time, where what is left from before the window tells which one that is.
-fn at_kept_time(log: &Log, view: &NodeView<'_>, kept: &[Span], time: Timestamp) -> Result<Option<Lsn>> {
+/// The last commit at or before a time, where what is left from before the window tells which one
+/// that is.
+fn at_kept_time(
+    log: &Log,
+    view: &NodeView<'_>,
+    kept: &[Span],
+    time: Timestamp,
+) -> Result<Option<Lsn>> {
     for span in kept.iter().filter(|s| s.to.is_some()) {
-        let (Some(first), Some(last)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else { continue };
+        let (Some(first), Some(last)) = (span.from.lsn(), span.to.and_then(Position::lsn)) else {
+            continue;
+        };
         // A snapshot alone tells no more than its own commit's time.
         if let Some(timestamp) = snapshot_time(log, view, last)
             && (timestamp == time || span.is_point())
@@ -375,7 +426,8 @@ fn at_kept_time(log: &Log, view: &NodeView<'_>, kept: &[Span], time: Timestamp) 
     Ok(None)
 }
 
-/// The position of the last commit at or before a time; `None` where the log holds no commit up to then.
+/// The position of the last commit at or before a time; `None` where the log holds no commit up to
+/// then.
 pub(crate) fn position_by(log: &Log, time: Timestamp, end: LogEnd) -> Result<Option<Position>> {
     if end.position > Position::ORIGIN && time >= end.timestamp {
         return Ok(Some(end.position));
@@ -406,10 +458,12 @@ fn last_by(log: &Log, time: Timestamp) -> Result<Option<Lsn>> {
     })
 }
 
-/// The newest commit that carries exactly this mark. Marks never go back, so the segment is found by bisection.
+/// The newest commit that carries exactly this mark. Marks never go back, so the segment is found
+/// by bisection.
 fn at_mark(log: &Log, mark: &[u8], end: Position) -> Result<Option<Lsn>> {
-    let not_beyond =
-        |s: &SegmentRef| Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark));
+    let not_beyond = |s: &SegmentRef| {
+        Ok(log.open(s)?.preface().state.mark.as_ref().is_none_or(|m| m.mark.as_slice() <= mark))
+    };
     let Some(segment) = log.last_where(not_beyond)? else { return Ok(None) };
     let successor = log.successor_says(&segment)?;
     let reader = log.open(&segment)?;
@@ -447,7 +501,8 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
     let mut next = None;
     let mut segment = log.last_where(|s| Ok(s.from <= before))?;
     if segment.is_none() {
-        // The commit itself may be gone with a segment that expired; the next segment knows its time.
+        // The commit itself may be gone with a segment that expired; the next segment knows its
+        // time.
         segment = log.last_where(|s| Ok(s.from <= position))?;
     }
     while let Some(s) = segment {
@@ -460,7 +515,8 @@ pub(crate) fn locate(log: &Log, lsn: Lsn) -> Result<(Timestamp, Option<Timestamp
             Err(e) => return Err(e),
         };
     }
-    let missing = || Error::Gap { node: log.lineage.tip().node.to_string(), expected: lsn, found: position };
+    let missing =
+        || Error::Gap { node: log.lineage.tip().node.to_string(), expected: lsn, found: position };
     Ok((time.ok_or_else(missing)?, next))
 }
 
@@ -483,15 +539,20 @@ fn look_in(
         // Beyond a fork its own timeline may go on, and tells where it ends.
         _ => log.successor_says(segment)?,
     };
-    log.scan(&reader, Position::new(lsn.get() - 1).max(segment.from), successor.as_ref(), &mut |visit| {
-        if let Visit::Commit { lsn: found, timestamp, .. } = visit {
-            if found == lsn {
-                *time = Some(timestamp);
-            } else if found > lsn {
-                *next = Some(timestamp);
+    log.scan(
+        &reader,
+        Position::new(lsn.get() - 1).max(segment.from),
+        successor.as_ref(),
+        &mut |visit| {
+            if let Visit::Commit { lsn: found, timestamp, .. } = visit {
+                if found == lsn {
+                    *time = Some(timestamp);
+                } else if found > lsn {
+                    *next = Some(timestamp);
+                }
             }
-        }
-        Ok(next.is_none())
-    })?;
+            Ok(next.is_none())
+        },
+    )?;
     Ok(after)
 }

@@ -125,15 +125,15 @@ impl Ops {
     /// Whether they take more than so many bytes of memory, or are more than can be numbered with
     /// the next chunk's.
     pub fn is_full(&self, bytes: usize) -> bool {
-        // A list may have twice its length reserved, and of the refs there are two in the end. A map
-        // may have as much, and half of that once more while it grows.
+        // A list may have twice its length reserved, and of the refs there are two in the end. A
+        // map may have as much, and half of that once more while it grows.
         let refs = self.refs.len() * 3 * size_of::<OpRef>();
         let pages = self.pages.len() * (2 * size_of::<Page>() + 4 * size_of::<(PageId, u32)>());
         self.bytes + refs + pages > bytes || self.refs.len() > u32::MAX as usize / 2
     }
 
-    /// Sorts them by page, each page's in order, and drops those that a later full image of the page
-    /// makes superfluous.
+    /// Sorts them by page, each page's in order, and drops those that a later full image of the
+    /// page makes superfluous.
     pub fn sort(mut self) -> Sorted {
         drop(std::mem::take(&mut self.places));
         let mut order: Vec<usize> = (0..self.pages.len()).collect();
@@ -171,10 +171,14 @@ impl Sorted {
 
     /// The ops of a page in order: numbers and bytes.
     fn ops(&self, page: &Page) -> impl Iterator<Item = (u64, &[u8])> {
-        let refs = self.refs.get(page.first..page.first + page.ops).expect("a page's ops are in the list");
+        let refs =
+            self.refs.get(page.first..page.first + page.ops).expect("a page's ops are in the list");
         refs.iter().map(|op| {
             let start = op.offset as usize;
-            let bytes = self.chunks.get(op.chunk as usize).and_then(|c| c.get(start..start + op.len as usize));
+            let bytes = self
+                .chunks
+                .get(op.chunk as usize)
+                .and_then(|c| c.get(start..start + op.len as usize));
             (op.number, bytes.expect("an op lies where it was put"))
         })
     }
@@ -186,7 +190,8 @@ impl Run {
         let ops = ops.sort();
         let dir = &options.temporary_dir;
         let path = dir.display().to_string();
-        let mut file = tempfile::tempfile_in(dir).map_err(|e| Error::io("create temporary file in", &path, e))?;
+        let mut file = tempfile::tempfile_in(dir)
+            .map_err(|e| Error::io("create temporary file in", &path, e))?;
         let (mut writer, reader) = crate::sealed::spill(keys)?;
         let mut frames = Vec::new();
         let (mut plaintext, mut begins) = (Vec::new(), None);
@@ -219,7 +224,12 @@ impl Run {
 
     /// Ranges of the pages `first` to `last` of a space that its ops touch: exact if they are in
     /// memory, and at most too wide if not.
-    pub fn touched(&self, space: SpaceId, (first, last): (u64, u64), add: &mut dyn FnMut(u64, u64)) {
+    pub fn touched(
+        &self,
+        space: SpaceId,
+        (first, last): (u64, u64),
+        add: &mut dyn FnMut(u64, u64),
+    ) {
         let (low, high) = (PageId::new(space, first), PageId::new(space, last));
         match self {
             Run::Memory(ops) => {
@@ -229,7 +239,8 @@ impl Run {
             Run::Disk(run) => {
                 for f in run.frames.iter().filter(|f| f.first <= high && f.last >= low) {
                     // A frame that spans spaces is taken to span all of this one that it may.
-                    let first = if f.first.space == space { f.first.page.max(first) } else { first };
+                    let first =
+                        if f.first.space == space { f.first.page.max(first) } else { first };
                     let last = if f.last.space == space { f.last.page.min(last) } else { last };
                     add(first, last);
                 }
@@ -273,7 +284,9 @@ impl DiskRun {
         let page = |number| PageId::new(space, number);
         // The first range that does not end before a page.
         let next = |at: PageId| ranges.get(ranges.partition_point(|(_, last)| page(*last) < at));
-        let (Some((first, _)), Some((_, last))) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let (Some((first, _)), Some((_, last))) = (ranges.first(), ranges.last()) else {
+            return Ok(());
+        };
         let start = self.frames.partition_point(|f| f.last < page(*first));
         let frames = self
             .frames
@@ -284,7 +297,9 @@ impl DiskRun {
         let mut frame = Vec::new();
         for f in frames.filter(|f| next(f.first).is_some_and(|(first, _)| page(*first) <= f.last)) {
             frame.resize(f.at.len, 0);
-            self.file.read_exact_at(&mut frame, f.at.offset).map_err(|e| Error::io("read", what, e))?;
+            self.file
+                .read_exact_at(&mut frame, f.at.offset)
+                .map_err(|e| Error::io("read", what, e))?;
             let plaintext = self.reader.open(&f.at, what, &mut frame)?;
             let mut r = Reader::new(plaintext);
             while !r.is_empty() {
@@ -293,7 +308,9 @@ impl DiskRun {
                 let left = r.remaining();
                 let len = r.length("op length", left).map_err(bad)?;
                 let op = read_op(r.bytes("op", len).map_err(bad)?)?;
-                if let Op::PageFull { page: at, .. } | Op::PagePatch { page: at, .. } | Op::Range { page: at, .. } = op
+                if let Op::PageFull { page: at, .. }
+                | Op::PagePatch { page: at, .. }
+                | Op::Range { page: at, .. } = op
                     && next(at).is_some_and(|(first, _)| page(*first) <= at)
                 {
                     visit(number, op)?;

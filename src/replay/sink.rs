@@ -12,8 +12,9 @@ use crate::types::{Lsn, SpaceId, Timestamp, as_index};
 /// Takes restored pages: a directory, a running engine, anything. Made by the opener that
 /// [`Restore::into_sink`](crate::Restore::into_sink) is given.
 ///
-/// Called from several threads at a time. Every byte of every space is given exactly once, by `write` or
-/// by `zero`, in no particular order. A sink that is dropped without `finish` was not given all.
+/// Called from several threads at a time. Every byte of every space is given exactly once, by
+/// `write` or by `zero`, in no particular order. A sink that is dropped without `finish` was not
+/// given all.
 pub trait PageSink: Sync {
     /// Bytes of a space at an offset: whole pages, but for the end of the space.
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()>;
@@ -54,11 +55,13 @@ pub struct RestoreReport {
     pub next: Option<Timestamp>,
     /// The spaces restored.
     pub spaces: BTreeMap<SpaceId, SpaceState>,
-    /// Spaces that are excluded from restores ([`Batch::exclude_space`](crate::Batch::exclude_space)), which were left out.
+    /// Spaces that are excluded from restores
+    /// ([`Batch::exclude_space`](crate::Batch::exclude_space)), which were left out.
     pub excluded: Vec<String>,
     /// Configuration restored with the node.
     pub config: BTreeMap<String, Vec<u8>>,
-    /// Configuration that belongs to the environment of then, for the operator to look at: not to be applied as it is.
+    /// Configuration that belongs to the environment of then, for the operator to look at: not to
+    /// be applied as it is.
     pub environment: BTreeMap<String, Vec<u8>>,
     /// The newest host mark at or before the commit.
     pub mark: Option<Vec<u8>>,
@@ -70,11 +73,13 @@ pub struct RestoreReport {
     pub commits_replayed: u64,
     /// Layers used, the snapshot included.
     pub layers: usize,
-    /// Damage met in layers, which the restore did without: the state is exact all the same, the archive needs a look.
+    /// Damage met in layers, which the restore did without: the state is exact all the same, the
+    /// archive needs a look.
     pub damaged: Vec<String>,
     /// Pages proven equal, by CRC-32, to what the engine handed in.
     pub pages_proven: u64,
-    /// Pages last changed by a byte range or by cutting the space, which have no CRC-32 of their own; their bytes are authenticated all the same.
+    /// Pages last changed by a byte range or by cutting the space, which have no CRC-32 of their
+    /// own; their bytes are authenticated all the same.
     pub pages_unproven: u64,
     /// Logical records given to the `Redo`.
     pub records_replayed: u64,
@@ -88,9 +93,11 @@ impl RestoreReport {
     ) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>) {
         // What is ours is told otherwise.
         let own = config.iter().filter(|(key, _)| !key.starts_with(EXCLUSION));
-        let (environment, data): (Vec<_>, Vec<_>) =
-            own.map(|(k, v)| (v.environment_bound, (k.clone(), v.value.clone()))).partition(|(e, _)| *e);
-        let strip = |list: Vec<(bool, (String, Vec<u8>))>| list.into_iter().map(|(_, pair)| pair).collect();
+        let (environment, data): (Vec<_>, Vec<_>) = own
+            .map(|(k, v)| (v.environment_bound, (k.clone(), v.value.clone())))
+            .partition(|(e, _)| *e);
+        let strip =
+            |list: Vec<(bool, (String, Vec<u8>))>| list.into_iter().map(|(_, pair)| pair).collect();
         (strip(data), strip(environment))
     }
 }
@@ -143,7 +150,8 @@ impl Memory {
 
 impl PageSink for Memory {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let (_, all) = self.0.get(&space).ok_or_else(|| Error::host("a space that was not announced"))?;
+        let (_, all) =
+            self.0.get(&space).ok_or_else(|| Error::host("a space that was not announced"))?;
         let start = as_index(offset);
         let mut all = all.lock();
         let range = all.get_mut(start..start.saturating_add(bytes.len()));

@@ -33,8 +33,15 @@ impl Tail {
         self.runs.iter().for_each(|run| run.touched(space, pages, add));
     }
 
-    /// Units of so many pages that ops of this stretch touch, or that a cut leaves in part, of a space.
-    pub fn touched_units(&self, space: SpaceId, page_size: u64, pages_per_unit: u64, add: &mut dyn FnMut(u64, u64)) {
+    /// Units of so many pages that ops of this stretch touch, or that a cut leaves in part, of a
+    /// space.
+    pub fn touched_units(
+        &self,
+        space: SpaceId,
+        page_size: u64,
+        pages_per_unit: u64,
+        add: &mut dyn FnMut(u64, u64),
+    ) {
         let unit = |page: u64| page / pages_per_unit.max(1);
         let mut before = None;
         self.touched(space, (0, u64::MAX), &mut |first, last| {

@@ -36,7 +36,8 @@ impl ReadStore for ReadOnly {
 #[test]
 fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
     let (storage, key) = (MemStorage::new(), || KeyFile::from_bytes([1; 32]));
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
     let node = archive.create_node("n", Origin::Empty).unwrap();
     let mut writer = node.open_writer().unwrap();
     for n in 1..=3 {
@@ -51,7 +52,8 @@ fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
     let lists = Arc::new(AtomicUsize::new(0));
     let store: Arc<dyn ReadStore> = Arc::new(ReadOnly(storage.clone(), Arc::clone(&lists)));
     let keyring = Keyring::new(key());
-    let opened = Entries::open(Arc::clone(&store), &keyring, Backend::default(), Arc::new(SystemRng));
+    let opened =
+        Entries::open(Arc::clone(&store), &keyring, Backend::default(), Arc::new(SystemRng));
     let (entries, state) = opened.unwrap();
     let view = state.view(*state.nodes.keys().next().unwrap()).unwrap();
     let (keys, lineage) = (Arc::clone(entries.keys()), view.lineage(view.record.timeline));
@@ -65,7 +67,12 @@ fn a_target_is_resolved_and_planned_where_nothing_can_be_written() {
     assert!(next > Some(first));
     assert_eq!(lists.load(Ordering::Relaxed) - before, 4);
     let layers = view.layers(&lineage);
-    let input = PlanInput { lineage: &lineage, empty_origin: true, replay_floor: Position::ORIGIN, layers: &layers };
+    let input = PlanInput {
+        lineage: &lineage,
+        empty_origin: true,
+        replay_floor: Position::ORIGIN,
+        layers: &layers,
+    };
     assert_eq!(plan(&input, resolved.lsn.into()).unwrap().target, Position::from(resolved.lsn));
     assert_eq!(storage.operation_count(), done, "something was changed or synced");
     writer.close().unwrap();

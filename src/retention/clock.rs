@@ -27,7 +27,11 @@ pub(crate) fn check(state: &CatalogState, clock: Timestamp, archived: Timestamp)
     }
     let ahead = |of: Timestamp| archived > of.saturating_add(CLOCK_BOUND);
     if ahead(clock) && ahead(seen.archived) {
-        return Err(Error::ClockImplausible { clock, what: "the newest commit", expected: archived });
+        return Err(Error::ClockImplausible {
+            clock,
+            what: "the newest commit",
+            expected: archived,
+        });
     }
     Ok(())
 }

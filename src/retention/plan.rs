@@ -112,10 +112,14 @@ impl fmt::Display for Blocked {
         match self {
             Blocked::NoPolicy => f.write_str("no policy was set: everything is kept"),
             Blocked::Held(name) => write!(f, "hold {name:?} keeps everything"),
-            Blocked::Deleted(until) => write!(f, "it is deleted, which can be undone until {until}"),
+            Blocked::Deleted(until) => {
+                write!(f, "it is deleted, which can be undone until {until}")
+            }
             Blocked::Locked(name) => write!(f, "it is deleted, and lock {name:?} keeps it"),
             Blocked::Branched(name) => write!(f, "it is deleted, and node {name:?} stands on it"),
-            Blocked::Incomplete(timeline) => write!(f, "timeline {timeline} misses files that are needed"),
+            Blocked::Incomplete(timeline) => {
+                write!(f, "timeline {timeline} misses files that are needed")
+            }
         }
     }
 }
@@ -215,7 +219,8 @@ impl<'a> Timeline<'a> {
         let there = |start: Position| segments.first().is_none_or(|s| s.from == start);
         let cut = kept.is_none() && start.is_some_and(|start| !there(start));
         let beginning = start.filter(|start| {
-            there(*start) && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
+            there(*start)
+                && kept.is_none_or(|spans| spans.iter().any(|s| s.base == *start && !s.is_point()))
         });
         Timeline { input, id, segments, end: log.end, fork, beginning, cut }
     }
@@ -234,18 +239,23 @@ impl<'a> Timeline<'a> {
             Some(start) => Some(Position::from(start.next_lsn())),
             None => first.map(|f| f.max(Position::new(1))),
         };
-        from.map(|from| Span { from, to: None, base: Position::ORIGIN, log: None }).into_iter().collect()
+        from.map(|from| Span { from, to: None, base: Position::ORIGIN, log: None })
+            .into_iter()
+            .collect()
     }
 
     /// The span that keeps what is wanted, and the snapshot that it is based on; `None` if there is
     /// none.
     fn stand(&self, want: &Want) -> Option<(Span, Option<&LayerRecord>)> {
         let span = |base, log| Span { from: want.from, to: want.to, base, log };
-        let on = |l: &LayerRecord| span(l.to, self.input.redo.get(&l.file).copied().filter(|log| *log < l.to));
+        let on = |l: &LayerRecord| {
+            span(l.to, self.input.redo.get(&l.file).copied().filter(|log| *log < l.to))
+        };
         let leads = |s: &Span| s.is_point() || leads(&self.segments, s.log_from(), s.to, self.end);
         let fits = |l: &&LayerRecord| l.consistent_from <= want.from && leads(&on(l));
         let snapshot = self.snapshots().filter(fits).max_by_key(|l| l.to).map(|l| (on(l), Some(l)));
-        let beginning = || self.beginning.map(|b| span(b, None)).filter(leads).map(|span| (span, None));
+        let beginning =
+            || self.beginning.map(|b| span(b, None)).filter(leads).map(|span| (span, None));
         snapshot.or_else(beginning)
     }
 
@@ -258,7 +268,8 @@ impl<'a> Timeline<'a> {
     fn uses(&self, span: &Span, layer: &LayerRecord) -> bool {
         let within = span.base <= layer.to && span.to.is_none_or(|to| layer.to <= to);
         // What is based on the fork is based on what comes before it: a layer may lead over it.
-        let over_fork = |from: Position| self.fork.is_some_and(|fork| span.base == fork && from < fork);
+        let over_fork =
+            |from: Position| self.fork.is_some_and(|fork| span.base == fork && from < fork);
         match layer.from {
             None => within && (!span.is_point() || layer.to == layer.consistent_from),
             Some(from) => within && (span.base <= from || over_fork(from)),
@@ -267,7 +278,12 @@ impl<'a> Timeline<'a> {
 
     /// Plans, and returns whether the timeline depends on its fork; `None` if something cannot be
     /// kept that must be kept.
-    fn plan(&self, promises: &[Promise], forks: &[(Reason, Position)], plan: &mut ExpiryPlan) -> Option<bool> {
+    fn plan(
+        &self,
+        promises: &[Promise],
+        forks: &[(Reason, Position)],
+        plan: &mut ExpiryPlan,
+    ) -> Option<bool> {
         if self.cut {
             return None;
         }
@@ -289,8 +305,10 @@ impl<'a> Timeline<'a> {
         let kept: Vec<Span> = spans.iter().map(|(span, _)| *span).collect();
         let stays = segments_of(&kept, &self.segments, |s| s.from);
         let goes = |i: &usize| !stays.iter().any(|r| r.contains(i));
-        let gone =
-            ranges(self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s), &mut plan.log_bytes);
+        let gone = ranges(
+            self.segments.iter().enumerate().filter(|(i, _)| goes(i)).map(|(_, s)| s),
+            &mut plan.log_bytes,
+        );
         let layers: Vec<FileId> = self
             .input
             .layers(self.id)
@@ -303,17 +321,25 @@ impl<'a> Timeline<'a> {
         let stood = |fork| kept_before.is_none_or(|spans| spans.iter().any(|s| s.base == fork));
         let leaves_fork = !on_fork && self.fork.is_some_and(stood);
         if !gone.is_empty() || !layers.is_empty() || leaves_fork {
-            plan.timelines.push(TimelineExpiry { timeline: self.id, kept: kept.clone(), segments: gone });
+            plan.timelines.push(TimelineExpiry {
+                timeline: self.id,
+                kept: kept.clone(),
+                segments: gone,
+            });
         }
         plan.layers.extend(layers);
         for ((span, snapshot), want) in spans.iter().zip(wants) {
-            let segments: Vec<_> = runs_of(&[*span], &self.segments, |s| s.from).flatten().collect();
+            let segments: Vec<_> =
+                runs_of(&[*span], &self.segments, |s| s.from).flatten().collect();
             plan.kept.push(KeptSpan {
                 timeline: self.id,
                 span: *span,
                 reasons: want.reasons,
                 snapshot: snapshot.map(|l| l.file),
-                segments: segments.first().zip(segments.last()).map(|(a, b)| (a.sequence, b.sequence)),
+                segments: segments
+                    .first()
+                    .zip(segments.last())
+                    .map(|(a, b)| (a.sequence, b.sequence)),
             });
         }
         Some(on_fork)
@@ -334,10 +360,15 @@ impl<'a> Timeline<'a> {
             // Everything later can be based on it, too.
             let mut then = now.clone();
             let log = self.input.redo_at.get(&at).copied().filter(|log| *log < at);
-            then.iter_mut().skip(i).filter(|s| s.base < at).for_each(|s| (s.base, s.log) = (at, log));
+            then.iter_mut()
+                .skip(i)
+                .filter(|s| s.base < at)
+                .for_each(|s| (s.base, s.log) = (at, log));
             let frees = self.bytes(&now).saturating_sub(self.bytes(&then));
             let costs = snapshot.or(newest).map_or(0, |l| l.bytes);
-            if frees > 0 && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent) {
+            if frees > 0
+                && frees.saturating_mul(100) >= costs.saturating_mul(self.input.rebuild_percent)
+            {
                 plan.build.push(RequiredSnapshot { position: at, frees: Some(frees) });
                 now = then;
             }
@@ -384,7 +415,9 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
             return ExpiryPlan { blocked: Some(Blocked::Incomplete(*id)), ..ExpiryPlan::default() };
         };
         // Another node keeps what its branches depend on by what the catalog says of them.
-        if let Some(Fork { line, at }) = lineage.root().filter(|fork| on_fork && fork.line.node == input.node) {
+        if let Some(Fork { line, at }) =
+            lineage.root().filter(|fork| on_fork && fork.line.node == input.node)
+        {
             forks.entry(line).or_default().push((Reason::Branch(*id), at));
         }
     }
@@ -397,7 +430,8 @@ pub(crate) fn plan_expiry(input: &ExpiryInput<'_>) -> ExpiryPlan {
 /// Goes by the catalog, and not by what the next sweep of those nodes will find: they own what they
 /// depend on until an entry says otherwise.
 fn branches(input: &ExpiryInput<'_>) -> Vec<(String, Fork)> {
-    let of_others = input.state.lineages_over(input.node).into_iter().filter(|l| l.tip().node != input.node);
+    let of_others =
+        input.state.lineages_over(input.node).into_iter().filter(|l| l.tip().node != input.node);
     let standing = of_others.filter_map(|lineage| {
         let node = lineage.tip().node;
         let fork = lineage.root().filter(|fork| fork.line.node == input.node)?;
@@ -422,8 +456,11 @@ fn blocked(input: &ExpiryInput<'_>) -> Option<Blocked> {
     match deletion {
         Deletion::Until(until) if input.now < until => Some(Blocked::Deleted(until)),
         Deletion::Until(_) => {
-            let locked = input.state.locks(Some(input.node)).next().map(|l| Blocked::Locked(l.clone()));
-            locked.or_else(|| branches(input).into_iter().next().map(|(name, _)| Blocked::Branched(name)))
+            let locked =
+                input.state.locks(Some(input.node)).next().map(|l| Blocked::Locked(l.clone()));
+            locked.or_else(|| {
+                branches(input).into_iter().next().map(|(name, _)| Blocked::Branched(name))
+            })
         }
         _ => None,
     }
@@ -444,7 +481,10 @@ fn ranges<'s>(segments: impl Iterator<Item = &'s SegmentInfo>, bytes: &mut u64) 
 
 /// The plan that ends a deleted node.
 fn everything(input: &ExpiryInput<'_>) -> ExpiryPlan {
-    let mut plan = ExpiryPlan { last: input.record.retention.deletion != Deletion::Final, ..ExpiryPlan::default() };
+    let mut plan = ExpiryPlan {
+        last: input.record.retention.deletion != Deletion::Final,
+        ..ExpiryPlan::default()
+    };
     for (id, log) in input.logs {
         // What has expired before is no longer visible.
         let timeline = Timeline::new(input, *id, log);

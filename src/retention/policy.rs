@@ -45,7 +45,8 @@ pub(crate) fn promises(state: &CatalogState, node: NodeId) -> Vec<Promise> {
     let Some(first) = changes.first() else { return Vec::new() };
     let unset = Promise { policy: Policy::continuous(Policy::UNSET), until: Some(first.covers) };
     let ends = changes.iter().skip(1).map(|c| Some(c.covers)).chain([None]);
-    let set = changes.iter().zip(ends).map(|(c, until)| Promise { policy: c.policy.clone(), until });
+    let set =
+        changes.iter().zip(ends).map(|(c, until)| Promise { policy: c.policy.clone(), until });
     std::iter::once(unset).chain(set).collect()
 }
 
@@ -104,5 +105,7 @@ pub(crate) fn check(before: Option<&Policy>, policy: &Policy) -> Result<bool> {
         ) => b < a || lb < la || eb > ea || reach(policy) < reach(before),
         _ => reach(policy) < reach(before),
     };
-    Ok(shorter || policy.restore_points_for < before.restore_points_for || policy.grace < before.grace)
+    Ok(shorter
+        || policy.restore_points_for < before.restore_points_for
+        || policy.grace < before.grace)
 }

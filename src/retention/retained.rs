@@ -61,14 +61,21 @@ impl Want {
 }
 
 /// Snapshots that are usable without log, in order of publication.
-fn snapshots<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId) -> impl Iterator<Item = &'a LayerRecord> {
+fn snapshots<'a>(
+    input: &'a ExpiryInput<'_>,
+    timeline: TimelineId,
+) -> impl Iterator<Item = &'a LayerRecord> {
     input.layers(timeline).filter(|l| l.from.is_none() && l.consistent_from == l.to)
 }
 
 /// The snapshots that count as the periodic ones, oldest first: in each interval, the one that was
 /// published first. So a snapshot that counts continues to count, whatever snapshot is built near
 /// it later, and whichever expires before it.
-fn spaced<'a>(input: &'a ExpiryInput<'_>, timeline: TimelineId, every: Duration) -> Vec<&'a LayerRecord> {
+fn spaced<'a>(
+    input: &'a ExpiryInput<'_>,
+    timeline: TimelineId,
+    every: Duration,
+) -> Vec<&'a LayerRecord> {
     // Sweeps do not run on the second: a tenth early is in time.
     let section = (every / 10 * 9).as_nanos().max(1);
     let mut first: BTreeMap<u128, &LayerRecord> = BTreeMap::new();
@@ -88,9 +95,16 @@ pub(crate) fn snapshot_due(input: &ExpiryInput<'_>, promises: &[Promise]) -> Opt
 }
 
 /// The snapshots of a timeline that the promises keep, beside the window.
-fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: TimelineId, wants: &mut Vec<Want>) {
+fn kept_points(
+    input: &ExpiryInput<'_>,
+    promises: &[Promise],
+    timeline: TimelineId,
+    wants: &mut Vec<Want>,
+) {
     for promise in promises {
-        let Mode::Periodic { every, keep_for, keep_count, .. } = promise.policy.mode else { continue };
+        let Mode::Periodic { every, keep_for, keep_count, .. } = promise.policy.mode else {
+            continue;
+        };
         let spaced: Vec<_> = spaced(input, timeline, every)
             .into_iter()
             .filter(|l| promise.until.is_none_or(|until| l.timestamp <= until))
@@ -107,7 +121,9 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
             (Some(_), false) => by_age,
             (Some(_), true) => spaced.len(),
         };
-        wants.extend(spaced.into_iter().skip(first).map(|l| Want::point(l.to, Reason::Snapshot(l.file))));
+        wants.extend(
+            spaced.into_iter().skip(first).map(|l| Want::point(l.to, Reason::Snapshot(l.file))),
+        );
     }
 }
 
@@ -115,10 +131,13 @@ fn kept_points(input: &ExpiryInput<'_>, promises: &[Promise], timeline: Timeline
 /// node that was branched off, may name commits that it shares with this one.
 fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
     let line = Line::new(input.node, timeline);
-    for lineage in input.state.lineages_over(input.node).iter().filter(|lineage| lineage.of(line).is_some()) {
+    for lineage in
+        input.state.lineages_over(input.node).iter().filter(|lineage| lineage.of(line).is_some())
+    {
         let Line { node, timeline } = lineage.tip();
         let record = input.state.nodes.get(&node).expect("a lineage is of a node that there is");
-        let archived = if node == input.node { Some(&input.archived) } else { input.branches.get(&node) };
+        let archived =
+            if node == input.node { Some(&input.archived) } else { input.branches.get(&node) };
         let promises = promises(input.state, node);
         for (name, point) in record.restore_points.iter().filter(|(_, p)| p.timeline == timeline) {
             // A branch that was created only now has no known archived time.
@@ -140,7 +159,11 @@ fn named(input: &ExpiryInput<'_>, timeline: TimelineId, wants: &mut Vec<Want>) {
 }
 
 /// The part of a range of commits that is in a section.
-fn part(section: &Section, from: Position, to: Option<Position>) -> Option<(Position, Option<Position>)> {
+fn part(
+    section: &Section,
+    from: Position,
+    to: Option<Position>,
+) -> Option<(Position, Option<Position>)> {
     let from = from.max(section.after.next_lsn().into());
     let to = match (to, section.up_to) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -196,7 +219,9 @@ pub(crate) fn commits_of(
         match until {
             None => commits.push((first, None)),
             // Nothing of what was archived by then may be left.
-            Some(until) => commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last)))),
+            Some(until) => {
+                commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last))))
+            }
         }
     }
     Ok(commits)
@@ -240,7 +265,12 @@ pub(crate) fn wanted(
     kept_points(input, promises, timeline, &mut wants);
     named(input, timeline, &mut wants);
     wants.extend(forks.iter().map(|(reason, fork)| Want::point(*fork, reason.clone())));
-    merge(wants.iter().flat_map(|want| available.iter().filter_map(|span| common(want, span))).collect())
+    merge(
+        wants
+            .iter()
+            .flat_map(|want| available.iter().filter_map(|span| common(want, span)))
+            .collect(),
+    )
 }
 
 /// The intersection of a want and a span.
@@ -259,7 +289,9 @@ fn merge(mut wants: Vec<Want>) -> Vec<Want> {
     let mut merged: Vec<Want> = Vec::new();
     for want in wants {
         match merged.last_mut() {
-            Some(last) if last.to.is_none_or(|to| want.from.get() <= to.get().saturating_add(1)) => {
+            Some(last)
+                if last.to.is_none_or(|to| want.from.get() <= to.get().saturating_add(1)) =>
+            {
                 last.to = match (last.to, want.to) {
                     (Some(a), Some(b)) => Some(a.max(b)),
                     _ => None,

@@ -198,10 +198,16 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
     for timeline in context.record.timelines() {
         let (log, whole) = (context.log_of(timeline), context.log.along(view.lineage(timeline)));
         // If nothing was written to a timeline yet, its end is the fork.
-        let end = if timeline == context.timeline() { log_end(&whole, &view) } else { newest_commit(&whole, &view) }?;
+        let end = if timeline == context.timeline() {
+            log_end(&whole, &view)
+        } else {
+            newest_commit(&whole, &view)
+        }?;
         let segments = log.all()?;
-        let segments =
-            segments.into_iter().map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes }).collect();
+        let segments = segments
+            .into_iter()
+            .map(|(s, bytes)| SegmentInfo { sequence: s.sequence, from: s.from, bytes })
+            .collect();
         let times = LogTimes { log: &log, view, end };
         let windows = commits_of(&promised, context.record.retention.kept(timeline), &times)?;
         logs.insert(timeline, TimelineLog { segments, end: end.position, windows });
@@ -211,7 +217,10 @@ fn gather(context: &NodeContext, state: &CatalogState, now: Timestamp) -> Result
 }
 
 /// The times up to which the nodes branched from this one are archived.
-fn archived_branches(context: &NodeContext, state: &CatalogState) -> Result<BTreeMap<NodeId, Timestamp>> {
+fn archived_branches(
+    context: &NodeContext,
+    state: &CatalogState,
+) -> Result<BTreeMap<NodeId, Timestamp>> {
     let mut archived = BTreeMap::new();
     for lineage in state.lineages_over(context.node) {
         let node = lineage.tip().node;
@@ -234,7 +243,10 @@ fn plan_of(
     Ok(plan_expiry(&ExpiryInput {
         state,
         node: context.node,
-        record: state.nodes.get(&context.node).ok_or_else(|| Error::NoSuchNode { node: context.node.to_string() })?,
+        record: state
+            .nodes
+            .get(&context.node)
+            .ok_or_else(|| Error::NoSuchNode { node: context.node.to_string() })?,
         now,
         archived: gathered.archived,
         logs: &gathered.logs,
@@ -256,7 +268,8 @@ fn plan_with_builds(
     loop {
         let plan = plan_of(context, state, gathered, now, percent)?;
         let asked = plan.build.iter().filter(|b| b.frees.is_some()).map(|b| b.position);
-        let unknown: Vec<Position> = asked.filter(|at| !gathered.redo_at.contains_key(at)).collect();
+        let unknown: Vec<Position> =
+            asked.filter(|at| !gathered.redo_at.contains_key(at)).collect();
         if unknown.is_empty() {
             return Ok(plan);
         }
@@ -267,7 +280,11 @@ fn plan_with_builds(
 }
 
 /// What would expire now.
-pub(crate) fn plan_node(builder: &Builder, now: Timestamp, options: &SweepOptions) -> Result<ExpiryPlan> {
+pub(crate) fn plan_node(
+    builder: &Builder,
+    now: Timestamp,
+    options: &SweepOptions,
+) -> Result<ExpiryPlan> {
     let context = &builder.context;
     let state = builder.catalog.current()?.clone();
     let mut gathered = gather(context, &state, now)?;
@@ -275,7 +292,11 @@ pub(crate) fn plan_node(builder: &Builder, now: Timestamp, options: &SweepOption
 }
 
 /// Sweeps one node: removes what has expired before, then lets what is due expire.
-pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepOptions) -> Result<NodeSweep> {
+pub(crate) fn sweep_node(
+    builder: &mut Builder,
+    now: Timestamp,
+    options: &SweepOptions,
+) -> Result<NodeSweep> {
     let mut done = NodeSweep { node: builder.context.record.name.clone(), ..NodeSweep::default() };
     // Builders and sweepers exclude each other: what a builder reads or refers to does not expire
     // meanwhile.
@@ -292,7 +313,13 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
         } else {
             gather(&builder.context, &state, now)?
         };
-        let mut plan = plan_with_builds(&builder.context, &state, &mut gathered, now, options.rebuild_percent)?;
+        let mut plan = plan_with_builds(
+            &builder.context,
+            &state,
+            &mut gathered,
+            now,
+            options.rebuild_percent,
+        )?;
         let builds = std::mem::take(&mut plan.build);
         if !builds.is_empty() {
             for build in &builds {
@@ -304,12 +331,15 @@ pub(crate) fn sweep_node(builder: &mut Builder, now: Timestamp, options: &SweepO
                 continue;
             }
         }
-        if plan.blocked.is_some() || expire(builder, &state, &gathered, &plan, now, options.rebuild_percent)? {
+        if plan.blocked.is_some()
+            || expire(builder, &state, &gathered, &plan, now, options.rebuild_percent)?
+        {
             done.plan = plan;
             break;
         }
     }
-    done.pending_expiries = builder.catalog.current()?.node(builder.context.node)?.retention.expiring.len();
+    done.pending_expiries =
+        builder.catalog.current()?.node(builder.context.node)?.retention.expiring.len();
     Ok(done)
 }
 
@@ -319,7 +349,10 @@ struct References {
     parts: BTreeSet<FileId>,
 }
 
-fn references<'l>(context: &NodeContext, layers: impl Iterator<Item = &'l LayerRecord>) -> Result<References> {
+fn references<'l>(
+    context: &NodeContext,
+    layers: impl Iterator<Item = &'l LayerRecord>,
+) -> Result<References> {
     let mut all = References { layers: BTreeSet::new(), parts: BTreeSet::new() };
     for layer in layers {
         let body = LayerReader::open(context.storage.as_ref(), &context.keys, layer)?;
@@ -393,7 +426,8 @@ fn unneeded<'l>(
 ) -> Result<ExpiredFiles> {
     let context = &builder.context;
     let going: BTreeSet<FileId> = plan.layers.iter().copied().collect();
-    let (go, stay): (Vec<&LayerRecord>, Vec<&LayerRecord>) = layers.partition(|l| going.contains(&l.file));
+    let (go, stay): (Vec<&LayerRecord>, Vec<&LayerRecord>) =
+        layers.partition(|l| going.contains(&l.file));
     // Before the files are listed: a base snapshot that begins later writes files that are younger.
     let leased = builder.catalog.oldest_lease(context.node)?.is_some();
     let stay = references(context, stay.into_iter())?;
@@ -443,7 +477,8 @@ fn unneeded<'l>(
 /// Files that were given up before and are not removed yet.
 fn pending(builder: &Builder) -> Result<BTreeSet<FileId>> {
     let context = &builder.context;
-    let entries: Vec<u64> = builder.catalog.current()?.node(context.node)?.retention.expiring.keys().copied().collect();
+    let entries: Vec<u64> =
+        builder.catalog.current()?.node(context.node)?.retention.expiring.keys().copied().collect();
     let mut files = BTreeSet::new();
     for entry in entries {
         if let Event::FilesExpired { files: expired, .. } = builder.catalog.entry(entry)?.0.event {
@@ -455,10 +490,16 @@ fn pending(builder: &Builder) -> Result<BTreeSet<FileId>> {
 
 /// Removes the files of expiries whose grace period is over, unless a restore that began before may
 /// still read them.
-fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut NodeSweep) -> Result<()> {
+fn remove_due(
+    builder: &Builder,
+    now: Timestamp,
+    cancel: &Cancel,
+    done: &mut NodeSweep,
+) -> Result<()> {
     let context = &builder.context;
     let record = builder.catalog.settled()?.node(context.node)?.clone();
-    let due: Vec<u64> = record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
+    let due: Vec<u64> =
+        record.retention.expiring.iter().filter(|(_, e)| e.due <= now).map(|(n, _)| *n).collect();
     if due.is_empty() {
         return Ok(());
     }
@@ -476,7 +517,14 @@ fn remove_due(builder: &Builder, now: Timestamp, cancel: &Cancel, done: &mut Nod
         let event = builder.catalog.entry(entry)?.0.event;
         let Event::FilesExpired { timelines, files, .. } = event else {
             let path = format!("catalog entry {entry}");
-            return Err(Error::damage(DamageKind::Structure, path, 0, "event", "an expiry", "another one"));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                0,
+                "event",
+                "an expiry",
+                "another one",
+            ));
         };
         for (fork, name) in &stood_on {
             let gone = timelines.iter().find(|t| t.timeline == fork.line.timeline);
@@ -534,7 +582,12 @@ fn stood_on(context: &NodeContext, state: &CatalogState) -> Result<Vec<(Fork, St
 
 /// Refuses to remove segments that are needed to reach a fork. The plan has ensured that already; a
 /// mistake would cost another history everything.
-fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineExpiry) -> Result<()> {
+fn check_stands(
+    context: &NodeContext,
+    fork: Fork,
+    name: &str,
+    gone: &TimelineExpiry,
+) -> Result<()> {
     let Some(kept) = context.view().kept_of(fork.line) else { return Ok(()) };
     let leads: Vec<Span> = kept.iter().filter(|s| s.contains(fork.at)).copied().collect();
     let path = names::timeline_dir(fork.line.node, fork.line.timeline);
@@ -547,7 +600,9 @@ fn check_stands(context: &NodeContext, fork: Fork, name: &str, gone: &TimelineEx
     }
     let all = context.log_of(fork.line.timeline).all()?;
     let mut needed = runs_of(&leads, &all, |(s, _)| s.from).flatten();
-    let removed = |sequence: &u64| gone.segments.iter().any(|(first, last)| (first..=last).contains(&sequence));
+    let removed = |sequence: &u64| {
+        gone.segments.iter().any(|(first, last)| (first..=last).contains(&sequence))
+    };
     match needed.find(|(s, _)| removed(&s.sequence)) {
         Some((segment, _)) => Err(refused(&format!("its segment {} given up", segment.sequence))),
         None => Ok(()),

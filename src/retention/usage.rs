@@ -47,7 +47,9 @@ impl NodeUsage {
     pub fn estimate(&self, window: Duration) -> u64 {
         let daily = u128::from(self.log_bytes_per_day + self.layers_a_day);
         let grown = daily.saturating_mul(window.as_nanos()) / DAY;
-        u64::try_from(grown).unwrap_or(u64::MAX).saturating_add(self.newest_snapshot.saturating_mul(2))
+        u64::try_from(grown)
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.newest_snapshot.saturating_mul(2))
     }
 }
 
@@ -65,7 +67,10 @@ impl Usage {
     /// About the bytes that a continuous window of this length takes in all nodes; see
     /// [`NodeUsage::estimate`]. Pass the current window to see its cost, or a longer one.
     pub fn estimate(&self, window: Duration) -> u64 {
-        self.nodes.values().map(|node| node.estimate(window)).fold(self.catalog, u64::saturating_add)
+        self.nodes
+            .values()
+            .map(|node| node.estimate(window))
+            .fold(self.catalog, u64::saturating_add)
     }
 
     /// The sum of all of these.
@@ -77,7 +82,11 @@ impl Usage {
 pub(crate) fn catalog_bytes(storage: &dyn ReadStore) -> Result<u64> {
     let mut bytes = 0;
     for group in storage.listed(names::CATALOG)?.iter().filter(|e| e.is_dir) {
-        bytes += storage.listed(&names::join(names::CATALOG, &group.name))?.iter().map(|e| e.len).sum::<u64>();
+        bytes += storage
+            .listed(&names::join(names::CATALOG, &group.name))?
+            .iter()
+            .map(|e| e.len)
+            .sum::<u64>();
     }
     Ok(bytes)
 }
@@ -96,20 +105,28 @@ pub(crate) fn usage(context: &NodeContext) -> Result<NodeUsage> {
     }
     let parts: u64 = list_parts(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
     let files: u64 = list_layers(storage, context.node)?.iter().map(|(_, bytes)| bytes).sum();
-    usage.layers = record.layers.iter().filter(|l| l.from.is_some()).map(|l| l.bytes + l.length).sum();
+    usage.layers =
+        record.layers.iter().filter(|l| l.from.is_some()).map(|l| l.bytes + l.length).sum();
     usage.snapshots = (parts + files).saturating_sub(usage.layers);
-    usage.newest_snapshot =
-        record.layers.iter().filter(|l| l.from.is_none()).max_by_key(|l| l.to).map_or(0, |l| l.bytes + l.length);
+    usage.newest_snapshot = record
+        .layers
+        .iter()
+        .filter(|l| l.from.is_none())
+        .max_by_key(|l| l.to)
+        .map_or(0, |l| l.bytes + l.length);
     // What is kept from before the window does not show how fast the log grows.
     let window = segment_runs(&context.log, &context.view())?.pop().unwrap_or_default();
     if let Some((oldest, _)) = window.first() {
         let reader = context.log.open(oldest)?;
-        let (begins, until) = (reader.created(), log_end(&context.log, &context.view())?.known_until);
+        let (begins, until) =
+            (reader.created(), log_end(&context.log, &context.view())?.known_until);
         usage.covers = Duration::from_nanos(until.as_nanos().saturating_sub(begins.as_nanos()));
         // Less than an hour does not show the growth of a day.
         if usage.covers >= Duration::from_secs(3_600) {
-            usage.log_bytes_per_day = a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
-            let layers = record.layers.iter().filter(|l| l.from.is_some_and(|from| from >= oldest.from));
+            usage.log_bytes_per_day =
+                a_day(window.iter().map(|(_, bytes)| bytes).sum(), usage.covers);
+            let layers =
+                record.layers.iter().filter(|l| l.from.is_some_and(|from| from >= oldest.from));
             usage.layers_a_day = a_day(layers.map(|l| l.bytes + l.length).sum(), usage.covers);
         }
     }

@@ -29,7 +29,9 @@ use crate::crypto::kdf::{commitment_matches, derive_file_keys, unwrap_data_key, 
 use crate::crypto::{Backend, Keyring, SecretKey};
 use crate::env::{Rng, random};
 use crate::error::{DamageKind, Error, Result};
-use crate::format::frame::{AUTHENTICATED_LEN, FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TAG_LEN};
+use crate::format::frame::{
+    AUTHENTICATED_LEN, FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TAG_LEN,
+};
 use crate::format::header::{FileKind, Header, MAX_STANZAS_LEN, SealedHeader, Stanza};
 use crate::types::{ArchiveId, Epoch, FileId, KeyId, NodeId, RecipientId, TimelineId, Timestamp};
 
@@ -53,8 +55,9 @@ pub(crate) struct ArchiveKeys {
     archive: ArchiveId,
     backend: Backend,
     rng: Arc<dyn Rng>,
-    /// The generation of the archive key. A file of any other is none of this archive's: whoever can write to the
-    /// storage could have made one up for a recipient whose wrapping key is public.
+    /// The generation of the archive key. A file of any other is none of this archive's: whoever
+    /// can write to the storage could have made one up for a recipient whose wrapping key is
+    /// public.
     current: KeyId,
     key: SecretKey,
     /// The archive key, wrapped for each recipient: goes into every new file.
@@ -72,7 +75,12 @@ pub(crate) struct NewFile {
 
 impl ArchiveKeys {
     /// Keys of a new archive, wrapped for every member of the key ring.
-    pub fn create(archive: ArchiveId, keyring: &Keyring, backend: Backend, rng: Arc<dyn Rng>) -> Result<ArchiveKeys> {
+    pub fn create(
+        archive: ArchiveId,
+        keyring: &Keyring,
+        backend: Backend,
+        rng: Arc<dyn Rng>,
+    ) -> Result<ArchiveKeys> {
         let key = SecretKey::random(rng.as_ref())?;
         let current = KeyId::from_bytes(random(rng.as_ref())?);
         let context = context(archive, current);
@@ -99,7 +107,8 @@ impl ArchiveKeys {
         rng: Arc<dyn Rng>,
     ) -> Result<ArchiveKeys> {
         let (archive, current) = (file.header.archive, file.header.key);
-        let wrapped: Vec<_> = file.stanzas.iter().map(|s| (s.recipient, s.wrapped.as_slice())).collect();
+        let wrapped: Vec<_> =
+            file.stanzas.iter().map(|s| (s.recipient, s.wrapped.as_slice())).collect();
         let key = keyring.unwrap(path, &wrapped, &context(archive, current))?;
         Ok(ArchiveKeys { archive, backend, rng, current, key, stanzas: file.stanzas.clone() })
     }
@@ -145,10 +154,15 @@ impl ArchiveKeys {
         };
         let immutable = header.encode();
         let data_key = SecretKey::random(self.rng.as_ref())?;
-        let wrapped_key = wrap_data_key(self.backend, &self.key, &header.salt, &immutable, &data_key)?;
+        let wrapped_key =
+            wrap_data_key(self.backend, &self.key, &header.salt, &immutable, &data_key)?;
         let file_keys = derive_file_keys(&data_key, &header.salt, &immutable);
-        let sealed =
-            SealedHeader { header, wrapped_key, commitment: file_keys.commitment, stanzas: self.stanzas.clone() };
+        let sealed = SealedHeader {
+            header,
+            wrapped_key,
+            commitment: file_keys.commitment,
+            stanzas: self.stanzas.clone(),
+        };
         Ok(NewFile {
             header_bytes: sealed.encode(),
             sealer: FrameSealer::new(
@@ -161,7 +175,8 @@ impl ArchiveKeys {
         })
     }
 
-    /// The opener of a file's frames. Checks that the file belongs to this archive and that the key is the right one.
+    /// The opener of a file's frames. Checks that the file belongs to this archive and that the key
+    /// is the right one.
     pub fn opener(&self, path: &str, file: &SealedHeader) -> Result<FrameOpener> {
         if file.header.archive != self.archive {
             return Err(Error::damage(
@@ -175,11 +190,24 @@ impl ArchiveKeys {
         }
         if file.header.key != self.current {
             let found = file.header.key;
-            return Err(Error::damage(DamageKind::Authentication, path, 160, "key id", self.current, found));
+            return Err(Error::damage(
+                DamageKind::Authentication,
+                path,
+                160,
+                "key id",
+                self.current,
+                found,
+            ));
         }
         let immutable = file.header.encode();
-        let data_key = unwrap_data_key(self.backend, &self.key, &file.header.salt, &immutable, &file.wrapped_key)
-            .map_err(|TagMismatch| header_mismatch(path, 192, "wrapped data key"))?;
+        let data_key = unwrap_data_key(
+            self.backend,
+            &self.key,
+            &file.header.salt,
+            &immutable,
+            &file.wrapped_key,
+        )
+        .map_err(|TagMismatch| header_mismatch(path, 192, "wrapped data key"))?;
         let file_keys = derive_file_keys(&data_key, &file.header.salt, &immutable);
         if !commitment_matches(&file_keys.commitment, &file.commitment) {
             return Err(header_mismatch(path, 240, "key commitment"));
@@ -192,7 +220,14 @@ impl ArchiveKeys {
 }
 
 fn header_mismatch(path: &str, offset: u64, what: &'static str) -> Error {
-    Error::damage(DamageKind::Authentication, path, offset, what, "the header as its writer made it", "another one")
+    Error::damage(
+        DamageKind::Authentication,
+        path,
+        offset,
+        what,
+        "the header as its writer made it",
+        "another one",
+    )
 }
 
 fn context(archive: ArchiveId, key: KeyId) -> [u8; 32] {
@@ -256,7 +291,11 @@ impl FrameSealer {
     pub fn seal(&mut self, spec: FrameSpec, plaintext: &[&[u8]], out: &mut Vec<u8>) -> Result<()> {
         let len: usize = plaintext.iter().map(|p| p.len()).sum();
         if len > MAX_PLAINTEXT {
-            return Err(Error::LimitExceeded { what: "frame", limit: MAX_PLAINTEXT as u64, found: len as u64 });
+            return Err(Error::LimitExceeded {
+                what: "frame",
+                limit: MAX_PLAINTEXT as u64,
+                found: len as u64,
+            });
         }
         let mut header = FrameHeader {
             len: u32::try_from(len + TAG_LEN).expect("the longest plaintext and its tag fit"),
@@ -317,7 +356,8 @@ impl FrameOpener {
         self.first_chain
     }
 
-    /// Decrypts a frame in place; `frame` is the whole frame, header first. Gives its plaintext and its tag.
+    /// Decrypts a frame in place; `frame` is the whole frame, header first. Gives its plaintext and
+    /// its tag.
     pub fn open_in_place<'b>(
         &self,
         header: &FrameHeader,
@@ -330,9 +370,9 @@ impl FrameOpener {
         Ok((text, *tag))
     }
 
-    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag. `frame`
-    /// is the whole frame, header first, and must not change meanwhile: no cipher can be relied on
-    /// to read each byte of ciphertext once.
+    /// Decrypts a frame into `out`, which has to be as long as its plaintext; gives its tag.
+    /// `frame` is the whole frame, header first, and must not change meanwhile: no cipher can be
+    /// relied on to read each byte of ciphertext once.
     pub fn open_into(
         &self,
         header: &FrameHeader,
@@ -347,11 +387,27 @@ impl FrameOpener {
     }
 }
 
-/// The error for a frame that does not open: rot where the CRC is off too, tampering or a broken chain where it is not.
-pub(crate) fn frame_error(path: &str, offset: u64, header: &FrameHeader, crc_matches: bool) -> Error {
+/// The error for a frame that does not open: rot where the CRC is off too, tampering or a broken
+/// chain where it is not.
+pub(crate) fn frame_error(
+    path: &str,
+    offset: u64,
+    header: &FrameHeader,
+    crc_matches: bool,
+) -> Error {
     if crc_matches {
-        let expected = format_args!("frame {} as its writer sealed it, after the frame before it", header.index);
-        Error::damage(DamageKind::Authentication, path, offset, "frame", expected, "other bytes, or another order")
+        let expected = format_args!(
+            "frame {} as its writer sealed it, after the frame before it",
+            header.index
+        );
+        Error::damage(
+            DamageKind::Authentication,
+            path,
+            offset,
+            "frame",
+            expected,
+            "other bytes, or another order",
+        )
     } else {
         let expected = format_args!("frame {} intact", header.index);
         Error::damage(DamageKind::Checksum, path, offset, "frame", expected, "altered bytes")

@@ -6,7 +6,9 @@ use super::{ArchiveKeys, FrameOpener, frame_error};
 use crate::error::{DamageKind, Error, Result};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN, TRAILER_LEN, Trailer};
 use crate::format::header::{FileKind, Header, MAGIC, MAX_LEN, SealedHeader};
-use crate::storage::{ReadCalls, ReadFile, ReadFileCalls, ReadStore, check_place, read_full, read_range};
+use crate::storage::{
+    ReadCalls, ReadFile, ReadFileCalls, ReadStore, check_place, read_full, read_range,
+};
 
 /// A sealed file, open for reading.
 #[derive(Debug)]
@@ -21,16 +23,34 @@ pub(crate) struct SealedFile {
 
 impl SealedFile {
     /// Opens a file that has to be there and has to be of this kind.
-    pub fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
+    pub fn open(
+        storage: &dyn ReadStore,
+        keys: &ArchiveKeys,
+        path: &str,
+        kind: FileKind,
+    ) -> Result<SealedFile> {
         SealedFile::of(open_file(storage, path)?, keys, path, kind)
     }
 
     /// The sealed file that these bytes are.
-    pub fn of(file: Arc<dyn ReadFile>, keys: &ArchiveKeys, path: &str, kind: FileKind) -> Result<SealedFile> {
+    pub fn of(
+        file: Arc<dyn ReadFile>,
+        keys: &ArchiveKeys,
+        path: &str,
+        kind: FileKind,
+    ) -> Result<SealedFile> {
         let (sealed, header_len) = read_header(file.as_ref(), path)?;
         if sealed.header.kind != kind {
-            let (expected, found) = (format_args!("{kind:?}"), format_args!("{:?}", sealed.header.kind));
-            return Err(Error::damage(DamageKind::Structure, path, 10, "file kind", expected, found));
+            let (expected, found) =
+                (format_args!("{kind:?}"), format_args!("{:?}", sealed.header.kind));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                10,
+                "file kind",
+                expected,
+                found,
+            ));
         }
         let opener = keys.opener(path, &sealed)?;
         Ok(SealedFile {
@@ -71,7 +91,8 @@ impl SealedFile {
         self.file.length(&self.path)
     }
 
-    /// Reads the frame at `offset` into `buffer`; gives its header and plaintext. `len` is its length where that is known.
+    /// Reads the frame at `offset` into `buffer`; gives its header and plaintext. `len` is its
+    /// length where that is known.
     pub fn frame<'b>(
         &self,
         offset: u64,
@@ -82,7 +103,8 @@ impl SealedFile {
         Ok((header, plaintext))
     }
 
-    /// The same, with the chain value that it was authenticated with: the tag of the frame before it.
+    /// The same, with the chain value that it was authenticated with: the tag of the frame before
+    /// it.
     fn chained_frame<'b>(
         &self,
         offset: u64,
@@ -103,8 +125,16 @@ impl SealedFile {
             }
             if want >= need {
                 let (expected, found) = (header.frame_len(), buffer.len() - TAG_LEN);
-                let (expected, found) = (format_args!("{expected} bytes"), format_args!("{found} bytes"));
-                return Err(Error::damage(DamageKind::Truncated, &self.path, offset, "frame", expected, found));
+                let (expected, found) =
+                    (format_args!("{expected} bytes"), format_args!("{found} bytes"));
+                return Err(Error::damage(
+                    DamageKind::Truncated,
+                    &self.path,
+                    offset,
+                    "frame",
+                    expected,
+                    found,
+                ));
             }
             want = need;
         };
@@ -114,7 +144,8 @@ impl SealedFile {
         if offset == self.header_len {
             chain = self.opener.first_chain();
         }
-        let frame = rest.get_mut(..header.frame_len()).expect("the loop ended with the whole frame");
+        let frame =
+            rest.get_mut(..header.frame_len()).expect("the loop ended with the whole frame");
         // The CRC is over the ciphertext, which decryption replaces.
         match self.opener.open_in_place(&header, &chain, frame) {
             Ok((plaintext, _)) => Ok((header, plaintext, chain)),
@@ -149,22 +180,30 @@ impl SealedFile {
     pub fn trailer(&self) -> Result<Option<Trailer>> {
         let Some(at) = self.len()?.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
         let bytes = read_range(self.file.as_ref(), &self.path, at, TRAILER_LEN)?;
-        Ok(Trailer::decode(&bytes).filter(|t| t.seal_offset >= self.header_len && t.seal_offset < at))
+        Ok(Trailer::decode(&bytes)
+            .filter(|t| t.seal_offset >= self.header_len && t.seal_offset < at))
     }
 
     /// The seal frame, which the trailer points to.
     pub fn seal(&self, trailer: &Trailer) -> Result<Seal> {
         let mut buffer = Vec::new();
-        let (header, plaintext, chain) = self.chained_frame(trailer.seal_offset, None, &mut buffer)?;
+        let (header, plaintext, chain) =
+            self.chained_frame(trailer.seal_offset, None, &mut buffer)?;
         let frames = trailer.frames;
         let end = trailer.seal_offset + header.frame_len() as u64 + TRAILER_LEN as u64;
-        if header.kind != FrameKind::Seal || header.index.checked_add(1) != Some(frames) || end != self.len()? {
+        if header.kind != FrameKind::Seal
+            || header.index.checked_add(1) != Some(frames)
+            || end != self.len()?
+        {
             return Err(Error::damage(
                 DamageKind::Structure,
                 &self.path,
                 trailer.seal_offset,
                 "seal",
-                format_args!("a seal as frame {} and the trailer after it", frames.saturating_sub(1)),
+                format_args!(
+                    "a seal as frame {} and the trailer after it",
+                    frames.saturating_sub(1)
+                ),
                 format_args!("{:?} as frame {}", header.kind, header.index),
             ));
         }
@@ -238,5 +277,6 @@ pub(crate) fn decode_cbor<'b, T: minicbor::Decode<'b, ()>>(
 
 /// Encodes a CBOR structure.
 pub(crate) fn encode_cbor<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
-    minicbor::to_vec(value).expect("no encoder of the format refuses a value, and a vector takes all bytes")
+    minicbor::to_vec(value)
+        .expect("no encoder of the format refuses a value, and a vector takes all bytes")
 }

@@ -53,10 +53,18 @@ pub(crate) fn spill(keys: &ArchiveKeys) -> Result<(SpillWriter, SpillReader)> {
 
 impl SpillWriter {
     /// Seals a piece and hands it to `append`, which adds it to the end of the file.
-    pub fn put(&mut self, plaintext: &[u8], append: impl FnOnce(&[u8]) -> Result<()>) -> Result<Spilled> {
+    pub fn put(
+        &mut self,
+        plaintext: &[u8],
+        append: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<Spilled> {
         let chain = self.sealer.chain();
         self.sealed.clear();
-        self.sealer.seal(FrameSpec::plain(FrameKind::Body, 0, 0), &[plaintext], &mut self.sealed)?;
+        self.sealer.seal(
+            FrameSpec::plain(FrameKind::Body, 0, 0),
+            &[plaintext],
+            &mut self.sealed,
+        )?;
         let piece = Spilled { offset: self.end, len: self.sealed.len(), chain };
         append(&self.sealed)?;
         self.end += piece.len as u64;

@@ -1,4 +1,5 @@
-//! Reads the frames of a sealed file one after the other, each authenticated and chained to the one before.
+//! Reads the frames of a sealed file one after the other, each authenticated and chained to the one
+//! before.
 
 use bytes::Bytes;
 
@@ -43,15 +44,34 @@ impl<'f> FrameStream<'f> {
     pub fn new(file: &'f SealedFile, end: u64) -> FrameStream<'f> {
         let chain = file.opener().first_chain();
         let lent = file.file().lend();
-        FrameStream { file, lent, buffer: Vec::new(), at: 0, offset: file.header_len(), end, index: 0, chain }
+        FrameStream {
+            file,
+            lent,
+            buffer: Vec::new(),
+            at: 0,
+            offset: file.header_len(),
+            end,
+            index: 0,
+            chain,
+        }
     }
 
     /// From a frame on that is not the first: the chain value is read from the file.
-    pub fn resume(file: &'f SealedFile, end: u64, offset: u64, index: u32) -> Result<FrameStream<'f>> {
+    pub fn resume(
+        file: &'f SealedFile,
+        end: u64,
+        offset: u64,
+        index: u32,
+    ) -> Result<FrameStream<'f>> {
         let mut stream = FrameStream { offset, index, ..FrameStream::new(file, end) };
         if index > 0 {
             // Authenticated with the frame that it leads to.
-            read_full(file.file().as_ref(), file.path(), offset.saturating_sub(TAG_LEN as u64), &mut stream.chain)?;
+            read_full(
+                file.file().as_ref(),
+                file.path(),
+                offset.saturating_sub(TAG_LEN as u64),
+                &mut stream.chain,
+            )?;
         }
         Ok(stream)
     }
@@ -95,7 +115,9 @@ impl<'f> FrameStream<'f> {
         let (opener, chain) = (self.file.opener(), self.chain);
         let opened = if let Some(lent) = &self.lent {
             let start = as_index(offset);
-            let frame = lent.get(start..start.saturating_add(len)).expect("so much was found to be at hand");
+            let frame = lent
+                .get(start..start.saturating_add(len))
+                .expect("so much was found to be at hand");
             let text = len - HEADER_LEN - TAG_LEN;
             if self.buffer.len() < text {
                 self.buffer.resize(text, 0);
@@ -103,7 +125,10 @@ impl<'f> FrameStream<'f> {
             let out = self.buffer.get_mut(..text).expect("the buffer was made as long as the text");
             opener.open_into(&header, &chain, frame, out).map(|tag| (&*out, tag))
         } else {
-            let frame = self.buffer.get_mut(self.at..self.at + len).expect("so much was found to be at hand");
+            let frame = self
+                .buffer
+                .get_mut(self.at..self.at + len)
+                .expect("so much was found to be at hand");
             opener.open_in_place(&header, &chain, frame)
         };
         match opened {
@@ -143,8 +168,14 @@ impl<'f> FrameStream<'f> {
         let left = self.end.saturating_sub(self.offset);
         let want = need.max(CHUNK).min(as_index(left)).max(kept);
         self.buffer.resize(want, 0);
-        let rest = self.buffer.get_mut(kept..).expect("the buffer was made no shorter than what is kept");
-        let got = read_full(self.file.file().as_ref(), self.file.path(), self.offset + kept as u64, rest)?;
+        let rest =
+            self.buffer.get_mut(kept..).expect("the buffer was made no shorter than what is kept");
+        let got = read_full(
+            self.file.file().as_ref(),
+            self.file.path(),
+            self.offset + kept as u64,
+            rest,
+        )?;
         self.buffer.truncate(kept + got);
         Ok(self.available() >= need)
     }

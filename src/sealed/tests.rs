@@ -34,10 +34,12 @@ fn a_mapped_frame_that_changes_meanwhile_is_as_it_was_or_an_error() {
             created: Timestamp::ZERO,
             link: [0; 32],
         };
-        let mut writer = SealedWriter::create(&storage, &keys, Scope::Builder(info.node), info).unwrap();
+        let mut writer =
+            SealedWriter::create(&storage, &keys, Scope::Builder(info.node), info).unwrap();
         let sealed = vec![7; 4_000];
         let spec = FrameSpec::plain(FrameKind::Block, 0, 0);
-        let frames: Vec<(u64, u32)> = (0..30).map(|_| writer.frame(spec, &sealed).unwrap()).collect();
+        let frames: Vec<(u64, u32)> =
+            (0..30).map(|_| writer.frame(spec, &sealed).unwrap()).collect();
         let name = &backend.to_string();
         writer.publish(name, &[]).unwrap();
         let path = dir.path().join(name);
@@ -49,7 +51,8 @@ fn a_mapped_frame_that_changes_meanwhile_is_as_it_was_or_an_error() {
         assert!(is_mapped(&path));
         let (offset, len) = frames[7];
         let at = offset + u64::from(len) - TAG_LEN as u64 - 10;
-        // SAFETY: nothing cuts the file, and the one byte of it that is touched is touched as an atomic.
+        // SAFETY: nothing cuts the file, and the one byte of it that is touched is touched as an
+        // atomic.
         let mut map = unsafe { memmap2::MmapMut::map_mut(&other) }.unwrap();
         let byte = &mut map[as_index(at)];
         // SAFETY: an atomic is as large as its byte, and nobody else in this map refers to that.
@@ -71,6 +74,9 @@ fn a_mapped_frame_that_changes_meanwhile_is_as_it_was_or_an_error() {
             }
             done.store(true, Ordering::Relaxed);
         });
-        assert_eq!(altered, 0, "{name}: frames opened that were never sealed, beside {whole} that were");
+        assert_eq!(
+            altered, 0,
+            "{name}: frames opened that were never sealed, beside {whole} that were"
+        );
     }
 }

@@ -8,7 +8,9 @@ use crate::env::{Owner, random};
 use crate::error::{Error, Result};
 use crate::format::frame::{FrameKind, Trailer};
 use crate::names::{Scope, TMP, join};
-use crate::storage::{AppendFile, AppendFileCalls, Calls, ReadCalls, Storage, protect, publish_durable};
+use crate::storage::{
+    AppendFile, AppendFileCalls, Calls, ReadCalls, Storage, protect, publish_durable,
+};
 use crate::types::FileId;
 
 /// Bytes gathered before they are handed to storage.
@@ -92,7 +94,8 @@ impl<'a> SealedWriter<'a> {
             let lost = e.kind() == ErrorKind::NotFound && self.storage.open(name).is_ok();
             return if lost { Ok(None) } else { Err(Error::io("sync", &self.temporary, e)) };
         }
-        let summary = SealedSummary { id: self.id, length: self.written, commitment: self.commitment };
+        let summary =
+            SealedSummary { id: self.id, length: self.written, commitment: self.commitment };
         let published = publish_durable(self.storage, &self.temporary, name)?;
         if published {
             protect(self.storage, name);
@@ -130,7 +133,8 @@ pub(crate) fn remove_leftovers(storage: &dyn Storage, scope: Scope) -> Result<()
     Ok(())
 }
 
-/// A name under `tmp/` that nobody else uses. Its scope says who removes what a crash left of it (`catalog::leftovers`).
+/// A name under `tmp/` that nobody else uses. Its scope says who removes what a crash left of it
+/// (`catalog::leftovers`).
 pub(crate) fn temporary_name(keys: &ArchiveKeys, scope: Scope) -> Result<String> {
     let id = FileId::from_bytes(random(keys.rng().as_ref())?);
     Ok(scope.path(id))

@@ -26,7 +26,8 @@ use super::{AppendFile, BlobStore, Entry, ReadFile, ReadStore, Storage, fill_exa
 use crate::types::as_index;
 
 /// Names that are none: a store refuses each, whatever is asked of it.
-const BAD: [&str; 13] = ["..", "../a", "a/../b", ".", "a/./b", "/a", "a/", "a//b", "A", "a b", "a\\b", "a\0", "é"];
+const BAD: [&str; 13] =
+    ["..", "../a", "a/../b", ".", "a/./b", "/a", "a/", "a//b", "A", "a b", "a\\b", "a\0", "é"];
 
 /// What a store holds that [`read_store`] is given: each file's path and bytes.
 pub fn content() -> Vec<(&'static str, Vec<u8>)> {
@@ -63,7 +64,12 @@ pub fn read_store(store: &dyn ReadStore) {
         entries
     };
     let entry = |name: &str, len, is_dir| (name.to_owned(), len, is_dir);
-    let top = [entry("0-z_..tmp", 28, false), entry("d", 0, true), entry("d-", 0, true), entry("top", 0, false)];
+    let top = [
+        entry("0-z_..tmp", 28, false),
+        entry("d", 0, true),
+        entry("d-", 0, true),
+        entry("top", 0, false),
+    ];
     assert_eq!(names(""), top, "what is in the store itself");
     assert_eq!(names("d"), [entry("a", 11, false), entry("e", 0, true)], "what is in d");
     for missing in ["missing", "missing/deeper", "d/a-"] {
@@ -98,12 +104,21 @@ pub fn blob_store(new: &mut dyn FnMut() -> Arc<dyn BlobStore>) {
         let put = store.put("d/a", &Bytes::from(again));
         refused(put, io::ErrorKind::AlreadyExists, "storing under a name that is taken", "d/a");
     }
-    assert_eq!(get(store.as_ref(), "d/a"), b"hello world", "a put that was refused changed the file");
+    assert_eq!(
+        get(store.as_ref(), "d/a"),
+        b"hello world",
+        "a put that was refused changed the file"
+    );
 
     // A source that fails leaves nothing under the name, and can be tried again.
     let put = store.put("late", &Failing { len: 2_000_000, until: 1_500_000 });
     assert!(put.is_err(), "a put succeeded though its source could not be read to its end");
-    refused(store.open("late"), io::ErrorKind::NotFound, "opening what failed to be stored", "late");
+    refused(
+        store.open("late"),
+        io::ErrorKind::NotFound,
+        "opening what failed to be stored",
+        "late",
+    );
     must(store.put("late", &Bytes::from_static(b"x")), "what failed can be stored again", "late");
     assert_eq!(get(store.as_ref(), "late"), b"x");
     let short = store.put("short", &Failing { len: 10, until: 4 });
@@ -189,9 +204,13 @@ fn bytes_are_read_from_any_offset(hello_world: &dyn ReadFile) {
     assert_eq!(&buf, b"lo world");
     let got = must(hello_world.read_at(6, &mut buf), "the rest of a file can be read", "d/a");
     let world = b"world".get(..got);
-    assert!(world.is_some_and(|world| buf.starts_with(world)), "bytes were read that are not there");
+    assert!(
+        world.is_some_and(|world| buf.starts_with(world)),
+        "bytes were read that are not there"
+    );
     for offset in [11, 12, 1 << 40] {
-        let got = must(hello_world.read_at(offset, &mut buf), "reading at or beyond the end", "d/a");
+        let got =
+            must(hello_world.read_at(offset, &mut buf), "reading at or beyond the end", "d/a");
         assert_eq!(got, 0, "something was read at {offset}, beyond the end");
     }
     let got = must(hello_world.read_at(0, &mut []), "reading nothing", "d/a");
@@ -228,11 +247,18 @@ fn of_many_at_once_one_wins(store: &dyn BlobStore) {
     });
     let mut winners = results.iter().filter(|(_, result)| result.is_ok()).map(|(n, _)| *n);
     let (winner, second) = (winners.next(), winners.next());
-    assert!(winner.is_some() && second.is_none(), "of puts at once, exactly one succeeds: {results:?}");
+    assert!(
+        winner.is_some() && second.is_none(),
+        "of puts at once, exactly one succeeds: {results:?}"
+    );
     for (_, result) in results.into_iter().filter(|(_, result)| result.is_err()) {
         refused(result, io::ErrorKind::AlreadyExists, "losing a race for", "d/one");
     }
-    assert_eq!(get(store, "d/one"), vec![winner.unwrap_or_default(); 100_000], "the winner's bytes");
+    assert_eq!(
+        get(store, "d/one"),
+        vec![winner.unwrap_or_default(); 100_000],
+        "the winner's bytes"
+    );
 }
 
 fn create(storage: &dyn Storage, path: &str) -> Box<dyn AppendFile> {
@@ -309,7 +335,12 @@ fn publishing_moves_and_never_replaces(storage: &dyn Storage) {
     must(storage.publish("tmp", "d/final"), "a file can be published", "d/final");
     assert_eq!(get(storage, "d/final"), b"new");
     let opened = storage.open("tmp");
-    refused(opened, io::ErrorKind::NotFound, "opening, by its old name, what was published:", "tmp");
+    refused(
+        opened,
+        io::ErrorKind::NotFound,
+        "opening, by its old name, what was published:",
+        "tmp",
+    );
     put(storage, "tmp", b"the name is free again");
 }
 
@@ -489,7 +520,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "storing under a name that is taken \"d/a\" must fail with AlreadyExists")]
+    #[should_panic(
+        expected = "storing under a name that is taken \"d/a\" must fail with AlreadyExists"
+    )]
     fn a_store_that_pretends_to_have_stored_is_found() {
         blob_store(&mut || Arc::new(Careless::default()));
     }

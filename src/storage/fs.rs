@@ -31,7 +31,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rewound_dir::{Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others};
+use rewound_dir::{
+    Access, Dir, Identity, Kind, WrongKind, identity, identity_at, is_root, refuse_others,
+};
 
 use super::map;
 use super::path::{check, check_dir, is_name};
@@ -53,8 +55,8 @@ const PAGES: u64 = 64 << 10;
 /// few syncs in a thousand pay for it, small next to a segment.
 const ZERO_STEP: u64 = 1 << 20;
 
-/// No zeros are written ahead while more than this was appended since the last sync: a sync that has so much to write is not made shorter by them, and they
-/// would double what is written.
+/// No zeros are written ahead while more than this was appended since the last sync: a sync that
+/// has so much to write is not made shorter by them, and they would double what is written.
 const SMALL: u64 = 256 << 10;
 
 /// Zeros to write from.
@@ -66,8 +68,8 @@ pub struct FsStorage {
     root: PathBuf,
     /// The root directory, from its first use on.
     opened: Arc<RwLock<Option<Arc<Dir>>>>,
-    /// Directories whose entries this process has made durable: the same few are asked for again and again, and syncing one
-    /// waits for the disk even where there is nothing to write.
+    /// Directories whose entries this process has made durable: the same few are asked for again
+    /// and again, and syncing one waits for the disk even where there is nothing to write.
     durable: Arc<Mutex<HashSet<String>>>,
     /// Whether complete files get the file system's immutable flag.
     immutable: bool,
@@ -94,19 +96,28 @@ impl FsStorage {
     /// [`create_dir("")`](Storage::create_dir) creates it. A relative `root` is
     /// resolved now, so that a later change of the working directory has no effect.
     ///
-    /// `root` may lead through symbolic links; below it none is followed. The directory is held open from its first use on,
-    /// by all clones together.
+    /// `root` may lead through symbolic links; below it none is followed. The directory is held
+    /// open from its first use on, by all clones together.
     pub fn new(root: impl Into<PathBuf>) -> FsStorage {
         let root = root.into();
         // Fails only for an empty path or a lost working directory; each later call then says so.
         let root = std::path::absolute(&root).unwrap_or(root);
-        FsStorage { root, opened: Arc::default(), durable: Arc::default(), immutable: false, mapped: false }
+        FsStorage {
+            root,
+            opened: Arc::default(),
+            durable: Arc::default(),
+            immutable: false,
+            mapped: false,
+        }
     }
 
-    /// Gives complete files the file system's immutable flag (`chattr +i`): not even root writes, renames or deletes them before taking the flag away, as
-    /// retention does when a file's time has come. [`Error::ImmutableUnavailable`] where this process may not do so, or the platform or file system has no such flag.
+    /// Gives complete files the file system's immutable flag (`chattr +i`): not even root writes,
+    /// renames or deletes them before taking the flag away, as retention does when a file's time
+    /// has come. [`Error::ImmutableUnavailable`] where this process may not do so, or the platform
+    /// or file system has no such flag.
     ///
-    /// A segment that a crash left without its seal does not get the flag, and is read-only by its mode at most.
+    /// A segment that a crash left without its seal does not get the flag, and is read-only by its
+    /// mode at most.
     pub fn immutable(mut self) -> Result<FsStorage, Error> {
         let try_it = || {
             self.create_dir("")?;
@@ -115,14 +126,17 @@ impl FsStorage {
             set_immutable(&file, true)?;
             set_immutable(&file, false)
         };
-        try_it().map_err(|e| Error::ImmutableUnavailable { path: self.root.clone(), source: Arc::new(e) })?;
+        try_it().map_err(|e| Error::ImmutableUnavailable {
+            path: self.root.clone(),
+            source: Arc::new(e),
+        })?;
         self.immutable = true;
         Ok(self)
     }
 
-    /// Reads finished files through memory maps: a read copies out of the map, without a call of the
-    /// system. Nothing else of the library sees the map, so a file that changes meanwhile is what it
-    /// is without maps: a wrong read.
+    /// Reads finished files through memory maps: a read copies out of the map, without a call of
+    /// the system. Nothing else of the library sees the map, so a file that changes meanwhile is
+    /// what it is without maps: a wrong read.
     ///
     /// It must be asked for, because of what it costs in a process that others depend on: if
     /// somebody cuts a file of the archive while it is read, or if the disk fails to read a page of
@@ -193,11 +207,12 @@ impl FsStorage {
     /// Creates one directory; tells whether it had to be created.
     fn create_one_dir(&self, path: &str) -> io::Result<bool> {
         let Place { dir, name } = self.place(path, true)?;
-        dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?)).map_err(|e| misplaced(path, e))
+        dir.make_dir(name, Access::dir_in(&self.base()?.metadata()?))
+            .map_err(|e| misplaced(path, e))
     }
 
-    /// Sets or clears the immutable flag of a file. Root does not set it for a file of anybody else, which may have a name here as a hard link; what is
-    /// immutable can get no further link.
+    /// Sets or clears the immutable flag of a file. Root does not set it for a file of anybody
+    /// else, which may have a name here as a hard link; what is immutable can get no further link.
     fn set_immutable(&self, path: &str, immutable: bool) -> io::Result<()> {
         let file = self.open_file(path)?;
         let (owner, root) = (file.metadata()?.uid(), self.base()?.metadata()?.uid());
@@ -212,7 +227,8 @@ impl FsStorage {
 impl ReadStore for FsStorage {
     fn open(&self, path: &str) -> io::Result<Arc<dyn ReadFile>> {
         let file = self.open_file(path)?;
-        let map = if self.mapped && map::is_worth_it(&file.metadata()?) { map::map(&file) } else { None };
+        let map =
+            if self.mapped && map::is_worth_it(&file.metadata()?) { map::map(&file) } else { None };
         Ok(Arc::new(FsReadFile { file, map }))
     }
 
@@ -303,15 +319,17 @@ impl Storage for FsStorage {
 
     fn evict(&self, path: &str, from: u64) -> io::Result<()> {
         let file = self.open_file(path)?;
-        // Advice: pages that are clean go, and after `sync_file` all are, those that a failed sync had given up included.
+        // Advice: pages that are clean go, and after `sync_file` all are, those that a failed sync
+        // had given up included.
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, from / PAGES * PAGES, None, rustix::fs::Advice::DontNeed)?;
         let _ = (file, from);
         Ok(())
     }
 
-    /// `""` creates the root and its missing parents, each durable in its own
-    /// parent: those lie outside of the storage, where no `sync_dir` reaches them. A root that this storage has opened is never created again.
+    /// `""` creates the root and its missing parents, each durable in its own parent: those lie
+    /// outside of the storage, where no `sync_dir` reaches them. A root that this storage has
+    /// opened is never created again.
     fn create_dir(&self, path: &str) -> io::Result<()> {
         check_dir(path)?;
         if !path.is_empty() {
@@ -324,7 +342,8 @@ impl Storage for FsStorage {
     }
 
     fn create_dir_durable(&self, path: &str) -> io::Result<()> {
-        // Held to the end: who finds a directory that another thread has just created must not go on before it is durable.
+        // Held to the end: who finds a directory that another thread has just created must not go
+        // on before it is durable.
         let mut durable = self.durable.lock();
         let created = self.create_one_dir(path)?;
         // One that had to be created, though it was noted, has been removed by somebody in between.
@@ -339,14 +358,17 @@ impl Storage for FsStorage {
         self.dir(path, false)?.sync()
     }
 
-    /// The lock is advisory (`flock`), and is on the file at `path`, which is created and never removed.
+    /// The lock is advisory (`flock`), and is on the file at `path`, which is created and never
+    /// removed.
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
         let Place { dir, name } = self.place(path, true)?;
         let file = loop {
             match dir.open_file_to_write(name) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 // A lock needs no right to write, but on some network file systems.
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break dir.open_file(name).map_err(|_| e)?,
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    break dir.open_file(name).map_err(|_| e)?;
+                }
                 other => break other.map_err(|e| misplaced(path, e))?,
             }
             match dir.create(name, Access::file_in(&self.base()?.metadata()?)) {
@@ -398,7 +420,8 @@ struct FsAppendFile {
     reserve_failed: bool,
     /// A write or sync failed: what the file holds is no longer known.
     failed: bool,
-    /// How many names it was created with: none where the file system does not count them, as few do.
+    /// How many names it was created with: none where the file system does not count them, as few
+    /// do.
     names: u64,
 }
 
@@ -417,7 +440,10 @@ impl FsAppendFile {
     /// Writing to a file succeeds after its last name was removed: nobody will ever read it.
     fn check_named(&self) -> io::Result<()> {
         if self.names > 0 && self.file.metadata()?.nlink() == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was written"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it was removed while it was written",
+            ));
         }
         Ok(())
     }

@@ -5,12 +5,15 @@
 //!
 //! A map is no copy. What others do to the file shows in it, and where they cut it, or where the
 //! disk cannot read a page of it, touching that page ends the process with SIGBUS. Hence it is
-//! asked for ([`FsStorage::mapped`](super::FsStorage::mapped)), and hence the copy: no byte of a map
-//! is read once to be checked and once more to be used, and whoever reads a file need not know
+//! asked for ([`FsStorage::mapped`](super::FsStorage::mapped)), and hence the copy: no byte of a
+//! map is read once to be checked and once more to be used, and whoever reads a file need not know
 //! whether it is mapped. It is never [lent](super::ReadFile::lend).
 //!
 //! Nothing here is on disk, so a crash leaves nothing.
-#![expect(unsafe_code, reason = "a file cannot be mapped by safe code: another process may change it")]
+#![expect(
+    unsafe_code,
+    reason = "a file cannot be mapped by safe code: another process may change it"
+)]
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -35,10 +38,11 @@ pub(super) fn map(file: &File) -> Option<Bytes> {
     // file, deleting one takes its name and not its bytes, and the map is private and read-only.
     // Another process can, against the file's mode. It is then told apart:
     // - cut: the kernel raises SIGBUS, which ends the process and exposes no other memory;
-    // - changed: the bytes are plain integers, of which every pattern is valid, and all that is done
-    //   with them is to copy them: what is checked, and then used, is memory of our own. A cipher is
-    //   never given the map, as it may read ciphertext once to check it and once more to decrypt it.
-    // The map is owned by the `Bytes`, and unmapped when the last clone of it is dropped.
+    // - changed: the bytes are plain integers, of which every pattern is valid, and all that is
+    //   done with them is to copy them: what is checked, and then used, is memory of our own. A
+    //   cipher is never given the map, as it may read ciphertext once to check it and once more to
+    //   decrypt it. The map is owned by the `Bytes`, and unmapped when the last clone of it is
+    //   dropped.
     match unsafe { Mmap::map(file) } {
         Ok(map) => Some(Bytes::from_owner(map)),
         Err(error) => {

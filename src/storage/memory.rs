@@ -259,7 +259,10 @@ impl ReadStore for MemStorage {
             result => result?,
         }
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        let below = medium.state.names.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        let below = medium
+            .state
+            .names
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
         let entries = below
             .map_while(|(path, node)| Some((path.strip_prefix(prefix.as_str())?, node)))
             .filter(|(name, _)| !name.contains('/'))
@@ -444,7 +447,8 @@ impl ReadFile for MemReadFile {
             let data = file.data.get(start..).unwrap_or_default();
             let data = data.get(..count).unwrap_or(data);
             // Behind the data come zeros.
-            let (from_data, zeros) = buf.get_mut(..count).unwrap_or_default().split_at_mut(data.len());
+            let (from_data, zeros) =
+                buf.get_mut(..count).unwrap_or_default().split_at_mut(data.len());
             from_data.copy_from_slice(data);
             zeros.fill(0);
             count

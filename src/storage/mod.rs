@@ -1,14 +1,14 @@
 //! Where sealed files live. Owns directory entries and bytes; knows nothing of
 //! formats, keys or what a file is for.
 //!
-//! Stores differ in what they can do: files are read from a [`ReadStore`], a [`BlobStore`] also takes
-//! finished ones, and files grow in a [`Storage`]. Code that only reads takes a [`ReadStore`].
+//! Stores differ in what they can do: files are read from a [`ReadStore`], a [`BlobStore`] also
+//! takes finished ones, and files grow in a [`Storage`]. Code that only reads takes a
+//! [`ReadStore`].
 //!
-//! Storage is create-only: no call overwrites a byte that was written or
-//! replaces a name that exists. A file is born under a temporary name or its
-//! own, grows at its end while its creator holds it, and is immutable from then
-//! on. Retention removes history; besides it only temporary files, leases and superseded checkpoints
-//! are removed.
+//! Storage is create-only: no call overwrites a byte that was written or replaces a name that
+//! exists. A file is born under a temporary name or its own, grows at its end while its creator
+//! holds it, and is immutable from then on. Retention removes history; besides it only temporary
+//! files, leases and superseded checkpoints are removed.
 //!
 //! Media assumptions (what an implementation must give, and what the crash
 //! tests take away): bytes written and a directory entry made are durable only
@@ -45,7 +45,8 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::types::as_index;
 
-/// A place that files are read from: all that the code which looks, plans and rebuilds needs of it. Errors are the system's own; callers add path and meaning.
+/// A place that files are read from: all that the code which looks, plans and rebuilds needs of it.
+/// Errors are the system's own; callers add path and meaning.
 pub trait ReadStore: Debug + Send + Sync {
     /// Opens a file for reading. The file may still be growing. Never waits, and never opens what
     /// is no file.
@@ -180,16 +181,21 @@ pub trait AppendFile: Debug + Send {
 }
 
 /// A file being read.
-#[expect(clippy::len_without_is_empty, reason = "its length is a question to the system, not a count")]
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "its length is a question to the system, not a count"
+)]
 pub trait ReadFile: Debug + Send + Sync {
-    /// Fills the buffer from `offset`; returns how much there was before the end of the file. If it returns less, it is asked again for the rest.
+    /// Fills the buffer from `offset`; returns how much there was before the end of the file. If it
+    /// returns less, it is asked again for the rest.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Its length now, with any zeroed space at its end.
     fn len(&self) -> io::Result<u64>;
 
-    /// The whole file as it is now, where it lies in memory anyway and can be lent without a copy. What is lent never changes:
-    /// a mapping of a file that somebody else can write does not qualify.
+    /// The whole file as it is now, where it lies in memory anyway and can be lent without a copy.
+    /// What is lent never changes: a mapping of a file that somebody else can write does not
+    /// qualify.
     fn lend(&self) -> Option<Bytes> {
         None
     }
@@ -256,20 +262,29 @@ pub(crate) fn check_place(storage: &dyn ReadStore) -> Result<()> {
     storage.check().map_err(|e| displaced("check", &storage.location(), e))
 }
 
-/// Proves that a file which is held open still has its name: what is written to one without a name is lost.
-pub(crate) fn check_name(storage: &dyn Storage, path: &str, held: io::Result<Option<FileIdentity>>) -> Result<()> {
+/// Proves that a file which is held open still has its name: what is written to one without a name
+/// is lost.
+pub(crate) fn check_name(
+    storage: &dyn Storage,
+    path: &str,
+    held: io::Result<Option<FileIdentity>>,
+) -> Result<()> {
     let Some(held) = held.map_err(|e| Error::io("stat", path, e))? else { return Ok(()) };
     match storage.identity(path).map_err(|e| displaced("stat", path, e))? {
-        Some(found) if found != held => Err(Error::Displaced { path: path.to_owned(), found: "another file".into() }),
+        Some(found) if found != held => {
+            Err(Error::Displaced { path: path.to_owned(), found: "another file".into() })
+        }
         _ => Ok(()),
     }
 }
 
-/// The failure of a call on something that was open: not to be found, no longer known to a file server, or behind what is no directory means
-/// that it is gone from its place.
+/// The failure of a call on something that was open: not to be found, no longer known to a file
+/// server, or behind what is no directory means that it is gone from its place.
 pub(crate) fn displaced(operation: &'static str, path: &str, e: io::Error) -> Error {
     match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle => {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::StaleNetworkFileHandle => {
             Error::Displaced { path: path.to_owned(), found: e.to_string() }
         }
         _ => Error::io(operation, path, e),
@@ -280,7 +295,8 @@ pub(crate) fn displaced(operation: &'static str, path: &str, e: io::Error) -> Er
 pub(crate) fn create_dir_durable(storage: &dyn Storage, path: &str) -> Result<()> {
     for dir in names::way_to(path) {
         if let Err(e) = storage.create_dir_durable(dir) {
-            // The parent is there: it was just created, or is the archive itself, unless that is gone.
+            // The parent is there: it was just created, or is the archive itself, unless that is
+            // gone.
             check_place(storage)?;
             return Err(Error::io("create directory", dir, e));
         }
@@ -294,7 +310,9 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         // Whoever finds the name taken may remove a temporary file that was meant for it.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && storage.open(to).is_ok() => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && storage.open(to).is_ok() => {
+            return Ok(false);
+        }
         Err(e) => return Err(Error::io("publish", to, e)),
     }
     let dir = names::parent(to);
@@ -302,7 +320,8 @@ pub(crate) fn publish_durable(storage: &dyn Storage, from: &str, to: &str) -> Re
     Ok(true)
 }
 
-/// Asks storage to protect a file that is complete. The file is whole and durable whether that works or not.
+/// Asks storage to protect a file that is complete. The file is whole and durable whether that
+/// works or not.
 pub(crate) fn protect(storage: &dyn Storage, path: &str) {
     if let Err(error) = storage.protect(path) {
         tracing::warn!(path, %error, "a complete file could not be made immutable");
@@ -322,24 +341,38 @@ fn fill_exactly(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<
 }
 
 /// Reads exactly `len` bytes at `offset`, or fewer at the end of the file.
-pub(crate) fn read_range(file: &dyn ReadFile, path: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
+pub(crate) fn read_range(
+    file: &dyn ReadFile,
+    path: &str,
+    offset: u64,
+    len: usize,
+) -> Result<Vec<u8>> {
     let mut buf = vec![0; len];
     let got = read_full(file, path, offset, &mut buf)?;
     buf.truncate(got);
     Ok(buf)
 }
 
-/// Fills `buf` from `offset`; returns how much there was before the end of the file. What a read leaves out is asked for again: taken for the end of the
-/// file, it would pass for a torn tail, and commits would be cut off.
-pub(crate) fn read_full(file: &dyn ReadFile, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
+/// Fills `buf` from `offset`; returns how much there was before the end of the file. What a read
+/// leaves out is asked for again: taken for the end of the file, it would pass for a torn tail, and
+/// commits would be cut off.
+pub(crate) fn read_full(
+    file: &dyn ReadFile,
+    path: &str,
+    offset: u64,
+    buf: &mut [u8],
+) -> Result<usize> {
     let mut filled = 0;
-    // Reads in a row that returned nothing though the file goes on. It may have grown or been cut in between, but not again and again.
+    // Reads in a row that returned nothing though the file goes on. It may have grown or been cut
+    // in between, but not again and again.
     let mut empty = 0;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let at = offset.saturating_add(filled as u64);
         match file.read_at(at, rest).map_err(|e| Error::io("read", path, e))? {
             0 if file.length(path)? <= at => break,
-            0 if empty == EMPTY_READS => return Err(Error::io("read", path, io::ErrorKind::UnexpectedEof.into())),
+            0 if empty == EMPTY_READS => {
+                return Err(Error::io("read", path, io::ErrorKind::UnexpectedEof.into()));
+            }
             0 => empty += 1,
             got => (filled, empty) = (filled + got.min(rest.len()), 0),
         }

@@ -20,7 +20,11 @@ const TRIES: u32 = 3;
 
 /// [`BlobStore::put`](super::BlobStore::put) for a storage that has no better way: under `tmp/`
 /// first, then published.
-pub fn put_by_publishing(storage: &dyn Storage, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+pub fn put_by_publishing(
+    storage: &dyn Storage,
+    path: &str,
+    source: &dyn ReadFile,
+) -> io::Result<()> {
     // It is refused as it would be in the end, before anything is copied.
     match storage.open(path) {
         Ok(_) => return Err(ErrorKind::AlreadyExists.into()),
@@ -47,7 +51,12 @@ pub fn put_by_publishing(storage: &dyn Storage, path: &str, source: &dyn ReadFil
     Ok(())
 }
 
-fn attempt(storage: &dyn Storage, temporary: &str, path: &str, source: &dyn ReadFile) -> io::Result<()> {
+fn attempt(
+    storage: &dyn Storage,
+    temporary: &str,
+    path: &str,
+    source: &dyn ReadFile,
+) -> io::Result<()> {
     let mut file = storage.create(temporary)?;
     let lock: Option<Box<dyn LockGuard>> = storage.try_lock(temporary)?;
     let swept = || io::Error::new(ErrorKind::NotFound, "a sweeper has taken it for a leftover");
@@ -65,8 +74,8 @@ fn attempt(storage: &dyn Storage, temporary: &str, path: &str, source: &dyn Read
         at += want as u64;
     }
     file.finish()?;
-    // Where a sweeper was done with it before it was locked, to lock it created another one, which is
-    // empty; not every storage tells of a file being written that it has lost its name.
+    // Where a sweeper was done with it before it was locked, to lock it created another one, which
+    // is empty; not every storage tells of a file being written that it has lost its name.
     if storage.open(temporary)?.len()? != len {
         return Err(swept());
     }

@@ -3,7 +3,10 @@
 use super::*;
 
 /// Every new store in a directory of its own.
-fn directories(dir: &tempfile::TempDir, kind: impl Fn(FsStorage) -> FsStorage) -> impl FnMut() -> Arc<FsStorage> {
+fn directories(
+    dir: &tempfile::TempDir,
+    kind: impl Fn(FsStorage) -> FsStorage,
+) -> impl FnMut() -> Arc<FsStorage> {
     let mut count = 0;
     let root = dir.path().to_owned();
     move || {
@@ -53,7 +56,8 @@ fn memory_keeps_the_promises() {
 #[test]
 fn ours_reserve_zeroed_space() {
     let dir = tempfile::tempdir().unwrap();
-    let stores: [Arc<dyn Storage>; 2] = [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
+    let stores: [Arc<dyn Storage>; 2] =
+        [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
     for storage in stores {
         let mut writer = storage.create("a").unwrap();
         writer.expect_small_appends();
@@ -70,7 +74,8 @@ fn ours_reserve_zeroed_space() {
 #[test]
 fn full_reads_are_full_where_the_store_can() {
     let dir = tempfile::tempdir().unwrap();
-    let stores: [Arc<dyn Storage>; 2] = [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
+    let stores: [Arc<dyn Storage>; 2] =
+        [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
     for storage in stores {
         storage.put("a", &Bytes::from_static(b"hello world")).unwrap();
         let file = storage.open("a").unwrap();
@@ -85,7 +90,8 @@ fn full_reads_are_full_where_the_store_can() {
 #[test]
 fn durable_helpers_work() {
     let dir = tempfile::tempdir().unwrap();
-    let stores: [Arc<dyn Storage>; 2] = [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
+    let stores: [Arc<dyn Storage>; 2] =
+        [Arc::new(MemStorage::new()), Arc::new(FsStorage::new(dir.path()))];
     for storage in stores {
         let storage = storage.as_ref();
         create_dir_durable(storage, "nodes/0/wal").unwrap();
@@ -114,7 +120,10 @@ fn a_sweep_takes_what_a_killed_put_left() {
     let key = crate::KeyFile::from_bytes([1; 32]);
     let options = crate::ArchiveOptions::new();
     let archive = crate::Archive::create_in(storage.clone(), key, options).unwrap();
-    let (dead, live) = (Scope::Put.path(FileId::from_bytes([1; 16])), Scope::Put.path(FileId::from_bytes([2; 16])));
+    let (dead, live) = (
+        Scope::Put.path(FileId::from_bytes([1; 16])),
+        Scope::Put.path(FileId::from_bytes([2; 16])),
+    );
     for path in [&dead, &live] {
         storage.create(path).unwrap().append(b"half").unwrap();
     }
@@ -193,10 +202,17 @@ fn a_put_that_a_sweeper_comes_upon_stores_what_it_was_given() {
     for times in 0..3 {
         let store = Swept(MemStorage::new(), crate::sync::Mutex::new(times));
         store.put("d/a", &Bytes::from_static(b"hello world")).unwrap();
-        assert_eq!(read_range(&*store.open("d/a").unwrap(), "d/a", 0, 99).unwrap(), b"hello world", "{times}");
+        assert_eq!(
+            read_range(&*store.open("d/a").unwrap(), "d/a", 0, 99).unwrap(),
+            b"hello world",
+            "{times}"
+        );
         assert!(store.list("tmp").unwrap().is_empty(), "something is left after {times}");
     }
     let store = Swept(MemStorage::new(), crate::sync::Mutex::new(9));
-    assert_eq!(store.put("d/a", &Bytes::from_static(b"x")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(
+        store.put("d/a", &Bytes::from_static(b"x")).unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
     assert!(store.open("d/a").is_err());
 }

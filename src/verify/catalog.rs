@@ -22,12 +22,19 @@ pub(crate) fn verify_catalog(
     let mut report = VerifyReport::default();
     let newest = newest(storage)?.unwrap_or_default();
     if newest < known {
-        let expected = format_args!("entry {known}, which was there when the archive was opened or later");
+        let expected =
+            format_args!("entry {known}, which was there when the archive was opened or later");
         let found = format_args!("entry {newest}");
         let (kind, path) = (DamageKind::Missing, entry_path(known));
         report.note(Error::damage(kind, path, 0, "newest catalog entry", expected, found));
     }
-    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total: 0, cancel: cancel.clone() };
+    let mut meter = Meter {
+        report: progress,
+        stage: VerifyStage::Files,
+        done: 0,
+        total: 0,
+        cancel: cancel.clone(),
+    };
     // Unknown after an entry that cannot be read at all.
     let mut link = Some([0; 32]);
     for sequence in 1..=newest {
@@ -37,7 +44,8 @@ pub(crate) fn verify_catalog(
         let before = std::mem::replace(&mut link, read.as_ref().ok().map(|entry| entry.digest));
         let checked = read.and_then(|entry| match before {
             Some(before) if before != entry.header.link => {
-                let expected = format_args!("entry {sequence}, after the entry before it as it is there");
+                let expected =
+                    format_args!("entry {sequence}, after the entry before it as it is there");
                 let found = format_args!("entry {sequence}, after another one");
                 Err(Error::damage(DamageKind::Chain, &path, 128, "catalog entry", expected, found))
             }

@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 
 use super::{Meter, VerifyProgress, VerifyReport, VerifyStage};
 use crate::error::{DamageKind, Error, Result};
-use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TRAILER_LEN, Trailer};
+use crate::format::frame::{
+    FrameHeader, FrameKind, HEADER_LEN, MAX_PLAINTEXT, TRAILER_LEN, Trailer,
+};
 use crate::names::{self, Kind};
 use crate::options::Cancel;
 use crate::sealed::read_header;
@@ -53,7 +55,13 @@ pub fn verify_checksums(
     }
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
-    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
+    let mut meter = Meter {
+        report: progress,
+        stage: VerifyStage::Files,
+        done: 0,
+        total,
+        cancel: cancel.clone(),
+    };
     for (path, _) in &files {
         match names::kind(path) {
             Some(Kind::Segment) => report.segments += 1,
@@ -86,7 +94,12 @@ fn gone(e: Error) -> Result<()> {
 }
 
 /// Lists every file below a directory. A directory that cannot be listed is a finding.
-fn walk(storage: &dyn ReadStore, dir: &str, files: &mut Vec<(String, u64)>, report: &mut VerifyReport) -> Result<()> {
+fn walk(
+    storage: &dyn ReadStore,
+    dir: &str,
+    files: &mut Vec<(String, u64)>,
+    report: &mut VerifyReport,
+) -> Result<()> {
     let entries = match storage.listed(dir) {
         Ok(entries) => entries,
         Err(e) => return report.found(Err(e)),
@@ -170,17 +183,31 @@ pub(super) fn check_file(
     if segment {
         return Ok(());
     }
-    Err(Error::damage(DamageKind::Truncated, path, len, "seal", "the seal and trailer of a complete file", "the end"))
+    Err(Error::damage(
+        DamageKind::Truncated,
+        path,
+        len,
+        "seal",
+        "the seal and trailer of a complete file",
+        "the end",
+    ))
 }
 
 /// The offset of the seal, as the trailer at the end of a segment says.
 fn sealed_at(file: &dyn ReadFile, path: &str, len: u64) -> Result<Option<u64>> {
     let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
-    Ok(Trailer::decode(&read_range(file, path, at, TRAILER_LEN)?).map(|trailer| trailer.seal_offset))
+    Ok(Trailer::decode(&read_range(file, path, at, TRAILER_LEN)?)
+        .map(|trailer| trailer.seal_offset))
 }
 
 /// Whether an unreadable frame of a segment is what a crash leaves, and not rot.
-fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, sealed: Option<u64>) -> Result<bool> {
+fn is_torn(
+    file: &dyn ReadFile,
+    path: &str,
+    (at, len): (u64, u64),
+    index: u32,
+    sealed: Option<u64>,
+) -> Result<bool> {
     match sealed {
         None => Ok(!durable_frame_beyond(file, path, len, at, index)?),
         // All frames before the seal were durable when it was written.
@@ -200,7 +227,8 @@ fn is_torn(file: &dyn ReadFile, path: &str, (at, len): (u64, u64), index: u32, s
 
 /// Reads the frame at an offset; returns where it ends, its index and its kind.
 fn frame(file: &dyn ReadFile, path: &str, at: u64, index: u32) -> Result<(u64, u32, FrameKind)> {
-    let header = FrameHeader::decode(&read_range(file, path, at, HEADER_LEN)?).map_err(|e| e.at(path, at))?;
+    let header = FrameHeader::decode(&read_range(file, path, at, HEADER_LEN)?)
+        .map_err(|e| e.at(path, at))?;
     if header.index != index {
         let expected = format_args!("frame {index}");
         let found = format_args!("frame {}", header.index);
@@ -227,21 +255,38 @@ fn next_frame(file: &dyn ReadFile, path: &str, from: u64, len: u64) -> Result<Op
 /// Checks what comes after a seal: the trailer, and nothing else. In a segment, a crash may have
 /// come before the trailer was durable, or before the zeros reserved behind it were cut off. Then
 /// the segment ends at its seal, and nothing is lost.
-fn check_trailer(file: &dyn ReadFile, path: &str, at: u64, len: u64, trailer: &Trailer, segment: bool) -> Result<()> {
+fn check_trailer(
+    file: &dyn ReadFile,
+    path: &str,
+    at: u64,
+    len: u64,
+    trailer: &Trailer,
+    segment: bool,
+) -> Result<()> {
     let expected = trailer.encode();
     let found = read_range(file, path, at, TRAILER_LEN)?;
     let end = at + found.len() as u64;
     let is_end = if segment { is_zero(file, path, end, len)? } else { end == len };
-    if is_end && (found == expected || (segment && (end < len || is_interrupted(&found, &expected)))) {
+    if is_end
+        && (found == expected || (segment && (end < len || is_interrupted(&found, &expected))))
+    {
         return Ok(());
     }
     let found = format_args!("{} other bytes", len - at);
-    Err(Error::damage(DamageKind::Checksum, path, at, "trailer", "the trailer that belongs to the seal", found))
+    Err(Error::damage(
+        DamageKind::Checksum,
+        path,
+        at,
+        "trailer",
+        "the trailer that belongs to the seal",
+        found,
+    ))
 }
 
 /// Whether a trailer is what a crash leaves if it was not durable: cut short, zeros, or garbage.
 /// Rot alters a byte.
 fn is_interrupted(found: &[u8], expected: &[u8]) -> bool {
-    let altered: Vec<u8> = found.iter().zip(expected).filter(|(f, e)| f != e).map(|(f, _)| *f).collect();
+    let altered: Vec<u8> =
+        found.iter().zip(expected).filter(|(f, e)| f != e).map(|(f, _)| *f).collect();
     altered.len() > 1 || altered.iter().all(|byte| *byte == 0)
 }

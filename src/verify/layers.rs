@@ -19,7 +19,10 @@ pub(super) fn bytes(context: &NodeContext, report: &mut VerifyReport) -> Result<
     for record in &context.record.layers {
         total += record.length;
         match LayerReader::open(context.storage.as_ref(), &context.keys, record) {
-            Ok(body) => total += body.parts.iter().filter(|p| seen.insert(p.file)).map(|p| p.length).sum::<u64>(),
+            Ok(body) => {
+                total +=
+                    body.parts.iter().filter(|p| seen.insert(p.file)).map(|p| p.length).sum::<u64>()
+            }
             Err(e) => report.found(Err(e))?,
         }
     }
@@ -27,7 +30,11 @@ pub(super) fn bytes(context: &NodeContext, report: &mut VerifyReport) -> Result<
 }
 
 /// Verifies every layer of a node, and every part once, however many layers share it.
-pub(super) fn verify_layers(context: &NodeContext, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+pub(super) fn verify_layers(
+    context: &NodeContext,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     let mut seen = BTreeSet::new();
     for record in &context.record.layers {
         report.layers += 1;
@@ -58,7 +65,12 @@ fn verify_layer(
     Ok(())
 }
 
-fn verify_part(context: &NodeContext, part: &PartRef, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+fn verify_part(
+    context: &NodeContext,
+    part: &PartRef,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     let reader = PartReader::open(context.storage.as_ref(), &context.keys, context.node, part)?;
     let mut decoder = Decoder::new()?;
     let mut buffers = BlockBuffers::default();
@@ -67,22 +79,36 @@ fn verify_part(context: &NodeContext, part: &PartRef, report: &mut VerifyReport,
         meter.add(0)?;
         let pages = &mut report.layer_pages;
         let everything = (0, u64::MAX);
-        let visited = reader.visit(block, everything, &mut buffers, &mut decoder, &mut |number, crc, entry| {
-            let image = match entry {
-                PageEntry::Zero => zero.as_slice(),
-                PageEntry::Full(image) => image,
-                // A patch alone is no page: rebuilding states proves it.
-                PageEntry::Patch(_) => return Ok(()),
-            };
-            *pages += 1;
-            let found = crc32fast::hash(image);
-            if found == crc {
-                return Ok(());
-            }
-            let expected = format_args!("CRC-32 {crc:08x} of {}", PageId::new(part.space, number));
-            let found = format_args!("{found:08x}");
-            Err(Error::damage(DamageKind::PageImage, reader.path(), block.offset, "page image", expected, found))
-        });
+        let visited = reader.visit(
+            block,
+            everything,
+            &mut buffers,
+            &mut decoder,
+            &mut |number, crc, entry| {
+                let image = match entry {
+                    PageEntry::Zero => zero.as_slice(),
+                    PageEntry::Full(image) => image,
+                    // A patch alone is no page: rebuilding states proves it.
+                    PageEntry::Patch(_) => return Ok(()),
+                };
+                *pages += 1;
+                let found = crc32fast::hash(image);
+                if found == crc {
+                    return Ok(());
+                }
+                let expected =
+                    format_args!("CRC-32 {crc:08x} of {}", PageId::new(part.space, number));
+                let found = format_args!("{found:08x}");
+                Err(Error::damage(
+                    DamageKind::PageImage,
+                    reader.path(),
+                    block.offset,
+                    "page image",
+                    expected,
+                    found,
+                ))
+            },
+        );
         report.found(visited.map(drop))?;
     }
     Ok(())

@@ -17,7 +17,13 @@ pub(super) fn verify_log(
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     let node = || context.record.name.clone();
-    for span in context.view().kept_of(context.log.lineage.tip()).into_iter().flatten().filter(|s| !s.is_point()) {
+    for span in context
+        .view()
+        .kept_of(context.log.lineage.tip())
+        .into_iter()
+        .flatten()
+        .filter(|s| !s.is_point())
+    {
         let start = span.log_from();
         let segments = || runs.iter().flatten().map(|(s, _)| s.from);
         if !segments().any(|from| from <= start) {
@@ -31,7 +37,11 @@ pub(super) fn verify_log(
     }
     for segments in runs {
         for (before, behind) in gaps(segments) {
-            report.note(Error::Gap { node: node(), expected: before.from.next_lsn(), found: behind.from });
+            report.note(Error::Gap {
+                node: node(),
+                expected: before.from.next_lsn(),
+                found: behind.from,
+            });
         }
         let next = segments.iter().skip(1).map(|(s, _)| Some(s)).chain([None]);
         for ((segment, _), next) in segments.iter().zip(next) {
@@ -71,7 +81,10 @@ fn verify_segment(
         Ok(true)
     })?;
     match next {
-        Some(next) if next.link_to_previous() != end.link || next.preface().state.position != end.position => {
+        Some(next)
+            if next.link_to_previous() != end.link
+                || next.preface().state.position != end.position =>
+        {
             let expected = format_args!("that of {} up to LSN {}", segment.path, end.position);
             let what = "link to the segment before";
             Err(Error::damage(DamageKind::Chain, next.path(), 128, what, expected, "another one"))

@@ -169,7 +169,11 @@ impl fmt::Display for VerifyReport {
             self.commits,
             self.pages_proven,
             self.states,
-            if self.is_intact() { "intact".to_owned() } else { format!("{} findings", self.findings.len()) }
+            if self.is_intact() {
+                "intact".to_owned()
+            } else {
+                format!("{} findings", self.findings.len())
+            }
         )
     }
 }
@@ -177,7 +181,13 @@ impl fmt::Display for VerifyReport {
 /// Whether an error concerns the archive rather than this run. A file that cannot be read is as bad
 /// as a damaged one.
 fn is_finding(e: &Error) -> bool {
-    !matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::StorageFull | ErrorKind::KeyProvider | ErrorKind::Internal)
+    !matches!(
+        e.kind(),
+        ErrorKind::Cancelled
+            | ErrorKind::StorageFull
+            | ErrorKind::KeyProvider
+            | ErrorKind::Internal
+    )
 }
 
 /// The progress of a run.
@@ -196,7 +206,11 @@ impl Meter<'_> {
         self.done += bytes;
         // A file may grow while it is read.
         self.total = self.total.max(self.done);
-        (self.report)(VerifyProgress { stage: self.stage, bytes_done: self.done, bytes_total: self.total });
+        (self.report)(VerifyProgress {
+            stage: self.stage,
+            bytes_done: self.done,
+            bytes_total: self.total,
+        });
         Ok(())
     }
 }
@@ -213,7 +227,8 @@ pub(crate) fn verify_node(
     let _lease = catalog.lease(context.node).ok();
     let mut context = context.clone();
     context.refresh(&*catalog.current()?)?;
-    let timelines: Vec<NodeContext> = context.view().timelines().into_iter().map(|t| context.on(t)).collect();
+    let timelines: Vec<NodeContext> =
+        context.view().timelines().into_iter().map(|t| context.on(t)).collect();
     let mut logs = Vec::new();
     for on in &timelines {
         let own = on.log.lineage.tip();
@@ -230,17 +245,25 @@ pub(crate) fn verify_node(
         };
         logs.push((on, segments));
     }
-    let log_bytes: u64 = logs.iter().flat_map(|(_, segments)| segments.iter().flatten()).map(|(_, len)| len).sum();
+    let log_bytes: u64 =
+        logs.iter().flat_map(|(_, segments)| segments.iter().flatten()).map(|(_, len)| len).sum();
     let layer_bytes = layers::bytes(&context, &mut report)?;
     let cancel = options.replay.cancel.clone();
     let total = log_bytes + layer_bytes;
-    let mut meter = Meter { report: progress, stage: VerifyStage::Files, done: 0, total, cancel: cancel.clone() };
+    let mut meter = Meter {
+        report: progress,
+        stage: VerifyStage::Files,
+        done: 0,
+        total,
+        cancel: cancel.clone(),
+    };
     for (on, segments) in &logs {
         log::verify_log(on, segments, &mut report, &mut meter)?;
     }
     layers::verify_layers(&context, &mut report, &mut meter)?;
     if options.rebuild {
-        let mut meter = Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };
+        let mut meter =
+            Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };
         for on in &timelines {
             states::verify_states(on, options, &mut report, &mut meter)?;
         }
@@ -250,7 +273,12 @@ pub(crate) fn verify_node(
 
 /// Checks the checksums of a file that is about to be read with its keys. This finds every damaged
 /// place, while the chain of frames ends at the first.
-fn checksums_of(storage: &dyn ReadStore, path: &str, report: &mut VerifyReport, meter: &mut Meter<'_>) -> Result<()> {
+fn checksums_of(
+    storage: &dyn ReadStore,
+    path: &str,
+    report: &mut VerifyReport,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     let checked = checksums::check_file(storage, path, report, &mut |bytes| meter.add(bytes));
     report.found(checked)
 }

@@ -22,7 +22,13 @@ pub(super) fn verify_states(
     meter: &mut Meter<'_>,
 ) -> Result<()> {
     let (view, lineage) = (context.view(), &context.log.lineage);
-    let snapshots = || context.record.layers.iter().filter(|l| l.timeline == context.timeline() && l.from.is_none());
+    let snapshots = || {
+        context
+            .record
+            .layers
+            .iter()
+            .filter(|l| l.timeline == context.timeline() && l.from.is_none())
+    };
     for snapshot in snapshots() {
         let to = snapshot.consistent_from;
         // It is about to expire.
@@ -42,7 +48,14 @@ pub(super) fn verify_states(
         {
             let path = layer_path(context.node, snapshot.file);
             let expected = format_args!("the state at LSN {to} as the log before it gives it");
-            report.note(Error::damage(DamageKind::PageImage, path, 0, "snapshot", expected, "another state"));
+            report.note(Error::damage(
+                DamageKind::PageImage,
+                path,
+                0,
+                "snapshot",
+                expected,
+                "another state",
+            ));
         }
     }
     // The ends of ranges beside the window: a state that has no snapshot of its own is checked
@@ -92,11 +105,13 @@ fn run(past: &mut PastState, meter: &mut Meter<'_>) -> Result<(RunStats, u128)> 
         let report = &mut meter.report;
         let mut progress = |p: Progress| {
             seen = (p.bytes_done, p.bytes_total);
-            let (bytes_done, bytes_total) = (begun + p.bytes_done, before.max(begun + p.bytes_total));
+            let (bytes_done, bytes_total) =
+                (begun + p.bytes_done, before.max(begun + p.bytes_total));
             report(VerifyProgress { stage, bytes_done, bytes_total });
         };
         let digest = Digest::new(&past.state().spaces);
-        let done = past.layout().and_then(|layout| past.fill(&layout, &digest, Some(&mut progress)));
+        let done =
+            past.layout().and_then(|layout| past.fill(&layout, &digest, Some(&mut progress)));
         meter.done += seen.0;
         meter.total = meter.total.max(meter.done);
         match done {
@@ -124,7 +139,12 @@ impl Digest {
         let sizes = spaces.iter().map(|(id, space)| (*id, space.page_size.bytes())).collect();
         let digest = Digest { sum: Mutex::default(), sizes };
         for (id, space) in spaces {
-            digest.add(&[b"space", &id.get().to_le_bytes(), &space.length.to_le_bytes(), space.name.as_bytes()]);
+            digest.add(&[
+                b"space",
+                &id.get().to_le_bytes(),
+                &space.length.to_le_bytes(),
+                space.name.as_bytes(),
+            ]);
         }
         digest
     }
@@ -139,7 +159,11 @@ impl Digest {
 
 impl PageSink for Digest {
     fn write(&self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<()> {
-        let size = self.sizes.get(&space).copied().ok_or_else(|| Error::host("a space that was not announced"))?;
+        let size = self
+            .sizes
+            .get(&space)
+            .copied()
+            .ok_or_else(|| Error::host("a space that was not announced"))?;
         for (page, at) in bytes.chunks(size).zip((offset..).step_by(size)) {
             // A zero page may also come as a range that nothing was ever written to.
             if page.iter().any(|b| *b != 0) {

@@ -9,7 +9,8 @@ use crate::format::state::NodeState;
 use crate::names::{Scope, segment_dir, segment_path};
 use crate::sealed::{ArchiveKeys, FileInfo, FrameSealer, FrameSpec, encode_cbor, temporary_name};
 use crate::storage::{
-    AppendFile, AppendFileCalls, Calls, Storage, check_name, create_dir_durable, displaced, protect, publish_durable,
+    AppendFile, AppendFileCalls, Calls, Storage, check_name, create_dir_durable, displaced,
+    protect, publish_durable,
 };
 use crate::types::{Epoch, NodeId, Position, TimelineId, Timestamp};
 
@@ -46,7 +47,8 @@ pub(crate) struct ActiveSegment {
 }
 
 impl ActiveSegment {
-    /// Creates a segment: durable and visible with its preface. [`Error::Fenced`] where its number is taken.
+    /// Creates a segment: durable and visible with its preface. [`Error::Fenced`] where its number
+    /// is taken.
     pub fn create(
         storage: &dyn Storage,
         keys: &ArchiveKeys,
@@ -123,11 +125,21 @@ impl ActiveSegment {
         let far = self.index.last().is_none_or(|e| offset - e.offset >= INDEX_STEP);
         if kind == FrameKind::Commits && !continues && far {
             let commits = first.get().checked_sub(1);
-            let position = Position::new(commits.expect("a commit has an LSN, and those begin at 1"));
-            self.index.push(IndexEntry { frame: self.sealer.count(), offset, before: position, timestamp: before });
+            let position =
+                Position::new(commits.expect("a commit has an LSN, and those begin at 1"));
+            self.index.push(IndexEntry {
+                frame: self.sealer.count(),
+                offset,
+                before: position,
+                timestamp: before,
+            });
         }
         let (first, last, durable) = (first.get(), last.get(), self.durable);
-        self.sealer.seal(FrameSpec { kind, continues, first, last, durable }, plaintext, &mut self.buffer)
+        self.sealer.seal(
+            FrameSpec { kind, continues, first, last, durable },
+            plaintext,
+            &mut self.buffer,
+        )
     }
 
     /// Hands what waits to storage. After an error the segment must not be used again.
@@ -171,7 +183,8 @@ impl ActiveSegment {
 
     /// Writes the seal and makes everything durable.
     pub fn seal(mut self, storage: &dyn Storage, state: NodeState) -> Result<()> {
-        // A seal that is there says that every frame is: so they have to be durable before it is written.
+        // A seal that is there says that every frame is: so they have to be durable before it is
+        // written.
         self.write()?;
         if self.durable < self.sealer.count() {
             self.sync()?;
@@ -179,8 +192,12 @@ impl ActiveSegment {
         let frames = self.sealer.count();
         let seal_offset = self.file.len() + self.buffer.len() as u64;
         let position = state.position.get();
-        let seal = encode_cbor(&SegmentSeal { state, frames, index: std::mem::take(&mut self.index) });
-        let spec = FrameSpec { durable: self.durable, ..FrameSpec::plain(FrameKind::Seal, position, position) };
+        let seal =
+            encode_cbor(&SegmentSeal { state, frames, index: std::mem::take(&mut self.index) });
+        let spec = FrameSpec {
+            durable: self.durable,
+            ..FrameSpec::plain(FrameKind::Seal, position, position)
+        };
         self.sealer.seal(spec, &[&seal], &mut self.buffer)?;
         let trailer = Trailer { seal_offset, frames: self.sealer.count() };
         self.buffer.extend_from_slice(&trailer.encode());

@@ -94,7 +94,8 @@ impl Segments<'_> {
         Ok(segments.into_iter().map(|(segment, _)| segment).collect())
     }
 
-    /// Leaves one segment of each number. A name is only a hint: where two claim a number, it is the one's whose header agrees and that opens.
+    /// Leaves one segment of each number. A name is only a hint: where two claim a number, it is
+    /// the one's whose header agrees and that opens.
     fn unique(&self, listed: &[(SegmentRef, u64)]) -> Result<Unique> {
         let mut unique = Unique::default();
         for same in listed.chunk_by(|(a, _), (b, _)| a.sequence == b.sequence) {
@@ -120,7 +121,14 @@ impl Segments<'_> {
         let error = |double: &SegmentRef| {
             let other = chosen.map_or("", |(chosen, _)| chosen.path.as_str());
             let (what, expected) = ("segment name", "one segment of a number");
-            Error::damage(DamageKind::Chain, &double.path, 0, what, expected, format_args!("another one, {other}"))
+            Error::damage(
+                DamageKind::Chain,
+                &double.path,
+                0,
+                what,
+                expected,
+                format_args!("another one, {other}"),
+            )
         };
         let doubles = same.iter().filter(|(one, _)| chosen.is_none_or(|(chosen, _)| chosen != one));
         let doubles: Vec<Error> = doubles.map(|(double, _)| error(double)).collect();
@@ -171,13 +179,18 @@ impl Segments<'_> {
 
     /// The last segment for which `holds` is true, where it is true up to some segment and false
     /// from there on. Looks at about log2 of all segments.
-    fn last_where(&self, holds: &mut dyn FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
+    fn last_where(
+        &self,
+        holds: &mut dyn FnMut(&SegmentRef) -> Result<bool>,
+    ) -> Result<Option<SegmentRef>> {
         let groups = self.groups()?;
-        // Invariant: everything before `low` holds at its first segment, nothing from `high` on does.
+        // Invariant: everything before `low` holds at its first segment, nothing from `high` on
+        // does.
         let (mut low, mut high) = (0, groups.len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let group = groups.get(middle).expect("the middle of a range that is not empty lies within it");
+            let group =
+                groups.get(middle).expect("the middle of a range that is not empty lies within it");
             let holds = match self.group(*group)?.first() {
                 Some(first) => holds(first)?,
                 // An emptied group says nothing of its own: treat it like the older ones.
@@ -190,7 +203,9 @@ impl Segments<'_> {
             let (mut low, mut high) = (0, segments.len());
             while low < high {
                 let middle = usize::midpoint(low, high);
-                let segment = segments.get(middle).expect("the middle of a range that is not empty lies within it");
+                let segment = segments
+                    .get(middle)
+                    .expect("the middle of a range that is not empty lies within it");
                 if holds(segment)? { low = middle + 1 } else { high = middle }
             }
             if let Some(last) = low.checked_sub(1).and_then(|i| segments.get(i)) {
@@ -206,9 +221,12 @@ impl Segments<'_> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let Some(first) = self.last_where(&mut |s| Ok(s.from <= from))? else { return Ok(Vec::new()) };
+        let Some(first) = self.last_where(&mut |s| Ok(s.from <= from))? else {
+            return Ok(Vec::new());
+        };
         let mut found: Vec<SegmentRef> = Vec::new();
-        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= group_of(first.sequence)) {
+        'groups: for group in self.groups()?.into_iter().filter(|g| *g >= group_of(first.sequence))
+        {
             for segment in self.group(group)?.into_iter().filter(|s| s.sequence >= first.sequence) {
                 let done = segment.from >= to;
                 found.push(segment);
@@ -272,7 +290,14 @@ impl Segments<'_> {
             let begins = reader.preface().state.timestamp;
             if let Some(before) = fork.take().filter(|before| *before != begins) {
                 let what = "time of the commit that the timeline forks off from";
-                return Err(Error::damage(DamageKind::Chain, reader.path(), 0, what, before, begins));
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    reader.path(),
+                    0,
+                    what,
+                    before,
+                    begins,
+                ));
             }
             opened = match next.as_ref().map(|next| (next.from < to, self.log.open(next))) {
                 None => None,
@@ -299,7 +324,8 @@ impl Segments<'_> {
             })?;
             if let Some(next) = &opened
                 && !end.stopped
-                && (next.link_to_previous() != end.link || next.preface().state.position != end.position)
+                && (next.link_to_previous() != end.link
+                    || next.preface().state.position != end.position)
             {
                 return Err(Error::damage(
                     DamageKind::Chain,
@@ -363,7 +389,8 @@ impl Log {
         let mut all = Unique::default();
         for (section, timeline) in self.sections() {
             for group in timeline.groups()? {
-                let Unique { segments, doubles, ambiguous } = timeline.unique(&timeline.listed(group)?)?;
+                let Unique { segments, doubles, ambiguous } =
+                    timeline.unique(&timeline.listed(group)?)?;
                 all.segments.extend(segments.into_iter().filter(|(s, _)| section.holds(s)));
                 all.doubles.extend(doubles);
                 all.ambiguous = all.ambiguous.or(ambiguous);
@@ -377,8 +404,12 @@ impl Log {
     pub fn numbered(&self, first: u64, last: u64) -> Result<(Vec<SegmentRef>, Vec<String>)> {
         let (mut found, mut dirs) = (Vec::new(), Vec::new());
         let tip = self.tip();
-        for group in tip.groups()?.into_iter().filter(|g| (group_of(first)..=group_of(last)).contains(g)) {
-            found.extend(tip.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)));
+        for group in
+            tip.groups()?.into_iter().filter(|g| (group_of(first)..=group_of(last)).contains(g))
+        {
+            found.extend(
+                tip.group(group)?.into_iter().filter(|s| (first..=last).contains(&s.sequence)),
+            );
             dirs.push(names::segment_group_dir(tip.line.node, tip.line.timeline, group));
         }
         Ok((found, dirs))
@@ -447,7 +478,11 @@ impl Log {
 
     /// Opens the newest segment, and lets it be read: what is read is durable before this returns.
     /// Where nothing can be written it only opens it.
-    pub fn read_durable<T>(&self, newest: &SegmentRef, read: impl FnOnce(&SegmentReader) -> Result<T>) -> Result<T> {
+    pub fn read_durable<T>(
+        &self,
+        newest: &SegmentRef,
+        read: impl FnOnce(&SegmentReader) -> Result<T>,
+    ) -> Result<T> {
         let Some(medium) = self.medium.as_deref() else { return read(&self.open(newest)?) };
         let found = read(&self.open_settled(medium, newest)?)?;
         // After the look, as a writer may be adding to it.
@@ -458,7 +493,11 @@ impl Log {
     /// Makes the newest segment durable and opens it, so that what is read of it is what the medium
     /// holds: frames that a later one says were durable may come from the cache, what comes after
     /// may be what a failed sync has given up.
-    pub fn open_settled(&self, medium: &dyn Storage, segment: &SegmentRef) -> Result<SegmentReader> {
+    pub fn open_settled(
+        &self,
+        medium: &dyn Storage,
+        segment: &SegmentRef,
+    ) -> Result<SegmentReader> {
         Log::make_durable(medium, segment)?;
         // What is mapped cannot be dropped from the cache: the reader goes first.
         let from = self.open(segment)?.unproven_from()?;
@@ -469,7 +508,10 @@ impl Log {
 
     /// The last segment for which `holds` is true, where it is true up to some segment and false
     /// from there on. Looks at about log2 of all segments.
-    pub fn last_where(&self, mut holds: impl FnMut(&SegmentRef) -> Result<bool>) -> Result<Option<SegmentRef>> {
+    pub fn last_where(
+        &self,
+        mut holds: impl FnMut(&SegmentRef) -> Result<bool>,
+    ) -> Result<Option<SegmentRef>> {
         for (section, segments) in self.sections().rev() {
             let last = segments.last_where(&mut |s| Ok(section.holds(s) && holds(s)?))?;
             if last.is_some() {
@@ -519,7 +561,9 @@ impl Log {
         successor: Option<&PreviousSegment>,
         visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
     ) -> Result<ScanEnd> {
-        let Some(last) = self.section(reader.segment()).up_to else { return reader.scan(from, successor, visit) };
+        let Some(last) = self.section(reader.segment()).up_to else {
+            return reader.scan(from, successor, visit);
+        };
         let mut reached = from;
         reader.scan(from.min(last), successor, &mut |found| {
             match &found {
@@ -550,7 +594,9 @@ impl Log {
             Some(fork) if beyond => {
                 let segments = self.segments(fork.line);
                 match segments.oldest()? {
-                    Some(late) if late.from > fork.after => Err(segments.gap(fork.after, late.from)),
+                    Some(late) if late.from > fork.after => {
+                        Err(segments.gap(fork.after, late.from))
+                    }
                     first => Ok(first),
                 }
             }
@@ -586,7 +632,8 @@ impl Log {
         let mut state = reader.preface().state.clone();
         let mut decoder = Decoder::new()?;
         self.visit(segment.from, at, &mut |path, visit| {
-            let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit else {
+            let (Visit::Partial { ops, offset, .. } | Visit::Commit { ops, offset, .. }) = &visit
+            else {
                 return Ok(());
             };
             fold_ops(&mut state, ops, &mut decoder, path, *offset, &mut |_| {})?;

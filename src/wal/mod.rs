@@ -16,5 +16,6 @@ mod scan;
 pub(crate) use active::{ActiveSegment, SegmentStart};
 pub(crate) use log::{Log, SegmentRef};
 pub(crate) use scan::{
-    Search, SegmentReader, Visit, apply_effect, durable_frame_beyond, find_frame, fold_op, fold_ops, is_zero, plain,
+    Search, SegmentReader, Visit, apply_effect, durable_frame_beyond, find_frame, fold_op,
+    fold_ops, is_zero, plain,
 };

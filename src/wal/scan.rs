@@ -21,11 +21,14 @@ use crate::types::{Lsn, Position, Timestamp, as_index};
 const SEARCH_STEP: usize = 1 << 20;
 /// Bytes read in one go where only headers are looked at.
 const HEADERS_STEP: usize = 64 << 10;
-/// Zeros up to so many are looked through, however they came about: more than a writer reserves, or a power failure leaves of a segment of the usual length.
+/// Zeros up to so many are looked through, however they came about: more than a writer reserves, or
+/// a power failure leaves of a segment of the usual length.
 const ZEROS_LOOKED_THROUGH: u64 = 256 << 20;
-/// Of more than that so many at both ends tell of the rest: what a segment holds goes on to its end, but for less than this.
+/// Of more than that so many at both ends tell of the rest: what a segment holds goes on to its
+/// end, but for less than this.
 const ZEROS_AT_THE_ENDS: u64 = 8 << 20;
-/// No more zeros in a row are searched through. A power failure can leave many where a large commit was, but hardly so many.
+/// No more zeros in a row are searched through. A power failure can leave many where a large commit
+/// was, but hardly so many.
 const MAX_ZEROS: u64 = 1 << 30;
 /// Bytes of what only looks like frames that the search is ready to check.
 const CRC_BUDGET: u64 = 1 << 30;
@@ -72,7 +75,11 @@ pub(crate) struct ScanEnd {
 }
 
 impl SegmentReader {
-    pub(super) fn open(storage: &dyn ReadStore, keys: &ArchiveKeys, segment: &SegmentRef) -> Result<SegmentReader> {
+    pub(super) fn open(
+        storage: &dyn ReadStore,
+        keys: &ArchiveKeys,
+        segment: &SegmentRef,
+    ) -> Result<SegmentReader> {
         let path = &segment.path;
         let file = SealedFile::open(storage, keys, path, FileKind::Segment)?;
         let (h, Line { node, timeline }) = (file.header(), segment.line);
@@ -92,12 +99,26 @@ impl SegmentReader {
         let (header, plaintext) = file.frame(file.header_len(), None, &mut buffer)?;
         if header.kind != FrameKind::Preface || header.index != 0 {
             let found = format_args!("{:?}", header.kind);
-            return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "frame 0", "a preface", found));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                file.header_len(),
+                "frame 0",
+                "a preface",
+                found,
+            ));
         }
         let preface: SegmentPreface = decode_cbor(path, file.header_len(), "preface", plaintext)?;
         if preface.state.position != segment.from {
             let found = preface.state.position;
-            return Err(Error::damage(DamageKind::Structure, path, file.header_len(), "position", segment.from, found));
+            return Err(Error::damage(
+                DamageKind::Structure,
+                path,
+                file.header_len(),
+                "position",
+                segment.from,
+                found,
+            ));
         }
         let mut last_tag = [0; TAG_LEN];
         let (seal, end) = match file.trailer()? {
@@ -106,8 +127,8 @@ impl SegmentReader {
                     last_tag = seal.chain;
                     (Some(decode_cbor(path, seal.offset, "seal", &seal.plaintext)?), seal.offset)
                 }
-                // A crash while sealing can leave the trailer and not the seal. No commit is in it; whether the frames before it
-                // are all there, the scan and the next segment tell.
+                // A crash while sealing can leave the trailer and not the seal. No commit is in it;
+                // whether the frames before it are all there, the scan and the next segment tell.
                 Err(e) if e.is_damage() => (None, file.len()?),
                 Err(e) => return Err(e),
             },
@@ -149,23 +170,27 @@ impl SegmentReader {
         self.file.header().link
     }
 
-    /// Where a complete segment ends: the state it leaves, what the next one has to say of it, and its link.
+    /// Where a complete segment ends: the state it leaves, what the next one has to say of it, and
+    /// its link.
     pub fn sealed_end(&self) -> Option<(NodeState, PreviousSegment, [u8; 32])> {
         let seal = self.seal.as_ref()?;
         let facts = self.facts(seal.frames, self.end, self.last_tag);
-        let link = link(&self.file.header().encode(), self.file.commitment(), &facts, seal.state.position);
+        let link =
+            link(&self.file.header().encode(), self.file.commitment(), &facts, seal.state.position);
         Some((seal.state.clone(), facts, link))
     }
 
-    /// A position in the segment up to which every commit has a time at or before this one: where to begin looking for the last one
-    /// that has. The segment itself has to begin at or before that time.
+    /// A position in the segment up to which every commit has a time at or before this one: where
+    /// to begin looking for the last one that has. The segment itself has to begin at or before
+    /// that time.
     pub fn position_by(&self, time: Timestamp) -> Position {
         let index = self.seal.as_ref().map_or(&[][..], |seal| &seal.index);
         index.iter().rev().find(|e| e.timestamp <= time).map_or(self.segment.from, |e| e.before)
     }
 
-    /// Visits everything after position `from`, which must not lie before the segment. The visitor returns whether to go on.
-    /// `successor` is what the next segment says of this one, where there is one.
+    /// Visits everything after position `from`, which must not lie before the segment. The visitor
+    /// returns whether to go on. `successor` is what the next segment says of this one, where there
+    /// is one.
     pub fn scan(
         &self,
         from: Position,
@@ -173,13 +198,16 @@ impl SegmentReader {
         visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
     ) -> Result<ScanEnd> {
         let mut end = self.end.min(successor.map_or(u64::MAX, |s| s.length));
-        let skip = self
-            .seal
-            .as_ref()
-            .and_then(|seal| seal.index.iter().rev().find(|e| e.before <= from && e.offset > self.file.header_len()));
+        let skip = self.seal.as_ref().and_then(|seal| {
+            seal.index.iter().rev().find(|e| e.before <= from && e.offset > self.file.header_len())
+        });
         let (mut stream, mut position, mut timestamp) = match skip {
-            Some(e) => (FrameStream::resume(&self.file, end, e.offset, e.frame)?, e.before, e.timestamp),
-            None => (FrameStream::new(&self.file, end), self.segment.from, self.preface.state.timestamp),
+            Some(e) => {
+                (FrameStream::resume(&self.file, end, e.offset, e.frame)?, e.before, e.timestamp)
+            }
+            None => {
+                (FrameStream::new(&self.file, end), self.segment.from, self.preface.state.timestamp)
+            }
         };
         let mut known_until = self.preface.state.known_until.max(timestamp);
         let mut partial = false;
@@ -189,7 +217,9 @@ impl SegmentReader {
         let (stop_offset, stop_error) = 'frames: loop {
             let (header, offset, plaintext) = match stream.next()? {
                 Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
-                Step::Stop { offset, error: Some(error) } if self.seal.is_none() && successor.is_none() => {
+                Step::Stop { offset, error: Some(error) }
+                    if self.seal.is_none() && successor.is_none() =>
+                {
                     let index = stream.index();
                     if !self.appended_concurrently(offset, index, &mut looked, error)? {
                         break 'frames (offset, None);
@@ -201,17 +231,28 @@ impl SegmentReader {
                 Step::Stop { offset, error } => break 'frames (offset, error),
             };
             let bad = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
-                Error::damage(DamageKind::Structure, &self.segment.path, offset, what, expected, found)
+                Error::damage(
+                    DamageKind::Structure,
+                    &self.segment.path,
+                    offset,
+                    what,
+                    expected,
+                    found,
+                )
             };
             let next = position.next_lsn();
             match header.kind {
                 FrameKind::Preface if header.index == 0 => {}
                 FrameKind::Partial => {
-                    if (header.first, header.last) != (next.get(), next.get()) || header.continues != partial {
+                    if (header.first, header.last) != (next.get(), next.get())
+                        || header.continues != partial
+                    {
                         return Err(bad("LSN of a partial commit", &next, &header.first));
                     }
                     partial = true;
-                    if next.get() > from.get() && !visit(Visit::Partial { lsn: next, ops: plaintext, offset })? {
+                    if next.get() > from.get()
+                        && !visit(Visit::Partial { lsn: next, ops: plaintext, offset })?
+                    {
                         stopped = true;
                         break 'frames (offset, None);
                     }
@@ -223,7 +264,9 @@ impl SegmentReader {
                     }
                     partial = false;
                     let mut commits = Commits::new(plaintext, timestamp);
-                    while let Some(commit) = commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))? {
+                    while let Some(commit) =
+                        commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))?
+                    {
                         let lsn = position.next_lsn();
                         position = lsn.into();
                         timestamp = commit.timestamp;
@@ -242,7 +285,9 @@ impl SegmentReader {
                     known_until = known_until.max(timestamp);
                 }
                 FrameKind::Tick => {
-                    let until = Reader::new(plaintext).u64("tick").map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                    let until = Reader::new(plaintext)
+                        .u64("tick")
+                        .map_err(|e| bad(e.what, &e.expected, &e.found))?;
                     let until = Timestamp::from_nanos(until);
                     if until < known_until || header.first != position.get() || partial {
                         return Err(bad("tick", &known_until, &until));
@@ -253,12 +298,19 @@ impl SegmentReader {
                         break 'frames (offset, None);
                     }
                 }
-                // A crash came between the seal and the trailer, or took the latter: nothing follows.
-                FrameKind::Seal if self.seal.is_none() && !partial && header.first == position.get() => {
+                // A crash came between the seal and the trailer, or took the latter: nothing
+                // follows.
+                FrameKind::Seal
+                    if self.seal.is_none() && !partial && header.first == position.get() =>
+                {
                     break 'frames (offset, None);
                 }
                 other => {
-                    return Err(bad("frame kind", &"preface, commits, partial or tick", &format_args!("{other:?}")));
+                    return Err(bad(
+                        "frame kind",
+                        &"preface, commits, partial or tick",
+                        &format_args!("{other:?}"),
+                    ));
                 }
             }
             whole = (stream.index(), offset + header.frame_len() as u64, stream.chain());
@@ -272,8 +324,8 @@ impl SegmentReader {
         Ok(ScanEnd { position, timestamp, known_until, facts, link, stopped })
     }
 
-    /// Where the frames begin of which no later one says that they were durable. Looks at headers alone, and trusts them for
-    /// no more than which bytes are worth reading from the medium again.
+    /// Where the frames begin of which no later one says that they were durable. Looks at headers
+    /// alone, and trusts them for no more than which bytes are worth reading from the medium again.
     pub fn unproven_from(&self) -> Result<u64> {
         let (file, path) = (self.file.file().as_ref(), self.file.path());
         let mut frames: VecDeque<(u32, u64)> = VecDeque::new();
@@ -285,7 +337,9 @@ impl SegmentReader {
                 (window, start) = (read_range(file, path, at, ahead)?, at);
             }
             let within = as_index(at - start);
-            let rest = window.get(within..).expect("the window begins at this frame, or before its header");
+            let rest = window
+                .get(within..)
+                .expect("the window begins at this frame, or before its header");
             let Ok(header) = FrameHeader::decode(rest) else { break };
             frames.push_back((header.index, at));
             while frames.front().is_some_and(|(index, _)| *index < header.durable) {
@@ -298,14 +352,33 @@ impl SegmentReader {
         Ok(frames.front().map_or(at, |(_, offset)| *offset))
     }
 
-    /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`, it is the torn tail; `true`, it can be read after all: a writer is
-    /// at work and it came after it was looked for, or it was read wrongly; an error, it is damaged. `looked`: where this was asked last.
-    fn appended_concurrently(&self, offset: u64, index: u32, looked: &mut Option<u64>, error: Error) -> Result<bool> {
+    /// What a frame means that cannot be read, in a segment that nothing says the end of: `false`,
+    /// it is the torn tail; `true`, it can be read after all: a writer is at work and it came after
+    /// it was looked for, or it was read wrongly; an error, it is damaged. `looked`: where this was
+    /// asked last.
+    fn appended_concurrently(
+        &self,
+        offset: u64,
+        index: u32,
+        looked: &mut Option<u64>,
+        error: Error,
+    ) -> Result<bool> {
         let again = looked.replace(offset) == Some(offset);
-        // In this order: what lies behind it was written after it, so a frame that a writer has just added is there by the time that it is read again.
-        let proven = durable_frame_beyond(self.file.file().as_ref(), self.file.path(), self.end, offset, index)?;
-        // One wrong read must not cut commits off: nothing behind them may say that they were there.
-        let readable = self.file.frame(offset, None, &mut Vec::new()).is_ok_and(|(frame, _)| frame.index == index);
+        // In this order: what lies behind it was written after it, so a frame that a writer has
+        // just added is there by the time that it is read again.
+        let proven = durable_frame_beyond(
+            self.file.file().as_ref(),
+            self.file.path(),
+            self.end,
+            offset,
+            index,
+        )?;
+        // One wrong read must not cut commits off: nothing behind them may say that they were
+        // there.
+        let readable = self
+            .file
+            .frame(offset, None, &mut Vec::new())
+            .is_ok_and(|(frame, _)| frame.index == index);
         match (readable, again) {
             (true, false) => Ok(true),
             (false, _) if !proven => Ok(false),
@@ -328,9 +401,17 @@ impl SegmentReader {
                 return Err(error);
             }
             if seal.frames != facts.frames || seal.state.position != position {
-                let expected = format_args!("{} frames up to LSN {}", seal.frames, seal.state.position);
+                let expected =
+                    format_args!("{} frames up to LSN {}", seal.frames, seal.state.position);
                 let found = format_args!("{} frames up to LSN {position}", facts.frames);
-                return Err(Error::damage(DamageKind::Chain, path, offset, "seal", expected, found));
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    path,
+                    offset,
+                    "seal",
+                    expected,
+                    found,
+                ));
             }
         }
         if let Some(successor) = successor {
@@ -338,19 +419,35 @@ impl SegmentReader {
                 return Err(error);
             }
             if successor != facts {
-                let expected =
-                    format_args!("{} frames in {} bytes, as the next segment says", successor.frames, successor.length);
+                let expected = format_args!(
+                    "{} frames in {} bytes, as the next segment says",
+                    successor.frames, successor.length
+                );
                 let found = format_args!("{} frames in {} bytes", facts.frames, facts.length);
-                return Err(Error::damage(DamageKind::Chain, path, offset, "end of the segment", expected, found));
+                return Err(Error::damage(
+                    DamageKind::Chain,
+                    path,
+                    offset,
+                    "end of the segment",
+                    expected,
+                    found,
+                ));
             }
         }
         Ok(())
     }
 }
 
-/// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was already durable:
-/// then its loss is damage; else it is a torn tail. `end`: where the frames of the file end at the latest.
-pub(crate) fn durable_frame_beyond(file: &dyn ReadFile, path: &str, end: u64, offset: u64, index: u32) -> Result<bool> {
+/// Whether some frame beyond `offset` was written when frame `index`, which cannot be read, was
+/// already durable: then its loss is damage; else it is a torn tail. `end`: where the frames of the
+/// file end at the latest.
+pub(crate) fn durable_frame_beyond(
+    file: &dyn ReadFile,
+    path: &str,
+    end: u64,
+    offset: u64,
+    index: u32,
+) -> Result<bool> {
     let mut budget = CRC_BUDGET;
     let found = find_frame(file, path, offset.saturating_add(1), end, &mut |start, header| {
         if header.durable <= index || header.index <= index {
@@ -363,7 +460,8 @@ pub(crate) fn durable_frame_beyond(file: &dyn ReadFile, path: &str, end: u64, of
         budget = budget.saturating_sub(u64::from(header.len));
         Ok((budget == 0).then_some(()))
     })?;
-    // No torn tail is made of that much that looks like frames, or of that many zeros with something behind them: whatever it is, it is no end to cut silently.
+    // No torn tail is made of that much that looks like frames, or of that many zeros with
+    // something behind them: whatever it is, it is no end to cut silently.
     Ok(!matches!(found, Search::Nothing))
 }
 
@@ -377,7 +475,8 @@ pub(crate) enum Search<T> {
     Endless,
 }
 
-/// Looks for something that `take` accepts among what looks like the header of a frame, from an offset on. A hole, of whatever size, costs little.
+/// Looks for something that `take` accepts among what looks like the header of a frame, from an
+/// offset on. A hole, of whatever size, costs little.
 pub(crate) fn find_frame<T>(
     file: &dyn ReadFile,
     path: &str,
@@ -396,7 +495,9 @@ pub(crate) fn find_frame<T>(
         if window.iter().all(|b| *b == 0) {
             let before = zeros;
             zeros += window.len() as u64;
-            let many = zeros >= ZEROS_AT_THE_ENDS && before < ZEROS_AT_THE_ENDS && end - at > ZEROS_LOOKED_THROUGH;
+            let many = zeros >= ZEROS_AT_THE_ENDS
+                && before < ZEROS_AT_THE_ENDS
+                && end - at > ZEROS_LOOKED_THROUGH;
             if many && is_zero(file, path, at, end)? {
                 return Ok(Search::Nothing);
             }
@@ -408,7 +509,10 @@ pub(crate) fn find_frame<T>(
         }
         for i in markers(&window) {
             let start = at + i as u64;
-            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?) else { continue };
+            let Ok(header) = FrameHeader::decode(&read_range(file, path, start, HEADER_LEN)?)
+            else {
+                continue;
+            };
             if let Some(found) = take(start, header)? {
                 return Ok(Search::Found(found));
             }
@@ -419,7 +523,8 @@ pub(crate) fn find_frame<T>(
     Ok(Search::Nothing)
 }
 
-/// Whether a file is zero from an offset on: space reserved for what was never written, or a hole. Of more than [`ZEROS_LOOKED_THROUGH`] only both ends are looked at.
+/// Whether a file is zero from an offset on: space reserved for what was never written, or a hole.
+/// Of more than [`ZEROS_LOOKED_THROUGH`] only both ends are looked at.
 pub(crate) fn is_zero(file: &dyn ReadFile, path: &str, from: u64, end: u64) -> Result<bool> {
     let mut at = from;
     while at < end {
@@ -481,20 +586,44 @@ pub(crate) fn fold_op(
     }
 }
 
-pub(crate) fn apply_effect(state: &mut NodeState, effect: &Effect, path: &str, offset: u64) -> Result<()> {
-    state
-        .apply(effect)
-        .map_err(|e| Error::damage(DamageKind::Structure, path, offset, "op", "one that the state before it allows", e))
+pub(crate) fn apply_effect(
+    state: &mut NodeState,
+    effect: &Effect,
+    path: &str,
+    offset: u64,
+) -> Result<()> {
+    state.apply(effect).map_err(|e| {
+        Error::damage(
+            DamageKind::Structure,
+            path,
+            offset,
+            "op",
+            "one that the state before it allows",
+            e,
+        )
+    })
 }
 
 /// The bytes of a blob that is not a page.
-pub(crate) fn plain(blob: &Blob<'_>, decoder: &mut Decoder, path: &str, offset: u64) -> Result<Vec<u8>> {
+pub(crate) fn plain(
+    blob: &Blob<'_>,
+    decoder: &mut Decoder,
+    path: &str,
+    offset: u64,
+) -> Result<Vec<u8>> {
     match blob.plain_len {
         None => Ok(blob.stored.to_vec()),
         Some(len) => {
             let mut out = vec![0; len];
             decoder.decompress(blob.stored, &mut out).map_err(|e| {
-                Error::damage(DamageKind::Structure, path, offset, "compressed bytes", format_args!("{len} bytes"), e)
+                Error::damage(
+                    DamageKind::Structure,
+                    path,
+                    offset,
+                    "compressed bytes",
+                    format_args!("{len} bytes"),
+                    e,
+                )
             })?;
             Ok(out)
         }
@@ -506,7 +635,8 @@ mod tests {
     use super::*;
     use crate::storage::{MemStorage, ReadStore};
 
-    /// A writer cuts off what it had reserved: a search that goes by the length from before ends with the file.
+    /// A writer cuts off what it had reserved: a search that goes by the length from before ends
+    /// with the file.
     #[test]
     fn a_search_ends_where_the_file_was_cut() {
         let storage = MemStorage::new();

@@ -107,8 +107,10 @@ fn dependencies_go_downwards_only() {
     let layer = |module: &str| layers.iter().position(|row| row.iter().any(|m| m == module));
     let mut wrong = Vec::new();
     for ((from, to), file) in uses() {
-        let place =
-            |module: &str| layer(module).unwrap_or_else(|| panic!("{}: {module} is not in the map", file.display()));
+        let place = |module: &str| {
+            layer(module)
+                .unwrap_or_else(|| panic!("{}: {module} is not in the map", file.display()))
+        };
         if place(&from) >= place(&to) {
             wrong.push(format!("{}: {from} uses {to}", file.display()));
         }
@@ -136,7 +138,10 @@ fn uses_are_found_in_every_form() {
     assert_eq!(found("use crate::wal::{Log, Visit};"), ["wal"]);
     assert_eq!(found("use crate::{\n    dir::{self, Dir},\n    env,\n};"), ["dir", "env"]);
     assert_eq!(found("let x = crate::sealed::spill(&keys);"), ["sealed"]);
-    assert!(found(&code("// crate::wal\nfn f() {}\n#[cfg(test)]\nmod tests {\n use crate::a;")).is_empty());
+    assert!(
+        found(&code("// crate::wal\nfn f() {}\n#[cfg(test)]\nmod tests {\n use crate::a;"))
+            .is_empty()
+    );
 }
 
 /// What `sync` alone may name; the two halves make the path.
@@ -180,7 +185,8 @@ fn locks_threads_and_clocks_are_named_in_one_place() {
         }
         let code = code(&fs::read_to_string(&file).unwrap());
         let named = BANNED.iter().filter(|banned| is_named(&code, **banned));
-        offences.extend(named.map(|(module, item)| format!("{}: {module}{item}", inside.display())));
+        offences
+            .extend(named.map(|(module, item)| format!("{}: {module}{item}", inside.display())));
     }
     assert!(offences.is_empty(), "take these from crate::sync: {offences:#?}");
 }

@@ -1,6 +1,9 @@
 //! The way through: write, restore, snapshot, layers, reopen.
 
-use rewound::{Archive, CompactOptions, Durability, Error, KeyFile, Lsn, Node, Origin, PageId, PageSize, Target};
+use rewound::{
+    Archive, CompactOptions, Durability, Error, KeyFile, Lsn, Node, Origin, PageId, PageSize,
+    Target,
+};
 
 use crate::support::{TestClock, memory_archive, quiet};
 
@@ -41,7 +44,9 @@ fn fill(node: &Node, commits: u64, clock: &TestClock, history: &mut Vec<Vec<u8>>
             batch.set_length(space, len).unwrap();
             state.resize(len as usize, 0);
         }
-        let commit = batch.commit(if n % 3 == 0 { Durability::Synced } else { Durability::Buffered }).unwrap();
+        let commit = batch
+            .commit(if n % 3 == 0 { Durability::Synced } else { Durability::Buffered })
+            .unwrap();
         assert_eq!(commit.lsn.get(), seed + 1);
         history.push(state.clone());
     }
@@ -89,13 +94,22 @@ fn a_directory_on_disk_and_a_wrong_key() {
     let path = dir.path().join("app.archive");
     let clock = TestClock::new();
     let archive = Archive::create(&path, KeyFile::from_bytes([1; 32])).unwrap();
-    assert!(matches!(Archive::create(&path, KeyFile::from_bytes([1; 32])), Err(Error::ArchiveExists { .. })));
+    assert!(matches!(
+        Archive::create(&path, KeyFile::from_bytes([1; 32])),
+        Err(Error::ArchiveExists { .. })
+    ));
     let node = archive.create_node("n", Origin::Empty).unwrap();
     let mut history = Vec::new();
     fill(&node, 30, &clock, &mut history);
     drop((archive, node));
-    assert!(matches!(Archive::open(&path, KeyFile::from_bytes([2; 32])), Err(Error::WrongKey { .. })));
-    assert!(matches!(Archive::open(dir.path().join("no"), KeyFile::from_bytes([2; 32])), Err(Error::NoArchive { .. })));
+    assert!(matches!(
+        Archive::open(&path, KeyFile::from_bytes([2; 32])),
+        Err(Error::WrongKey { .. })
+    ));
+    assert!(matches!(
+        Archive::open(dir.path().join("no"), KeyFile::from_bytes([2; 32])),
+        Err(Error::NoArchive { .. })
+    ));
     let archive = Archive::open(&path, KeyFile::from_bytes([1; 32])).unwrap();
     let node = archive.node("n").unwrap();
     check(&node, &history);
@@ -103,7 +117,10 @@ fn a_directory_on_disk_and_a_wrong_key() {
     let report = node.restore(Target::Latest).into_dir(&out).unwrap();
     assert_eq!(std::fs::read(out.join("main")).unwrap(), *history.last().unwrap());
     assert_eq!(report.lsn.get(), 30);
-    assert!(matches!(node.restore(Target::Latest).into_dir(&out), Err(Error::TargetNotEmpty { .. })));
+    assert!(matches!(
+        node.restore(Target::Latest).into_dir(&out),
+        Err(Error::TargetNotEmpty { .. })
+    ));
     let report = node.restore(Target::Lsn(Lsn::FIRST)).delta_into_dir(&out).unwrap();
     assert!(report.bytes_written > 0);
     assert_eq!(std::fs::read(out.join("main")).unwrap(), history[0]);

@@ -1,12 +1,13 @@
-//! Checkpoints of the catalog: opening reads what came since, whatever lies before, and does without those that are damaged.
+//! Checkpoints of the catalog: opening reads what came since, whatever lies before, and does
+//! without those that are damaged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rewound::storage::{CrashPlan, MemStorage, Operation, Unsynced};
 use rewound::{
-    Actor, Archive, BaseSpace, CompactOptions, Consistency, Damage, DamageKind, Durability, Error, Origin, PageId,
-    PageSize, PageSource, Position, Result, Scope, SweepOptions, Target,
+    Actor, Archive, BaseSpace, CompactOptions, Consistency, Damage, DamageKind, Durability, Error,
+    Origin, PageId, PageSize, PageSource, Position, Result, Scope, SweepOptions, Target,
 };
 
 use crate::faulty::LyingStorage;
@@ -29,7 +30,9 @@ fn names() -> Vec<String> {
 /// An archive with 600 entries: its creation and that of 599 nodes.
 fn archive() -> MemStorage {
     let storage = MemStorage::without_recording();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1))
+            .unwrap();
     for name in names() {
         archive.create_node(&name, Origin::Empty).unwrap();
     }
@@ -74,7 +77,8 @@ fn holds_all(archive: &Archive) {
 #[test]
 fn an_archive_opens_from_its_newest_checkpoint() {
     let storage = archive();
-    let all: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
+    let all: Vec<String> =
+        storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
     assert_eq!(all, [checkpoint(256), checkpoint(512)]);
     holds_all(&open(&storage).unwrap());
     // What it stands for is not read: it may even be gone.
@@ -94,7 +98,8 @@ fn older_checkpoints_go_and_one_stays_in_reserve() {
     for i in 0..512 {
         archive.create_node(&format!("later {i}"), Origin::Empty).unwrap();
     }
-    let left: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
+    let left: Vec<String> =
+        storage.files().into_keys().filter(|p| p.ends_with(".checkpoint")).collect();
     assert_eq!(left, [checkpoint(768), checkpoint(1_024)]);
     assert_eq!(open(&storage).unwrap().nodes().unwrap(), archive.nodes().unwrap());
 }
@@ -110,7 +115,8 @@ fn a_damaged_checkpoint_is_done_without() {
         holds_all(&open(&one).unwrap());
         // Or all the entries do.
         let older = flipped(&storage, &checkpoint(256), at % 7_000);
-        let none = image(&storage, &|_| false, &[(&checkpoint(512), bytes), (&checkpoint(256), older)]);
+        let none =
+            image(&storage, &|_| false, &[(&checkpoint(512), bytes), (&checkpoint(256), older)]);
         holds_all(&open(&none).unwrap());
     }
     for len in [0, 1, 191, 280, 1_000, len - 1] {
@@ -127,7 +133,10 @@ fn a_checkpoint_tells_that_the_newest_entries_are_gone() {
     let storage = archive();
     let cut = image(&storage, &|p| (500..=ENTRIES).any(|n| p == entry(n)), &[]);
     let damage = damage(&cut);
-    assert_eq!((damage.kind, damage.path.as_str()), (DamageKind::Missing, checkpoint(512).as_str()));
+    assert_eq!(
+        (damage.kind, damage.path.as_str()),
+        (DamageKind::Missing, checkpoint(512).as_str())
+    );
 }
 
 #[test]
@@ -145,7 +154,9 @@ fn a_checkpoint_and_its_entry_have_to_agree() {
 fn an_entry_counts_also_where_its_checkpoint_cannot_be_written() {
     let mut counted_without = 0;
     let storage = MemStorage::new();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1))
+            .unwrap();
     for i in 2..256 {
         archive.create_node(&format!("node {i}"), Origin::Empty).unwrap();
     }
@@ -166,24 +177,31 @@ fn an_entry_counts_also_where_its_checkpoint_cannot_be_written() {
     assert!(counted_without > 3, "some of the failures met the checkpoint: {counted_without}");
 }
 
-/// A process dies between giving an entry its name and making the name durable. Whoever goes on from that entry has to do it, or a
-/// power failure could leave the next entry without it.
+/// A process dies between giving an entry its name and making the name durable. Whoever goes on
+/// from that entry has to do it, or a power failure could leave the next entry without it.
 #[test]
 fn an_entry_of_another_is_made_durable_before_the_next() {
     let storage = MemStorage::new();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1))
+            .unwrap();
     archive.create_node("one", Origin::Empty).unwrap();
     drop(archive);
     let named = |operation: &Operation| matches!(operation, Operation::Publish { to, .. } if *to == entry(2));
     let at = storage.operations().iter().position(named).unwrap() + 1;
     let killed = storage.crash_image(CrashPlan { at, unsynced: Unsynced::KeptAll });
-    let archive = Archive::open_in(Arc::new(killed.clone()), key(), archive_options(&TestClock::new(), 2)).unwrap();
+    let archive =
+        Archive::open_in(Arc::new(killed.clone()), key(), archive_options(&TestClock::new(), 2))
+            .unwrap();
     archive.create_node("two", Origin::Empty).unwrap();
     drop(archive);
     for at in 0..=killed.operation_count() {
         for unsynced in (0..20).map(Unsynced::Seeded).chain([Unsynced::LostAll]) {
             let image = killed.crash_image(CrashPlan { at, unsynced });
-            let nodes = open(&image).unwrap_or_else(|e| panic!("cut after {at}, {unsynced:?}: {e}")).nodes().unwrap();
+            let nodes = open(&image)
+                .unwrap_or_else(|e| panic!("cut after {at}, {unsynced:?}: {e}"))
+                .nodes()
+                .unwrap();
             assert!(nodes.is_empty() || nodes == ["one"] || nodes == ["one", "two"], "{nodes:?}");
             assert!(at < killed.operation_count() || nodes.len() == 2);
         }
@@ -191,14 +209,21 @@ fn an_entry_of_another_is_made_durable_before_the_next() {
 }
 
 fn temporary(storage: &MemStorage) -> Vec<String> {
-    storage.files().into_keys().filter(|p| p.starts_with("tmp/") || p.starts_with("leases/")).collect()
+    storage
+        .files()
+        .into_keys()
+        .filter(|p| p.starts_with("tmp/") || p.starts_with("leases/"))
+        .collect()
 }
 
-/// Whatever a killed process was writing, and whatever it held: once an archive was opened for writing and swept, nothing of it is left.
+/// Whatever a killed process was writing, and whatever it held: once an archive was opened for
+/// writing and swept, nothing of it is left.
 #[test]
 fn what_killed_processes_leave_is_removed() {
     let storage = MemStorage::new();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 1))
+            .unwrap();
     let node = archive.create_node("n", Origin::Empty).unwrap();
     let writer = node.open_writer_with(quiet()).unwrap();
     let mut batch = writer.batch();
@@ -218,7 +243,9 @@ fn what_killed_processes_leave_is_removed() {
     let operations = storage.operations();
     // Of the many entries in a row a few are enough.
     let interesting = |at: &usize| match &operations[at - 1] {
-        Operation::Create { path } | Operation::Append { path, .. } | Operation::Finish { path } => {
+        Operation::Create { path }
+        | Operation::Append { path, .. }
+        | Operation::Finish { path } => {
             let temporary = path.starts_with("tmp/") || path.starts_with("leases/");
             temporary && (*at < 250 || at.is_multiple_of(37) || path.contains("checkpoint"))
         }
@@ -228,16 +255,21 @@ fn what_killed_processes_leave_is_removed() {
         let image = storage.crash_image(CrashPlan::kept(at));
         for path in temporary(&image) {
             leases += usize::from(path.starts_with("leases/"));
-            scopes.extend(
-                path.strip_prefix("tmp/")
-                    .map(|name| name.chars().take_while(|c| c.is_alphabetic()).collect::<String>()),
-            );
+            scopes
+                .extend(path.strip_prefix("tmp/").map(|name| {
+                    name.chars().take_while(|c| c.is_alphabetic()).collect::<String>()
+                }));
         }
         let Ok(archive) = open(&image) else { continue };
         let Ok(node) = archive.node("n") else { continue };
         node.open_writer_with(quiet()).unwrap().close().unwrap();
         archive.administrator(Actor::default()).sweep(&SweepOptions::default()).unwrap();
-        assert!(temporary(&image).is_empty(), "after {at}: {:?}: {:?}", operations[at - 1], temporary(&image));
+        assert!(
+            temporary(&image).is_empty(),
+            "after {at}: {:?}: {:?}",
+            operations[at - 1],
+            temporary(&image)
+        );
     }
     let expected: BTreeSet<String> = ["c", "catalog", "checkpoint", "w"].map(str::to_owned).into();
     assert!(scopes == expected && leases > 0, "{scopes:?}, {leases} leases");
@@ -271,18 +303,25 @@ fn what_a_killed_writer_of_a_deleted_node_leaves_is_removed_by_a_sweep() {
         storage.set_file(path, b"left".as_slice());
     }
     admin.sweep(&SweepOptions::default()).unwrap();
-    assert_eq!(temporary(&storage), ["tmp/w00000002-0"], "that of a live node is its next writer's");
+    assert_eq!(
+        temporary(&storage),
+        ["tmp/w00000002-0"],
+        "that of a live node is its next writer's"
+    );
     live.close().unwrap();
     archive.node("node 3").unwrap().open_writer_with(quiet()).unwrap().close().unwrap();
     assert!(temporary(&storage).is_empty(), "{:?}", temporary(&storage));
 }
 
-/// A process is about to publish an entry. Another one takes the number and tidies up: the first takes the next number.
+/// A process is about to publish an entry. Another one takes the number and tidies up: the first
+/// takes the next number.
 #[test]
 fn a_temporary_file_of_a_live_process_is_not_missed() {
     let storage = archive();
     let slow = LyingStorage::new(storage.clone(), None);
-    let archive = Archive::open_in(Arc::new(slow.clone()), key(), archive_options(&TestClock::new(), 3)).unwrap();
+    let archive =
+        Archive::open_in(Arc::new(slow.clone()), key(), archive_options(&TestClock::new(), 3))
+            .unwrap();
     let other = open(&storage).unwrap();
     let there = storage.clone();
     slow.before_publishing(&entry(ENTRIES + 1), move || {
@@ -292,14 +331,19 @@ fn a_temporary_file_of_a_live_process_is_not_missed() {
         assert_eq!(temporary(&there).len(), 1);
         other.create_node("faster", Origin::Empty).unwrap();
         other.node("node 2").unwrap().open_writer_with(quiet()).unwrap().close().unwrap();
-        assert!(temporary(&there).is_empty(), "its number is taken, so it is nobody's: {:?}", temporary(&there));
+        assert!(
+            temporary(&there).is_empty(),
+            "its number is taken, so it is nobody's: {:?}",
+            temporary(&there)
+        );
     });
     archive.create_node("slower", Origin::Empty).unwrap();
     let nodes = open(&storage).unwrap().nodes().unwrap();
     assert_eq!(nodes[nodes.len() - 2..], ["faster", "slower"]);
 }
 
-/// Something that is no entry lies where the next one would be: it is named, and what to do is said.
+/// Something that is no entry lies where the next one would be: it is named, and what to do is
+/// said.
 #[test]
 fn junk_in_place_of_an_entry_is_named() {
     let storage = archive();
@@ -307,11 +351,17 @@ fn junk_in_place_of_an_entry_is_named() {
     for junk in [Vec::new(), vec![0; 700], b"notes of an operator".to_vec()] {
         let image = image(&storage, &|_| false, &[(&entry(ENTRIES + 1), junk.clone())]);
         let text = open(&image).map(drop).unwrap_err().to_string();
-        assert!(text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"), "{text}");
+        assert!(
+            text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"),
+            "{text}"
+        );
         // The same for a process that has the archive open.
         storage.set_file(&entry(ENTRIES + 1), junk);
         let text = live.nodes().unwrap_err().to_string();
-        assert!(text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"), "{text}");
+        assert!(
+            text.contains(&entry(ENTRIES + 1)) && text.contains("move it to another place"),
+            "{text}"
+        );
         rewound::storage::BlobStore::delete(&storage, &entry(ENTRIES + 1)).unwrap();
         holds_all(&open(&storage).unwrap());
         holds_all(&live);

@@ -40,7 +40,9 @@ fn go_on(run: &mut Run, archive: &Archive) {
 #[test]
 fn each_backend_reads_and_continues_what_the_other_wrote() {
     assert_eq!(Backend::available().len(), 2);
-    for (writer, reader) in [(Backend::Portable, Backend::AwsLc), (Backend::AwsLc, Backend::Portable)] {
+    for (writer, reader) in
+        [(Backend::Portable, Backend::AwsLc), (Backend::AwsLc, Backend::Portable)]
+    {
         let mut run = write(writer);
         let options = archive_options(&TestClock::new(), 2).backend(reader);
         let archive = Archive::open_in(Arc::new(run.storage.clone()), key(), options).unwrap();

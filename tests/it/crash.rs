@@ -1,16 +1,19 @@
-//! The crash test: a run of everything that writes, cut after every operation, in every way that a medium may fail;
-//! then the faults that do not end the process.
+//! The crash test: a run of everything that writes, cut after every operation, in every way that a
+//! medium may fail; then the faults that do not end the process.
 //!
 //! What has to hold of every cut, checked by [`check`]:
 //! - the archive opens; or, where its first entry had not been published, it can be created anew;
-//! - every commit that was acknowledged as durable is there, and so are nodes, restore points and base snapshots;
-//! - every commit that is visible is byte for byte the one that was asked for, and none came from nowhere;
+//! - every commit that was acknowledged as durable is there, and so are nodes, restore points and
+//!   base snapshots;
+//! - every commit that is visible is byte for byte the one that was asked for, and none came from
+//!   nowhere;
 //! - it goes on: a writer opens where the log ended, and everything, old and new, can be restored;
 //! - verification finds nothing wrong, neither then nor after it has gone on;
 //! - opened for writing and swept, nothing is left of what was interrupted.
 //!
-//! A kept image (death of the process, not of the machine) is no more durable than its original: so the second crash,
-//! during recovery and what follows it, is where recovery proves that it synced what it built upon.
+//! A kept image (death of the process, not of the machine) is no more durable than its original: so
+//! the second crash, during recovery and what follows it, is where recovery proves that it synced
+//! what it built upon.
 //!
 //! Where a sample is taken, `REWOUND_TEST_EVERYTHING=1` takes all.
 
@@ -21,17 +24,20 @@ use std::sync::Arc;
 use rewound::options::Cancel;
 use rewound::storage::{CrashPlan, MemStorage, Operation, Unsynced};
 use rewound::{
-    Actor, Archive, BaseSpace, CompactOptions, Durability, Error, Node, Origin, PageSource, Position, Result,
-    SweepOptions, Target, VerifyOptions, Writer, WriterOptions, verify_checksums,
+    Actor, Archive, BaseSpace, CompactOptions, Durability, Error, Node, Origin, PageSource,
+    Position, Result, SweepOptions, Target, VerifyOptions, Writer, WriterOptions, verify_checksums,
 };
 
-use crate::ledger::{Change, Ledger, Run, assert_poisoned, assert_same, image, lsn, on_two, restore, single};
+use crate::ledger::{
+    Change, Ledger, Run, assert_poisoned, assert_same, image, lsn, on_two, restore, single,
+};
 use crate::support::{TestClock, archive_options, key, quiet};
 
 use Change::{Beside, Create, Drop as DropSpace, Length, Page, Point, Range, Record};
 use Durability::{Buffered, Synced};
 
-/// So small that most commits end a segment, and that a commit of some kilobytes takes several pieces and spills.
+/// So small that most commits end a segment, and that a commit of some kilobytes takes several
+/// pieces and spills.
 fn options() -> WriterOptions {
     let mut options = quiet();
     options.segment_bytes = 2_500;
@@ -84,7 +90,12 @@ fn open(storage: &MemStorage, seed: u64) -> Result<Archive> {
     Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed))
 }
 
-fn create_node(run: &mut Run, archive: &Archive, name: &'static str, origin: Origin) -> Result<Node> {
+fn create_node(
+    run: &mut Run,
+    archive: &Archive,
+    name: &'static str,
+    origin: Origin,
+) -> Result<Node> {
     let node = archive.create_node(name, origin)?;
     let count = run.storage.operation_count();
     let told = run.told(name);
@@ -110,7 +121,12 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     let a = create_node(run, &archive, "a", Origin::Empty)?;
 
     let writer = a.open_writer_with(options())?;
-    run.commit("a", &writer, Synced, &[Create("main"), Page("main", 0, 1, false), Page("main", 1, 2, false)])?;
+    run.commit(
+        "a",
+        &writer,
+        Synced,
+        &[Create("main"), Page("main", 0, 1, false), Page("main", 1, 2, false)],
+    )?;
     clock.advance(1_000);
     run.commit("a", &writer, Buffered, &[Page("main", 1, 3, true)])?;
     run.commit("a", &writer, Buffered, &[Page("main", 2, 4, false), Beside("mark 1")])?;
@@ -120,7 +136,12 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     run.commit("a", &writer, Synced, &[Page("main", 0, 5, true), Point("first")])?;
     // In three pieces, the first of them in a temporary file before the commit.
     run.commit("a", &writer, Buffered, &[Page("main", 3, 6, false)])?;
-    run.commit("a", &writer, Synced, &[Record(8_200), Page("main", 0, 7, true), Record(8_200), Record(9)])?;
+    run.commit(
+        "a",
+        &writer,
+        Synced,
+        &[Record(8_200), Page("main", 0, 7, true), Record(8_200), Record(9)],
+    )?;
     run.commit("a", &writer, Buffered, &[Range("main", 3, 100, b"range"), Length("main", 1_700)])?;
     let durable = writer.flush().inspect_err(|e| assert_poisoned(&writer, e))?;
     run.note_durable("a", durable);
@@ -130,9 +151,19 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     for n in 0..4 {
         clock.advance(1_000);
         let durability = if n % 2 == 0 { Buffered } else { Synced };
-        run.commit("a", &writer, durability, &[Page("main", n, 10 + n, n % 2 == 0), Page("main", 5, 20 + n, true)])?;
+        run.commit(
+            "a",
+            &writer,
+            durability,
+            &[Page("main", n, 10 + n, n % 2 == 0), Page("main", 5, 20 + n, true)],
+        )?;
     }
-    run.commit("a", &writer, Synced, &[Create("wide"), Page("wide", 1, 9, false), Point("second")])?;
+    run.commit(
+        "a",
+        &writer,
+        Synced,
+        &[Create("wide"), Page("wide", 1, 9, false), Point("second")],
+    )?;
     close(run, "a", writer)?;
 
     a.maintain(&compact())?;
@@ -140,9 +171,19 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     let writer = a.open_writer_with(options())?;
     for n in 0..6 {
         let durability = if n % 3 == 2 { Synced } else { Buffered };
-        run.commit("a", &writer, durability, &[Page("main", n, 30 + n, true), Page("wide", n % 2, 40 + n, false)])?;
+        run.commit(
+            "a",
+            &writer,
+            durability,
+            &[Page("main", n, 30 + n, true), Page("wide", n % 2, 40 + n, false)],
+        )?;
     }
-    run.commit("a", &writer, Buffered, &[DropSpace("wide"), Create("other"), Page("other", 0, 50, false)])?;
+    run.commit(
+        "a",
+        &writer,
+        Buffered,
+        &[DropSpace("wide"), Create("other"), Page("other", 0, 50, false)],
+    )?;
 
     let b = create_node(run, &archive, "b", Origin::Existing)?;
     let engine = b.open_writer_with(options())?;
@@ -150,7 +191,8 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     let told = run.told("b").commits.last_mut().unwrap();
     let before: Vec<u8> = (0..BEFORE).flat_map(|page| image("main", 900 + page)).collect();
     told.spaces.insert("main".into(), before);
-    let from = engine.base_snapshot(&mut Engine { run, writer: &engine, committed: false }, &compact())?;
+    let from =
+        engine.base_snapshot(&mut Engine { run, writer: &engine, committed: false }, &compact())?;
     let count = run.storage.operation_count();
     run.told("b").base = Some((count, from.get()));
     run.commit("b", &engine, Synced, &[Page("main", 2, 78, true), Point("of b")])?;
@@ -164,7 +206,12 @@ fn scenario(run: &mut Run, seed: u64) -> Result<()> {
     run.note_durable("a", writer.durable());
     close(run, "b", engine)?;
     b.maintain(&compact())?;
-    run.commit("a", &writer, Synced, &[Page("other", 3, 62, false), Beside("mark 2"), Point("third")])?;
+    run.commit(
+        "a",
+        &writer,
+        Synced,
+        &[Page("other", 3, 62, false), Beside("mark 2"), Point("third")],
+    )?;
     close(run, "a", writer)
 }
 
@@ -179,8 +226,15 @@ fn record() -> Run {
 /// What a check found of each node: its latest LSN.
 type Found = Vec<(&'static str, u64)>;
 
-/// Checks what readers see of an image after `at` operations of a ledger; gives the latest commit of every node.
-fn check_readers(archive: &Archive, ledger: &Ledger, at: usize, thorough: bool, what: &str) -> Found {
+/// Checks what readers see of an image after `at` operations of a ledger; gives the latest commit
+/// of every node.
+fn check_readers(
+    archive: &Archive,
+    ledger: &Ledger,
+    at: usize,
+    thorough: bool,
+    what: &str,
+) -> Found {
     let names = archive.nodes().unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut found = Found::new();
     for (name, told) in &ledger.nodes {
@@ -202,7 +256,10 @@ fn check_readers(archive: &Archive, ledger: &Ledger, at: usize, thorough: bool, 
         };
         let latest = window.latest.lsn.get();
         assert!(latest >= durable, "{what}: {name} ends at {latest}, {durable} was acknowledged");
-        assert!(latest <= told.asked_at(at), "{what}: {name} ends at {latest}, which nobody asked for");
+        assert!(
+            latest <= told.asked_at(at),
+            "{what}: {name} ends at {latest}, which nobody asked for"
+        );
         let earliest = window.earliest.lsn.get();
         if let Some(serves) = told.serves_at(at) {
             assert!(earliest <= serves, "{what}: {name} begins at {earliest} and not at {serves}");
@@ -219,8 +276,9 @@ fn check_readers(archive: &Archive, ledger: &Ledger, at: usize, thorough: bool, 
                 Err(e) => panic!("{what}: {e}"),
             }
             if let Some(timestamp) = asked.timestamp {
-                let resolved =
-                    node.resolve(&Target::Time(timestamp)).unwrap_or_else(|e| panic!("{what}: by time: {e}"));
+                let resolved = node
+                    .resolve(&Target::Time(timestamp))
+                    .unwrap_or_else(|e| panic!("{what}: by time: {e}"));
                 assert_eq!(resolved.lsn.get(), number, "{what}: by time");
             }
         };
@@ -231,16 +289,26 @@ fn check_readers(archive: &Archive, ledger: &Ledger, at: usize, thorough: bool, 
         }
         let points = node.restore_points().unwrap();
         for (_, point, number) in told.points.iter().filter(|(count, ..)| *count <= at) {
-            let record = points.get(*point).unwrap_or_else(|| panic!("{what}: restore point {point} is gone"));
+            let record = points
+                .get(*point)
+                .unwrap_or_else(|| panic!("{what}: restore point {point} is gone"));
             assert_eq!(record.position.get(), *number, "{what}: restore point {point}");
         }
         for (point, record) in points {
             let number = record.position.get();
-            assert!(number <= latest, "{what}: restore point {point} is at {number}, the log ends at {latest}");
-            assert_eq!(told.commits[number as usize - 1].point, Some(point.as_str()), "{what}: restore point {point}");
+            assert!(
+                number <= latest,
+                "{what}: restore point {point} is at {number}, the log ends at {latest}"
+            );
+            assert_eq!(
+                told.commits[number as usize - 1].point,
+                Some(point.as_str()),
+                "{what}: restore point {point}"
+            );
             if number >= earliest {
                 let resolved = node.resolve(&Target::RestorePoint(point.clone()));
-                let resolved = resolved.unwrap_or_else(|e| panic!("{what}: restore point {point}: {e}"));
+                let resolved =
+                    resolved.unwrap_or_else(|e| panic!("{what}: restore point {point}: {e}"));
                 assert_eq!(resolved.lsn.get(), number, "{what}: restore point {point}");
             }
         }
@@ -248,7 +316,8 @@ fn check_readers(archive: &Archive, ledger: &Ledger, at: usize, thorough: bool, 
     found
 }
 
-/// Opens a writer of every node where the log ended, commits more, maintains. Notes it in the ledger of `run`, whose operations are counted from the image on.
+/// Opens a writer of every node where the log ended, commits more, maintains. Notes it in the
+/// ledger of `run`, whose operations are counted from the image on.
 fn go_on(run: &mut Run, archive: &Archive, at: usize, found: &Found, what: &str) -> Result<()> {
     let names: Vec<&'static str> = run.ledger.nodes.keys().copied().collect();
     for name in names {
@@ -266,7 +335,8 @@ fn go_on(run: &mut Run, archive: &Archive, at: usize, found: &Found, what: &str)
         assert!(latest >= told.durable_at(at), "{what}: the writer of {name} begins at {latest}");
         told.survive(latest, at);
         told.created = Some(0);
-        let mut changes = vec![Page("main", 1, 1_000 + latest, latest % 2 == 0), Page("main", 4, 2_000, false)];
+        let mut changes =
+            vec![Page("main", 1, 1_000 + latest, latest % 2 == 0), Page("main", 4, 2_000, false)];
         if !told.newest().contains_key("main") {
             changes.insert(0, Create("main"));
         }
@@ -290,11 +360,13 @@ fn assert_intact(storage: &MemStorage, archive: &Archive, rebuild: bool, what: &
     let mut options = VerifyOptions::default();
     options.rebuild = rebuild;
     options.replay = single();
-    let by_key = archive.verify(&options, &mut |_| {}).unwrap_or_else(|e| panic!("{what}: verify: {e}"));
+    let by_key =
+        archive.verify(&options, &mut |_| {}).unwrap_or_else(|e| panic!("{what}: verify: {e}"));
     assert!(by_key.is_intact(), "{what}: {:?}", by_key.findings);
 }
 
-/// Everything that has to hold of an image after `at` operations of a ledger. Gives the run that went on from there.
+/// Everything that has to hold of an image after `at` operations of a ledger. Gives the run that
+/// went on from there.
 fn check(image: MemStorage, ledger: &Ledger, at: usize, what: &str) -> Run {
     let mut run = Run { storage: image, ledger: ledger.clone() };
     // Randomness of its own, so that names do not come twice; the same when the test is run again.
@@ -315,8 +387,11 @@ fn check(image: MemStorage, ledger: &Ledger, at: usize, what: &str) -> Run {
     let end = run.storage.operation_count();
     check_readers(&archive, &run.ledger, end, true, what);
     if archive.nodes().is_ok_and(|nodes| nodes.is_empty()) {
-        // No node, no writer; the number of the entry that the crash interrupted has to be taken all the same.
-        archive.create_node("late", Origin::Empty).unwrap_or_else(|e| panic!("{what}: a node: {e}"));
+        // No node, no writer; the number of the entry that the crash interrupted has to be taken
+        // all the same.
+        archive
+            .create_node("late", Origin::Empty)
+            .unwrap_or_else(|e| panic!("{what}: a node: {e}"));
     }
     // Swept once, nothing is left of what the crash interrupted.
     let swept = archive.administrator(Actor::default()).sweep(&SweepOptions::default());
@@ -326,12 +401,14 @@ fn check(image: MemStorage, ledger: &Ledger, at: usize, what: &str) -> Run {
     assert!(left.is_empty(), "{what}: left behind: {left:?}");
     assert_intact(&run.storage, &archive, true, &format!("{what}; going on"));
     drop(archive);
-    let archive = open(&run.storage, seed + 1).unwrap_or_else(|e| panic!("{what}: opening it again: {e}"));
+    let archive =
+        open(&run.storage, seed + 1).unwrap_or_else(|e| panic!("{what}: opening it again: {e}"));
     check_readers(&archive, &run.ledger, end, false, what);
     run
 }
 
-/// A hash of what an image holds and of what it has to hold: images that agree in both need one check.
+/// A hash of what an image holds and of what it has to hold: images that agree in both need one
+/// check.
 fn fingerprint(image: &MemStorage, ledger: &Ledger, at: usize) -> Vec<u64> {
     let mut hash = crc32fast::Hasher::new();
     for (path, bytes) in image.files() {
@@ -350,7 +427,10 @@ fn fingerprint(image: &MemStorage, ledger: &Ledger, at: usize) -> Vec<u64> {
 }
 
 /// Crash images of a run after every operation, those that are alike only once.
-fn images<'r>(run: &'r Run, plans: &'r [Unsynced]) -> impl Iterator<Item = (CrashPlan, MemStorage)> + Send + 'r {
+fn images<'r>(
+    run: &'r Run,
+    plans: &'r [Unsynced],
+) -> impl Iterator<Item = (CrashPlan, MemStorage)> + Send + 'r {
     let mut seen = HashSet::new();
     (0..=run.storage.operation_count())
         .flat_map(move |at| plans.iter().map(move |&unsynced| CrashPlan { at, unsynced }))
@@ -358,7 +438,8 @@ fn images<'r>(run: &'r Run, plans: &'r [Unsynced]) -> impl Iterator<Item = (Cras
             let image = run.storage.crash_image(plan);
             // What a kept image holds is not all durable: it is like no other.
             let kept = plan.unsynced == Unsynced::KeptAll;
-            (seen.insert((kept, fingerprint(&image, &run.ledger, plan.at)))).then_some((plan, image))
+            (seen.insert((kept, fingerprint(&image, &run.ledger, plan.at))))
+                .then_some((plan, image))
         })
 }
 
@@ -375,7 +456,13 @@ fn sample(every: usize) -> usize {
 #[test]
 fn every_cut_leaves_what_was_acknowledged() {
     let run = record();
-    let plans = [Unsynced::LostAll, Unsynced::KeptAll, Unsynced::Seeded(1), Unsynced::Seeded(2), Unsynced::Seeded(3)];
+    let plans = [
+        Unsynced::LostAll,
+        Unsynced::KeptAll,
+        Unsynced::Seeded(1),
+        Unsynced::Seeded(2),
+        Unsynced::Seeded(3),
+    ];
     let count = std::sync::atomic::AtomicUsize::new(0);
     on_two(images(&run, &plans), |(plan, image)| {
         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -384,8 +471,9 @@ fn every_cut_leaves_what_was_acknowledged() {
     println!("{} operations, {count:?} images", run.storage.operation_count());
 }
 
-/// The ledger of a run that went on from an image, for crashes of that run: what was acknowledged within the first `at` operations
-/// of the run before is so before every operation after it, and what the image held beyond that is not.
+/// The ledger of a run that went on from an image, for crashes of that run: what was acknowledged
+/// within the first `at` operations of the run before is so before every operation after it, and
+/// what the image held beyond that is not.
 fn since(ledger: &Ledger, before: &Ledger, at: usize) -> Ledger {
     let mut ledger = ledger.clone();
     if before.created.is_none_or(|count| count > at) {
@@ -406,8 +494,10 @@ fn a_second_crash_during_recovery() {
     let run = record();
     let plans = [Unsynced::LostAll, Unsynced::KeptAll, Unsynced::Seeded(7)];
     // A sample of first cuts: every so many images, and every way.
-    let chosen =
-        images(&run, &plans).enumerate().filter(|(i, _)| i % sample(97) == 5 % sample(97)).map(|(_, image)| image);
+    let chosen = images(&run, &plans)
+        .enumerate()
+        .filter(|(i, _)| i % sample(97) == 5 % sample(97))
+        .map(|(_, image)| image);
     on_two(chosen, |(plan, image)| {
         let first = describe(&run, plan);
         let second = check(image, &run.ledger, plan.at, &first);
@@ -425,23 +515,36 @@ fn a_second_crash_during_recovery() {
 fn a_large_commit_is_there_or_not() {
     let mut run = Run { storage: MemStorage::new(), ledger: Ledger::default() };
     let clock = TestClock::new();
-    let archive = Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 1))
+            .unwrap();
     run.ledger.created = Some(run.storage.operation_count());
     let node = create_node(&mut run, &archive, "a", Origin::Empty).unwrap();
     let writer = node.open_writer_with(quiet()).unwrap();
     run.commit("a", &writer, Synced, &[Create("main"), Page("main", 0, 1, false)]).unwrap();
     let begun = run.storage.operation_count();
-    run.commit("a", &writer, Synced, &[Page("main", 1, 2, false), Record(1_100_000), Page("main", 0, 3, true)])
-        .unwrap();
+    run.commit(
+        "a",
+        &writer,
+        Synced,
+        &[Page("main", 1, 2, false), Record(1_100_000), Page("main", 0, 3, true)],
+    )
+    .unwrap();
     let done = run.storage.operation_count();
     for at in begun..=done {
-        for plan in [CrashPlan::lost(at), CrashPlan::kept(at), CrashPlan::seeded(at, 1), CrashPlan::seeded(at, 2)] {
+        for plan in [
+            CrashPlan::lost(at),
+            CrashPlan::kept(at),
+            CrashPlan::seeded(at, 1),
+            CrashPlan::seeded(at, 2),
+        ] {
             check(run.storage.crash_image(plan), &run.ledger, at, &describe(&run, plan));
         }
     }
 }
 
-/// One operation fails. What the run says, what a power cut leaves then, and how it goes on without one.
+/// One operation fails. What the run says, what a power cut leaves then, and how it goes on without
+/// one.
 fn fault(n: usize, kind: ErrorKind, thorough: bool, after_failed_syncs: bool) {
     let mut run = Run { storage: MemStorage::new(), ledger: Ledger::default() };
     run.storage.fail_operation(n, kind);
@@ -460,7 +563,12 @@ fn fault(n: usize, kind: ErrorKind, thorough: bool, after_failed_syncs: bool) {
     }
     let at = failed.operation_count();
     check(failed.crash_image(CrashPlan::lost(at)), &run.ledger, at, &format!("{what}; power cut"));
-    let kept = check(failed.crash_image(CrashPlan::kept(at)), &run.ledger, at, &format!("{what}; going on"));
+    let kept = check(
+        failed.crash_image(CrashPlan::kept(at)),
+        &run.ledger,
+        at,
+        &format!("{what}; going on"),
+    );
     let lies = failed.operations().iter().any(|o| matches!(o, Operation::FailedSync { .. }));
     if lies != after_failed_syncs {
         return;
@@ -475,15 +583,17 @@ fn fault(n: usize, kind: ErrorKind, thorough: bool, after_failed_syncs: bool) {
 fn every_operation_fails_once() {
     let operations = record().storage.operations();
     on_two(operations.iter().enumerate(), |(n, operation)| {
-        // What follows each fault is looked at for all writes and syncs of segments, and for a sample of the rest.
+        // What follows each fault is looked at for all writes and syncs of segments, and for a
+        // sample of the rest.
         let thorough = matches!(operation, Operation::Append { path, .. } | Operation::SyncFile { path } | Operation::Finish { path } if path.contains("/wal/"));
         fault(n, ErrorKind::Other, thorough || n % sample(7) == 0, false);
         fault(n, ErrorKind::StorageFull, false, false);
     });
 }
 
-/// Kernels forget a failed sync: later ones succeed, and what was to be synced is seen until the power is cut. So
-/// recovery must not build upon what only a later sync of the same file vouches for.
+/// Kernels forget a failed sync: later ones succeed, and what was to be synced is seen until the
+/// power is cut. So recovery must not build upon what only a later sync of the same file vouches
+/// for.
 #[test]
 fn recovery_does_not_trust_a_file_whose_sync_failed() {
     let count = record().storage.operation_count();

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, CompactOptions, Durability, Error, KeyFile, Keyring, Lsn, Node, Origin, PageId, PageSize, SpaceId, Target,
-    Writer,
+    Archive, CompactOptions, Durability, Error, KeyFile, Keyring, Lsn, Node, Origin, PageId,
+    PageSize, SpaceId, Target, Writer,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -81,7 +81,10 @@ fn a_damaged_layer_is_done_without_and_reported() {
         met += usize::from(reports.iter().any(|r| r.damaged.iter().any(|d| d.contains(&path))));
         // What is rewritten in place has been begun by then, and is begun once more.
         for lsn in [20, 5, 13, 9] {
-            let report = node.restore(Target::Lsn(Lsn::new(lsn).unwrap())).delta_into_dir(dir.path()).unwrap();
+            let report = node
+                .restore(Target::Lsn(Lsn::new(lsn).unwrap()))
+                .delta_into_dir(dir.path())
+                .unwrap();
             let expected: Vec<u8> = (0..lsn).flat_map(|n| image(n as u8)).collect();
             assert!(std::fs::read(dir.path().join("main")).unwrap() == expected, "LSN {lsn}");
             assert!(!dir.path().join(".rewound-incomplete").exists());
@@ -114,7 +117,8 @@ fn a_sink_of_the_hosts_own_begins_once_more_without_a_damaged_layer() {
         let copy = storage.fork();
         let len = copy.files()[&path].len();
         flip(&copy, &path, len - 420);
-        let archive = Archive::open_in(Arc::new(copy), key(), archive_options(&TestClock::new(), 9)).unwrap();
+        let archive =
+            Archive::open_in(Arc::new(copy), key(), archive_options(&TestClock::new(), 9)).unwrap();
         let node = archive.node("n").unwrap();
         let (held, mut opened) = (Mutex::default(), 0);
         let report = node.restore(Target::Latest).into_sink(|spaces| {
@@ -148,7 +152,8 @@ fn damage_at_the_end_of_the_log_does_not_keep_from_what_lies_before() {
     flip(&storage, &newest, len / 3);
     let node = archive.node("n").unwrap();
     for target in [Target::Latest, Target::Lsn(Lsn::new(20).unwrap())] {
-        // The newest snapshot or layer may serve a commit although its log is damaged; nothing may give another state.
+        // The newest snapshot or layer may serve a commit although its log is damaged; nothing may
+        // give another state.
         match node.restore(target).into_memory() {
             Ok((report, _)) => assert_eq!(report.lsn.get(), 20),
             Err(e) => assert!(e.is_damage(), "{e}"),
@@ -192,7 +197,8 @@ fn a_recipient_cannot_be_taken_away_or_added_unseen() {
     Archive::create_in(Arc::new(storage.clone()), keys, archive_options(&clock, 1)).unwrap();
     let path = paths(&storage, ".entry").pop().unwrap();
     let mut bytes = storage.files()[&path].clone();
-    // Header: two recipients of 18 + 80 bytes each at 280. Take the second away and mend the CRC-32.
+    // Header: two recipients of 18 + 80 bytes each at 280. Take the second away and mend the
+    // CRC-32.
     assert_eq!((bytes[272], bytes[274]), (2, 196));
     bytes.drain(280 + 98..280 + 196);
     (bytes[272], bytes[274]) = (1, 98);
@@ -213,7 +219,8 @@ fn a_large_batch_leaves_no_temporary_file() {
     let mut options = quiet();
     options.batch_bytes = 1;
     let writer = node.open_writer_with(options).unwrap();
-    let record: Vec<u8> = (0..1_100_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+    let record: Vec<u8> =
+        (0..1_100_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
     for keep in [true, false] {
         let mut batch = writer.batch();
         batch.log_record(&record).unwrap();

@@ -1,4 +1,5 @@
-//! Every error that a host can meet, provoked, and its message: it names what was found and says what to do.
+//! Every error that a host can meet, provoked, and its message: it names what was found and says
+//! what to do.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, BaseSpace, CompactOptions, DamageKind, Durability, Error, KeyFile, Lsn, Node, Origin, PageId, PageSize,
-    PageSource, Position, Result, SpaceId, Target, Timestamp, Writer,
+    Archive, BaseSpace, CompactOptions, DamageKind, Durability, Error, KeyFile, Lsn, Node, Origin,
+    PageId, PageSize, PageSource, Position, Result, SpaceId, Target, Timestamp, Writer,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -65,13 +66,15 @@ fn segments(storage: &MemStorage) -> Vec<String> {
 fn places_and_keys() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.archive");
-    let e = fails(Archive::open(&path, key()), &["app.archive", "Archive::create", "check the path"]);
+    let e =
+        fails(Archive::open(&path, key()), &["app.archive", "Archive::create", "check the path"]);
     assert!(matches!(e, Error::NoArchive { .. }));
     let archive = Archive::create(&path, key()).unwrap();
     let e = fails(Archive::create(&path, key()), &["app.archive", "Archive::open", "empty place"]);
     assert!(matches!(e, Error::ArchiveExists { .. }));
     let other = KeyFile::from_bytes([9; 32]);
-    let e = fails(Archive::open(&path, other), &["wrong key", "catalog/", "sealed for", "at hand is"]);
+    let e =
+        fails(Archive::open(&path, other), &["wrong key", "catalog/", "sealed for", "at hand is"]);
     assert!(matches!(e, Error::WrongKey { .. }));
     let taken = dir.path().join("taken");
     std::fs::create_dir(&taken).unwrap();
@@ -109,9 +112,15 @@ fn targets_outside_the_window() {
     assert!(matches!(e, Error::AfterDurableEnd { .. }));
     let (writer, space) = writer(&node);
     let before = Timestamp::from_nanos(1_000);
-    let e = fails(node.resolve(&Target::Time(before)), &["1970-01-01T00:00:00", "begins at LSN 1 (2026-"]);
+    let e = fails(
+        node.resolve(&Target::Time(before)),
+        &["1970-01-01T00:00:00", "begins at LSN 1 (2026-"],
+    );
     assert!(matches!(e, Error::BeforeWindow { .. }));
-    let e = fails(node.resolve(&Target::Lsn(Lsn::new(2).unwrap())), &["LSN 2", "durable end", "LSN 1 (2026-"]);
+    let e = fails(
+        node.resolve(&Target::Lsn(Lsn::new(2).unwrap())),
+        &["LSN 2", "durable end", "LSN 1 (2026-"],
+    );
     assert!(matches!(e, Error::AfterDurableEnd { .. }));
     clock.advance(1_000_000_000);
     let later = rewound::env::Clock::now(&clock);
@@ -119,7 +128,10 @@ fn targets_outside_the_window() {
     assert!(matches!(e, Error::AfterDurableEnd { .. }));
     writer.tick().unwrap();
     assert_eq!(node.resolve(&Target::Time(later)).unwrap().lsn, Lsn::FIRST);
-    let e = fails(node.resolve(&Target::RestorePoint("nowhere".into())), &["nowhere", "not known", "shard-0"]);
+    let e = fails(
+        node.resolve(&Target::RestorePoint("nowhere".into())),
+        &["nowhere", "not known", "shard-0"],
+    );
     assert!(matches!(e, Error::TargetNotFound { .. }));
     let e = fails(node.resolve(&Target::Mark(vec![0xab])), &["host mark ab", "not known"]);
     assert!(matches!(e, Error::TargetNotFound { .. }));
@@ -169,7 +181,8 @@ fn a_gap_and_damage() {
     let Error::Damaged(damage) = e else { panic!("{e}") };
     assert_eq!((damage.kind, damage.path.as_str()), (DamageKind::Checksum, segments[1].as_str()));
 
-    // Bytes altered together with their CRC-32 are tampering, not rot: the header of frame 0 is at 280 + 98.
+    // Bytes altered together with their CRC-32 are tampering, not rot: the header of frame 0 is at
+    // 280 + 98.
     let tampered = copy(&storage, |files| {
         let bytes = files.get_mut(&segments[1]).unwrap();
         let at = 280 + usize::from(u16::from_le_bytes([bytes[274], bytes[275]]));
@@ -181,7 +194,10 @@ fn a_gap_and_damage() {
         let crc = crc.finalize().to_le_bytes();
         bytes[at + 44..at + 48].copy_from_slice(&crc);
     });
-    let e = fails(tampered.node("shard-0").unwrap().restore(target()).into_memory(), &["authentication failed"]);
+    let e = fails(
+        tampered.node("shard-0").unwrap().restore(target()).into_memory(),
+        &["authentication failed"],
+    );
     assert!(matches!(e, Error::Damaged(d) if d.kind == DamageKind::Authentication));
 
     // A torn tail of the newest segment is none of these: it is cut.
@@ -197,11 +213,15 @@ fn a_gap_and_damage() {
     write(&writer, space, 9).unwrap();
     let damaged = copy(&storage, |files| {
         let bytes = files.get_mut(newest).unwrap();
-        let markers: Vec<_> = bytes.windows(4).enumerate().filter(|(_, w)| w == b"RWF1").map(|(i, _)| i).collect();
+        let markers: Vec<_> =
+            bytes.windows(4).enumerate().filter(|(_, w)| w == b"RWF1").map(|(i, _)| i).collect();
         assert_eq!(markers.len(), 3, "preface and two commits");
         bytes[markers[1] + 60] ^= 1;
     });
-    let e = fails(damaged.node("shard-0").unwrap().window(), &[newest, "checksum mismatch", "frame 1 intact"]);
+    let e = fails(
+        damaged.node("shard-0").unwrap().window(),
+        &[newest, "checksum mismatch", "frame 1 intact"],
+    );
     assert!(matches!(e, Error::Damaged(d) if d.kind == DamageKind::Checksum));
     let e = fails(damaged.node("shard-0").unwrap().open_writer().map(drop), &[newest]);
     assert!(e.is_damage());
@@ -222,8 +242,10 @@ fn a_newer_format() {
         let crc = crc.finalize().to_le_bytes();
         bytes[276..280].copy_from_slice(&crc);
     });
-    let e =
-        fails(newer.node("shard-0").unwrap().window(), &[&segment, "format version 2", "up to 1", "update rewound"]);
+    let e = fails(
+        newer.node("shard-0").unwrap().window(),
+        &[&segment, "format version 2", "up to 1", "update rewound"],
+    );
     assert!(matches!(e, Error::FormatTooNew { found: 2, supported: 1, .. }));
 }
 
@@ -231,7 +253,10 @@ fn a_newer_format() {
 fn a_second_writer() {
     let (_, _, _, node) = node();
     let first = node.open_writer_with(quiet()).unwrap();
-    let e = fails(node.open_writer_with(quiet()).map(drop), &["shard-0", "has a writer already", "close it first"]);
+    let e = fails(
+        node.open_writer_with(quiet()).map(drop),
+        &["shard-0", "has a writer already", "close it first"],
+    );
     assert!(matches!(e, Error::WriterActive { .. }));
     first.close().unwrap();
     node.open_writer_with(quiet()).unwrap().close().unwrap();
@@ -271,7 +296,10 @@ fn what_a_batch_refuses() {
     let (writer, space) = writer(&node);
     let page = PageId::new(space, 0);
 
-    let e = fails(writer.batch().write_page(page, &[0; 100], None), &["page 0 of space 0", "512 bytes", "100 bytes"]);
+    let e = fails(
+        writer.batch().write_page(page, &[0; 100], None),
+        &["page 0 of space 0", "512 bytes", "100 bytes"],
+    );
     assert!(matches!(e, Error::PageSizeMismatch { .. }));
     let e = fails(writer.batch().write_page(page, &[0; SIZE], Some(&[0; 9])), &["512", "9 bytes"]);
     assert!(matches!(e, Error::PageSizeMismatch { .. }));
@@ -285,7 +313,8 @@ fn what_a_batch_refuses() {
     assert!(matches!(e, Error::PreviousImageMismatch { .. }));
 
     let nowhere = PageId::new(SpaceId::new(77), 0);
-    let e = fails(writer.batch().write_page(nowhere, &[0; SIZE], None), &["no space 77", "shard-0"]);
+    let e =
+        fails(writer.batch().write_page(nowhere, &[0; SIZE], None), &["no space 77", "shard-0"]);
     assert!(matches!(e, Error::NoSuchSpace { .. }));
     let e = fails(writer.batch().drop_space(nowhere.space), &["no space 77"]);
     assert!(matches!(e, Error::NoSuchSpace { .. }));
@@ -305,23 +334,33 @@ fn what_a_batch_refuses() {
     let mut second = writer.batch();
     second.write_page(page, &[4; SIZE], Some(&[1; SIZE])).unwrap();
     first.commit(Durability::Buffered).unwrap();
-    let e = fails(second.commit(Durability::Synced), &["page 0 of space 0", "another commit", "build the batch again"]);
+    let e = fails(
+        second.commit(Durability::Synced),
+        &["page 0 of space 0", "another commit", "build the batch again"],
+    );
     assert!(matches!(e, Error::Conflict { .. }));
 
     // Nothing of all that stops the writer.
     let mut batch = writer.batch();
     batch.restore_point("before").unwrap();
     batch.commit(Durability::Synced).unwrap();
-    let e = fails(writer.batch().restore_point("before"), &["\"before\" exists already", "for good"]);
+    let e =
+        fails(writer.batch().restore_point("before"), &["\"before\" exists already", "for good"]);
     assert!(matches!(e, Error::RestorePointExists { .. }));
 
     let newest = writer.newest_timestamp();
-    let e = fails(writer.batch().commit_at(newest, Durability::Synced), &["timestamp", "must not go back", "2026-"]);
+    let e = fails(
+        writer.batch().commit_at(newest, Durability::Synced),
+        &["timestamp", "must not go back", "2026-"],
+    );
     assert!(matches!(e, Error::NotMonotonic { .. }));
     let mut batch = writer.batch();
     batch.mark(b"b").unwrap();
     batch.commit(Durability::Synced).unwrap();
-    let e = fails(writer.batch().mark(b"a"), &["host mark", "must not go back", "mark 62", "mark 61 was given"]);
+    let e = fails(
+        writer.batch().mark(b"a"),
+        &["host mark", "must not go back", "mark 62", "mark 61 was given"],
+    );
     assert!(matches!(e, Error::NotMonotonic { .. }));
     let e = fails(writer.batch().mark(&[0; 65]), &["host mark", "65", "limit of 64"]);
     assert!(matches!(e, Error::LimitExceeded { .. }));
@@ -360,18 +399,30 @@ fn what_cannot_be_committed_is_refused_when_it_is_asked_for_and_the_batch_goes_o
     fails(batch.mark(b"l"), &["host mark", "must not go back", "6d", "6c"]);
     batch.mark(b"n").unwrap();
     fails(batch.mark(b"m"), &["host mark", "must not go back", "6e", "6d"]);
-    fails(batch.redo_point(Position::ORIGIN), &["redo point", "must not go back", "LSN 1", "LSN 0"]);
+    fails(
+        batch.redo_point(Position::ORIGIN),
+        &["redo point", "must not go back", "LSN 1", "LSN 0"],
+    );
     fails(batch.redo_point(Position::new(4)), &["redo point", "4 is beyond the limit of 3"]);
     batch.redo_point(Position::new(3)).unwrap();
-    fails(batch.redo_point(Position::new(2)), &["redo point", "must not go back", "LSN 3", "LSN 2"]);
+    fails(
+        batch.redo_point(Position::new(2)),
+        &["redo point", "must not go back", "LSN 3", "LSN 2"],
+    );
     assert!(matches!(batch.restore_point("taken"), Err(Error::RestorePointExists { .. })));
     batch.restore_point("new").unwrap();
     assert!(matches!(batch.restore_point("new"), Err(Error::RestorePointExists { .. })));
     let scope = rewound::ConfigScope::Data;
-    fails(batch.set_config("second", &vec![1; 1 << 19], scope), &["bytes of configuration", "limit of 1048576"]);
+    fails(
+        batch.set_config("second", &vec![1; 1 << 19], scope),
+        &["bytes of configuration", "limit of 1048576"],
+    );
     batch.remove_config("large").unwrap();
     batch.set_config("second", &vec![1; 1 << 19], scope).unwrap();
-    fails(batch.set_config("second", &vec![1; (1 << 19) + 1], scope), &["configuration values in a batch"]);
+    fails(
+        batch.set_config("second", &vec![1; (1 << 19) + 1], scope),
+        &["configuration values in a batch"],
+    );
     batch.write_page(PageId::new(main, 0), &[7; SIZE], None).unwrap();
     assert_eq!(batch.commit(Durability::Synced).unwrap().lsn.get(), 3);
     assert_eq!((writer.space("own"), writer.space("main")), (Some(own), Some(main)));
@@ -379,7 +430,8 @@ fn what_cannot_be_committed_is_refused_when_it_is_asked_for_and_the_batch_goes_o
     assert!(node.restore_points().unwrap().contains_key("new"));
 }
 
-/// What a batch asks for, and what the error has to be where the batch that commits first has made it impossible.
+/// What a batch asks for, and what the error has to be where the batch that commits first has made
+/// it impossible.
 struct Race {
     ask: fn(&mut rewound::Batch, SpaceId) -> Result<()>,
     before: fn(&mut rewound::Batch, SpaceId) -> Result<()>,
@@ -432,7 +484,11 @@ fn what_another_commit_makes_impossible_is_told_by_the_commit() {
         first.commit(Durability::Buffered).unwrap();
         let e = second.commit(Durability::Synced).unwrap_err();
         assert!((race.told)(&e), "{n}: {e}");
-        assert_eq!(writer.batch().commit(Durability::Synced).unwrap().lsn.get(), 3, "nothing was committed");
+        assert_eq!(
+            writer.batch().commit(Durability::Synced).unwrap().lsn.get(),
+            3,
+            "nothing was committed"
+        );
     }
 }
 
@@ -446,8 +502,10 @@ fn what_was_forgotten_meanwhile_is_no_conflict_and_what_was_changed_is_one() {
             options.page_table = 1_000;
             let writer = node.open_writer_with(options).unwrap();
             let mut batch = writer.batch();
-            let (space, other) =
-                (batch.create_space("a", PageSize::MIN).unwrap(), batch.create_space("b", PageSize::MIN).unwrap());
+            let (space, other) = (
+                batch.create_space("a", PageSize::MIN).unwrap(),
+                batch.create_space("b", PageSize::MIN).unwrap(),
+            );
             let page = PageId::new(space, 7);
             batch.write_page(page, &[1; SIZE], None).unwrap();
             batch.commit(Durability::Buffered).unwrap();
@@ -476,7 +534,10 @@ fn what_was_forgotten_meanwhile_is_no_conflict_and_what_was_changed_is_one() {
             let done = open.commit(Durability::Synced);
             if change.is_some() {
                 let e = done.unwrap_err();
-                assert!(matches!(e, Error::Conflict { page: p, .. } if p == page), "{change:?}, {range}: {e}");
+                assert!(
+                    matches!(e, Error::Conflict { page: p, .. } if p == page),
+                    "{change:?}, {range}: {e}"
+                );
                 continue;
             }
             done.unwrap();
@@ -499,9 +560,13 @@ fn a_full_disk() {
             break e;
         }
     };
-    let e = fails::<()>(Err(full), &["disk full", "free some space", "open the writer again", "is safe"]);
+    let e = fails::<()>(
+        Err(full),
+        &["disk full", "free some space", "open the writer again", "is safe"],
+    );
     assert!(matches!(e, Error::DiskFull { .. }));
-    let e = fails(write(&writer, space, 99), &["accepts nothing more", "disk full", "open it again"]);
+    let e =
+        fails(write(&writer, space, 99), &["accepts nothing more", "disk full", "open it again"]);
     assert!(matches!(e, Error::Poisoned { .. }));
     assert!(matches!(writer.flush(), Err(Error::Poisoned { .. })));
     assert!(matches!(writer.tick(), Err(Error::Poisoned { .. })));
@@ -514,7 +579,8 @@ fn a_full_disk() {
     let (report, spaces) = node.restore(Target::Latest).into_memory().unwrap();
     assert!(report.lsn.get() > acknowledged);
     assert_eq!(spaces["main"], [200; SIZE]);
-    let (_, spaces) = node.restore(Target::Lsn(Lsn::new(acknowledged).unwrap())).into_memory().unwrap();
+    let (_, spaces) =
+        node.restore(Target::Lsn(Lsn::new(acknowledged).unwrap())).into_memory().unwrap();
     assert_eq!(spaces["main"], vec![byte - 1; SIZE]);
 }
 
@@ -524,12 +590,16 @@ fn restores_that_cannot_go_there() {
     let (writer, _) = writer(&node);
     let dir = tempfile::tempdir().unwrap();
     let e = fails(
-        node.restore(Target::Latest).into_files(&BTreeMap::from([("nope".into(), dir.path().join("x"))])),
+        node.restore(Target::Latest)
+            .into_files(&BTreeMap::from([("nope".into(), dir.path().join("x"))])),
         &["no space nope"],
     );
     assert!(matches!(e, Error::NoSuchSpace { .. }));
     std::fs::write(dir.path().join("x"), b"precious").unwrap();
-    let e = fails(node.restore(Target::Latest).into_dir(dir.path()), &["not empty", "another place", "delta restore"]);
+    let e = fails(
+        node.restore(Target::Latest).into_dir(dir.path()),
+        &["not empty", "another place", "delta restore"],
+    );
     assert!(matches!(e, Error::TargetNotEmpty { .. }));
     let e = fails(node.restore(Target::Latest).into_file(dir.path().join("x")), &["not empty"]);
     assert!(matches!(e, Error::TargetNotEmpty { .. }));

@@ -1,4 +1,5 @@
-//! A storage whose reads lie, fall short or fail, and to which others do something at the worst moment.
+//! A storage whose reads lie, fall short or fail, and to which others do something at the worst
+//! moment.
 
 use std::io;
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rewound::storage::{
-    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage, put_by_publishing,
+    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage,
+    put_by_publishing,
 };
 
 /// What a read does instead of what it should.
@@ -74,13 +76,15 @@ struct LyingFile {
 impl ReadFile for LyingFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.reads.count.fetch_add(1, Ordering::SeqCst);
-        let lie = self.reads.lie.filter(|(at, _)| *at == n || *at == usize::MAX).map(|(_, lie)| lie);
+        let lie =
+            self.reads.lie.filter(|(at, _)| *at == n || *at == usize::MAX).map(|(_, lie)| lie);
         match lie {
             None => self.truth.read_at(offset, buf),
             Some(Lie::Fail) => Err(io::Error::other("injected fault of a read")),
             Some(Lie::Short(less)) => {
                 // Where all reads fall short they have to get on somehow.
-                let least = usize::from(self.reads.lie.is_some_and(|(at, _)| at == usize::MAX)).min(buf.len());
+                let least = usize::from(self.reads.lie.is_some_and(|(at, _)| at == usize::MAX))
+                    .min(buf.len());
                 let len = buf.len().saturating_sub(less).max(least);
                 self.truth.read_at(offset, &mut buf[..len])
             }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rewound::{
-    Actor, Archive, BaseSpace, Batch, CompactOptions, Consistency, Durability, Error, KeyFile, Node, Origin, PageId,
-    PageSize, PageSource, Position, Redo, RedoRecord, Result, Scope, SpaceId, Target, Writer, WriterOptions,
+    Actor, Archive, BaseSpace, Batch, CompactOptions, Consistency, Durability, Error, KeyFile,
+    Node, Origin, PageId, PageSize, PageSource, Position, Redo, RedoRecord, Result, Scope, SpaceId,
+    Target, Writer, WriterOptions,
 };
 
 use crate::forking::{end, fork, in_child, leave, wait};
@@ -23,7 +24,9 @@ fn key() -> KeyFile {
 #[track_caller]
 fn forked<T: Debug>(done: Result<T>) {
     match done {
-        Err(e @ Error::Forked { .. }) => assert!(e.to_string().contains("open it again in this process"), "{e}"),
+        Err(e @ Error::Forked { .. }) => {
+            assert!(e.to_string().contains("open it again in this process"), "{e}")
+        }
         other => panic!("{other:?} instead of a refusal"),
     }
 }
@@ -52,14 +55,16 @@ fn first(writer: &Writer) -> SpaceId {
 fn spilled(writer: &Writer, space: SpaceId) -> Batch {
     let mut batch = writer.batch();
     for n in 1..200u64 {
-        let noise: Vec<u8> = (0..SIZE as u64).map(|i| (n.wrapping_mul(i * i + 7) >> 3) as u8).collect();
+        let noise: Vec<u8> =
+            (0..SIZE as u64).map(|i| (n.wrapping_mul(i * i + 7) >> 3) as u8).collect();
         batch.write_page(PageId::new(space, n), &noise, None).unwrap();
     }
     batch
 }
 
 fn files(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).map(|d| d.map(|e| e.unwrap().file_name().into_string().unwrap()).collect());
+    let entries = std::fs::read_dir(dir)
+        .map(|d| d.map(|e| e.unwrap().file_name().into_string().unwrap()).collect());
     let mut names: Vec<String> = entries.unwrap_or_default();
     names.sort();
     names
@@ -90,7 +95,10 @@ fn a_child_that_inherited_a_writer_does_nothing_to_it() {
             forked(writer.flush());
             forked(writer.tick());
             forked(writer.rotate_segment());
-            forked(writer.base_snapshot(&mut Engine { node: &node, dir: dir.path() }, &CompactOptions::default()));
+            forked(writer.base_snapshot(
+                &mut Engine { node: &node, dir: dir.path() },
+                &CompactOptions::default(),
+            ));
             assert_eq!((writer.newest(), writer.space("main")), (Position::ORIGIN, None));
             let mut batch = writer.batch();
             forked(batch.create_space("other", PageSize::MIN));
@@ -119,7 +127,10 @@ fn a_child_that_inherited_a_writer_does_nothing_to_it() {
 
         assert_eq!(files(&path.join("tmp")), spills);
         let held = writer.as_ref().unwrap();
-        assert!(matches!(node.open_writer(), Err(Error::WriterActive { .. })), "the lock is still held");
+        assert!(
+            matches!(node.open_writer(), Err(Error::WriterActive { .. })),
+            "the lock is still held"
+        );
         open.take().unwrap().commit(Durability::Buffered).unwrap();
         large.take().unwrap().commit(Durability::Synced).unwrap();
         for byte in 5..8 {
@@ -143,7 +154,8 @@ fn the_lock_ends_with_the_process_that_took_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("archive");
     drop(node(&path, Origin::Empty));
-    let (said, ready, done) = (dir.path().join("child"), dir.path().join("ready"), dir.path().join("done"));
+    let (said, ready, done) =
+        (dir.path().join("child"), dir.path().join("ready"), dir.path().join("done"));
     match fork() {
         Some(parent) => wait(parent, &said),
         None => end(
@@ -176,7 +188,8 @@ fn the_lock_ends_with_the_process_that_took_it() {
     assert_eq!(opened.unwrap(), Position::new(1));
 }
 
-/// Forks wherever the host's own code is called in the midst of something; the child unwinds out of it.
+/// Forks wherever the host's own code is called in the midst of something; the child unwinds out of
+/// it.
 fn fork_and_unwind(dir: &Path) {
     if let Some(child) = fork() {
         wait(child, &dir.join("child"));
@@ -206,7 +219,12 @@ struct Engine<'a> {
 impl PageSource for Engine<'_> {
     fn begin(&mut self, _: Position) -> Result<Consistency> {
         fork_and_unwind(self.dir);
-        assert_eq!(files(&self.dir.join("archive/leases")).len(), 1, "the lease of {}", self.node.name());
+        assert_eq!(
+            files(&self.dir.join("archive/leases")).len(),
+            1,
+            "the lease of {}",
+            self.node.name()
+        );
         Ok(Consistency::Fuzzy)
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// Whether this is the child; the parent gets its number.
 #[expect(unsafe_code, reason = "there is no safe way to fork, and it is the fork that is tested")]
 pub fn fork() -> Option<i32> {
-    // SAFETY: the child allocates and reads and writes files, which glibc and the kernel allow after a fork, and ends with `leave`.
+    // SAFETY: the child allocates and reads and writes files, which glibc and the kernel allow
+    // after a fork, and ends with `leave`.
     match unsafe { libc::fork() } {
         -1 => panic!("no fork: {}", std::io::Error::last_os_error()),
         0 => None,

@@ -1,8 +1,8 @@
 //! Golden files: a small archive of format version 1, as it was written once, decoded for ever.
 //!
-//! `tests/golden/v1/` holds the archive, `tests/golden/v1.sums` what it restores to. A change of the
-//! format, or of a choice that the writer makes, has to replace both, in one commit that says so in
-//! `docs/format.md` and `CHANGELOG.md`:
+//! `tests/golden/v1/` holds the archive, `tests/golden/v1.sums` what it restores to. A change of
+//! the format, or of a choice that the writer makes, has to replace both, in one commit that says
+//! so in `docs/format.md` and `CHANGELOG.md`:
 //!
 //! ```text
 //! cargo test --test it golden::write -- --ignored
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Archive, CompactOptions, Durability, Error, HoldTarget, Node, Origin, Policy, Redo, RedoRecord, Result, Scope,
-    SweepOptions, Target, WriterOptions,
+    Archive, CompactOptions, Durability, Error, HoldTarget, Node, Origin, Policy, Redo, RedoRecord,
+    Result, Scope, SweepOptions, Target, WriterOptions,
 };
 use sha2::{Digest, Sha256};
 
@@ -34,7 +34,8 @@ fn place(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// Frames so small that a commit of some kilobytes takes several pieces; no cache, so that byte ranges are logged as such.
+/// Frames so small that a commit of some kilobytes takes several pieces; no cache, so that byte
+/// ranges are logged as such.
 fn options() -> WriterOptions {
     let mut options = quiet();
     options.frame_bytes = 256;
@@ -59,13 +60,29 @@ fn generate() -> MemStorage {
         clock.advance(1_000_000);
         run.commit("n", writer, durability, changes).unwrap()
     };
-    commit(&mut run, &writer, Synced, &[Create("main"), Page("main", 0, 1, false), Page("main", 4, 2, false)]);
-    commit(&mut run, &writer, Buffered, &[Page("main", 0, 3, true), Range("main", 2, 30, b"a range of bytes")]);
+    commit(
+        &mut run,
+        &writer,
+        Synced,
+        &[Create("main"), Page("main", 0, 1, false), Page("main", 4, 2, false)],
+    );
+    commit(
+        &mut run,
+        &writer,
+        Buffered,
+        &[Page("main", 0, 3, true), Range("main", 2, 30, b"a range of bytes")],
+    );
     commit(&mut run, &writer, Buffered, &[Beside("mark 1"), Record(20), Record(0)]);
     clock.advance(5_000_000);
     writer.tick().unwrap();
     commit(&mut run, &writer, Synced, &[Page("main", 4, 4, true), Point("before the large one")]);
-    let large = [Create("wide"), Record(5_000), Page("wide", 0, 5, false), Page("wide", 2, 6, false), RedoPoint(3)];
+    let large = [
+        Create("wide"),
+        Record(5_000),
+        Page("wide", 0, 5, false),
+        Page("wide", 2, 6, false),
+        RedoPoint(3),
+    ];
     commit(&mut run, &writer, Synced, &large);
     commit(&mut run, &writer, Synced, &[Length("main", 1_100), Page("main", 1, 7, false)]);
     writer.close().unwrap();
@@ -81,7 +98,8 @@ fn generate() -> MemStorage {
     commit(&mut run, &writer, Synced, &[Page("wide", 2, 10, true)]);
     run.storage = run.storage.fork();
     drop((writer, node, archive));
-    let archive = Archive::open_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 2)).unwrap();
+    let archive =
+        Archive::open_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 2)).unwrap();
     let node = archive.node("n").unwrap();
     let writer = node.open_writer_with(options()).unwrap();
     commit(
@@ -90,7 +108,12 @@ fn generate() -> MemStorage {
         Synced,
         &[Page("main", 1, 11, true), Page("wide", 0, 12, true), Point("after the crash")],
     );
-    commit(&mut run, &writer, Buffered, &[DropSpace("main"), Create("other"), Page("other", 0, 13, false)]);
+    commit(
+        &mut run,
+        &writer,
+        Buffered,
+        &[DropSpace("main"), Create("other"), Page("other", 0, 13, false)],
+    );
     writer.rotate_segment().unwrap();
     // A layer of patches against the first layers.
     compact.snapshot_percent = 1_000_000;
@@ -98,7 +121,12 @@ fn generate() -> MemStorage {
     assert!(node.layers().unwrap().iter().any(|l| l.from.is_none()), "a snapshot");
     assert!(node.layers().unwrap().iter().filter(|l| l.from.is_some()).count() > 1, "layers");
 
-    commit(&mut run, &writer, Synced, &[Page("other", 0, 14, true), Beside("mark 2"), RedoPoint(9)]);
+    commit(
+        &mut run,
+        &writer,
+        Synced,
+        &[Page("other", 0, 14, true), Beside("mark 2"), RedoPoint(9)],
+    );
     commit(&mut run, &writer, Synced, &[Page("other", 1, 15, false)]);
     clock.advance(7_000_000);
     writer.tick().unwrap();
@@ -106,15 +134,20 @@ fn generate() -> MemStorage {
     run.storage.fork()
 }
 
-/// Every event of retention, and what it leaves: a window of two days of ten, a held stretch, a commit with a name, a node that is gone.
+/// Every event of retention, and what it leaves: a window of two days of ten, a held stretch, a
+/// commit with a name, a node that is gone.
 fn generate_retention() -> MemStorage {
     let clock = TestClock::new();
     let mut run = Run { storage: MemStorage::without_recording(), ledger: Ledger::default() };
-    let archive = Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 4)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, 4))
+            .unwrap();
     let node = archive.create_node("n", Origin::Empty).unwrap();
     archive.create_node("gone", Origin::Empty).unwrap();
     let admin = archive.administrator(actor());
-    admin.set_retention(Scope::Node("gone"), &Policy::periodic(days(1), days(3), 2).log_for(days(1))).unwrap();
+    admin
+        .set_retention(Scope::Node("gone"), &Policy::periodic(days(1), days(3), 2).log_for(days(1)))
+        .unwrap();
     admin.set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(30))).unwrap();
     for (scope, name) in [(Scope::Archive, "archive"), (Scope::Node("n"), "node")] {
         admin.lock(scope, name).unwrap();
@@ -154,7 +187,14 @@ fn generate_retention() -> MemStorage {
     }
     node.restore(Target::Latest).options(single()).skip_redo().into_memory().unwrap();
     let kinds: BTreeSet<&str> = archive.audit().unwrap().map(|e| e.unwrap().kind()).collect();
-    for kind in ["files-expired", "files-removed", "clock-observed", "clock-confirmed", "hold-released", "undeleted"] {
+    for kind in [
+        "files-expired",
+        "files-removed",
+        "clock-observed",
+        "clock-confirmed",
+        "hold-released",
+        "undeleted",
+    ] {
         assert!(kinds.contains(kind), "{kind} of {kinds:?}");
     }
     assert_eq!(archive.nodes().unwrap(), ["n"], "the other one is gone");
@@ -189,7 +229,8 @@ fn retention_of_version_1_is_read_and_written_the_same() {
 fn generate_checkpoint() -> BTreeMap<String, Vec<u8>> {
     let storage = MemStorage::without_recording();
     let clock = TestClock::new();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, 3)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, 3)).unwrap();
     let node = archive.create_node("n", Origin::Existing).unwrap();
     let writer = node.open_writer_with(options()).unwrap();
     let mut ledger = Run { storage: storage.clone(), ledger: Ledger::default() };
@@ -202,7 +243,9 @@ fn generate_checkpoint() -> BTreeMap<String, Vec<u8>> {
     }
     assert_eq!(node.restore_points().unwrap().len(), 1);
     let mut files = storage.files();
-    files.retain(|path, _| path.ends_with("0000000000000100.entry") || path.ends_with(".checkpoint"));
+    files.retain(|path, _| {
+        path.ends_with("0000000000000100.entry") || path.ends_with(".checkpoint")
+    });
     assert_eq!(files.len(), 2, "{:?}", files.keys());
     files
 }
@@ -252,13 +295,21 @@ impl Redo for Records {
 fn sums(node: &Node) -> String {
     let mut out = String::new();
     let window = node.window().unwrap();
-    let _ = writeln!(out, "window {} {} {}", window.earliest.lsn, window.latest.lsn, window.known_until);
+    let _ = writeln!(
+        out,
+        "window {} {} {}",
+        window.earliest.lsn, window.latest.lsn, window.known_until
+    );
     for (name, point) in node.restore_points().unwrap() {
         let _ = writeln!(out, "restore point {name:?} {} {}", point.position, point.timestamp);
     }
     for layer in node.layers().unwrap() {
         let from = layer.from.map_or("nothing".to_owned(), |p| p.to_string());
-        let _ = writeln!(out, "layer {from} to {} level {} entries {}", layer.to, layer.level, layer.entries);
+        let _ = writeln!(
+            out,
+            "layer {from} to {} level {} entries {}",
+            layer.to, layer.level, layer.entries
+        );
     }
     for number in 1..=window.latest.lsn.get() {
         let mut records = Records::default();
@@ -319,7 +370,8 @@ fn version_1_is_read() {
     assert_eq!(latest.lsn.get(), 3);
 }
 
-/// The same seeds give the same bytes. Fails after a change of the format, and after one of zstd's: see the top of this file.
+/// The same seeds give the same bytes. Fails after a change of the format, and after one of zstd's:
+/// see the top of this file.
 #[test]
 fn version_1_is_written_the_same() {
     let (written, golden) = (generate().files(), golden("v1"));

@@ -1,11 +1,12 @@
-//! Listing, activity, restore points afterwards, differences, bisection: what is told is what was committed.
+//! Listing, activity, restore points afterwards, differences, bisection: what is told is what was
+//! committed.
 
 use std::collections::BTreeMap;
 
 use rewound::options::Cancel;
 use rewound::{
-    ActivityOptions, CompactOptions, Durability, Error, Lsn, Node, Origin, PageId, PageSize, ReplayOptions, SpaceId,
-    Target, Writer,
+    ActivityOptions, CompactOptions, Durability, Error, Lsn, Node, Origin, PageId, PageSize,
+    ReplayOptions, SpaceId, Target, Writer,
 };
 
 use crate::support::{TestClock, memory_archive, quiet};
@@ -19,7 +20,12 @@ fn space(writer: &Writer, batch: &mut rewound::Batch, name: &str) -> SpaceId {
 }
 
 /// So many commits; number n writes n % 7 pages from page n on.
-fn history(node: &Node, clock: &TestClock, count: u64, synced: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+fn history(
+    node: &Node,
+    clock: &TestClock,
+    count: u64,
+    synced: impl Fn(u64) -> bool,
+) -> Vec<(u64, u64)> {
     let before = node.commits(..).unwrap().remaining();
     let writer = node.open_writer_with(quiet()).unwrap();
     let mut made = Vec::new();
@@ -29,7 +35,11 @@ fn history(node: &Node, clock: &TestClock, count: u64, synced: impl Fn(u64) -> b
         let main = space(&writer, &mut batch, "main");
         for page in 0..n % 7 {
             batch
-                .write_page(PageId::new(main, n % 40 + page), &[n.to_le_bytes()[0].wrapping_add(1); 512], None)
+                .write_page(
+                    PageId::new(main, n % 40 + page),
+                    &[n.to_le_bytes()[0].wrapping_add(1); 512],
+                    None,
+                )
                 .unwrap();
         }
         if n % 50 == 0 {
@@ -55,7 +65,9 @@ fn the_listing_is_what_was_committed_from_either_end() {
     let listed: Vec<_> = node.commits(..).unwrap().map(Result::unwrap).collect();
     let told: Vec<_> = listed.iter().map(|c| (c.timestamp.as_nanos(), c.versions)).collect();
     assert_eq!(told, made);
-    assert!(listed.iter().zip(1..).all(|(c, n)| c.lsn == lsn(n) && (c.bytes > 0 || c.versions == 0)));
+    assert!(
+        listed.iter().zip(1..).all(|(c, n)| c.lsn == lsn(n) && (c.bytes > 0 || c.versions == 0))
+    );
     assert_eq!(listed[49].restore_points, ["p50"]);
     assert_eq!(listed[49].annotations, [("resync".to_owned(), "a test".to_owned())]);
     assert_eq!(listed[49].mark.as_deref(), Some(&50u64.to_be_bytes()[..]));
@@ -98,7 +110,8 @@ fn damage_shows_at_its_place_in_the_listing() {
     assert!(listed[good].as_ref().unwrap_err().is_damage());
     assert_eq!(listed.len(), good + 1);
     // The newest are reached from the other end.
-    let newest: Vec<_> = node.commits(lsn(41)..).unwrap().rev().map(|c| c.unwrap().lsn.get()).collect();
+    let newest: Vec<_> =
+        node.commits(lsn(41)..).unwrap().rev().map(|c| c.unwrap().lsn.get()).collect();
     assert_eq!(newest, (41..=60).rev().collect::<Vec<_>>());
 }
 
@@ -138,15 +151,22 @@ fn a_commit_can_be_named_afterwards() {
     assert_eq!(node.add_restore_point("seven", &Target::Lsn(lsn(7))).unwrap().lsn, lsn(7));
     assert_eq!(node.add_restore_point("now", &Target::Latest).unwrap().lsn, lsn(10));
     writer.close().unwrap();
-    assert_eq!(node.restore(Target::RestorePoint("seven".into())).into_memory().unwrap().0.lsn, lsn(7));
+    assert_eq!(
+        node.restore(Target::RestorePoint("seven".into())).into_memory().unwrap().0.lsn,
+        lsn(7)
+    );
     let taken = node.add_restore_point("seven", &Target::Latest);
     assert!(matches!(taken, Err(Error::RestorePointExists { .. })), "{taken:?}");
     let later = node.add_restore_point("later", &Target::Lsn(lsn(11)));
     assert!(matches!(later, Err(Error::AfterDurableEnd { .. })), "{later:?}");
-    assert!(matches!(node.add_restore_point("a/b", &Target::Latest), Err(Error::InvalidName { .. })));
+    assert!(matches!(
+        node.add_restore_point("a/b", &Target::Latest),
+        Err(Error::InvalidName { .. })
+    ));
     let writer = node.open_writer_with(quiet()).unwrap();
     let mut batch = writer.batch();
-    let refused = batch.restore_point("seven").and_then(|()| batch.commit(Durability::Synced).map(drop));
+    let refused =
+        batch.restore_point("seven").and_then(|()| batch.commit(Durability::Synced).map(drop));
     assert!(matches!(refused, Err(Error::RestorePointExists { .. })), "{refused:?}");
 }
 
@@ -158,10 +178,12 @@ fn expected(a: &Spaces, b: &Spaces) -> BTreeMap<String, Vec<u64>> {
     for name in a.keys().chain(b.keys()) {
         let empty = Vec::new();
         let (x, y) = (a.get(name).unwrap_or(&empty), b.get(name).unwrap_or(&empty));
-        let page =
-            |s: &'_ [u8], n: usize| s.get(n * 512..).map(|s| s[..s.len().min(512)].to_vec()).filter(|p| !p.is_empty());
+        let page = |s: &'_ [u8], n: usize| {
+            s.get(n * 512..).map(|s| s[..s.len().min(512)].to_vec()).filter(|p| !p.is_empty())
+        };
         let pages = x.len().max(y.len()).div_ceil(512);
-        let mut found: Vec<u64> = (0..pages).filter(|n| page(x, *n) != page(y, *n)).map(|n| n as u64).collect();
+        let mut found: Vec<u64> =
+            (0..pages).filter(|n| page(x, *n) != page(y, *n)).map(|n| n as u64).collect();
         found.sort_unstable();
         if !found.is_empty() || a.contains_key(name) != b.contains_key(name) {
             all.insert(name.clone(), found);
@@ -181,7 +203,9 @@ fn differences_are_those_of_the_bytes() {
             clock.advance(1_000_000_000);
             let mut batch = writer.batch();
             let main = space(&writer, &mut batch, "main");
-            batch.write_page(PageId::new(main, u64::from(n * 3)), &[round * 16 + n; 512], None).unwrap();
+            batch
+                .write_page(PageId::new(main, u64::from(n * 3)), &[round * 16 + n; 512], None)
+                .unwrap();
             match n {
                 3 => batch.set_length(main, 512 * u64::from(round + 4)).unwrap(),
                 5 => {
@@ -198,7 +222,8 @@ fn differences_are_those_of_the_bytes() {
         options.layer_log_bytes = 1;
         node.maintain(&options).unwrap();
     }
-    let states: Vec<Spaces> = (1..=36).map(|n| node.restore(Target::Lsn(lsn(n))).into_memory().unwrap().1).collect();
+    let states: Vec<Spaces> =
+        (1..=36).map(|n| node.restore(Target::Lsn(lsn(n))).into_memory().unwrap().1).collect();
     for unit_bytes in [1 << 20, 1_024] {
         let mut options = ReplayOptions::default();
         options.unit_bytes = unit_bytes;
@@ -218,7 +243,8 @@ fn differences_are_those_of_the_bytes() {
     }
     let spaces = node.spaces(&Target::Lsn(lsn(20))).unwrap();
     let names: Vec<_> = spaces.values().map(|s| (s.name.as_str(), s.length)).collect();
-    let restored: Vec<_> = states[19].iter().map(|(name, bytes)| (name.as_str(), bytes.len() as u64)).collect();
+    let restored: Vec<_> =
+        states[19].iter().map(|(name, bytes)| (name.as_str(), bytes.len() as u64)).collect();
     assert_eq!(names, restored);
 }
 
@@ -239,6 +265,9 @@ fn a_cancelled_restore_leaves_nothing_behind() {
     options.cancel.cancel();
     let restore = node.restore(Target::Latest).options(options.clone());
     assert!(matches!(restore.into_file(dir.path().join("file")), Err(Error::Cancelled)));
-    assert!(matches!(node.diff(&Target::Lsn(lsn(1)), &Target::Latest, &options), Err(Error::Cancelled)));
+    assert!(matches!(
+        node.diff(&Target::Lsn(lsn(1)), &Target::Latest, &options),
+        Err(Error::Cancelled)
+    ));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,17 +1,19 @@
-//! A small archive, altered in every way that somebody or some disk might: each altered copy gives what was archived or an error, never
-//! anything else, and never a panic.
+//! A small archive, altered in every way that somebody or some disk might: each altered copy gives
+//! what was archived or an error, never anything else, and never a panic.
 //!
 //! What is allowed where:
-//! - **catalog entries, parts, layers, sealed segments, segments that have a successor**: the right result (where the
-//!   altered bytes are not needed, or a CRC-32 that only scrubbers use was hit), or an error;
-//! - **the newest segment**: whether its end was torn by a crash or cut by somebody cannot be told, as long as nothing else
-//!   says that more was there. So from the first frame on that nothing proves durable, it may end early, at a commit that was once
-//!   its end: then targets beyond are [`Error::AfterDurableEnd`], and `Latest` is that commit. Proof is: a later frame of the
+//! - **catalog entries, parts, layers, sealed segments, segments that have a successor**: the right
+//!   result (where the altered bytes are not needed, or a CRC-32 that only scrubbers use was hit),
+//!   or an error;
+//! - **the newest segment**: whether its end was torn by a crash or cut by somebody cannot be told,
+//!   as long as nothing else says that more was there. So from the first frame on that nothing
+//!   proves durable, it may end early, at a commit that was once its end: then targets beyond are
+//!   [`Error::AfterDurableEnd`], and `Latest` is that commit. Proof is: a later frame of the
 //!   segment that was written when the frame was durable, or an event in the catalog (a writer that
 //!   opened there, a restore point, a layer);
 //! - **the newest segment is gone**: the same, down to the segment before;
-//! - **the newest catalog entry is gone**: its event has never happened. What it named is not known (an error); a layer
-//!   it published is done without.
+//! - **the newest catalog entry is gone**: its event has never happened. What it named is not known
+//!   (an error); a layer it published is done without.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use rewound::options::Cancel;
 use rewound::storage::{FsStorage, MemStorage};
-use rewound::{Archive, CompactOptions, DamageKind, Durability, Error, Node, Origin, Result, Target, Timestamp};
+use rewound::{
+    Archive, CompactOptions, DamageKind, Durability, Error, Node, Origin, Result, Target, Timestamp,
+};
 
 use crate::ledger::{Asked, Change, Ledger, Run, lsn, on_two, restore, single};
 use crate::support::{TestClock, archive_options, key, quiet};
@@ -41,19 +45,29 @@ struct Estate {
 
 const LATEST: u64 = 11;
 
-/// Two nodes; of node "a" there are: a sealed segment, one that a crash left, one sealed, the newest one without a seal; a snapshot and layers.
+/// Two nodes; of node "a" there are: a sealed segment, one that a crash left, one sealed, the
+/// newest one without a seal; a snapshot and layers.
 fn estate(seed: u64) -> Estate {
     let clock = TestClock::new();
     let mut run = Run { storage: MemStorage::new(), ledger: Ledger::default() };
-    let archive =
-        Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(&clock, seed << 32)).unwrap();
+    let archive = Archive::create_in(
+        Arc::new(run.storage.clone()),
+        key(),
+        archive_options(&clock, seed << 32),
+    )
+    .unwrap();
     let a = archive.create_node("a", Origin::Empty).unwrap();
     let writer = a.open_writer_with(quiet()).unwrap();
     let commit = |run: &mut Run, writer: &_, durability, changes: &[Change]| {
         clock.advance(1_000_000);
         run.commit("a", writer, durability, changes).unwrap();
     };
-    commit(&mut run, &writer, Synced, &[Create("main"), Page("main", 0, 1, false), Page("main", 2, 2, false)]);
+    commit(
+        &mut run,
+        &writer,
+        Synced,
+        &[Create("main"), Page("main", 0, 1, false), Page("main", 2, 2, false)],
+    );
     commit(&mut run, &writer, Synced, &[Page("main", 0, 3, true)]);
     commit(&mut run, &writer, Synced, &[Page("main", 2, 4, true)]);
     writer.rotate_segment().unwrap();
@@ -127,23 +141,29 @@ impl Estate {
         self.paths("nodes/00000001/wal/")
     }
 
-    /// Asks for one target and checks the answer; `expected` is the commit that it names in the whole archive.
+    /// Asks for one target and checks the answer; `expected` is the commit that it names in the
+    /// whole archive.
     fn ask(&self, node: &Node, target: Target, expected: u64, allowed: Allowed, what: &str) {
         let what = format!("{what}: {target}");
         let open_ended = target == Target::Latest;
         match restore(node, target) {
             Ok((reached, spaces)) => {
                 assert!(
-                    reached == expected || (open_ended && (allowed.end..=LATEST).contains(&reached)),
+                    reached == expected
+                        || (open_ended && (allowed.end..=LATEST).contains(&reached)),
                     "{what}: gave LSN {reached}, not {expected} ({allowed:?})"
                 );
-                assert!(spaces == self.commits[reached as usize - 1].spaces, "{what}: LSN {reached} differs");
+                assert!(
+                    spaces == self.commits[reached as usize - 1].spaces,
+                    "{what}: LSN {reached} differs"
+                );
             }
             Err(e) => Self::judge(&e, expected, allowed, &what),
         }
     }
 
-    /// An error has to be one of damage, with a path; or say that the log ends before the target where it may.
+    /// An error has to be one of damage, with a path; or say that the log ends before the target
+    /// where it may.
     fn judge(error: &Error, expected: u64, allowed: Allowed, what: &str) {
         match error {
             Error::Damaged(damage) => assert!(!damage.path.is_empty(), "{what}: {error}"),
@@ -162,7 +182,14 @@ impl Estate {
     }
 
     /// Asks for several targets and the window, and with `write` for a writer.
-    fn probe(&self, storage: &MemStorage, node: Option<&Node>, write: bool, allowed: Allowed, what: &str) {
+    fn probe(
+        &self,
+        storage: &MemStorage,
+        node: Option<&Node>,
+        write: bool,
+        allowed: Allowed,
+        what: &str,
+    ) {
         self.probe_for(storage, node, write, &[3, 5, 7, 8, LATEST], allowed, what);
     }
 
@@ -188,8 +215,15 @@ impl Estate {
             Ok(window) => {
                 let (earliest, latest) = (window.earliest.lsn.get(), window.latest.lsn.get());
                 assert!(earliest <= allowed.begin, "{what}: the window begins at {earliest}");
-                assert!((allowed.end..=LATEST).contains(&latest), "{what}: the window ends at {latest}");
-                assert_eq!(Some(window.latest.timestamp), self.commits[latest as usize - 1].timestamp, "{what}");
+                assert!(
+                    (allowed.end..=LATEST).contains(&latest),
+                    "{what}: the window ends at {latest}"
+                );
+                assert_eq!(
+                    Some(window.latest.timestamp),
+                    self.commits[latest as usize - 1].timestamp,
+                    "{what}"
+                );
                 for &number in asked {
                     let time = self.commits[number as usize - 1].timestamp.unwrap().as_nanos();
                     let target = match number {
@@ -207,7 +241,10 @@ impl Estate {
             match opened.open_writer_with(quiet()) {
                 Ok(writer) => {
                     let latest = writer.newest().get();
-                    assert!((allowed.end..=LATEST).contains(&latest), "{what}: the writer begins at {latest}");
+                    assert!(
+                        (allowed.end..=LATEST).contains(&latest),
+                        "{what}: the writer begins at {latest}"
+                    );
                 }
                 Err(e) => Self::judge(&e, LATEST, allowed, what),
             }
@@ -227,7 +264,8 @@ impl Estate {
         }
     }
 
-    /// From which byte on nothing in the newest segment proves its bytes durable, and the commits before.
+    /// From which byte on nothing in the newest segment proves its bytes durable, and the commits
+    /// before.
     fn unproven(&self) -> (usize, Vec<(usize, u64)>) {
         let newest = self.segments().pop().unwrap();
         let bytes = &self.files[&newest];
@@ -251,7 +289,12 @@ impl Estate {
         if !cut && offset < unproven {
             return EXACT;
         }
-        let whole = frames.iter().take_while(|(end, _)| *end <= offset).map(|(_, last)| *last).max().unwrap_or(LATEST);
+        let whole = frames
+            .iter()
+            .take_while(|(end, _)| *end <= offset)
+            .map(|(_, last)| *last)
+            .max()
+            .unwrap_or(LATEST);
         Allowed { begin: 1, end: whole.max(self.proven) }
     }
 }
@@ -276,10 +319,14 @@ fn unaltered_it_holds_what_was_archived() {
 fn every_byte_is_flipped() {
     let estate = estate(1);
     let newest = estate.segments().pop().unwrap();
-    let items: Vec<(&String, usize)> =
-        estate.files.iter().flat_map(|(path, bytes)| (0..bytes.len()).map(move |at| (path, at))).collect();
+    let items: Vec<(&String, usize)> = estate
+        .files
+        .iter()
+        .flat_map(|(path, bytes)| (0..bytes.len()).map(move |at| (path, at)))
+        .collect();
     on_two(items.chunks(64), |chunk| {
-        // Reading a file again reads it again, the catalog excepted: that is folded once, by a new archive.
+        // Reading a file again reads it again, the catalog excepted: that is folded once, by a new
+        // archive.
         let storage = storage(&estate.files);
         let node = open(&storage).unwrap().node("a").unwrap();
         for (path, at) in chunk {
@@ -320,9 +367,23 @@ fn every_file_is_cut_everywhere() {
                 estate.probe(&storage, None, false, EXACT, &what);
             } else if *path == newest {
                 let allowed = estate.newest_damaged(len, true);
-                estate.probe_for(&storage.fork(), None, true, estate.readers_of(path), allowed, &what);
+                estate.probe_for(
+                    &storage.fork(),
+                    None,
+                    true,
+                    estate.readers_of(path),
+                    allowed,
+                    &what,
+                );
             } else {
-                estate.probe_for(&storage, Some(&node), false, estate.readers_of(path), EXACT, &what);
+                estate.probe_for(
+                    &storage,
+                    Some(&node),
+                    false,
+                    estate.readers_of(path),
+                    EXACT,
+                    &what,
+                );
             }
         }
     });
@@ -354,7 +415,10 @@ fn files_go_missing() {
         }
         if path.starts_with("catalog/") && *path != newest_entry {
             let error = open(&storage).map(drop).unwrap_err();
-            assert!(error.is_damage() && error.to_string().contains(path.as_str()), "{what}: {error}");
+            assert!(
+                error.is_damage() && error.to_string().contains(path.as_str()),
+                "{what}: {error}"
+            );
         }
         estate.probe(&storage, None, true, allowed, &what);
     }
@@ -362,7 +426,13 @@ fn files_go_missing() {
     for part in ["/wal/", "/parts/", "/layers/", "nodes/"] {
         let mut files = estate.files.clone();
         files.retain(|path, _| !path.contains(part));
-        estate.probe(&storage(&files), None, true, Allowed { end: estate.proven, ..EXACT }, &format!("no {part}"));
+        estate.probe(
+            &storage(&files),
+            None,
+            true,
+            Allowed { end: estate.proven, ..EXACT },
+            &format!("no {part}"),
+        );
     }
     let mut files = estate.files.clone();
     files.retain(|path, _| !path.starts_with("catalog/"));
@@ -411,11 +481,15 @@ fn files_are_added() {
     let dir = segments[0].rsplit_once('/').unwrap().0.to_owned();
     let mut added: Vec<(String, Vec<u8>)> = Vec::new();
     for (name, source) in [
-        // One that would be the newest, one of a number that is taken, one of no number, one in the next group.
+        // One that would be the newest, one of a number that is taken, one of no number, one in the
+        // next group.
         (format!("{dir}/0000000000000005-000000000000000b.seg"), &segments[3]),
         (format!("{dir}/0000000000000003-0000000000000001.seg"), &segments[2]),
         (format!("{dir}/junk.seg"), &segments[2]),
-        (dir.replace("/00000000", "/00000001") + "/0000000000000400-000000000000000b.seg", &segments[3]),
+        (
+            dir.replace("/00000000", "/00000001") + "/0000000000000400-000000000000000b.seg",
+            &segments[3],
+        ),
         ("catalog/00000000/junk.entry".into(), &segments[0]),
         ("catalog/00000000/dead.entry".into(), &segments[0]),
         ("catalog/00000001/0000000000000400.entry".into(), &segments[0]),
@@ -438,7 +512,13 @@ fn files_are_added() {
 fn garbage_is_appended() {
     let estate = estate(1);
     for (path, bytes) in &estate.files {
-        for tail in [vec![0; 1], vec![0; 4_096], b"RWF1".repeat(64), crate::ledger::noise(700), bytes.clone()] {
+        for tail in [
+            vec![0; 1],
+            vec![0; 4_096],
+            b"RWF1".repeat(64),
+            crate::ledger::noise(700),
+            bytes.clone(),
+        ] {
             let mut files = estate.files.clone();
             files.get_mut(path).unwrap().extend_from_slice(&tail);
             let what = format!("{path} with {} bytes more", tail.len());
@@ -459,7 +539,12 @@ fn files_are_made_huge_by_a_hole() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, bytes).unwrap();
         }
-        std::fs::OpenOptions::new().write(true).open(dir.path().join(path)).unwrap().set_len(20 << 30).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(dir.path().join(path))
+            .unwrap()
+            .set_len(20 << 30)
+            .unwrap();
         let begun = Instant::now();
         let storage = FsStorage::new(dir.path());
         let report = rewound::verify_checksums(&storage, &Cancel::new(), &mut |_| {}).unwrap();
@@ -475,8 +560,12 @@ fn files_are_made_huge_by_a_hole() {
         };
         let node = archive.node("a").unwrap();
         for number in 1..=LATEST {
-            let (reached, spaces) = restore(&node, lsn(number)).unwrap_or_else(|e| panic!("{path}: {e}"));
-            assert!(reached == number && spaces == estate.commits[number as usize - 1].spaces, "{path}");
+            let (reached, spaces) =
+                restore(&node, lsn(number)).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert!(
+                reached == number && spaces == estate.commits[number as usize - 1].spaces,
+                "{path}"
+            );
         }
         let report = archive.verify(&rewound::VerifyOptions::default(), &mut |_| {}).unwrap();
         assert_eq!(report.is_intact(), path.ends_with(".seg"), "{path}: {:?}", report.findings);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use rewound::storage::MemStorage;
 use rewound::{
-    Batch, ConfigScope, Durability, Error, Lsn, Node, PageId, PageSize, Position, ReplayOptions, Result, SpaceId,
-    Target, Timestamp, Writer,
+    Batch, ConfigScope, Durability, Error, Lsn, Node, PageId, PageSize, Position, ReplayOptions,
+    Result, SpaceId, Target, Timestamp, Writer,
 };
 
 /// The bytes of every space by name.
@@ -82,7 +82,9 @@ impl Change {
                 let (bytes, at) = grown(spaces, name, *page);
                 bytes[at + offset..at + offset + range.len()].copy_from_slice(range);
             }
-            Change::Length(name, length) => spaces.get_mut(*name).unwrap().resize(*length as usize, 0),
+            Change::Length(name, length) => {
+                spaces.get_mut(*name).unwrap().resize(*length as usize, 0)
+            }
             Change::Drop(name) => {
                 spaces.remove(*name);
             }
@@ -90,7 +92,12 @@ impl Change {
         }
     }
 
-    fn put(&self, batch: &mut Batch, ids: &mut BTreeMap<String, SpaceId>, spaces: &Spaces) -> Result<()> {
+    fn put(
+        &self,
+        batch: &mut Batch,
+        ids: &mut BTreeMap<String, SpaceId>,
+        spaces: &Spaces,
+    ) -> Result<()> {
         match self {
             Change::Create(name) => {
                 ids.insert((*name).to_owned(), batch.create_space(name, page_size(name))?);
@@ -178,10 +185,15 @@ impl Told {
 
     /// From which position on the node has to be restorable after `at` operations, if at all.
     pub fn serves_at(&self, at: usize) -> Option<u64> {
-        if self.existing { self.base.filter(|(count, _)| *count <= at).map(|(_, from)| from) } else { Some(1) }
+        if self.existing {
+            self.base.filter(|(count, _)| *count <= at).map(|(_, from)| from)
+        } else {
+            Some(1)
+        }
     }
 
-    /// Takes what was acknowledged so far for a thing of the past, so that operations can be counted anew, and forgets every commit that a crash took.
+    /// Takes what was acknowledged so far for a thing of the past, so that operations can be
+    /// counted anew, and forgets every commit that a crash took.
     pub fn survive(&mut self, latest: u64, at: usize) {
         self.commits.truncate(latest as usize);
         for commit in &mut self.commits {
@@ -254,7 +266,10 @@ impl Run {
         assert_eq!(commit.lsn.get(), told.commits.len() as u64);
         told.commits.last_mut().unwrap().timestamp = Some(commit.timestamp);
         if durability == Durability::Synced {
-            assert!(writer.durable() >= commit.lsn.into(), "acknowledged as synced and not durable");
+            assert!(
+                writer.durable() >= commit.lsn.into(),
+                "acknowledged as synced and not durable"
+            );
         }
         if let Some(name) = point {
             told.points.push((count, name, commit.lsn.get()));
@@ -273,7 +288,8 @@ pub fn single() -> ReplayOptions {
 
 /// Restores into memory, pages only.
 pub fn restore(node: &Node, target: Target) -> Result<(u64, Spaces)> {
-    let (report, spaces) = node.restore(target).options(single()).unaudited().skip_redo().into_memory()?;
+    let (report, spaces) =
+        node.restore(target).options(single()).unaudited().skip_redo().into_memory()?;
     Ok((report.lsn.get(), spaces))
 }
 
@@ -287,7 +303,9 @@ pub fn assert_same(found: &Spaces, expected: &Spaces, what: &dyn std::fmt::Displ
     if found == expected {
         return;
     }
-    let names = |s: &Spaces| s.iter().map(|(k, v)| format!("{k}: {} bytes", v.len())).collect::<Vec<_>>().join(", ");
+    let names = |s: &Spaces| {
+        s.iter().map(|(k, v)| format!("{k}: {} bytes", v.len())).collect::<Vec<_>>().join(", ")
+    };
     for (name, bytes) in expected {
         if let Some(other) = found.get(name) {
             let at = bytes.iter().zip(other).position(|(a, b)| a != b);
@@ -302,7 +320,9 @@ pub fn assert_poisoned(writer: &Writer, error: &Error) {
     if !matches!(error, Error::Storage { .. } | Error::DiskFull { .. }) {
         return;
     }
-    let refused = |e: Option<Error>| assert!(matches!(e, Some(Error::Poisoned { .. })), "{error}, then {e:?}");
+    let refused = |e: Option<Error>| {
+        assert!(matches!(e, Some(Error::Poisoned { .. })), "{error}, then {e:?}")
+    };
     refused(writer.batch().commit(Durability::Synced).err());
     refused(writer.batch().commit(Durability::Buffered).err());
     refused(writer.flush().err());

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rewound::{
-    CompactOptions, Durability, Error, Lsn, Node, Origin, PageId, PageSize, Position, Redo, RedoRecord, Result,
-    SpaceId, Target, Writer,
+    CompactOptions, Durability, Error, Lsn, Node, Origin, PageId, PageSize, Position, Redo,
+    RedoRecord, Result, SpaceId, Target, Writer,
 };
 
 use crate::support::{TestClock, TestRng, memory_archive, quiet};
@@ -22,9 +22,11 @@ fn record(key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
 }
 
 fn apply(model: &mut Model, record: &[u8]) -> Result<()> {
-    let ([kind, length], rest) = record.split_first_chunk().ok_or_else(|| Error::host("a record without a head"))?;
-    let (key, value) =
-        rest.split_at_checked(usize::from(*length)).ok_or_else(|| Error::host("a record without its key"))?;
+    let ([kind, length], rest) =
+        record.split_first_chunk().ok_or_else(|| Error::host("a record without a head"))?;
+    let (key, value) = rest
+        .split_at_checked(usize::from(*length))
+        .ok_or_else(|| Error::host("a record without its key"))?;
     match kind {
         0 => drop(model.remove(key)),
         _ => drop(model.insert(key.to_vec(), value.to_vec())),
@@ -58,8 +60,8 @@ fn decode(bytes: &[u8]) -> Result<Model> {
     Ok(model)
 }
 
-/// What the engine does to replay records: begins with the checkpoint that was restored, where it was restored into files, and writes
-/// what comes of it beside them.
+/// What the engine does to replay records: begins with the checkpoint that was restored, where it
+/// was restored into files, and writes what comes of it beside them.
 #[derive(Default)]
 struct Replay {
     model: Model,
@@ -86,7 +88,10 @@ impl Redo for Replay {
         if self.fail_at == Some(record.lsn) {
             return Err(Error::host("a record that this engine does not know"));
         }
-        assert!(self.lsns.last().is_none_or(|last| *last <= record.lsn), "records come in their order");
+        assert!(
+            self.lsns.last().is_none_or(|last| *last <= record.lsn),
+            "records come in their order"
+        );
         self.lsns.push(record.lsn);
         apply(&mut self.model, record.bytes)
     }
@@ -116,7 +121,8 @@ fn compact() -> CompactOptions {
     options
 }
 
-/// An engine that keeps a map in memory and logs what happens to it. From time to time it writes the map to pages.
+/// An engine that keeps a map in memory and logs what happens to it. From time to time it writes
+/// the map to pages.
 struct MapEngine {
     writer: Writer,
     space: Option<SpaceId>,
@@ -142,13 +148,17 @@ impl MapEngine {
         for _ in 0..below(rng, 4) {
             let key = format!("key {}", below(rng, 40)).into_bytes();
             // Some of them long enough to be worth compressing.
-            let value = format!("value {} ", below(rng, 1_000)).repeat(1 + below(rng, 30) as usize).into_bytes();
+            let value = format!("value {} ", below(rng, 1_000))
+                .repeat(1 + below(rng, 30) as usize)
+                .into_bytes();
             let value = (below(rng, 4) > 0).then_some(value);
             let record = record(&key, value.as_deref());
             apply(&mut self.model, &record).unwrap();
             batch.log_record(&record).unwrap();
         }
-        batch.commit(if below(rng, 2) == 0 { Durability::Synced } else { Durability::Buffered }).unwrap();
+        batch
+            .commit(if below(rng, 2) == 0 { Durability::Synced } else { Durability::Buffered })
+            .unwrap();
     }
 
     /// Writes the map to pages. Replay begins after it from now on.
@@ -180,7 +190,11 @@ fn check_maps(node: &Node, history: &[Model], checkpoints: &[usize]) {
         assert_eq!(report.records_replayed, replay.lsns.len() as u64);
         // Replay begins after the checkpoint before.
         let checkpoint = checkpoints.iter().rev().find(|c| **c <= i).map_or(0, |c| *c as u64);
-        assert!(replay.lsns.iter().all(|l| l.get() > checkpoint && *l <= lsn), "LSN {lsn}: {:?}", replay.lsns);
+        assert!(
+            replay.lsns.iter().all(|l| l.get() > checkpoint && *l <= lsn),
+            "LSN {lsn}: {:?}",
+            replay.lsns
+        );
         // What the engine made of the records was published with the pages.
         assert!(decode(&fs::read(out.join("index")).unwrap()).unwrap() == *model);
     }
@@ -213,10 +227,14 @@ fn an_engine_of_records_alone() {
             check_maps(&node, &history, &checkpoints);
         }
     }
-    assert!(node.layers().unwrap().iter().any(|l| l.from.is_none()), "snapshots hold redo points too");
+    assert!(
+        node.layers().unwrap().iter().any(|l| l.from.is_none()),
+        "snapshots hold redo points too"
+    );
 }
 
-/// A table of counters in pages, and an index of them in memory, by value, whose changes are records.
+/// A table of counters in pages, and an index of them in memory, by value, whose changes are
+/// records.
 struct Mixed {
     writer: Writer,
     table: SpaceId,
@@ -236,11 +254,13 @@ impl Mixed {
         Mixed { writer, table, checkpoint, pages: Vec::new(), index: Model::new(), index_pages: 0 }
     }
 
-    /// Sets a few counters, in the table and in the index, as one commit. Sometimes with a checkpoint of the index in the same commit.
+    /// Sets a few counters, in the table and in the index, as one commit. Sometimes with a
+    /// checkpoint of the index in the same commit.
     fn commit(&mut self, rng: &TestRng, checkpoint: bool) {
         let mut batch = self.writer.batch();
         if checkpoint {
-            // What the checkpoint holds are the commits so far, not the records that come with this one.
+            // What the checkpoint holds are the commits so far, not the records that come with this
+            // one.
             let bytes = encode(&self.index);
             let pages = bytes.len() / PAGE;
             for (number, image) in bytes.chunks_exact(PAGE).enumerate() {
@@ -263,7 +283,11 @@ impl Mixed {
             self.pages[page][slot..slot + 8].copy_from_slice(&value);
             let id = PageId::new(self.table, page as u64);
             batch
-                .write_page(id, &self.pages[page], Some(&old).filter(|_| row.is_multiple_of(2)).map(Vec::as_slice))
+                .write_page(
+                    id,
+                    &self.pages[page],
+                    Some(&old).filter(|_| row.is_multiple_of(2)).map(Vec::as_slice),
+                )
                 .unwrap_or_else(|e| panic!("{e}"));
             let before = old[slot..slot + 8].to_vec();
             for record in [record(&before, None), record(&value, Some(&row.to_le_bytes()))] {
@@ -313,7 +337,10 @@ fn an_engine_of_pages_and_records() {
         let mut replay = Replay::default();
         let target = Target::Lsn(Lsn::new(lsn as u64).unwrap());
         node.restore(target).redo(&mut replay).delta_into_dir(&out).unwrap();
-        assert!(fs::read(out.join("table")).unwrap() == *table && replay.model == *index, "LSN {lsn}");
+        assert!(
+            fs::read(out.join("table")).unwrap() == *table && replay.model == *index,
+            "LSN {lsn}"
+        );
         assert!(decode(&fs::read(out.join("index")).unwrap()).unwrap() == *index);
     }
 }
@@ -374,12 +401,16 @@ fn what_a_redo_writes_appears_with_the_pages_or_not_at_all() {
     let out = dir.path().join("out");
     let mut replay = Replay { fail_at: Lsn::new(9), ..Replay::default() };
     let result = node.restore(Target::Latest).redo(&mut replay).into_dir(&out);
-    assert!(matches!(result, Err(Error::Host { source, .. }) if source.to_string().contains("does not know")));
+    assert!(
+        matches!(result, Err(Error::Host { source, .. }) if source.to_string().contains("does not know"))
+    );
     assert!(!replay.finished && replay.lsns.len() == 2, "it had begun");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing stays");
     // Into files there is no directory to write to; the same failure leaves no file.
     let mut replay = Replay { fail_at: Lsn::new(9), ..Replay::default() };
-    assert!(node.restore(Target::Latest).redo(&mut replay).into_file(dir.path().join("file")).is_err());
+    assert!(
+        node.restore(Target::Latest).redo(&mut replay).into_file(dir.path().join("file")).is_err()
+    );
     assert!(replay.dir.is_none());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 
@@ -417,7 +448,8 @@ fn a_redo_point_covers_only_what_is_logged() {
         batch.commit(Durability::Synced)
     };
     commit(None, &record(b"a", Some(b"1"))).unwrap();
-    // Its own record may be in its pages already; a later one cannot be. Believed, this one would silently cost what comes next.
+    // Its own record may be in its pages already; a later one cannot be. Believed, this one would
+    // silently cost what comes next.
     commit(Some(2), &record(b"b", Some(b"2"))).unwrap();
     assert!(commit(Some(9), &record(b"c", Some(b"3"))).is_err(), "a redo point in the future");
     commit(None, &record(b"d", Some(b"4"))).unwrap();

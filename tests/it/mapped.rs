@@ -10,7 +10,8 @@ use rewound::crypto::Backend;
 use rewound::env::Rng;
 use rewound::storage::{FsStorage, ReadStore, Storage};
 use rewound::{
-    Archive, CompactOptions, Durability, Lsn, Node, Origin, PageId, PageSize, Target, VerifyOptions, Writer,
+    Archive, CompactOptions, Durability, Lsn, Node, Origin, PageId, PageSize, Target,
+    VerifyOptions, Writer,
 };
 use sha2::{Digest, Sha256};
 
@@ -73,7 +74,10 @@ fn seen(storage: Arc<dyn Storage>, clock: &TestClock, backend: Backend) -> Vec<S
         Ok(node) => node,
         Err(e) => return vec![e.to_string()],
     };
-    let restored = |node: &Node, lsn| match node.restore(Target::Lsn(Lsn::new(lsn).unwrap())).unaudited().into_memory()
+    let restored = |node: &Node, lsn| match node
+        .restore(Target::Lsn(Lsn::new(lsn).unwrap()))
+        .unaudited()
+        .into_memory()
     {
         Ok((report, spaces)) => {
             let pages = spaces.get("main").map(|pages| (pages.len(), Sha256::digest(pages)));
@@ -102,7 +106,8 @@ fn replace(path: &Path, bytes: &[u8]) {
 fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let (dirs, mut found): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    found.retain(|path| path.extension().is_some_and(|ending| endings.iter().any(|e| ending == *e)));
+    found
+        .retain(|path| path.extension().is_some_and(|ending| endings.iter().any(|e| ending == *e)));
     found.extend(dirs.iter().flat_map(|dir| files(dir, endings)));
     found.sort_unstable();
     found
@@ -122,7 +127,10 @@ fn damage_is_told_alike_with_and_without_maps() {
     for path in files(dir.path(), &["seg", "part", "layer"]) {
         let inside = path.strip_prefix(dir.path()).unwrap().to_str().unwrap();
         let file = storage().mapped().open(inside).unwrap();
-        assert!(inside.ends_with("layer") || is_mapped(&path), "{inside} is too short to be mapped");
+        assert!(
+            inside.ends_with("layer") || is_mapped(&path),
+            "{inside} is too short to be mapped"
+        );
         drop(file);
         let bytes = std::fs::read(&path).unwrap();
         let flips = (0..bytes.len()).step_by(bytes.len() / 9 + 1).map(|at| {
@@ -131,7 +139,9 @@ fn damage_is_told_alike_with_and_without_maps() {
             (format!("{inside}: bit flipped at {at}"), bytes)
         });
         let cuts = [1, 40, bytes.len() / 2, bytes.len() - 10].into_iter();
-        let cuts = cuts.map(|less| (format!("{inside}: {less} bytes cut off"), bytes[..bytes.len() - less].to_vec()));
+        let cuts = cuts.map(|less| {
+            (format!("{inside}: {less} bytes cut off"), bytes[..bytes.len() - less].to_vec())
+        });
         for (what, damaged) in flips.chain(cuts) {
             replace(&path, &damaged);
             for (backend, whole) in Backend::available().iter().zip(&whole) {
@@ -163,7 +173,8 @@ fn rot(path: &Path, at: u64) {
 #[test]
 fn files_of_a_directory_are_read_through_maps() {
     let dir = tempfile::tempdir().unwrap();
-    let record: Vec<u8> = (0..60_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let record: Vec<u8> =
+        (0..60_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let mapped = || Arc::new(FsStorage::new(dir.path()).mapped());
     let clock = fill(mapped(), 1, &record);
     let log = "nodes/00000001/wal/00000001/00000000";
@@ -188,7 +199,8 @@ fn files_of_a_directory_are_read_through_maps() {
     let writer = archive.node("n").unwrap().open_writer_with(quiet()).unwrap();
     assert_eq!(writer.newest().get(), LATEST);
     commit(&writer, &clock, 99, 1, &record);
-    let newest = mapped().list(log).unwrap().into_iter().map(|e| format!("{log}/{}", e.name)).max().unwrap();
+    let newest =
+        mapped().list(log).unwrap().into_iter().map(|e| format!("{log}/{}", e.name)).max().unwrap();
     let growing = mapped().open(&newest).unwrap();
     assert!(growing.len().unwrap() > 200_000, "it is long enough to be mapped");
     assert!(!is_mapped(&dir.path().join(&newest)), "a segment that still grows was mapped");

@@ -1,4 +1,5 @@
-//! What is no file in place of every kind of file, and a link in place of every directory: told by name, never waited for, never followed.
+//! What is no file in place of every kind of file, and a link in place of every directory: told by
+//! name, never waited for, never followed.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -10,8 +11,8 @@ use std::time::Duration;
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
 use rewound::{
-    Actor, Archive, CompactOptions, Durability, Error, Node, Origin, PageId, PageSize, Result, SweepOptions, Target,
-    VerifyOptions, VerifyReport, verify_checksums,
+    Actor, Archive, CompactOptions, Durability, Error, Node, Origin, PageId, PageSize, Result,
+    SweepOptions, Target, VerifyOptions, VerifyReport, verify_checksums,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -83,7 +84,9 @@ fn checksums(root: &Path) -> Result<VerifyReport> {
 fn names(result: &Result<VerifyReport>, path: &str, found: &str) -> bool {
     let told = |e: &Error| match e {
         Error::Damaged(damage) => {
-            damage.path == path && damage.found.starts_with(found) && damage.found.contains("move it away")
+            damage.path == path
+                && damage.found.starts_with(found)
+                && damage.found.contains("move it away")
         }
         _ => false,
     };
@@ -125,7 +128,8 @@ fn what_is_no_file_is_damage_of_that_name() {
     let all = files(&root);
     let mut sample = Vec::new();
     for ending in ["entry", "checkpoint", "seg", "layer", "part"] {
-        let of_kind: Vec<&String> = all.iter().filter(|f| f.rsplit('.').next() == Some(ending)).collect();
+        let of_kind: Vec<&String> =
+            all.iter().filter(|f| f.rsplit('.').next() == Some(ending)).collect();
         sample.extend([of_kind[0], of_kind[of_kind.len() - 1]]);
     }
     sample.dedup();
@@ -142,7 +146,8 @@ fn what_is_no_file_is_damage_of_that_name() {
                 let root = root.clone();
                 move || (verify(&root), checksums(&root))
             });
-            // An entry that a checkpoint stands for is not read to open the archive, but it is to verify it.
+            // An entry that a checkpoint stands for is not read to open the archive, but it is to
+            // verify it.
             assert!(names(&by_key, path, found), "{what}: {by_key:?}");
             assert!(names(&without, path, found), "{what}: {without:?}");
             let at = root.join(path);
@@ -161,7 +166,9 @@ fn use_it(root: &Path) -> Result<()> {
     commit(&node, 7)?;
     node.build_snapshot(&Target::Latest, &CompactOptions::default())?;
     node.add_restore_point("another", &Target::Latest)?;
-    archive.administrator(Actor { name: "admin".into(), reason: String::new() }).sweep(&SweepOptions::default())?;
+    archive
+        .administrator(Actor { name: "admin".into(), reason: String::new() })
+        .sweep(&SweepOptions::default())?;
     archive.verify(&VerifyOptions::default(), &mut |_| {}).map(drop)
 }
 
@@ -238,7 +245,10 @@ fn no_lock_is_taken_through_a_link() {
     }
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
     let after = fs::metadata(&victim).unwrap();
-    assert_eq!((after.mode(), after.uid(), after.mtime()), (before.mode(), before.uid(), before.mtime()));
+    assert_eq!(
+        (after.mode(), after.uid(), after.mtime()),
+        (before.mode(), before.uid(), before.mtime())
+    );
     let nowhere: PathBuf = root.join("nodes/00000001/nowhere");
     assert!(!nowhere.exists(), "a dangling link is not created through");
     use_it(&root).unwrap();

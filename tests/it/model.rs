@@ -1,9 +1,10 @@
 //! The model test: random histories, and every commit of them asked back.
 //!
-//! A program is a list of steps: batches of all kinds of ops, alone and side by side, ticks, cuts, reopened writers, power
-//! cuts at any operation, layers, snapshots, base copies of an engine that goes on committing. Beside the archive runs a
-//! [`Model`] that holds the whole state after each commit in plain memory. In the end, and here and there before it, every
-//! retained commit is restored and compared with the model byte by byte, and every kind of target has to name the
+//! A program is a list of steps: batches of all kinds of ops, alone and side by side, ticks, cuts,
+//! reopened writers, power cuts at any operation, layers, snapshots, base copies of an engine that
+//! goes on committing. Beside the archive runs a [`Model`] that holds the whole state after each
+//! commit in plain memory. In the end, and here and there before it, every retained commit is
+//! restored and compared with the model byte by byte, and every kind of target has to name the
 //! commit that it means: each commit's time, the times just around it, restore points, marks.
 //!
 //! Numbers in steps are taken modulo what is there when they are carried out, so that any part of a

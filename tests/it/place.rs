@@ -1,4 +1,5 @@
-//! An archive whose directory is deleted, moved or replaced while it is in use: nothing is acknowledged that is not where it will be looked for.
+//! An archive whose directory is deleted, moved or replaced while it is in use: nothing is
+//! acknowledged that is not where it will be looked for.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rewound::storage::{FsStorage, Storage};
 use rewound::{
-    Archive, ArchiveOptions, Durability, Error, Node, Origin, PageId, PageSize, Result, Target, Writer, WriterOptions,
+    Archive, ArchiveOptions, Durability, Error, Node, Origin, PageId, PageSize, Result, Target,
+    Writer, WriterOptions,
 };
 
 use crate::support::{key, quiet};
@@ -58,7 +60,9 @@ fn commit(writer: &Writer, value: u8, durability: Durability) -> Result<()> {
 
 fn displaced<T: std::fmt::Debug>(result: Result<T>, path: &Path) {
     match result {
-        Err(Error::Displaced { path: told, .. }) => assert!(path.ends_with(&told), "{told} for {}", path.display()),
+        Err(Error::Displaced { path: told, .. }) => {
+            assert!(path.ends_with(&told), "{told} for {}", path.display())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -191,7 +195,8 @@ fn what_was_not_synced_is_not_acknowledged_later() {
     displaced(writer.close(), &estate.path());
 }
 
-/// A part of the archive at a time, by what asks: a commit sees its own segment, and `check` all of it.
+/// A part of the archive at a time, by what asks: a commit sees its own segment, and `check` all of
+/// it.
 #[test]
 fn a_part_that_is_gone_is_noticed() {
     type Harm = fn(&Path);
@@ -226,7 +231,13 @@ fn a_part_that_is_gone_is_noticed() {
             },
             false,
         ),
-        (|root| fs::rename(root.join("nodes/00000001/wal"), root.join("nodes/00000001/old")).unwrap(), false),
+        (
+            |root| {
+                fs::rename(root.join("nodes/00000001/wal"), root.join("nodes/00000001/old"))
+                    .unwrap()
+            },
+            false,
+        ),
         (|root| fs::remove_dir_all(root.join("nodes/00000001/wal")).unwrap(), true),
     ];
     for (i, (harm, by_commit)) in harms.into_iter().enumerate() {
@@ -237,7 +248,8 @@ fn a_part_that_is_gone_is_noticed() {
             segment(&estate.path());
             writer.check().unwrap();
             harm(&estate.path());
-            let result = if by_check { writer.check() } else { commit(&writer, 2, Durability::Synced) };
+            let result =
+                if by_check { writer.check() } else { commit(&writer, 2, Durability::Synced) };
             if by_check || by_commit {
                 assert!(matches!(result, Err(Error::Displaced { .. })), "{i}: {result:?}");
                 let after = commit(&writer, 3, Durability::Synced);

@@ -1,7 +1,9 @@
-//! Reads that lie: one read of the storage returns a flipped bit, returns too little or fails, at every read there is.
+//! Reads that lie: one read of the storage returns a flipped bit, returns too little or fails, at
+//! every read there is.
 //!
 //! What has to hold, whichever read it was:
-//! - while the fault is there, every call returns the right result or a typed error, never another state;
+//! - while the fault is there, every call returns the right result or a typed error, never another
+//!   state;
 //! - once it is gone, the archive opens, everything acknowledged is there, and it goes on.
 //!
 //! Where a sample is taken, `REWOUND_TEST_EVERYTHING=1` takes all.
@@ -11,8 +13,8 @@ use std::sync::Arc;
 use rewound::options::Cancel;
 use rewound::storage::{MemStorage, Storage};
 use rewound::{
-    Actor, Archive, CompactOptions, Durability, Error, Node, Origin, Policy, Result, Scope, SweepOptions, Target,
-    VerifyOptions, verify_checksums,
+    Actor, Archive, CompactOptions, Durability, Error, Node, Origin, Policy, Result, Scope,
+    SweepOptions, Target, VerifyOptions, verify_checksums,
 };
 
 use crate::faulty::{Lie, LyingStorage};
@@ -33,12 +35,18 @@ fn compact() -> CompactOptions {
     options
 }
 
-/// Some commits, layers, a snapshot; the newest segment not sealed, its last frames proven durable by nothing behind them.
+/// Some commits, layers, a snapshot; the newest segment not sealed, its last frames proven durable
+/// by nothing behind them.
 fn estate(clock: &TestClock) -> Run {
     let mut run = Run { storage: MemStorage::new(), ledger: Ledger::default() };
-    let archive = Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(clock, 1 << 32)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(run.storage.clone()), key(), archive_options(clock, 1 << 32))
+            .unwrap();
     let day = std::time::Duration::from_secs(86_400);
-    archive.administrator(Actor::default()).set_retention(Scope::Archive, &Policy::continuous(day)).unwrap();
+    archive
+        .administrator(Actor::default())
+        .set_retention(Scope::Archive, &Policy::continuous(day))
+        .unwrap();
     let node = archive.create_node("a", Origin::Empty).unwrap();
     for round in 0..3u64 {
         let writer = node.open_writer_with(quiet()).unwrap();
@@ -62,7 +70,8 @@ fn estate(clock: &TestClock) -> Run {
 
 /// What is not an error that a wrong read may lead to.
 fn is_typed(error: &Error) -> bool {
-    error.is_damage() || matches!(error, Error::Storage { .. } | Error::Poisoned { .. } | Error::WrongKey { .. })
+    error.is_damage()
+        || matches!(error, Error::Storage { .. } | Error::Poisoned { .. } | Error::WrongKey { .. })
 }
 
 /// A call that met the fault, or did not.
@@ -102,11 +111,17 @@ fn work(run: &mut Run, storage: &LyingStorage, clock: &TestClock, seed: u64, wha
     (options.frame_bytes, options.batch_bytes) = (1_024, 3_000);
     if let Some(writer) = step(what, node.open_writer_with(options)) {
         let newest = run.told("a").durable_at(usize::MAX);
-        assert!(writer.newest().get() >= newest, "{what}: the writer begins at {}", writer.newest());
+        assert!(
+            writer.newest().get() >= newest,
+            "{what}: the writer begins at {}",
+            writer.newest()
+        );
         clock.advance(1_000_000_000);
         let point = [Page("main", 1, 500, true), Point("point")];
         let large = [Record(2_500), Page("main", 3, 550, false), Record(2_500), Record(2_500)];
-        for changes in [&[Page("main", 0, 400, false)][..], &point, &large, &[Page("main", 2, 600, true)]] {
+        for changes in
+            [&[Page("main", 0, 400, false)][..], &point, &large, &[Page("main", 2, 600, true)]]
+        {
             // A batch that failed may be there or not: what comes after it is not asked for.
             if step(what, run.commit("a", &writer, Synced, changes)).is_none() {
                 break;
@@ -138,7 +153,8 @@ fn check(run: &mut Run, clock: &TestClock, seed: u64, what: &str) {
     // The process ends; locks end with it.
     run.storage = run.storage.fork();
     let truth: Arc<dyn Storage> = Arc::new(run.storage.clone());
-    let archive = open(Arc::clone(&truth), clock, seed).unwrap_or_else(|e| panic!("{what}: opening: {e}"));
+    let archive =
+        open(Arc::clone(&truth), clock, seed).unwrap_or_else(|e| panic!("{what}: opening: {e}"));
     archive.verify_audit().unwrap_or_else(|e| panic!("{what}: the audit trail: {e}"));
     let node = archive.node("a").unwrap();
     let durable = run.told("a").durable_at(usize::MAX);
@@ -149,7 +165,8 @@ fn check(run: &mut Run, clock: &TestClock, seed: u64, what: &str) {
     run.commit("a", &writer, Buffered, &[Page("main", 3, 700, false)]).unwrap();
     writer.close().unwrap_or_else(|e| panic!("{what}: closing: {e}"));
     for number in 1..=newest + 1 {
-        let (reached, spaces) = restore(&node, lsn(number)).unwrap_or_else(|e| panic!("{what}: LSN {number}: {e}"));
+        let (reached, spaces) =
+            restore(&node, lsn(number)).unwrap_or_else(|e| panic!("{what}: LSN {number}: {e}"));
         assert_eq!(reached, number, "{what}");
         assert_same(&spaces, &run.ledger.nodes["a"].commits[number as usize - 1].spaces, &what);
     }
@@ -158,7 +175,10 @@ fn check(run: &mut Run, clock: &TestClock, seed: u64, what: &str) {
     let report = verify_checksums(truth.as_ref(), &Cancel::new(), &mut |_| {}).unwrap();
     assert!(report.is_intact(), "{what}: {:?}", report.findings);
     drop(archive);
-    open(truth, clock, seed + 1).unwrap_or_else(|e| panic!("{what}: opening again: {e}")).nodes().unwrap();
+    open(truth, clock, seed + 1)
+        .unwrap_or_else(|e| panic!("{what}: opening again: {e}"))
+        .nodes()
+        .unwrap();
 }
 
 /// Runs everything with one lie, or none; gives how many reads there were.
@@ -180,9 +200,14 @@ fn one_read_lies() {
     let count = run_with(&before, &clock, None);
     assert!(count > 200, "{count} reads");
     let lies = (0..count).flat_map(|n| {
-        // The last bytes of a read, too: of a frame they are its tag, of a whole file the end of its trailer.
+        // The last bytes of a read, too: of a frame they are its tag, of a whole file the end of
+        // its trailer.
         let flips = [n * 7_919, 5, usize::MAX / 16 * 8 - n, 200, 44 + 16].map(Lie::Flip);
-        flips.into_iter().chain([1, 40, usize::MAX].map(Lie::Short)).chain([Lie::Fail]).map(move |lie| (n, lie))
+        flips
+            .into_iter()
+            .chain([1, 40, usize::MAX].map(Lie::Short))
+            .chain([Lie::Fail])
+            .map(move |lie| (n, lie))
     });
     // Of nine lies of a read one, and another one of the next.
     let everything = std::env::var_os("REWOUND_TEST_EVERYTHING").is_some();

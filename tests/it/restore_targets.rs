@@ -1,4 +1,5 @@
-//! Where restores go, what they say, and what they leave behind when they fail; and which commit a time names.
+//! Where restores go, what they say, and what they leave behind when they fail; and which commit a
+//! time names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rewound::{
-    CompactOptions, ConfigScope, Durability, Error, Lsn, Node, Origin, PageId, PageSink, PageSize, Progress, Redo,
-    RedoRecord, ReplayOptions, Result, SpaceId, SpaceState, Target, Timestamp,
+    CompactOptions, ConfigScope, Durability, Error, Lsn, Node, Origin, PageId, PageSink, PageSize,
+    Progress, Redo, RedoRecord, ReplayOptions, Result, SpaceId, SpaceState, Target, Timestamp,
 };
 
 use crate::support::{TestClock, memory_archive, quiet};
@@ -45,7 +46,8 @@ fn small_units(threads: usize) -> ReplayOptions {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// A node with three spaces of different page sizes, and their content at LSN 1 and at LSN 2. Lengths end within a page.
+/// A node with three spaces of different page sizes, and their content at LSN 1 and at LSN 2.
+/// Lengths end within a page.
 fn three_spaces() -> (Node, Files, Files) {
     let (_, node) = node();
     let writer = node.open_writer_with(quiet()).unwrap();
@@ -66,7 +68,9 @@ fn three_spaces() -> (Node, Files, Files) {
     batch.commit(Durability::Synced).unwrap();
     let mut batch = writer.batch();
     let mut second = first.clone();
-    for (name, size, page) in [("small", 512, 7), ("middle", 4_096, 50), ("middle", 4_096, 51), ("large", 65_536, 2)] {
+    for (name, size, page) in
+        [("small", 512, 7), ("middle", 4_096, 50), ("middle", 4_096, 51), ("large", 65_536, 2)]
+    {
         let image = noise(page + 1_000, size);
         batch.write_page(PageId::new(writer.space(name).unwrap(), page), &image, None).unwrap();
         let start = page as usize * size;
@@ -104,7 +108,8 @@ struct Counting {
 impl Counting {
     fn begin(&self, spaces: &BTreeMap<SpaceId, SpaceState>) -> &Counting {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        let fresh = |s: &SpaceState| (s.clone(), vec![0xAA; s.length as usize], vec![0; s.length as usize]);
+        let fresh =
+            |s: &SpaceState| (s.clone(), vec![0xAA; s.length as usize], vec![0; s.length as usize]);
         *self.spaces.lock().unwrap() = spaces.iter().map(|(id, s)| (*id, fresh(s))).collect();
         self
     }
@@ -167,7 +172,8 @@ fn every_time_names_the_commit_before_it() {
                 Some(space) => space,
                 None => batch.create_space("s", size).unwrap(),
             };
-            // A frame of its own or one for several commits, with and without an entry in the segment's index.
+            // A frame of its own or one for several commits, with and without an entry in the
+            // segment's index.
             let length = if i % 4 == 3 { size.bytes() } else { 512 };
             let image = [noise(i + round, length), vec![0; size.bytes() - length]].concat();
             batch.write_page(PageId::new(space, i % 5), &image, None).unwrap();
@@ -192,7 +198,10 @@ fn check_times(node: &Node, times: &[Timestamp]) {
         for resolved in before {
             match resolved {
                 Ok(resolved) => assert_eq!(resolved.lsn.get(), number - 1, "before LSN {number}"),
-                Err(e) => assert!(i == 0 && matches!(e, Error::BeforeWindow { .. }), "before LSN {number}: {e}"),
+                Err(e) => assert!(
+                    i == 0 && matches!(e, Error::BeforeWindow { .. }),
+                    "before LSN {number}: {e}"
+                ),
             }
         }
         if let Some(next) = times.get(i + 1) {
@@ -208,7 +217,11 @@ fn a_new_directory() {
     let out = dir.path().join("not there yet");
     let report = node.restore(lsn(2)).into_dir(&out).unwrap();
     assert!(files(&out) == second);
-    assert_eq!((report.pages_proven, report.pages_unproven), (402, 3), "the last page of each space is cut");
+    assert_eq!(
+        (report.pages_proven, report.pages_unproven),
+        (402, 3),
+        "the last page of each space is cut"
+    );
 
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -228,7 +241,11 @@ fn a_new_directory() {
     let deep = dir.path().join("some/parents/missing");
     node.restore(lsn(1)).into_dir(&deep).unwrap();
     assert!(files(&deep) == first);
-    assert_eq!(fs::read_dir(dir.path().join("some/parents")).unwrap().count(), 1, "no temporary directory stays");
+    assert_eq!(
+        fs::read_dir(dir.path().join("some/parents")).unwrap().count(),
+        1,
+        "no temporary directory stays"
+    );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
 }
 
@@ -244,7 +261,10 @@ fn new_files() {
     for name in names() {
         assert!(fs::read(dir.path().join(format!("{name}.db"))).unwrap() == second[*name]);
     }
-    assert!(matches!(node.restore(Target::Latest).into_files(&all("")), Err(Error::TargetNotEmpty { .. })));
+    assert!(matches!(
+        node.restore(Target::Latest).into_files(&all("")),
+        Err(Error::TargetNotEmpty { .. })
+    ));
     assert!(matches!(
         node.restore(Target::Latest).into_file(dir.path().join("one")),
         Err(Error::BadDestination { reason, .. }) if reason.contains("3 spaces")
@@ -263,7 +283,10 @@ fn new_files() {
     ));
     some = all("other");
     some.insert("unknown".into(), dir.path().join("other/unknown.db"));
-    assert!(matches!(node.restore(Target::Latest).into_files(&some), Err(Error::NoSuchSpace { .. })));
+    assert!(matches!(
+        node.restore(Target::Latest).into_files(&some),
+        Err(Error::NoSuchSpace { .. })
+    ));
     assert!(!dir.path().join("other").exists() || files(&dir.path().join("other")).is_empty());
 }
 
@@ -281,7 +304,10 @@ fn one_new_file() {
     node.restore(Target::Latest).into_file(&out).unwrap();
     assert!(fs::read(&out).unwrap() == image);
     assert_eq!(fs::metadata(&out).unwrap().mode() & 0o777, 0o600, "a database may hold secrets");
-    assert!(matches!(node.restore(Target::Latest).into_file(&out), Err(Error::TargetNotEmpty { .. })));
+    assert!(matches!(
+        node.restore(Target::Latest).into_file(&out),
+        Err(Error::TargetNotEmpty { .. })
+    ));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
@@ -289,8 +315,10 @@ fn one_new_file() {
 fn files_appear_all_or_none() {
     let (node, _, _) = three_spaces();
     let dir = tempfile::tempdir().unwrap();
-    let targets: BTreeMap<String, PathBuf> =
-        ["small", "middle", "large"].iter().map(|n| ((*n).to_owned(), dir.path().join(n))).collect();
+    let targets: BTreeMap<String, PathBuf> = ["small", "middle", "large"]
+        .iter()
+        .map(|n| ((*n).to_owned(), dir.path().join(n)))
+        .collect();
     // Somebody takes one of the names while the restore runs.
     let mut hook = Hook(|_| {
         fs::write(dir.path().join("small"), b"mine").unwrap();
@@ -306,8 +334,11 @@ fn files_appear_all_or_none() {
 fn a_sink_of_the_hosts_own() {
     let (node, _, second) = three_spaces();
     let sink = Counting::default();
-    let report =
-        node.restore(Target::Latest).options(small_units(4)).into_sink(|spaces| Ok(sink.begin(spaces))).unwrap();
+    let report = node
+        .restore(Target::Latest)
+        .options(small_units(4))
+        .into_sink(|spaces| Ok(sink.begin(spaces)))
+        .unwrap();
     assert_eq!((sink.begun.into_inner(), sink.finished.into_inner()), (1, 1));
     assert!(sink.most_inside.into_inner() > 1, "calls come from several threads at a time");
     let mut length = 0;
@@ -324,9 +355,13 @@ fn a_failing_sink_ends_the_restore() {
     let (node, ..) = three_spaces();
     for threads in [1, 4] {
         let sink = Counting { fail_at: Some(5), ..Counting::default() };
-        let result =
-            node.restore(Target::Latest).options(small_units(threads)).into_sink(|spaces| Ok(sink.begin(spaces)));
-        assert!(matches!(result, Err(Error::Host { source, .. }) if source.to_string() == "the sink is full"));
+        let result = node
+            .restore(Target::Latest)
+            .options(small_units(threads))
+            .into_sink(|spaces| Ok(sink.begin(spaces)));
+        assert!(
+            matches!(result, Err(Error::Host { source, .. }) if source.to_string() == "the sink is full")
+        );
         assert_eq!(sink.finished.into_inner(), 0);
         assert!(sink.writes.into_inner() < 6 + threads, "the other threads stop soon");
     }
@@ -336,8 +371,10 @@ fn a_failing_sink_ends_the_restore() {
 fn nothing_is_left_behind_by_a_failure() {
     let (node, ..) = three_spaces();
     let dir = tempfile::tempdir().unwrap();
-    let targets: BTreeMap<String, PathBuf> =
-        ["small", "middle", "large"].iter().map(|n| ((*n).to_owned(), dir.path().join(n))).collect();
+    let targets: BTreeMap<String, PathBuf> = ["small", "middle", "large"]
+        .iter()
+        .map(|n| ((*n).to_owned(), dir.path().join(n)))
+        .collect();
     for _ in 0..2 {
         let mut hook = Hook(|dir| {
             if let Some(dir) = dir {
@@ -375,7 +412,11 @@ fn progress_only_rises_and_reaches_the_total() {
             }
             seen.push(p);
         };
-        node.restore(Target::Latest).options(small_units(threads)).progress(slow).into_memory().unwrap();
+        node.restore(Target::Latest)
+            .options(small_units(threads))
+            .progress(slow)
+            .into_memory()
+            .unwrap();
         assert!(seen.len() > 100);
         assert!(seen.iter().all(|p| p.bytes_total == length));
         for pair in seen.windows(2) {
@@ -435,7 +476,10 @@ fn an_interrupted_delta_restore_says_so_and_can_be_run_again() {
     assert!(half.remove(MARKER).is_some_and(|text| text.starts_with(b"A delta restore")));
     assert!(half != first && half != second, "neither the one nor the other");
     // A restore that does not get as far as writing leaves the marker alone, too.
-    assert!(matches!(node.restore(lsn(3)).delta_into_dir(&out), Err(Error::AfterDurableEnd { .. })));
+    assert!(matches!(
+        node.restore(lsn(3)).delta_into_dir(&out),
+        Err(Error::AfterDurableEnd { .. })
+    ));
     assert!(out.join(MARKER).exists());
     node.restore(lsn(2)).delta_into_dir(&out).unwrap();
     assert!(files(&out) == second);
@@ -444,9 +488,12 @@ fn an_interrupted_delta_restore_says_so_and_can_be_run_again() {
 /// Every entry of a directory, links as links, with inode and content where it is a file.
 fn entries(dir: &Path) -> BTreeMap<String, (u64, Vec<u8>)> {
     let entries = fs::read_dir(dir).unwrap().map(std::result::Result::unwrap);
-    let content =
-        |e: &fs::DirEntry| if e.file_type().unwrap().is_file() { fs::read(e.path()).unwrap() } else { vec![] };
-    entries.map(|e| (e.file_name().into_string().unwrap(), (e.metadata().unwrap().ino(), content(&e)))).collect()
+    let content = |e: &fs::DirEntry| {
+        if e.file_type().unwrap().is_file() { fs::read(e.path()).unwrap() } else { vec![] }
+    };
+    entries
+        .map(|e| (e.file_name().into_string().unwrap(), (e.metadata().unwrap().ino(), content(&e))))
+        .collect()
 }
 
 #[test]
@@ -462,7 +509,9 @@ fn a_delta_restore_writes_through_nothing_that_is_no_file_of_its_own() {
         ("a symbolic link", &|path| std::os::unix::fs::symlink(&victim, path).unwrap()),
         ("a symbolic link", &|path| std::os::unix::fs::symlink("dangling", path).unwrap()),
         ("hard links", &|path| fs::hard_link(&victim, path).unwrap()),
-        ("a FIFO", &|path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
+        ("a FIFO", &|path| {
+            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()
+        }),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
     ];
     for (at, (what, put)) in put.iter().enumerate() {
@@ -500,7 +549,8 @@ fn a_link_in_the_place_of_the_output_is_not_followed() {
         let target = dir.path().join(name);
         let refused = node.restore(lsn(1)).into_dir(&target);
         assert!(matches!(refused, Err(Error::TargetNotEmpty { .. })), "{refused:?}");
-        let all = BTreeMap::from(["small", "middle", "large"].map(|n| (n.to_owned(), target.clone())));
+        let all =
+            BTreeMap::from(["small", "middle", "large"].map(|n| (n.to_owned(), target.clone())));
         let refused = node.restore(lsn(1)).into_files(&all);
         assert!(matches!(refused, Err(Error::TargetNotEmpty { .. })), "{refused:?}");
     }
@@ -508,7 +558,12 @@ fn a_link_in_the_place_of_the_output_is_not_followed() {
 }
 
 /// Restores in each of the three ways, with something done in the midst of it.
-fn restore_and_meanwhile(node: &Node, way: usize, out: &Path, meanwhile: &mut (dyn FnMut() + Send)) -> Result<()> {
+fn restore_and_meanwhile(
+    node: &Node,
+    way: usize,
+    out: &Path,
+    meanwhile: &mut (dyn FnMut() + Send),
+) -> Result<()> {
     let mut calls = 0;
     let restore = node.restore(lsn(2)).options(small_units(1)).progress(|_| {
         calls += 1;
@@ -534,15 +589,21 @@ fn a_place_that_is_moved_or_removed_meanwhile_is_no_success() {
         let dir = tempfile::tempdir().unwrap();
         let (out, away) = (dir.path().join("out"), dir.path().join("away"));
         fs::create_dir(&out).unwrap();
-        let moved = restore_and_meanwhile(&node, way, &out, &mut || fs::rename(&out, &away).unwrap());
+        let moved =
+            restore_and_meanwhile(&node, way, &out, &mut || fs::rename(&out, &away).unwrap());
         let Err(e @ Error::Storage { .. }) = moved else { panic!("{way}: {moved:?}") };
         assert!(e.to_string().contains("moved or removed meanwhile"), "{e}");
         assert!(!out.exists());
         if way < 2 {
-            assert_eq!(fs::read_dir(&away).unwrap().count(), 0, "nothing is left in a place that nobody named");
+            assert_eq!(
+                fs::read_dir(&away).unwrap().count(),
+                0,
+                "nothing is left in a place that nobody named"
+            );
         }
         fs::create_dir(&out).unwrap();
-        let removed = restore_and_meanwhile(&node, way, &out, &mut || fs::remove_dir_all(&out).unwrap());
+        let removed =
+            restore_and_meanwhile(&node, way, &out, &mut || fs::remove_dir_all(&out).unwrap());
         assert!(matches!(removed, Err(Error::Storage { .. })), "{way}: {removed:?}");
         assert!(!out.exists());
     }
@@ -558,14 +619,21 @@ fn nothing_has_a_name_before_it_is_complete() {
             let mut look = vec![dir.path().to_owned()];
             while let Some(at) = look.pop() {
                 for entry in fs::read_dir(at).unwrap().map(std::result::Result::unwrap) {
-                    if entry.file_type().unwrap().is_dir() { look.push(entry.path()) } else { seen.push(entry.path()) }
+                    if entry.file_type().unwrap().is_dir() {
+                        look.push(entry.path())
+                    } else {
+                        seen.push(entry.path())
+                    }
                 }
             }
         })
         .unwrap();
         // File systems that cannot do that have hidden names.
         let hidden = |path: &PathBuf| path.to_string_lossy().contains(".rewound-");
-        assert!(seen.iter().all(hidden) && (seen.is_empty() || cfg!(not(target_os = "linux"))), "{way}: {seen:?}");
+        assert!(
+            seen.iter().all(hidden) && (seen.is_empty() || cfg!(not(target_os = "linux"))),
+            "{way}: {seen:?}"
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), if way == 0 { 1 } else { 3 });
     }
 }
@@ -581,9 +649,13 @@ fn what_a_killed_restore_left_goes_with_the_next_one_to_the_same_place() {
         fs::write(left.join("small"), b"plaintext").unwrap();
         left
     };
-    let (of_dir, of_file, of_other) = (leave("data"), dir.path().join(format!(".small.rewound-{id}")), leave("other"));
+    let (of_dir, of_file, of_other) =
+        (leave("data"), dir.path().join(format!(".small.rewound-{id}")), leave("other"));
     fs::write(&of_file, b"plaintext").unwrap();
-    restore_and_meanwhile(&node, 0, dir.path(), &mut || assert!(!of_dir.exists() && of_file.exists())).unwrap();
+    restore_and_meanwhile(&node, 0, dir.path(), &mut || {
+        assert!(!of_dir.exists() && of_file.exists())
+    })
+    .unwrap();
     // Somebody is at work there.
     let held = fs::File::open(&of_file).unwrap();
     held.lock().unwrap();
@@ -603,7 +675,8 @@ fn sparse() -> (Node, Vec<(u64, Vec<u8>)>) {
     let mut batch = writer.batch();
     let space = batch.create_space("huge", PageSize::KIB_4).unwrap();
     batch.set_length(space, 1 << 40).unwrap();
-    let pages: Vec<_> = [0, 12_345_678, (1 << 28) - 1].iter().map(|p| (*p, noise(*p, 4_096))).collect();
+    let pages: Vec<_> =
+        [0, 12_345_678, (1 << 28) - 1].iter().map(|p| (*p, noise(*p, 4_096))).collect();
     for (page, image) in &pages {
         batch.write_page(PageId::new(space, *page), image, None).unwrap();
     }
@@ -640,7 +713,12 @@ fn a_large_sparse_space_is_restored_fast_and_sparse() {
     // In place as well: over what is there, over nothing, and over what does not belong there.
     let report = node.restore(Target::Latest).delta_into_dir(&out).unwrap();
     assert_eq!(report.bytes_written, 0);
-    fs::OpenOptions::new().write(true).open(out.join("huge")).unwrap().write_at(&[1; 5_000], 1 << 38).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(out.join("huge"))
+        .unwrap()
+        .write_at(&[1; 5_000], 1 << 38)
+        .unwrap();
     let report = node.restore(Target::Latest).delta_into_dir(&out).unwrap();
     assert!((8_192..=1 << 20).contains(&report.bytes_written), "{}", report.bytes_written);
     check_sparse(&out.join("huge"), &pages);
@@ -703,9 +781,11 @@ fn configuration_of_the_environment_is_told_apart() {
     batch.commit(Durability::Synced).unwrap();
     let pair = |k: &str, v: &[u8]| BTreeMap::from([(k.to_owned(), v.to_vec())]);
     let none = BTreeMap::new();
-    for (number, collation, listen) in
-        [(1, "de_CH", none.clone()), (2, "de_CH", pair("listen", b"10.0.0.7:5432")), (4, "fr_CH", none)]
-    {
+    for (number, collation, listen) in [
+        (1, "de_CH", none.clone()),
+        (2, "de_CH", pair("listen", b"10.0.0.7:5432")),
+        (4, "fr_CH", none),
+    ] {
         let (report, spaces) = node.restore(lsn(number)).into_memory().unwrap();
         assert_eq!(report.config, pair("collation", collation.as_bytes()));
         assert_eq!(report.environment, listen);
@@ -721,7 +801,8 @@ fn maintenance_waits_for_enough_log() {
     let mut commit = |count: u64| {
         for i in 0..count {
             let mut batch = writer.batch();
-            let id = *space.get_or_insert_with(|| batch.create_space("s", PageSize::KIB_4).unwrap());
+            let id =
+                *space.get_or_insert_with(|| batch.create_space("s", PageSize::KIB_4).unwrap());
             batch.write_page(PageId::new(id, i % 10), &noise(i, 4_096), None).unwrap();
             batch.commit(Durability::Synced).unwrap();
         }

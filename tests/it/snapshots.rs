@@ -1,6 +1,9 @@
-//! Snapshots built on snapshots: what is taken over from the last one and what is made anew, compared page by page.
+//! Snapshots built on snapshots: what is taken over from the last one and what is made anew,
+//! compared page by page.
 
-use rewound::{CompactOptions, Durability, Node, Origin, PageId, PageSize, SpaceId, Target, Writer};
+use rewound::{
+    CompactOptions, Durability, Node, Origin, PageId, PageSize, SpaceId, Target, Writer,
+};
 
 use crate::ledger::single;
 use crate::support::{TestClock, TestRng, memory_archive, quiet};
@@ -31,7 +34,8 @@ impl Engine {
         if self.state.len() < at + PAGE {
             self.state.resize(at + PAGE, 0);
         }
-        let image: Vec<u8> = (0..PAGE as u64).map(|i| (page * 7 + version * 13 + i / 9) as u8).collect();
+        let image: Vec<u8> =
+            (0..PAGE as u64).map(|i| (page * 7 + version * 13 + i / 9) as u8).collect();
         self.state[at..at + PAGE].copy_from_slice(&image);
         let mut batch = self.writer.batch();
         batch.write_page(PageId::new(self.space, page), &image, None).unwrap();
@@ -47,10 +51,16 @@ impl Engine {
 
     fn compare(&self, node: &Node, what: &str) {
         self.writer.flush().unwrap();
-        let (report, mut spaces) = node.restore(Target::Latest).options(single()).into_memory().unwrap();
+        let (report, mut spaces) =
+            node.restore(Target::Latest).options(single()).into_memory().unwrap();
         let found = spaces.remove("main").unwrap();
         let differs = found.iter().zip(&self.state).position(|(a, b)| a != b);
-        assert!(found == self.state, "{what}: byte {differs:?} of {} and {}", found.len(), self.state.len());
+        assert!(
+            found == self.state,
+            "{what}: byte {differs:?} of {} and {}",
+            found.len(),
+            self.state.len()
+        );
         assert!(report.damaged.is_empty(), "{what}");
     }
 }
@@ -84,7 +94,8 @@ fn snapshots_on_snapshots_hold_every_page() {
             // Close together, far apart, at the edges.
             let base = dice.below(2_400);
             for _ in 0..dice.below(12) {
-                let page = if dice.below(2) == 0 { base + dice.below(20) } else { dice.below(2_600) };
+                let page =
+                    if dice.below(2) == 0 { base + dice.below(20) } else { dice.below(2_600) };
                 engine.write(page, round);
             }
             if dice.below(4) == 0 {

@@ -40,10 +40,16 @@ fn as_many_spaces_as_there_can_be() {
         let space = batch.create_space(&format!("space {n}"), PageSize::MIN).unwrap();
         assert_eq!(space, SpaceId::new(n));
     }
-    assert!(matches!(batch.create_space("one more", PageSize::MIN), Err(Error::LimitExceeded { .. })));
+    assert!(matches!(
+        batch.create_space("one more", PageSize::MIN),
+        Err(Error::LimitExceeded { .. })
+    ));
     batch.commit(Durability::Synced).unwrap();
     within("created at once");
-    assert!(matches!(writer.batch().create_space("one more", PageSize::MIN), Err(Error::LimitExceeded { .. })));
+    assert!(matches!(
+        writer.batch().create_space("one more", PageSize::MIN),
+        Err(Error::LimitExceeded { .. })
+    ));
 
     // What every commit of some engine does, with all of them there.
     for n in 0..20_000u32 {
@@ -53,7 +59,9 @@ fn as_many_spaces_as_there_can_be() {
         let new = batch.create_space(&format!("again {n}"), PageSize::MIN).unwrap();
         batch.write_page(PageId::new(new, 0), &[7; 512], None).unwrap();
         batch.mark(&n.to_be_bytes()).unwrap();
-        batch.set_config(&format!("key {}", n % 9_000), &n.to_be_bytes(), ConfigScope::Data).unwrap();
+        batch
+            .set_config(&format!("key {}", n % 9_000), &n.to_be_bytes(), ConfigScope::Data)
+            .unwrap();
         batch.commit(Durability::Buffered).unwrap();
         assert_eq!(writer.space(&format!("again {n}")), Some(new));
         if n % 1_000 == 0 {
@@ -102,9 +110,15 @@ fn as_many_configuration_values_as_there_can_be() {
     for n in 0..131_072u32 {
         batch.set_config(&format!("k{n:07x}"), b"", ConfigScope::Data).unwrap();
     }
-    assert!(matches!(batch.set_config("more", b"", ConfigScope::Data), Err(Error::LimitExceeded { .. })));
+    assert!(matches!(
+        batch.set_config("more", b"", ConfigScope::Data),
+        Err(Error::LimitExceeded { .. })
+    ));
     batch.commit(Durability::Synced).unwrap();
-    assert!(matches!(writer.batch().set_config("more", b"", ConfigScope::Data), Err(Error::LimitExceeded { .. })));
+    assert!(matches!(
+        writer.batch().set_config("more", b"", ConfigScope::Data),
+        Err(Error::LimitExceeded { .. })
+    ));
     for n in 0..20_000u32 {
         let mut batch = writer.batch();
         batch.remove_config(&format!("k{n:07x}")).unwrap();

@@ -77,6 +77,7 @@ pub fn quiet() -> WriterOptions {
 /// A new archive in memory.
 pub fn memory_archive(clock: &TestClock) -> (MemStorage, Archive) {
     let storage = MemStorage::new();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(clock, 1)).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), archive_options(clock, 1)).unwrap();
     (storage, archive)
 }

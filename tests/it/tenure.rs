@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Actor, Administrator, Archive, BaseSpace, CompactOptions, Consistency, DELETION_GRACE, Durability, Error,
-    HoldTarget, Lsn, Node, Origin, PageId, PageSize, PageSource, Policy, Position, Result, Scope, SpaceId,
-    SweepOptions, Target, Timestamp, Writer,
+    Actor, Administrator, Archive, BaseSpace, CompactOptions, Consistency, DELETION_GRACE,
+    Durability, Error, HoldTarget, Lsn, Node, Origin, PageId, PageSize, PageSource, Policy,
+    Position, Result, Scope, SpaceId, SweepOptions, Target, Timestamp, Writer,
 };
 
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
@@ -19,7 +19,8 @@ const A_WHILE: Duration = Duration::from_millis(150);
 fn node(clock: &TestClock) -> (MemStorage, Archive, Node, Administrator) {
     let (storage, archive) = memory_archive(clock);
     let node = archive.create_node("n", Origin::Empty).unwrap();
-    let administrator = archive.administrator(Actor { name: "test".into(), reason: "to see".into() });
+    let administrator =
+        archive.administrator(Actor { name: "test".into(), reason: "to see".into() });
     (storage, archive, node, administrator)
 }
 
@@ -31,7 +32,12 @@ fn first(writer: &Writer) -> SpaceId {
     space
 }
 
-fn write(writer: &Writer, space: SpaceId, byte: u8, durability: Durability) -> Result<rewound::Commit> {
+fn write(
+    writer: &Writer,
+    space: SpaceId,
+    byte: u8,
+    durability: Durability,
+) -> Result<rewound::Commit> {
     let mut batch = writer.batch();
     batch.write_page(PageId::new(space, 0), &[byte; SIZE], None)?;
     batch.commit(durability)
@@ -83,14 +89,20 @@ fn a_writer_whose_node_is_deleted_is_told_at_once() {
             assert!(matches!(e, Error::Deleted { .. }), "{n}, {scope:?}: {e}");
             // From then on, whatever is asked.
             for call in CALLS {
-                assert!(matches!(call(&writer, space), Err(Error::Deleted { .. })), "{n}, {scope:?}");
+                assert!(
+                    matches!(call(&writer, space), Err(Error::Deleted { .. })),
+                    "{n}, {scope:?}"
+                );
             }
             assert!(matches!(open.commit(Durability::Buffered), Err(Error::Deleted { .. })));
             assert!(matches!(writer.flush(), Err(Error::Deleted { .. })));
             assert!(writer.durable() == Position::new(1), "nothing was acknowledged");
 
             administrator.undelete(scope).unwrap();
-            assert!(matches!(write(&writer, space, 3, Durability::Synced), Err(Error::Deleted { .. })), "that tenure");
+            assert!(
+                matches!(write(&writer, space, 3, Durability::Synced), Err(Error::Deleted { .. })),
+                "that tenure"
+            );
             drop(writer);
             let writer = node.open_writer_with(quiet()).unwrap();
             write(&writer, space, 4, Durability::Synced).unwrap();
@@ -155,7 +167,8 @@ fn a_writer_that_a_newer_one_has_replaced_is_told_in_the_midst_of_a_segment() {
 
 const LATEST: u64 = Timestamp::LATEST.as_nanos();
 
-/// The clock reads beyond its range, once for each call; every call that needs the time is refused, writes nothing and can be made again.
+/// The clock reads beyond its range, once for each call; every call that needs the time is refused,
+/// writes nothing and can be made again.
 #[test]
 fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
     for wild in [u64::MAX, u64::MAX - 1, LATEST + 1] {
@@ -168,7 +181,10 @@ fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
         let refused = |what: &str, done: Result<()>| {
             let e = done.expect_err(what);
             let text = e.to_string();
-            assert!(matches!(e, Error::ClockImplausible { .. }) && text.contains("2262-04-11"), "{what}: {text}");
+            assert!(
+                matches!(e, Error::ClockImplausible { .. }) && text.contains("2262-04-11"),
+                "{what}: {text}"
+            );
             assert!(storage.files() == before, "{what} wrote something");
         };
         clock.set(wild);
@@ -176,7 +192,10 @@ fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
         refused("buffered commit", write(&writer, space, 2, Durability::Buffered).map(drop));
         refused("tick", writer.tick().map(drop));
         refused("node", archive.create_node("other", Origin::Empty).map(drop));
-        refused("policy", administrator.set_retention(Scope::Archive, &Policy::continuous(DELETION_GRACE * 2)));
+        refused(
+            "policy",
+            administrator.set_retention(Scope::Archive, &Policy::continuous(DELETION_GRACE * 2)),
+        );
         refused("lock", administrator.lock(Scope::Archive, "lock"));
         refused("hold", administrator.hold("hold", &HoldTarget::Node("n"), None));
         refused("deletion", administrator.delete(Scope::Node("n"), DELETION_GRACE).map(drop));
@@ -194,14 +213,16 @@ fn a_clock_out_of_its_range_is_not_believed_and_ends_nothing() {
         assert_eq!((done.lsn.get(), done.timestamp.as_nanos()), (2, right + 1_000));
         assert_eq!(writer.tick().unwrap().as_nanos(), right + 1_000);
         archive.create_node("other", Origin::Empty).unwrap();
-        let times: Vec<u64> = archive.audit().unwrap().map(|e| e.unwrap().time.as_nanos()).collect();
+        let times: Vec<u64> =
+            archive.audit().unwrap().map(|e| e.unwrap().time.as_nanos()).collect();
         assert!(times.iter().all(|t| *t <= right + 1_000), "{times:?}");
         let (report, _) = node.restore(Target::Latest).into_memory().unwrap();
         assert_eq!(report.lsn, Lsn::new(2).unwrap());
     }
 }
 
-/// One reading at the very end of what is taken, or a hundred years ahead: time goes on from there, in the smallest steps.
+/// One reading at the very end of what is taken, or a hundred years ahead: time goes on from there,
+/// in the smallest steps.
 #[test]
 fn after_one_reading_of_the_far_future_commits_go_on() {
     for wild in [LATEST, 1_790_000_000_000_000_000 + 100 * 31_557_600_000_000_000] {
@@ -220,7 +241,8 @@ fn after_one_reading_of_the_far_future_commits_go_on() {
         }
         writer.tick().unwrap();
         writer.close().unwrap();
-        let archive = Archive::open_in(Arc::new(storage), key(), archive_options(&clock, 3)).unwrap();
+        let archive =
+            Archive::open_in(Arc::new(storage), key(), archive_options(&clock, 3)).unwrap();
         let node = archive.node("n").unwrap();
         let writer = node.open_writer_with(quiet()).unwrap();
         write(&writer, space, 99, Durability::Synced).unwrap();
@@ -229,7 +251,8 @@ fn after_one_reading_of_the_far_future_commits_go_on() {
     }
 }
 
-/// Commits that have their time are written while the clock is wild; its thread goes on when the clock is right again.
+/// Commits that have their time are written while the clock is wild; its thread goes on when the
+/// clock is right again.
 #[test]
 fn what_has_its_time_is_written_by_whatever_clock() {
     let clock = TestClock::new();
@@ -265,7 +288,8 @@ fn what_has_its_time_is_written_by_whatever_clock() {
     assert_eq!(spaces["main"], [5; SIZE]);
 }
 
-/// A commit with a time of its own needs no clock, and its name no more than it does: it is in the catalog, and the writer goes on.
+/// A commit with a time of its own needs no clock, and its name no more than it does: it is in the
+/// catalog, and the writer goes on.
 #[test]
 fn a_named_commit_is_made_known_by_whatever_clock() {
     let clock = TestClock::new();
@@ -282,7 +306,8 @@ fn a_named_commit_is_made_known_by_whatever_clock() {
     clock.set(right + 10_000);
     write(&writer, space, 3, Durability::Synced).unwrap();
     writer.close().unwrap();
-    let (report, spaces) = node.restore(Target::RestorePoint("named".into())).into_memory().unwrap();
+    let (report, spaces) =
+        node.restore(Target::RestorePoint("named".into())).into_memory().unwrap();
     assert_eq!((report.lsn, &spaces["main"]), (commit.lsn, &vec![2; SIZE]));
     archive.verify_audit().unwrap();
 }

@@ -1,6 +1,8 @@
-//! One archive under several users: whoever works in it, everybody who could use it before can use it afterwards.
+//! One archive under several users: whoever works in it, everybody who could use it before can use
+//! it afterwards.
 //!
-//! Needs root, to become others; a test says so and ends where it is not. A user is played by this test binary, run again as that user.
+//! Needs root, to become others; a test says so and ends where it is not. A user is played by this
+//! test binary, run again as that user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -11,8 +13,8 @@ use std::process::Command;
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
 use rewound::{
-    Actor, Archive, CompactOptions, Durability, Error, Origin, PageId, PageSize, Result, SweepOptions, Target,
-    VerifyOptions, verify_checksums,
+    Actor, Archive, CompactOptions, Durability, Error, Origin, PageId, PageSize, Result,
+    SweepOptions, Target, VerifyOptions, verify_checksums,
 };
 
 use crate::support::{key, quiet};
@@ -53,9 +55,16 @@ impl Stage {
     }
 
     /// Does something as a user; gives what went wrong.
-    fn run(&self, (uid, gid): (u32, u32), umask: &str, act: &str, archive: &Path) -> std::result::Result<(), String> {
+    fn run(
+        &self,
+        (uid, gid): (u32, u32),
+        umask: &str,
+        act: &str,
+        archive: &Path,
+    ) -> std::result::Result<(), String> {
         let binary = self.temp.path().join("it");
-        let script = format!("umask {umask}; exec {} --exact users::an_act --nocapture", binary.display());
+        let script =
+            format!("umask {umask}; exec {} --exact users::an_act --nocapture", binary.display());
         let output = Command::new("/bin/sh")
             .args(["-c", &script])
             .env(ACT, act)
@@ -245,7 +254,10 @@ fn root_works_in_nobodys_trap() {
     let refused = |what: &str| match act(what, &archive) {
         Err(Error::Storage { source, .. }) => {
             let text = source.to_string();
-            assert!(text.contains("others could interfere") && text.contains("Run this as user"), "{text}");
+            assert!(
+                text.contains("others could interfere") && text.contains("Run this as user"),
+                "{text}"
+            );
         }
         other => panic!("{what}: {other:?}"),
     };

@@ -1,18 +1,20 @@
-//! Verification finds a flipped bit in every kind of file, with the key and without, and nothing where nothing is wrong.
+//! Verification finds a flipped bit in every kind of file, with the key and without, and nothing
+//! where nothing is wrong.
 
 use std::sync::Arc;
 
 use rewound::options::Cancel;
 use rewound::storage::{BlobStore, MemStorage};
 use rewound::{
-    Archive, CompactOptions, DamageKind, Durability, Error, Lsn, Origin, PageId, PageSize, Target, VerifyOptions,
-    VerifyReport, verify_checksums,
+    Archive, CompactOptions, DamageKind, Durability, Error, Lsn, Origin, PageId, PageSize, Target,
+    VerifyOptions, VerifyReport, verify_checksums,
 };
 
 use crate::faulty::{Lie, LyingStorage};
 use crate::support::{TestClock, archive_options, key, memory_archive, quiet};
 
-/// Thirty commits in six segments, layers on two levels, snapshots, more than one page of catalog; the last segment not sealed.
+/// Thirty commits in six segments, layers on two levels, snapshots, more than one page of catalog;
+/// the last segment not sealed.
 fn estate() -> MemStorage {
     let clock = TestClock::new();
     let (storage, archive) = memory_archive(&clock);
@@ -28,7 +30,8 @@ fn estate() -> MemStorage {
                 Some(space) => space,
                 None => batch.create_space("main", PageSize::MIN).unwrap(),
             };
-            let image: Vec<u8> = (0..512u64).map(|i| ((i * i + round * 7 + n) % 251) as u8).collect();
+            let image: Vec<u8> =
+                (0..512u64).map(|i| ((i * i + round * 7 + n) % 251) as u8).collect();
             batch.write_page(PageId::new(main, round + n), &image, None).unwrap();
             batch.commit(Durability::Synced).unwrap();
         }
@@ -45,7 +48,11 @@ fn estate() -> MemStorage {
 
 /// Files of a kind, in order.
 fn paths(storage: &MemStorage, kind: &str) -> Vec<String> {
-    storage.files().into_keys().filter(|p| p.rsplit_once('.').is_some_and(|(_, k)| k == kind)).collect()
+    storage
+        .files()
+        .into_keys()
+        .filter(|p| p.rsplit_once('.').is_some_and(|(_, k)| k == kind))
+        .collect()
 }
 
 fn verify(storage: &MemStorage) -> rewound::Result<VerifyReport> {
@@ -68,8 +75,12 @@ fn finds_nothing_where_nothing_is_wrong() {
     })
     .unwrap();
     assert!(report.is_intact(), "{:?}", report.findings);
-    let sealed = |ending: &str| storage.files().keys().filter(|p| p.ends_with(ending)).count() as u64;
-    assert_eq!(report.files, sealed(".seg") + sealed(".part") + sealed(".layer") + sealed(".entry"));
+    let sealed =
+        |ending: &str| storage.files().keys().filter(|p| p.ends_with(ending)).count() as u64;
+    assert_eq!(
+        report.files,
+        sealed(".seg") + sealed(".part") + sealed(".layer") + sealed(".entry")
+    );
     assert!(last >= report.bytes);
 
     let report = verify(&storage).unwrap();
@@ -99,7 +110,9 @@ fn finds_a_flipped_bit_in_every_kind_of_file() {
                     missed.push(format!("{path} at {at} without key"));
                 }
                 match verify(&copy) {
-                    Ok(report) if report.findings.is_empty() => missed.push(format!("{path} at {at} with key")),
+                    Ok(report) if report.findings.is_empty() => {
+                        missed.push(format!("{path} at {at} with key"))
+                    }
                     Err(e) if ending != ".entry" => missed.push(format!("{path} at {at}: {e}")),
                     _ => {}
                 }
@@ -143,7 +156,11 @@ fn finds_what_is_missing_and_what_is_in_the_wrong_place() {
     rewound::storage::BlobStore::delete(&copy, &segments[2]).unwrap();
     assert!(checksums(&copy).is_intact(), "a missing file needs the key");
     let report = verify(&copy).unwrap();
-    assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|e| matches!(e, Error::Gap { .. })),
+        "{:?}",
+        report.findings
+    );
 
     let copy = storage.fork();
     copy.set_file(&segments[1], files[&segments[3]].clone());
@@ -161,12 +178,15 @@ fn without(storage: &MemStorage, gone: &[String]) -> (MemStorage, VerifyReport, 
     for path in gone {
         rewound::storage::BlobStore::delete(&copy, path).unwrap();
     }
-    let archive = Archive::open_in(Arc::new(copy.clone()), key(), archive_options(&TestClock::new(), 9)).unwrap();
+    let archive =
+        Archive::open_in(Arc::new(copy.clone()), key(), archive_options(&TestClock::new(), 9))
+            .unwrap();
     let report = archive.verify(&VerifyOptions::default(), &mut |_| {}).unwrap();
     (copy, report, archive.node("n").unwrap())
 }
 
-/// Nothing has expired, so the log begins with the first commit. Where it does not, that is a loss: in `verify`, and to whoever asks for what is lost.
+/// Nothing has expired, so the log begins with the first commit. Where it does not, that is a loss:
+/// in `verify`, and to whoever asks for what is lost.
 #[test]
 fn a_lost_beginning_is_no_window_that_begins_later() {
     let lost = |result: rewound::Result<()>, what: &str| match result {
@@ -190,7 +210,11 @@ fn a_lost_beginning_is_no_window_that_begins_later() {
     let time = node.window().unwrap().earliest.timestamp;
     for gone in [&segments[..1], &segments[..3]] {
         let (_, report, node) = without(&storage, gone);
-        assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+        assert!(
+            report.findings.iter().any(|e| matches!(e, Error::Gap { .. })),
+            "{:?}",
+            report.findings
+        );
         lost(node.window().map(drop), "window");
         for target in [Target::Latest, first.clone(), Target::Time(time)] {
             lost(node.resolve(&target).map(drop), "resolve");
@@ -198,21 +222,34 @@ fn a_lost_beginning_is_no_window_that_begins_later() {
         }
         lost(node.commits(..).unwrap().find_map(Result::err).map_or(Ok(()), Err), "commits");
         let gaps = node.activity(&rewound::ActivityOptions::default()).unwrap().gaps;
-        assert_eq!(gaps.first().map(|g| (g.after.get(), g.until.get())), Some((0, gone.len() as u64)));
-        lost(node.build_snapshot(&Target::Latest, &CompactOptions::default()).map(drop), "build a snapshot");
+        assert_eq!(
+            gaps.first().map(|g| (g.after.get(), g.until.get())),
+            Some((0, gone.len() as u64))
+        );
+        lost(
+            node.build_snapshot(&Target::Latest, &CompactOptions::default()).map(drop),
+            "build a snapshot",
+        );
         lost(node.maintain(&CompactOptions::default()).map(drop), "maintain");
     }
     // All of it gone, or the directory too: the catalog knows how far it went.
     let (_, report, node) = without(&storage, &segments);
     assert!(report.findings.iter().any(Error::is_damage), "{:?}", report.findings);
-    assert!(node.window().is_err_and(|e| e.is_damage()) && node.restore(Target::Latest).into_memory().is_err());
+    assert!(
+        node.window().is_err_and(|e| e.is_damage())
+            && node.restore(Target::Latest).into_memory().is_err()
+    );
 
     // With layers everything after the first snapshot is left, and what came before is lost.
     let storage = estate();
     let segments = paths(&storage, "seg");
     for gone in [&segments[..1], &segments[..2]] {
         let (_, report, node) = without(&storage, gone);
-        assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+        assert!(
+            report.findings.iter().any(|e| matches!(e, Error::Gap { .. })),
+            "{:?}",
+            report.findings
+        );
         // As far back as that is known.
         match node.window() {
             Ok(window) => assert_eq!((window.earliest.lsn.get(), window.latest.lsn.get()), (5, 30)),
@@ -241,12 +278,18 @@ impl rewound::PageSource for Blank {
         Ok(rewound::Consistency::Frozen)
     }
 
-    fn read_pages(&mut self, _: rewound::BaseSpace<'_>, _: u64, _: &mut [u8]) -> rewound::Result<()> {
+    fn read_pages(
+        &mut self,
+        _: rewound::BaseSpace<'_>,
+        _: u64,
+        _: &mut [u8],
+    ) -> rewound::Result<()> {
         Ok(())
     }
 }
 
-/// A node with content from before its first commit: its first base snapshot is yet to come, or was there and is lost.
+/// A node with content from before its first commit: its first base snapshot is yet to come, or was
+/// there and is lost.
 #[test]
 fn a_lost_base_snapshot_is_told_from_one_that_is_yet_to_come() {
     let (storage, archive) = memory_archive(&TestClock::new());
@@ -266,11 +309,19 @@ fn a_lost_base_snapshot_is_told_from_one_that_is_yet_to_come() {
     );
     // Its log is missed even so.
     let (_, report, _) = without(&storage, &paths(&storage, "seg")[..1]);
-    assert!(report.findings.iter().any(|e| matches!(e, Error::Gap { .. })), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|e| matches!(e, Error::Gap { .. })),
+        "{:?}",
+        report.findings
+    );
 
     writer.base_snapshot(&mut Blank, &CompactOptions::default()).unwrap();
     let (_, report, node) = without(&storage, &[]);
-    assert!(report.is_intact() && node.restore(Target::Latest).into_memory().is_ok(), "{:?}", report.findings);
+    assert!(
+        report.is_intact() && node.restore(Target::Latest).into_memory().is_ok(),
+        "{:?}",
+        report.findings
+    );
     let (_, report, node) = without(&storage, &paths(&storage, "layer"));
     assert!(report.findings.iter().any(Error::is_damage), "{:?}", report.findings);
     let restored = node.restore(Target::Latest).into_memory().map(drop);
@@ -293,7 +344,8 @@ fn a_torn_tail_is_no_damage() {
     assert!(report.is_intact() && report.commits == 29, "{report:?}");
 }
 
-/// A frame that reads as damage once, with later ones behind it, is what a look finds of one that a writer is adding. Where a segment has an end, it is rot of the medium.
+/// A frame that reads as damage once, with later ones behind it, is what a look finds of one that a
+/// writer is adding. Where a segment has an end, it is rot of the medium.
 #[test]
 fn a_frame_that_can_be_read_the_second_time_is_no_damage() {
     let storage = estate();
@@ -312,7 +364,8 @@ fn a_frame_that_can_be_read_the_second_time_is_no_damage() {
         spared += usize::from(report.is_intact());
         found += report.findings.len();
         for finding in &report.findings {
-            let in_frames = matches!(finding, Error::Damaged(d) if d.path == newest && d.offset >= first);
+            let in_frames =
+                matches!(finding, Error::Damaged(d) if d.path == newest && d.offset >= first);
             assert!(!in_frames, "read {n}: {finding}");
         }
     }
@@ -322,7 +375,9 @@ fn a_frame_that_can_be_read_the_second_time_is_no_damage() {
 #[test]
 fn can_be_cancelled() {
     let storage = estate();
-    let archive = Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 9)).unwrap();
+    let archive =
+        Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&TestClock::new(), 9))
+            .unwrap();
     let options = VerifyOptions::default();
     let cancel = options.replay.cancel.clone();
     let verified = archive.verify(&options, &mut |_| cancel.cancel());
@@ -344,7 +399,8 @@ fn double(storage: &MemStorage) -> String {
 fn add_node(storage: &MemStorage) {
     let options = archive_options(&TestClock::new(), 50);
     let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
-    let writer = archive.create_node("other", Origin::Empty).unwrap().open_writer_with(quiet()).unwrap();
+    let writer =
+        archive.create_node("other", Origin::Empty).unwrap().open_writer_with(quiet()).unwrap();
     for _ in 0..3 {
         writer.batch().commit(Durability::Synced).unwrap();
     }
@@ -357,19 +413,24 @@ fn a_second_file_of_one_number_is_a_finding_and_in_nobodys_way() {
     add_node(&storage);
     let name = double(&storage);
     let report = verify(&storage).unwrap();
-    let found = |e: &Error| matches!(e, Error::Damaged(d) if d.path == name && d.kind == DamageKind::Chain);
+    let found =
+        |e: &Error| matches!(e, Error::Damaged(d) if d.path == name && d.kind == DamageKind::Chain);
     assert!(report.findings.len() == 1 && found(&report.findings[0]), "{:?}", report.findings);
     assert_eq!((report.commits, report.segments), (33, 7));
     let options = archive_options(&TestClock::new(), 9);
     let archive = Archive::open_in(Arc::new(storage), key(), options).unwrap();
-    assert_eq!(archive.node("n").unwrap().restore(Target::Latest).into_memory().unwrap().0.lsn.get(), 30);
+    assert_eq!(
+        archive.node("n").unwrap().restore(Target::Latest).into_memory().unwrap().0.lsn.get(),
+        30
+    );
 }
 
 #[test]
 fn two_segments_of_one_number_are_a_finding_and_the_rest_is_looked_at() {
     let storage = estate();
     add_node(&storage);
-    // Two writers went on from one archive, apart: the segments that they begin next have one number.
+    // Two writers went on from one archive, apart: the segments that they begin next have one
+    // number.
     let (one, other) = (storage.fork(), storage.fork());
     for (storage, commits) in [(&one, 2), (&other, 1)] {
         let options = archive_options(&TestClock::new(), 60 + commits);
@@ -382,7 +443,8 @@ fn two_segments_of_one_number_are_a_finding_and_the_rest_is_looked_at() {
         writer.batch().commit(Durability::Synced).unwrap();
         writer.close().unwrap();
     }
-    let newest = paths(&other, "seg").into_iter().rfind(|p| p.starts_with("nodes/00000001/")).unwrap();
+    let newest =
+        paths(&other, "seg").into_iter().rfind(|p| p.starts_with("nodes/00000001/")).unwrap();
     assert!(!one.files().contains_key(&newest));
     one.set_file(&newest, other.files()[&newest].clone());
     let report = verify(&one).unwrap();
@@ -405,7 +467,11 @@ fn no_error_in_one_node_keeps_from_the_others() {
         storage.set_file(&path, Vec::new());
     }
     let report = verify(&storage).unwrap();
-    assert!(!report.is_intact() && report.findings.iter().all(Error::is_damage), "{:?}", report.findings);
+    assert!(
+        !report.is_intact() && report.findings.iter().all(Error::is_damage),
+        "{:?}",
+        report.findings
+    );
     assert_eq!(report.commits, 3);
 }
 
@@ -438,7 +504,8 @@ fn a_flipped_version_is_damage_and_not_a_newer_format() {
                     let archive = Archive::open_in(Arc::new(copy), key(), options).unwrap();
                     for lsn in [7, 15, 30] {
                         let target = Target::Lsn(Lsn::new(lsn).unwrap());
-                        let (report, _) = archive.node("n").unwrap().restore(target).into_memory().unwrap();
+                        let (report, _) =
+                            archive.node("n").unwrap().restore(target).into_memory().unwrap();
                         assert_eq!(report.lsn.get(), lsn, "{what}: routed around");
                     }
                 }
@@ -461,9 +528,17 @@ fn zeros_behind_the_end_of_a_sealed_segment_are_no_damage() {
             let copy = storage.fork();
             copy.set_file(&sealed, bytes);
             let report = checksums(&copy);
-            assert!(report.is_intact(), "{kept} bytes of the trailer, {zeros} zeros: {:?}", report.findings);
+            assert!(
+                report.is_intact(),
+                "{kept} bytes of the trailer, {zeros} zeros: {:?}",
+                report.findings
+            );
             let report = verify(&copy).unwrap();
-            assert!(report.is_intact(), "{kept} bytes of the trailer, {zeros} zeros: {:?}", report.findings);
+            assert!(
+                report.is_intact(),
+                "{kept} bytes of the trailer, {zeros} zeros: {:?}",
+                report.findings
+            );
             assert_eq!(report.commits, 30);
         }
     }
@@ -474,7 +549,10 @@ fn zeros_behind_the_end_of_a_sealed_segment_are_no_damage() {
         bytes.resize(bytes.len() + zeros, 0);
         let copy = storage.fork();
         copy.set_file(&sealed, bytes);
-        assert!(checksums(&copy).is_intact() && verify(&copy).unwrap().is_intact(), "{garbage} bytes, {zeros} zeros");
+        assert!(
+            checksums(&copy).is_intact() && verify(&copy).unwrap().is_intact(),
+            "{garbage} bytes, {zeros} zeros"
+        );
     }
     // Zeros with something behind them are none, and of other files nothing may follow the trailer.
     let mut bytes = whole.clone();
@@ -496,7 +574,8 @@ fn misses_entries_of_the_catalog_that_an_open_archive_has_read() {
         let storage = estate();
         let options = archive_options(&TestClock::new(), 9);
         let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
-        let mut entries: Vec<String> = storage.files().into_keys().filter(|p| p.ends_with(".entry")).collect();
+        let mut entries: Vec<String> =
+            storage.files().into_keys().filter(|p| p.ends_with(".entry")).collect();
         entries.sort_unstable();
         for path in entries.iter().rev().take(gone) {
             storage.delete(path).unwrap();

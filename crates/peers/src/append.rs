@@ -1,4 +1,5 @@
-//! Many appends of 1 KiB, and one sync at the end of them: what a log costs where the disk is not waited for.
+//! Many appends of 1 KiB, and one sync at the end of them: what a log costs where the disk is not
+//! waited for.
 
 use serde_json::json;
 
@@ -29,7 +30,13 @@ pub fn run() {
         }
     }
     let mut figures = Vec::new();
-    let mut rows = vec![vec!["log".into(), "MB/s".into(), "µs a record".into(), "× raw".into(), "rewound ÷ it".into()]];
+    let mut rows = vec![vec![
+        "log".into(),
+        "MB/s".into(),
+        "µs a record".into(),
+        "× raw".into(),
+        "rewound ÷ it".into(),
+    ]];
     for (log, own) in logs.iter().zip(&times) {
         let rate = Spread::of(own.iter().map(|t| bytes.len() as f64 / t / 1e6));
         let each = Spread::of(own.iter().map(|t| t / count as f64 * 1e6));
@@ -48,7 +55,8 @@ pub fn run() {
         }));
     }
     table(&rows);
-    let settings = json!({ "record bytes": RECORD, "rounds": rounds, "records a round, then a sync": count });
+    let settings =
+        json!({ "record bytes": RECORD, "rounds": rounds, "records a round, then a sync": count });
     write_results("append", load, settings, figures.into());
     drop(logs);
     std::fs::remove_dir_all(dir).unwrap();

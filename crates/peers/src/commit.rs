@@ -42,8 +42,12 @@ pub fn run() {
             }
         }
         let count = (threads * each) as f64;
-        let mut rows =
-            vec![vec![format!("{threads} threads"), "commits/s".into(), "× raw".into(), "rewound ÷ it".into()]];
+        let mut rows = vec![vec![
+            format!("{threads} threads"),
+            "commits/s".into(),
+            "× raw".into(),
+            "rewound ÷ it".into(),
+        ]];
         for (log, own) in logs.iter().zip(&times) {
             let rate = Spread::of(own.iter().map(|t| count / t));
             let over_raw = Spread::of(own.iter().zip(&times[0]).map(|(t, raw)| raw / t));
@@ -62,7 +66,8 @@ pub fn run() {
         table(&rows);
         println!();
     }
-    let settings = json!({ "record bytes": RECORD, "rounds": rounds, "commits a round and thread": each });
+    let settings =
+        json!({ "record bytes": RECORD, "rounds": rounds, "commits a round and thread": each });
     write_results("commit", load, settings, figures.into());
     drop(logs);
     std::fs::remove_dir_all(dir).unwrap();

@@ -89,7 +89,9 @@ fn rounded(value: f64) -> f64 {
 /// Prints a table; the first row is its head.
 pub fn table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let width = |c: usize| {
+        rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for (i, row) in rows.iter().enumerate() {
         for (c, (cell, &width)) in row.iter().zip(&widths).enumerate() {
@@ -100,7 +102,10 @@ pub fn table(rows: &[Vec<String>]) {
         }
         println!();
         if i == 0 {
-            println!("{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)));
+            println!(
+                "{}",
+                "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1))
+            );
         }
     }
 }
@@ -119,7 +124,10 @@ pub fn load() -> f64 {
 /// Where and when this is measured.
 fn machine() -> Value {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map(|l| l.trim_start_matches([' ', '\t', ':']));
     let work = work_dir();
     json!({
         "processor": model.unwrap_or("unknown"),
@@ -131,7 +139,8 @@ fn machine() -> Value {
     })
 }
 
-/// Writes the figures of one program; of a short run only where `REWOUND_RESULTS` says to what place.
+/// Writes the figures of one program; of a short run only where `REWOUND_RESULTS` says to what
+/// place.
 pub fn write_results(name: &str, load_before: f64, settings: Value, figures: Value) {
     if quick() && std::env::var_os("REWOUND_RESULTS").is_none() {
         println!("(a short run: results/{name}.json is left as it is)");
@@ -170,7 +179,8 @@ pub fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// The same files under other names, which costs no copy. For archives: no file of one ever changes.
+/// The same files under other names, which costs no copy. For archives: no file of one ever
+/// changes.
 pub fn link_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|e| e.unwrap()) {

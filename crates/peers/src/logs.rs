@@ -25,7 +25,8 @@ pub trait Log: Sync {
     /// Appends a record and returns once it is on the disk. `thread` is the caller's number.
     fn append_synced(&self, thread: usize, record: &[u8]);
 
-    /// Appends all, one record at a time as far as the log can, and returns once all are on the disk.
+    /// Appends all, one record at a time as far as the log can, and returns once all are on the
+    /// disk.
     fn append_all(&self, records: &[&[u8]]);
 }
 
@@ -39,7 +40,13 @@ impl Raw {
     const FILE: u64 = 64 << 20;
 
     pub fn create(dir: &Path) -> Raw {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(dir.join("raw")).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(dir.join("raw"))
+            .unwrap();
         for at in (0..Raw::FILE).step_by(1 << 20) {
             file.write_all_at(&vec![1; 1 << 20], at).unwrap();
         }
@@ -109,7 +116,8 @@ impl Log for Ours {
 
 pub struct RaftEngine {
     engine: Engine,
-    /// The last index of each region; a thread has a region of its own, as a node of a store has many.
+    /// The last index of each region; a thread has a region of its own, as a node of a store has
+    /// many.
     last: [AtomicU64; 16],
 }
 
@@ -179,7 +187,12 @@ impl LogManager for Reader {
         entry.read_all_chunks().map(drop)
     }
 
-    fn checkpoint_to(&mut self, _: EntryId, _: &mut SegmentReader, _: &WriteAheadLog) -> io::Result<()> {
+    fn checkpoint_to(
+        &mut self,
+        _: EntryId,
+        _: &mut SegmentReader,
+        _: &WriteAheadLog,
+    ) -> io::Result<()> {
         Ok(())
     }
 }

@@ -8,8 +8,9 @@
 //! cargo run --release -- plots         docs/plots from results/
 //! ```
 //!
-//! Each prints a table and writes `results/<name>.json`. `--quick` is short and writes nothing. Contenders take turns in
-//! one process (or, in `litestream`, in the same minutes), so that what disturbs one disturbs all; what counts is the ratio.
+//! Each prints a table and writes `results/<name>.json`. `--quick` is short and writes nothing.
+//! Contenders take turns in one process (or, in `litestream`, in the same minutes), so that what
+//! disturbs one disturbs all; what counts is the ratio.
 
 #[path = "../../../benches/common/branches.rs"]
 mod branches;
@@ -40,7 +41,9 @@ fn main() {
         }
         "plots" => plots::run(),
         _ => {
-            eprintln!("one of: commit, append, recovery, litestream, plots; and --quick for a short run");
+            eprintln!(
+                "one of: commit, append, recovery, litestream, plots; and --quick for a short run"
+            );
             std::process::exit(2);
         }
     }

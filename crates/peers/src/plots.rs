@@ -1,6 +1,8 @@
-//! Plots and tables of docs/performance.md, from the results of all programs here and of the crate's own benches.
+//! Plots and tables of docs/performance.md, from the results of all programs here and of the
+//! crate's own benches.
 //!
-//! A table goes between `<!-- figures: NAME -->` and `<!-- end -->`; one whose results are missing stays as it is.
+//! A table goes between `<!-- figures: NAME -->` and `<!-- end -->`; one whose results are missing
+//! stays as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +46,10 @@ impl Table {
     /// The figure of the first row that begins so.
     fn get(&self, row: &str, column: &str) -> f64 {
         let at = self.column(column);
-        self.rows.iter().find(|(name, _)| name.starts_with(row)).map_or(f64::NAN, |(_, figures)| figures[at])
+        self.rows
+            .iter()
+            .find(|(name, _)| name.starts_with(row))
+            .map_or(f64::NAN, |(_, figures)| figures[at])
     }
 
     fn pairs(&self, x: &str, y: &str) -> Vec<(f64, f64)> {
@@ -120,7 +125,8 @@ impl Out {
 }
 
 pub fn run() {
-    let docs = option("--docs").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"), PathBuf::from);
+    let docs = option("--docs")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"), PathBuf::from);
     let page = fs::read_to_string(docs.join("performance.md")).unwrap();
     let mut out = Out { docs, page };
     limits(&mut out);
@@ -153,7 +159,8 @@ struct Limit {
 fn gather() -> Vec<Limit> {
     let mut all = Vec::new();
     if let Some(t) = Table::load("scan") {
-        let (frame, raw, ours) = (t.column("frame bytes"), t.column("raw GB/s"), t.column("ours GB/s"));
+        let (frame, raw, ours) =
+            (t.column("frame bytes"), t.column("raw GB/s"), t.column("ours GB/s"));
         for (backend, row) in &t.rows {
             let target = match row[frame] {
                 f if f >= 65_536.0 => Some(0.9),
@@ -180,7 +187,10 @@ fn gather() -> Vec<Limit> {
         if let Some((_, row)) = t.rows.iter().find(|(b, r)| b == "aws-lc" && r[frame] == 65_536.0) {
             all.push(Limit {
                 what: "scan, aws-lc, 64 KiB, two threads".into(),
-                limit: format!("AES-256-GCM alone: × {} of one", short(row[t.column("raw, two threads")])),
+                limit: format!(
+                    "AES-256-GCM alone: × {} of one",
+                    short(row[t.column("raw, two threads")])
+                ),
                 ours: format!("× {} of one", short(row[gain])),
                 ratio: row[gain] / 2.0,
                 speed: row[gain] / 2.0,
@@ -257,14 +267,25 @@ fn limits(out: &mut Out) {
         .iter()
         .map(|l| {
             let met = l.target.is_none_or(|t| l.speed >= t * 0.995);
-            let ratio = if met { short(l.ratio) } else { format!("**{}: missed**", short(l.ratio)) };
+            let ratio =
+                if met { short(l.ratio) } else { format!("**{}: missed**", short(l.ratio)) };
             let repeat = format!("`cargo bench --bench {}`", l.repeat);
-            vec![l.what.clone(), l.limit.clone(), l.ours.clone(), l.told_target.into(), ratio, repeat]
+            vec![
+                l.what.clone(),
+                l.limit.clone(),
+                l.ours.clone(),
+                l.told_target.into(),
+                ratio,
+                repeat,
+            ]
         })
         .collect();
     out.section(
         "limits",
-        &table(&["what", "limit, same run", "ours", "target", "ours ÷ limit, as speed", "repeat with"], &rows),
+        &table(
+            &["what", "limit, same run", "ours", "target", "ours ÷ limit, as speed", "repeat with"],
+            &rows,
+        ),
     );
     let bar = |l: &Limit| Bar {
         name: l.what.clone(),
@@ -285,17 +306,22 @@ fn limits(out: &mut Out) {
         text: "1".into(),
         target: None,
     }];
-    // What gathers many commits in one sync goes far beyond what one by one do: it would press the rest together.
+    // What gathers many commits in one sync goes far beyond what one by one do: it would press the
+    // rest together.
     list.extend(all.iter().filter(|l| l.speed <= 3.0).map(bar));
     let note = "Share of the speed of the limit (dashed line), measured in turns with it. Red mark: the target.";
-    out.plot("limits", &bars("rewound and what the machine allows", note, &[(String::new(), list)]));
+    out.plot(
+        "limits",
+        &bars("rewound and what the machine allows", note, &[(String::new(), list)]),
+    );
 }
 
 fn scan(out: &mut Out) {
     let Some(t) = Table::load("scan") else { return };
     let line = |backend: &str, column: &str, whose, name: &str| {
         let (x, y) = (t.column("frame bytes"), t.column(column));
-        let points = t.rows.iter().filter(|(b, _)| b == backend).map(|(_, r)| (r[x], r[y])).collect();
+        let points =
+            t.rows.iter().filter(|(b, _)| b == backend).map(|(_, r)| (r[x], r[y])).collect();
         Line { name: name.into(), whose, points }
     };
     let all = [
@@ -304,8 +330,7 @@ fn scan(out: &mut Out) {
         line("portable", "raw GB/s", Whose::LimitToo, "limit: aes-gcm alone"),
         line("portable", "ours GB/s", Whose::OursToo, "rewound with aes-gcm (portable)"),
     ];
-    let note =
-        "Read, authenticate and decrypt a sealed file in memory, one thread. Limit: AES-256-GCM over the same bytes.";
+    let note = "Read, authenticate and decrypt a sealed file in memory, one thread. Limit: AES-256-GCM over the same bytes.";
     let x = Axis { name: "plaintext of a frame", log: Some(2.0), label: bytes };
     let y = Axis { name: "GB/s", log: None, label: plain };
     let all: Vec<Line> = all.into_iter().filter(|l| !l.points.is_empty()).collect();
@@ -315,16 +340,22 @@ fn scan(out: &mut Out) {
 fn sizing(out: &mut Out) {
     let mut rows = Vec::new();
     if let Some(t) = Table::load("delta") {
-        rows.extend(t.rows.iter().map(|(name, r)| vec![name.clone(), format!("{} µs", short(r[0]))]));
+        rows.extend(
+            t.rows.iter().map(|(name, r)| vec![name.clone(), format!("{} µs", short(r[0]))]),
+        );
     }
     if let Some(t) = Table::load("log-size") {
         for (name, r) in &t.rows {
-            let text = format!("{} B, {} B while pages are first written", short(r[1]), short(r[0]));
+            let text =
+                format!("{} B, {} B while pages are first written", short(r[1]), short(r[0]));
             rows.push(vec![format!("log of a TPC-B transaction, {name}"), text]);
         }
     }
     if let Some(t) = Table::load("recovery-scan") {
-        rows.push(vec!["recovery scan, from the page cache".into(), format!("{} GB/s", short(t.get("scan", "GB/s")))]);
+        rows.push(vec![
+            "recovery scan, from the page cache".into(),
+            format!("{} GB/s", short(t.get("scan", "GB/s"))),
+        ]);
         let none = t.get("open a writer, no log", "ms");
         rows.push(vec!["open a writer over an empty log".into(), format!("{} ms", short(none))]);
     }
@@ -422,8 +453,7 @@ fn logs(out: &mut Out) {
     }
     let head = ["what", "log", "rate", "× raw", "rewound ÷ it"];
     out.section("logs", &[when, table(&head, &rows)].concat());
-    let note =
-        "Median and quartiles, in turns. raw: a file that is there overwritten, and fdatasync. rewound encrypts.";
+    let note = "Median and quartiles, in turns. raw: a file that is there overwritten, and fdatasync. rewound encrypts.";
     out.plot("logs", &bars("Commits and appends", note, &groups));
 }
 
@@ -443,7 +473,11 @@ fn recovery(out: &mut Out) {
                 whose: whose(log),
                 value: of(figure, "GB a second"),
                 spread: spread(figure, "GB a second"),
-                text: format!("{} GB/s, {} ms", short(of(figure, "GB a second")), short(of(figure, "milliseconds"))),
+                text: format!(
+                    "{} GB/s, {} ms",
+                    short(of(figure, "GB a second")),
+                    short(of(figure, "milliseconds"))
+                ),
                 target: None,
             });
         }
@@ -464,13 +498,26 @@ fn recovery(out: &mut Out) {
 fn litestream(out: &mut Out) {
     let Some(all) = json("litestream") else { return };
     let figures = &all["figures"];
-    let tools: Vec<&str> = ["rewound", "Litestream"].into_iter().filter(|t| figures[t].is_object()).collect();
+    let tools: Vec<&str> =
+        ["rewound", "Litestream"].into_iter().filter(|t| figures[t].is_object()).collect();
     let Some(first) = tools.first() else { return };
-    let mut names: Vec<&String> =
-        figures[first].as_object().into_iter().flatten().map(|(n, _)| n).filter(|n| *n != "version").collect();
+    let mut names: Vec<&String> = figures[first]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(n, _)| n)
+        .filter(|n| *n != "version")
+        .collect();
     // What the application feels first, then what is kept, then what a restore takes.
-    let order =
-        ["workload", "stored", "seconds until", "processor", "peak", "restorable", "restore of the latest state, ms"];
+    let order = [
+        "workload",
+        "stored",
+        "seconds until",
+        "processor",
+        "peak",
+        "restorable",
+        "restore of the latest state, ms",
+    ];
     names.sort_by_key(|n| order.iter().position(|o| n.starts_with(o)).unwrap_or(order.len()));
     let mut groups = Vec::new();
     let mut rows = Vec::new();
@@ -495,7 +542,8 @@ fn litestream(out: &mut Out) {
         groups.push((name.clone(), group));
     }
     let mut head = vec![""];
-    let versions: Vec<&str> = tools.iter().map(|t| figures[t]["version"].as_str().unwrap_or(t)).collect();
+    let versions: Vec<&str> =
+        tools.iter().map(|t| figures[t]["version"].as_str().unwrap_or(t)).collect();
     head.extend(&tools);
     if tools.len() == 2 {
         head.push("Litestream ÷ rewound");
@@ -517,20 +565,32 @@ fn litestream(out: &mut Out) {
 /// What protecting a SQLite database costs, from the crate's own bench.
 fn watcher(out: &mut Out) {
     let mut rows = Vec::new();
-    let mut row =
-        |what: &str, target: &str, figure: String| rows.push(vec![what.to_owned(), target.to_owned(), figure]);
+    let mut row = |what: &str, target: &str, figure: String| {
+        rows.push(vec![what.to_owned(), target.to_owned(), figure])
+    };
     if let Some(t) = Table::load("sqlite-watch") {
-        let spread = |column: &str| Spread::of(t.rows.iter().map(|(_, figures)| figures[t.column(column)]));
+        let spread =
+            |column: &str| Spread::of(t.rows.iter().map(|(_, figures)| figures[t.column(column)]));
         let median = |column: &str| short(spread(column).median);
         let slow_down = spread("slow-down");
-        let figure = format!("{} ({} to {})", short(slow_down.median), short(slow_down.low), short(slow_down.high));
+        let figure = format!(
+            "{} ({} to {})",
+            short(slow_down.median),
+            short(slow_down.low),
+            short(slow_down.high)
+        );
         row("transactions a second, bare ÷ watched, unpaced", "≤ 1.10", figure);
         row("... bare", "", median("tx/s without"));
-        for (what, column) in
-            [("the slowest transaction but one in a thousand", "p99.9"), ("the slowest transaction", "most")]
-        {
+        for (what, column) in [
+            ("the slowest transaction but one in a thousand", "p99.9"),
+            ("the slowest transaction", "most"),
+        ] {
             let of = |who| median(&format!("{column} ms {who}"));
-            row(&format!("{what}, ms: bare, watched"), "", format!("{}, {}", of("without"), of("with")));
+            row(
+                &format!("{what}, ms: bare, watched"),
+                "",
+                format!("{}, {}", of("without"), of("with")),
+            );
         }
         row("log bytes of a transaction", "≤ 320", median("bytes/tx"));
         row("watcher's processor time of a transaction, µs", "", median("cpu us/tx"));
@@ -538,7 +598,8 @@ fn watcher(out: &mut Out) {
     }
     if let Some(t) = Table::load("sqlite-watch-latency") {
         for (load, figures) in &t.rows {
-            let [p50, p99, most] = ["p50 ms", "p99 ms", "most ms"].map(|c| short(figures[t.column(c)]));
+            let [p50, p99, most] =
+                ["p50 ms", "p99 ms", "most ms"].map(|c| short(figures[t.column(c)]));
             let what = format!("commit to archived at {load}, ms: p50, p99, most");
             row(&what, "p99 ≤ 20", format!("{p50}, {p99}, {most}"));
         }
@@ -550,7 +611,11 @@ fn watcher(out: &mut Out) {
     if let Some(t) = Table::load("sqlite-watch-restore") {
         for (from, figures) in &t.rows {
             let ratio = figures[t.column("restore ms")] / figures[t.column("copy + fsync ms")];
-            row(&format!("restore of the latest state, {from} ÷ copy + fsync"), "≤ 1.5", short(ratio));
+            row(
+                &format!("restore of the latest state, {from} ÷ copy + fsync"),
+                "≤ 1.5",
+                short(ratio),
+            );
         }
     }
     if !rows.is_empty() {
@@ -570,7 +635,11 @@ fn growth(out: &mut Out) {
         t.rows.iter().map(line).collect()
     };
     if let Some(t) = Table::load("scaling-size") {
-        let line = |name: &str, whose, column| Line { name: name.into(), whose, points: t.pairs("MiB", column) };
+        let line = |name: &str, whose, column| Line {
+            name: name.into(),
+            whose,
+            points: t.pairs("MiB", column),
+        };
         let all = [
             line("limit: copy + fsync", Whose::Limit, "copy ms"),
             line("restore of the latest state", Whose::Ours, "restore ms"),
@@ -579,23 +648,46 @@ fn growth(out: &mut Out) {
         let x = Axis { name: "state, MiB", log: Some(4.0), label: plain };
         let note = "One page in a hundred was written since the last snapshot. Two threads.";
         out.plot("size", &lines("Cost by size of the state", note, x, ms, &all));
-        let columns = ["copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
-        let head = ["state", "copy + fsync, ms", "restore, ms", "restore ÷ copy", "snapshot, ms", "snapshot, GB/s"];
+        let columns =
+            ["copy ms", "restore ms", "restore over copy", "snapshot ms", "snapshot GB/s"];
+        let head = [
+            "state",
+            "copy + fsync, ms",
+            "restore, ms",
+            "restore ÷ copy",
+            "snapshot, ms",
+            "snapshot, GB/s",
+        ];
         out.section("size", &table(&head, &cells(&t, &columns)));
     }
     if let Some(t) = Table::load("scaling-window") {
-        let line = |name: &str, whose, column| Line { name: name.into(), whose, points: t.pairs("days", column) };
+        let line = |name: &str, whose, column| Line {
+            name: name.into(),
+            whose,
+            points: t.pairs("days", column),
+        };
         let all = [
             line("limit: copy + fsync", Whose::Limit, "copy ms"),
             line("latest, with maintenance", Whose::Ours, "maintained ms"),
             line("middle of the window, with maintenance", Whose::OursToo, "maintained, middle ms"),
             line("latest, from the log alone", Whose::PeerToo, "log alone ms"),
         ];
-        let x = Axis { name: "days of log (4,000 commits of four pages a day)", log: None, label: plain };
+        let x = Axis {
+            name: "days of log (4,000 commits of four pages a day)",
+            log: None,
+            label: plain,
+        };
         let y = Axis { name: "ms", log: None, label: plain };
         let note = "Restore of 64 MiB; layers and snapshots built every day, or not at all.";
         out.plot("window", &lines("Restore by length of the window", note, x, y, &all));
-        let columns = ["log MiB", "archive MiB", "copy ms", "maintained ms", "maintained, middle ms", "log alone ms"];
+        let columns = [
+            "log MiB",
+            "archive MiB",
+            "copy ms",
+            "maintained ms",
+            "maintained, middle ms",
+            "log alone ms",
+        ];
         let head = [
             "window",
             "log, MiB",
@@ -607,12 +699,18 @@ fn growth(out: &mut Out) {
         ];
         let first = t.get("1 days", "maintained ms");
         let longest = t.rows.iter().map(|(_, r)| r[t.column("maintained ms")]).fold(0.0, f64::max);
-        let text =
-            format!("\nThe slowest of all ÷ one day, latest state: {} (target ≤ 1.25).\n", short(longest / first));
+        let text = format!(
+            "\nThe slowest of all ÷ one day, latest state: {} (target ≤ 1.25).\n",
+            short(longest / first)
+        );
         out.section("window", &[table(&head, &cells(&t, &columns)), text].concat());
     }
     if let Some(t) = Table::load("scaling-page") {
-        let line = |name: &str, whose, column| Line { name: name.into(), whose, points: t.pairs("page bytes", column) };
+        let line = |name: &str, whose, column| Line {
+            name: name.into(),
+            whose,
+            points: t.pairs("page bytes", column),
+        };
         let x = Axis { name: "page", log: Some(2.0), label: bytes };
         let all = [
             line("limit: copy + fsync, ms", Whose::Limit, "copy ms"),
@@ -624,7 +722,13 @@ fn growth(out: &mut Out) {
         let note = "64 MiB of state; each commit changes one row of 128 bytes.";
         out.plot("page", &lines("Cost by size of the pages", note, x, y, &all));
         let columns = ["commit us", "log bytes a commit", "copy ms", "restore ms"];
-        let head = ["page", "buffered commit, µs", "log of a commit, B", "copy + fsync, ms", "restore, ms"];
+        let head = [
+            "page",
+            "buffered commit, µs",
+            "log of a commit, B",
+            "copy + fsync, ms",
+            "restore, ms",
+        ];
         out.section("page", &table(&head, &cells(&t, &columns)));
     }
     if let Some(t) = Table::load("scaling-threads") {
@@ -636,10 +740,17 @@ fn growth(out: &mut Out) {
             text: format!("× {}: {} to {} ms", short(r[2]), short(r[0]), short(r[1])),
             target: None,
         };
-        let group = (String::from("256 MiB: gain of the second thread"), t.rows.iter().map(bar).collect());
-        out.plot("threads", &bars("Two threads for one", "Two cores. Restores also wait for the disk.", &[group]));
+        let group =
+            (String::from("256 MiB: gain of the second thread"), t.rows.iter().map(bar).collect());
+        out.plot(
+            "threads",
+            &bars("Two threads for one", "Two cores. Restores also wait for the disk.", &[group]),
+        );
         let columns = ["one thread ms", "two threads ms", "gain"];
-        out.section("threads", &table(&["what", "one thread, ms", "two, ms", "gain, ×"], &cells(&t, &columns)));
+        out.section(
+            "threads",
+            &table(&["what", "one thread, ms", "two, ms", "gain, ×"], &cells(&t, &columns)),
+        );
     }
 }
 
@@ -648,7 +759,10 @@ fn memory(out: &mut Out) {
     let mut sizes: Vec<(u64, u64, String)> = Vec::new();
     for entry in fs::read_dir(results_dir()).into_iter().flatten().filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let parts = name.strip_prefix("memory-").and_then(|n| n.strip_suffix(".json")).and_then(|n| n.split_once('-'));
+        let parts = name
+            .strip_prefix("memory-")
+            .and_then(|n| n.strip_suffix(".json"))
+            .and_then(|n| n.split_once('-'));
         if let Some((Ok(state), Ok(log))) = parts.map(|(s, l)| (s.parse(), l.parse())) {
             sizes.push((state, log, name.trim_end_matches(".json").to_owned()));
         }
@@ -662,7 +776,11 @@ fn memory(out: &mut Out) {
                 what.clone(),
                 format!("{:.0} MiB", r[0]),
                 format!("{} s", short(r[2])),
-                format!("{}{}", t.date, t.load.map_or(String::new(), |load| format!(", load {load}"))),
+                format!(
+                    "{}{}",
+                    t.date,
+                    t.load.map_or(String::new(), |load| format!(", load {load}"))
+                ),
             ]);
         }
     }

@@ -1,8 +1,9 @@
-//! Opening a log that was not closed, from the page cache: what stands between a crash and the first new commit.
+//! Opening a log that was not closed, from the page cache: what stands between a crash and the
+//! first new commit.
 //!
-//! Not all do the same: `rewound` reads, authenticates and decrypts every byte; okaywal reads every byte and compares CRCs (as its
-//! log manager here asks it to); raft-engine reads its records' headers and indexes, not the entries themselves, and builds the
-//! index in memory.
+//! Not all do the same: `rewound` reads, authenticates and decrypts every byte; okaywal reads every
+//! byte and compares CRCs (as its log manager here asks it to); raft-engine reads its records'
+//! headers and indexes, not the entries themselves, and builds the index in memory.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +13,10 @@ use serde_json::json;
 
 use rewound::{Durability, WriterOptions};
 
-use crate::common::{Random, Spread, bytes_below, copy_dir, fresh, link_dir, quick, quiet, table, time, write_results};
+use crate::common::{
+    Random, Spread, bytes_below, copy_dir, fresh, link_dir, quick, quiet, table, time,
+    write_results,
+};
 use crate::logs::{OkayWal, Ours, RaftEngine};
 
 /// Calls with each record: so many bytes in all, none like another.
@@ -93,7 +97,13 @@ pub fn run() {
             let (ours, copy) = (dir.join("ours"), dir.join("opened"));
             let log = bytes_below(&ours, &|_| true);
             let mut buffer = vec![0; 1 << 20];
-            let names = ["read(2) of the same bytes", "rewound", "rewound, scan alone", "raft-engine", "okaywal"];
+            let names = [
+                "read(2) of the same bytes",
+                "rewound",
+                "rewound, scan alone",
+                "raft-engine",
+                "okaywal",
+            ];
             let mut times: [Vec<f64>; 5] = Default::default();
             let count = (mib << 20) / record;
             for round in 0..=rounds {
@@ -121,13 +131,22 @@ pub fn run() {
                 }
             }
             let kib = record >> 10;
-            let mut rows =
-                vec![vec![format!("{mib} MiB of {kib} KiB"), "ms".into(), "GB/s".into(), "it ÷ rewound (time)".into()]];
+            let mut rows = vec![vec![
+                format!("{mib} MiB of {kib} KiB"),
+                "ms".into(),
+                "GB/s".into(),
+                "it ÷ rewound (time)".into(),
+            ]];
             for (name, own) in names.iter().zip(&times) {
                 let ms = Spread::of(own.iter().map(|t| t * 1e3));
                 let rate = Spread::of(own.iter().map(|t| log as f64 / t / 1e9));
                 let over = Spread::of(own.iter().zip(&times[1]).map(|(t, ours)| t / ours));
-                rows.push(vec![(*name).into(), format!("{:.1}", ms.median), rate.to_string(), over.to_string()]);
+                rows.push(vec![
+                    (*name).into(),
+                    format!("{:.1}", ms.median),
+                    rate.to_string(),
+                    over.to_string(),
+                ]);
                 figures.push(json!({
                     "log": name, "MiB": mib, "record KiB": kib, "milliseconds": ms.json(),
                     "GB a second": rate.json(), "time over rewound": over.json(),
@@ -138,5 +157,10 @@ pub fn run() {
             std::fs::remove_dir_all(dir).unwrap();
         }
     }
-    write_results("recovery", load, json!({ "rounds": rounds, "from": "page cache" }), figures.into());
+    write_results(
+        "recovery",
+        load,
+        json!({ "rounds": rounds, "from": "page cache" }),
+        figures.into(),
+    );
 }

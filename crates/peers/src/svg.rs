@@ -1,4 +1,5 @@
-//! Two kinds of plot, as SVG text: horizontal bars and lines. What is ours, a peer's or a limit shows by pattern, dash and marker, not by colour alone.
+//! Two kinds of plot, as SVG text: horizontal bars and lines. What is ours, a peer's or a limit
+//! shows by pattern, dash and marker, not by colour alone.
 
 use std::fmt::Write as _;
 
@@ -48,18 +49,33 @@ impl Whose {
         match self {
             Whose::Ours => format!("<circle cx='{x:.1}' cy='{y:.1}' r='4' fill='{colour}'/>"),
             Whose::OursToo => {
-                format!("<circle cx='{x:.1}' cy='{y:.1}' r='4' fill='#fff' stroke='{colour}' stroke-width='1.5'/>")
+                format!(
+                    "<circle cx='{x:.1}' cy='{y:.1}' r='4' fill='#fff' stroke='{colour}' stroke-width='1.5'/>"
+                )
             }
             Whose::Limit => {
-                format!("<path d='M{:.1} {:.1}l8 8m0 -8l-8 8' stroke='{colour}' stroke-width='1.8'/>", x - 4.0, y - 4.0)
+                format!(
+                    "<path d='M{:.1} {:.1}l8 8m0 -8l-8 8' stroke='{colour}' stroke-width='1.8'/>",
+                    x - 4.0,
+                    y - 4.0
+                )
             }
             Whose::LimitToo => {
-                format!("<path d='M{x:.1} {:.1}v10m-5 -5h10' stroke='{colour}' stroke-width='1.8'/>", y - 5.0)
+                format!(
+                    "<path d='M{x:.1} {:.1}v10m-5 -5h10' stroke='{colour}' stroke-width='1.8'/>",
+                    y - 5.0
+                )
             }
             Whose::Peer => {
-                format!("<rect x='{:.1}' y='{:.1}' width='8' height='8' fill='{colour}'/>", x - 4.0, y - 4.0)
+                format!(
+                    "<rect x='{:.1}' y='{:.1}' width='8' height='8' fill='{colour}'/>",
+                    x - 4.0,
+                    y - 4.0
+                )
             }
-            Whose::PeerToo => format!("<path d='M{x:.1} {:.1}l5 9h-10z' fill='{colour}'/>", y - 5.0),
+            Whose::PeerToo => {
+                format!("<path d='M{x:.1} {:.1}l5 9h-10z' fill='{colour}'/>", y - 5.0)
+            }
         }
     }
 }
@@ -114,7 +130,8 @@ fn document(height: f64, title: &str, body: &str) -> String {
     )
 }
 
-/// Horizontal bars in groups, each group with a scale of its own. In each, a dashed line goes on from the end of the limit's bar.
+/// Horizontal bars in groups, each group with a scale of its own. In each, a dashed line goes on
+/// from the end of the limit's bar.
 pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
     const LEFT: f64 = 230.0;
     const RIGHT: f64 = 190.0;
@@ -125,7 +142,9 @@ pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
         body += &text(16.0, y + 4.0, "start", "font-weight='bold'", name);
         y += 16.0;
         let top = y;
-        let high = bars.iter().flat_map(|b| [b.value, b.spread.map_or(0.0, |s| s.1), b.target.unwrap_or(0.0)]);
+        let high = bars
+            .iter()
+            .flat_map(|b| [b.value, b.spread.map_or(0.0, |s| s.1), b.target.unwrap_or(0.0)]);
         let scale = room / high.fold(f64::MIN_POSITIVE, f64::max);
         if let Some(limit) = bars.iter().find(|b| b.whose == Whose::Limit) {
             let x = LEFT + limit.value * scale;
@@ -161,7 +180,8 @@ pub fn bars(title: &str, note: &str, groups: &[(String, Vec<Bar>)]) -> String {
             }
             if let Some(target) = bar.target {
                 let x = LEFT + target * scale;
-                writeln!(body, "<path d='M{x:.1} {y:.1}v18' stroke='#c00000' stroke-width='2.5'/>").unwrap();
+                writeln!(body, "<path d='M{x:.1} {y:.1}v18' stroke='#c00000' stroke-width='2.5'/>")
+                    .unwrap();
                 end = end.max(x);
             }
             body += &text(end + 7.0, y + 13.0, "start", HALO, &bar.text);
@@ -181,7 +201,8 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// An axis: from the least power of two (or ten) below all values to the next above, or from zero on.
+/// An axis: from the least power of two (or ten) below all values to the next above, or from zero
+/// on.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis<'a> {
     pub name: &'a str,
@@ -191,7 +212,8 @@ pub struct Axis<'a> {
 
 impl Axis<'_> {
     fn ticks(&self, values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
-        let (low, high) = values.fold((f64::MAX, f64::MIN_POSITIVE), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) =
+            values.fold((f64::MAX, f64::MIN_POSITIVE), |(l, h), v| (l.min(v), h.max(v)));
         if let Some(base) = self.log {
             let (first, last) = (low.log(base) + 1e-9, high.log(base) - 1e-9);
             let (first, last) = (first.floor() as i32, last.ceil() as i32);
@@ -199,7 +221,11 @@ impl Axis<'_> {
         }
         let rough = high / 5.0;
         let ten = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * ten).into_iter().find(|s| *s >= rough).unwrap_or(rough);
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|m| m * ten)
+            .into_iter()
+            .find(|s| *s >= rough)
+            .unwrap_or(rough);
         (0..=(high / step).ceil() as i32).map(|i| f64::from(i) * step).collect()
     }
 
@@ -249,11 +275,17 @@ pub fn lines(title: &str, note: &str, x: Axis<'_>, y: Axis<'_>, all: &[Line]) ->
     }
     writeln!(body, "<path d='M{LEFT} {top}v{HEIGHT}h{room}' stroke='#000' fill='none'/>").unwrap();
     body += &text(LEFT + room / 2.0, top + HEIGHT + 36.0, "middle", "", x.name);
-    body +=
-        &text(0.0, 0.0, "middle", &format!("transform='translate(18 {:.1}) rotate(-90)'", top + HEIGHT / 2.0), y.name);
+    body += &text(
+        0.0,
+        0.0,
+        "middle",
+        &format!("transform='translate(18 {:.1}) rotate(-90)'", top + HEIGHT / 2.0),
+        y.name,
+    );
     for line in all {
         let (colour, dash) = (line.whose.colour(), line.whose.dash());
-        let path: Vec<String> = line.points.iter().map(|p| format!("{:.1} {:.1}", at_x(p.0), at_y(p.1))).collect();
+        let path: Vec<String> =
+            line.points.iter().map(|p| format!("{:.1} {:.1}", at_x(p.0), at_y(p.1))).collect();
         writeln!(
             body,
             "<path d='M{}' fill='none' stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}'/>",

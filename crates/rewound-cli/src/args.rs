@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Point-in-time recovery of databases: every commit archived, encrypted; any of them brought back, exactly.
+/// Point-in-time recovery of databases: every commit archived, encrypted; any of them brought back,
+/// exactly.
 #[derive(Debug, Parser)]
 #[command(
     name = "rewound",
@@ -33,13 +34,27 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// The archive
-    #[arg(short, long, global = true, env = "REWOUND_ARCHIVE", value_name = "DIR", help_heading = "Archive")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "REWOUND_ARCHIVE",
+        value_name = "DIR",
+        help_heading = "Archive"
+    )]
     pub archive: Option<PathBuf>,
-    /// The node in it; may be left out where there is only one [for watch and backup: the name of the database's file]
+    /// The node in it; may be left out where there is only one [for watch and backup: the name of
+    /// the database's file]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Archive")]
     pub node: Option<String>,
     /// A key file, made by `rewound key generate`
-    #[arg(long, global = true, env = "REWOUND_KEY_FILE", value_name = "FILE", help_heading = "Archive")]
+    #[arg(
+        long,
+        global = true,
+        env = "REWOUND_KEY_FILE",
+        value_name = "FILE",
+        help_heading = "Archive"
+    )]
     pub key_file: Option<PathBuf>,
     /// Ask for a passphrase, even where the environment names a key
     #[arg(long, global = true, help_heading = "Archive")]
@@ -68,7 +83,8 @@ pub enum Command {
         /// A second key that opens the archive too: keep it somewhere else
         #[arg(long, value_name = "FILE")]
         recovery_key_file: Option<PathBuf>,
-        /// How far back every commit can be restored, such as 7d, 30d or 35d; without it everything is kept
+        /// How far back every commit can be restored, such as 7d, 30d or 35d; without it everything
+        /// is kept
         #[arg(long, value_name = "TIME")]
         keep: Option<String>,
     },
@@ -79,10 +95,12 @@ pub enum Command {
     Watch {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// How often layers and snapshots that keep restores fast are looked after, in seconds; 0: never
+        /// How often layers and snapshots that keep restores fast are looked after, in seconds; 0:
+        /// never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         maintain: u64,
-        /// Do not let expire what no policy keeps any more, which is looked after once a day otherwise
+        /// Do not let expire what no policy keeps any more, which is looked after once a day
+        /// otherwise
         #[arg(long)]
         no_sweep: bool,
     },
@@ -95,13 +113,15 @@ pub enum Command {
     Restore {
         #[command(flatten)]
         target: TargetArgs,
-        /// Where to: a new file where the node has one space (a SQLite database has), else a new directory
+        /// Where to: a new file where the node has one space (a SQLite database has), else a new
+        /// directory
         #[arg(short, long, value_name = "PATH", required_unless_present = "replace")]
         output: Option<PathBuf>,
         /// Rewrite only what differs in what is there already; nothing may use it meanwhile
         #[arg(long)]
         delta: bool,
-        /// Put the state in the place of this SQLite database, all or nothing; nothing may use it meanwhile
+        /// Put the state in the place of this SQLite database, all or nothing; nothing may use it
+        /// meanwhile
         #[arg(long, value_name = "DB", conflicts_with_all = ["output", "delta"])]
         replace: Option<PathBuf>,
         /// Leave no word in the audit trail: for archives that cannot be written to
@@ -126,7 +146,8 @@ pub enum Command {
         #[arg(long, value_name = "MOMENT")]
         until: Option<String>,
     },
-    /// Show what can be restored, how old the newest commit is, what everything takes, and a chart of it
+    /// Show what can be restored, how old the newest commit is, what everything takes, and a chart
+    /// of it
     Info {
         /// Also draw a timeline into this SVG file
         #[arg(long, value_name = "FILE")]
@@ -164,7 +185,8 @@ pub enum Command {
     },
     /// Find the first commit at which a query's answer changes
     ///
-    /// The states that are tried are decrypted into a directory for you alone in TMPDIR, which is removed at the end.
+    /// The states that are tried are decrypted into a directory for you alone in TMPDIR, which is
+    /// removed at the end.
     Bisect {
         /// The query, over the SQLite database as it was at each commit that is tried
         #[arg(long, value_name = "QUERY")]
@@ -184,7 +206,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<RetentionCommand>,
     },
-    /// Let expire what no policy, restore point or hold keeps, and remove what expired before: to be run once a day
+    /// Let expire what no policy, restore point or hold keeps, and remove what expired before: to
+    /// be run once a day
     Sweep {
         /// Show what would go, and why the rest stays; change nothing
         #[arg(short = 'n', long)]
@@ -200,7 +223,8 @@ pub enum Command {
     },
     /// Place a legal hold: what it is on does not expire until it is released
     ///
-    /// On the archive; with --node on that node; with --from on the commits of a node. Needs --reason.
+    /// On the archive; with --node on that node; with --from on the commits of a node. Needs
+    /// --reason.
     Hold {
         /// Its name
         name: String,
@@ -278,20 +302,23 @@ pub enum KeyCommand {
 pub enum RetentionCommand {
     /// Set it, for the archive or with --node for that node
     ///
-    /// Longer counts at once. Shorter counts for what is archived from now on: what is there keeps its date; what was archived before the first policy, 35 days.
+    /// Longer counts at once. Shorter counts for what is archived from now on: what is there keeps
+    /// its date; what was archived before the first policy, 35 days.
     Set(PolicyArgs),
 }
 
 /// How long what is kept.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
-    /// How far back every commit can be restored, such as 7d, 30d or 35d; with --every: how long snapshots are kept
+    /// How far back every commit can be restored, such as 7d, 30d or 35d; with --every: how long
+    /// snapshots are kept
     #[arg(long, value_name = "TIME")]
     pub keep: String,
     /// How long commits with a restore point are kept [default: no longer than all others]
     #[arg(long, value_name = "TIME")]
     pub points_for: Option<String>,
-    /// Periodic protection: keep a snapshot so often instead of every commit. Continuous protection does not go back to it
+    /// Periodic protection: keep a snapshot so often instead of every commit. Continuous protection
+    /// does not go back to it
     #[arg(long, value_name = "TIME")]
     pub every: Option<String>,
     /// At least so many snapshots, whatever their age
@@ -321,10 +348,12 @@ pub struct AuditArgs {
     /// Prove the chain from the first entry to the newest
     #[arg(long, group = "proof")]
     pub verify: bool,
-    /// Print a line that says how far the archive is: keep it where those who can write to the archive cannot reach
+    /// Print a line that says how far the archive is: keep it where those who can write to the
+    /// archive cannot reach
     #[arg(long, group = "proof")]
     pub attest: bool,
-    /// Prove that the archive continues what such a line said: it was neither put back to an older state nor rewritten
+    /// Prove that the archive continues what such a line said: it was neither put back to an older
+    /// state nor rewritten
     #[arg(long, value_name = "FILE or LINE", group = "proof")]
     pub since: Option<String>,
 }
@@ -337,7 +366,8 @@ pub struct DatabaseArgs {
     /// Switch the database to WAL mode where it is not
     #[arg(long)]
     pub enable_wal: bool,
-    /// Go on with this database in a node that belongs to another one: compare it, and log what differs as one commit
+    /// Go on with this database in a node that belongs to another one: compare it, and log what
+    /// differs as one commit
     #[arg(long)]
     pub adopt: bool,
 }
@@ -348,7 +378,8 @@ pub struct TargetArgs {
     /// The last commit at or before this time [or any MOMENT]
     #[arg(long, value_name = "MOMENT", group = "target", help_heading = "Target")]
     pub at: Option<String>,
-    /// The last commit before this time, as of just before an accident; or the commit before lsn:NUMBER or point:NAME
+    /// The last commit before this time, as of just before an accident; or the commit before
+    /// lsn:NUMBER or point:NAME
     #[arg(long, value_name = "MOMENT", group = "target", help_heading = "Target")]
     pub before: Option<String>,
     /// This commit

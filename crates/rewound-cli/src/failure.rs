@@ -38,8 +38,12 @@ impl Failure {
     /// The exit code, as `docs/cli.md` lists them.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => archive_code(e.kind()),
-            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. } | sqlite::Error::InUse { .. }) => 6,
+            Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => {
+                archive_code(e.kind())
+            }
+            Failure::Sqlite(sqlite::Error::AlreadyWatched { .. } | sqlite::Error::InUse { .. }) => {
+                6
+            }
             Failure::Sqlite(_) | Failure::Other(_) => 1,
             Failure::Arguments(_) | Failure::Usage(_) => 2,
             Failure::Damage(_) => 4,
@@ -55,7 +59,9 @@ impl Failure {
             Failure::Archive(e) | Failure::Sqlite(sqlite::Error::Archive(e)) => e,
             Failure::Sqlite(sqlite::Error::NotWal { .. }) => return Some("or give --enable-wal"),
             Failure::Sqlite(sqlite::Error::WrongNode { database: Some(_), .. }) => {
-                return Some("--node NAME gives it a node of its own; --adopt lets it take the other's place");
+                return Some(
+                    "--node NAME gives it a node of its own; --adopt lets it take the other's place",
+                );
             }
             _ => return None,
         };
@@ -64,22 +70,30 @@ impl Failure {
                 "make room or give write access; or restore with --unaudited, which leaves no word in the audit trail"
             }
             Error::NoArchive { .. } => "create one with `rewound init`, or check --archive",
-            Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => "`rewound info` shows what can be restored",
+            Error::BeforeWindow { .. } | Error::AfterDurableEnd { .. } => {
+                "`rewound info` shows what can be restored"
+            }
             Error::TargetNotFound { .. } => "`rewound info` lists the restore points",
             Error::TargetNotEmpty { .. } => {
                 "choose another --output; --replace puts the state in the place of a SQLite database, --delta rewrites what differs in a file of the database's own name, or in a directory"
             }
-            Error::WrongKey { .. } => "give the key that the archive was created with, or its recovery key",
+            Error::WrongKey { .. } => {
+                "give the key that the archive was created with, or its recovery key"
+            }
             Error::Damaged(_) | Error::Gap { .. } => {
                 "`rewound verify` lists all damage; an earlier or later moment may be whole"
             }
             Error::Deleted { .. } => "`rewound undelete` takes it back",
-            Error::Locked { .. } => "`rewound retention` shows the locks, `rewound unlock` releases one",
+            Error::Locked { .. } => {
+                "`rewound retention` shows the locks, `rewound unlock` releases one"
+            }
             Error::Held { .. }
             | Error::NoSuchLock { .. }
             | Error::LockExists { .. }
             | Error::NoSuchHold { .. }
-            | Error::HoldExists { .. } => "`rewound retention` shows locks and holds, with what they are on",
+            | Error::HoldExists { .. } => {
+                "`rewound retention` shows locks and holds, with what they are on"
+            }
             Error::ClockImplausible { .. } => {
                 "look at the clock; if it is right, `rewound sweep --confirm-clock` says so"
             }
@@ -88,7 +102,9 @@ impl Failure {
             }
             Error::WriterActive { .. } => "a watcher is at work on this node: stop it first",
             Error::NoSuchNode { .. } => "`rewound info` lists the nodes",
-            Error::RedoRequired { .. } => "only the engine itself can restore this node: use the library's Redo",
+            Error::RedoRequired { .. } => {
+                "only the engine itself can restore this node: use the library's Redo"
+            }
             Error::FormatTooNew { .. } => "install a newer release of rewound",
             _ => return None,
         })
@@ -124,15 +140,24 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The library's words are for programmers here.
-            Failure::Archive(Error::NoArchive { path, .. }) => write!(f, "no archive at {}", path.display()),
+            Failure::Archive(Error::NoArchive { path, .. }) => {
+                write!(f, "no archive at {}", path.display())
+            }
             Failure::Archive(Error::ArchiveExists { path, .. }) => {
                 write!(f, "{} holds an archive already: choose an empty place", path.display())
             }
             Failure::Archive(Error::ClockImplausible { clock, what, expected, .. }) => {
-                write!(f, "the clock says {clock}, {what} says {expected}: too far apart to let anything expire")
+                write!(
+                    f,
+                    "the clock says {clock}, {what} says {expected}: too far apart to let anything expire"
+                )
             }
-            Failure::Archive(Error::Cancelled) => f.write_str("interrupted: nothing was left behind"),
-            Failure::Archive(Error::TargetNotEmpty { path, .. }) => write!(f, "{} is there already", path.display()),
+            Failure::Archive(Error::Cancelled) => {
+                f.write_str("interrupted: nothing was left behind")
+            }
+            Failure::Archive(Error::TargetNotEmpty { path, .. }) => {
+                write!(f, "{} is there already", path.display())
+            }
             // What failed is ours: a query, a database that is not one.
             Failure::Archive(Error::Host { source, .. }) => source.fmt(f),
             Failure::Archive(e) => e.fmt(f),
@@ -140,9 +165,10 @@ impl fmt::Display for Failure {
             Failure::Sqlite(e) => e.fmt(f),
             Failure::Damage(1) => f.write_str("damage found in 1 place, listed above"),
             Failure::Damage(n) => write!(f, "damage found in {n} places, listed above"),
-            Failure::Usage(text) | Failure::NoKey(text) | Failure::Interrupted(text) | Failure::Other(text) => {
-                f.write_str(text)
-            }
+            Failure::Usage(text)
+            | Failure::NoKey(text)
+            | Failure::Interrupted(text)
+            | Failure::Other(text) => f.write_str(text),
             Failure::OutputClosed => f.write_str("output closed"),
         }
     }

@@ -25,7 +25,8 @@ pub fn new(global: &Global) -> Result<Keyring> {
     if let Some(keys) = given(global)? {
         return Ok(keys);
     }
-    let first = ask("new passphrase (12 characters or more; without it nothing can be restored): ")?;
+    let first =
+        ask("new passphrase (12 characters or more; without it nothing can be restored): ")?;
     if first != ask("once more: ")? {
         return Err(Failure::NoKey("the two passphrases differ: nothing was created".into()));
     }
@@ -48,7 +49,8 @@ fn given(global: &Global) -> Result<Option<Keyring>> {
 }
 
 fn ask(prompt: &str) -> Result<String> {
-    // Without a terminal the prompt would wait for ever, or take a line that was meant for something else.
+    // Without a terminal the prompt would wait for ever, or take a line that was meant for
+    // something else.
     if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
         return Err(Failure::NoKey(format!(
             "no key: give --key-file FILE, set REWOUND_KEY_FILE or {KEY}, or run in a terminal to type a passphrase"
@@ -56,7 +58,9 @@ fn ask(prompt: &str) -> Result<String> {
     }
     signals::at_prompt(|| rpassword::prompt_password(prompt)).map_err(|e| match e.kind() {
         // The read may notice the signal before whoever handles it does.
-        std::io::ErrorKind::Interrupted => Failure::Interrupted("interrupted: nothing was done".into()),
+        std::io::ErrorKind::Interrupted => {
+            Failure::Interrupted("interrupted: nothing was done".into())
+        }
         _ => Failure::NoKey(format!("reading the passphrase: {e}")),
     })
 }

@@ -1,6 +1,8 @@
-//! `rewound`, the command line: protects SQLite databases and brings back any commit of any node of an archive.
+//! `rewound`, the command line: protects SQLite databases and brings back any commit of any node of
+//! an archive.
 //!
-//! Uses the library's public API only. Each command is a file in `commands/`; `docs/cli.md` is the manual.
+//! Uses the library's public API only. Each command is a file in `commands/`; `docs/cli.md` is the
+//! manual.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -38,7 +38,8 @@ impl Moment {
         }
         if let Some(number) = text.strip_prefix("lsn:") {
             let lsn = number.trim().parse().ok().and_then(Lsn::new);
-            let wrong = || Failure::Usage(format!("{number:?} is no LSN: they are numbers from 1 on"));
+            let wrong =
+                || Failure::Usage(format!("{number:?} is no LSN: they are numbers from 1 on"));
             return lsn.map(Moment::Lsn).ok_or_else(wrong);
         }
         zone.parse(text, &Zoned::now()).map(Moment::Time)
@@ -86,9 +87,12 @@ impl Zone {
         }
         if let Ok(span) = text.parse::<Span>() {
             if span.is_positive() {
-                return Err(Failure::Usage(format!("{text:?} is a length of time: did you mean \"{text} ago\"?")));
+                return Err(Failure::Usage(format!(
+                    "{text:?} is a length of time: did you mean \"{text} ago\"?"
+                )));
             }
-            let then = now.checked_add(span).map_err(|e| Failure::Usage(format!("{text:?}: {e}")))?;
+            let then =
+                now.checked_add(span).map_err(|e| Failure::Usage(format!("{text:?}: {e}")))?;
             return timestamp(then.timestamp());
         }
         Err(Failure::Usage(format!(
@@ -111,7 +115,8 @@ impl Zone {
         Ok(time)
     }
 
-    /// A time without an offset, in this zone. One that the zone has twice or not at all is refused, as either guess may be an hour off.
+    /// A time without an offset, in this zone. One that the zone has twice or not at all is
+    /// refused, as either guess may be an hour off.
     fn civil(&self, time: civil::DateTime, text: &str) -> Result<Timestamp> {
         let found = self.zone.to_ambiguous_zoned(time).unambiguous().map_err(|_| {
             Failure::Usage(format!(
@@ -148,7 +153,8 @@ impl Zone {
 }
 
 fn jiff_of(t: Timestamp) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(i128::from(t.as_nanos())).expect("64 bits end in the year 2554, jiff's in 9999")
+    jiff::Timestamp::from_nanosecond(i128::from(t.as_nanos()))
+        .expect("64 bits end in the year 2554, jiff's in 9999")
 }
 
 fn timestamp(time: jiff::Timestamp) -> Result<Timestamp> {
@@ -159,13 +165,17 @@ fn timestamp(time: jiff::Timestamp) -> Result<Timestamp> {
 /// A length of time, such as `7d` or `2 weeks`. A day is 24 hours here, and a year 365 days.
 pub fn length(text: &str) -> Result<Duration> {
     let wrong = |why: &str| {
-        Failure::Usage(format!("{text:?} is no length of time{why}: give one such as 7d, 36h or \"2 weeks\""))
+        Failure::Usage(format!(
+            "{text:?} is no length of time{why}: give one such as 7d, 36h or \"2 weeks\""
+        ))
     };
     let span = text.trim().parse::<Span>().map_err(|_| wrong(""))?;
     if span.get_months() != 0 {
         return Err(wrong(", as months differ (min is minutes, d days)"));
     }
-    let days = i64::from(span.get_years()) * 365 + i64::from(span.get_weeks()) * 7 + i64::from(span.get_days());
+    let days = i64::from(span.get_years()) * 365
+        + i64::from(span.get_weeks()) * 7
+        + i64::from(span.get_days());
     let time = span.years(0).weeks(0).days(0);
     let time = Duration::try_from(time).map_err(|_| wrong(" from now on"))?;
     let days = u64::try_from(days).map_err(|_| wrong(" from now on"))?;
@@ -175,7 +185,9 @@ pub fn length(text: &str) -> Result<Duration> {
 /// How long ago something was, by the clock; zero for what is ahead of it.
 pub fn ago(t: Timestamp) -> SignedDuration {
     let now = Timestamp::from(std::time::SystemTime::now());
-    SignedDuration::from_nanos(i64::try_from(now.as_nanos().saturating_sub(t.as_nanos())).unwrap_or(i64::MAX))
+    SignedDuration::from_nanos(
+        i64::try_from(now.as_nanos().saturating_sub(t.as_nanos())).unwrap_or(i64::MAX),
+    )
 }
 
 #[cfg(test)]
@@ -225,7 +237,14 @@ mod tests {
 
     #[test]
     fn refuses_what_could_mean_two_things() {
-        for text in ["2026-10-25 02:30", "2026-03-29 02:30", "10 minutes", "soon", "", "1960-01-01T00:00:00Z"] {
+        for text in [
+            "2026-10-25 02:30",
+            "2026-03-29 02:30",
+            "10 minutes",
+            "soon",
+            "",
+            "1960-01-01T00:00:00Z",
+        ] {
             assert!(parse("Europe/Vienna", text).is_err(), "{text}");
         }
     }

@@ -1,8 +1,8 @@
 //! What is written: results and reports on standard output, messages on standard error.
 //!
-//! A result is what a command is run for: if it cannot be written, the command fails. A report and a message only tell of
-//! something that was done or goes on: if they cannot be written, nothing fails. Styles go where `NO_COLOR` and pipes
-//! do not want them.
+//! A result is what a command is run for: if it cannot be written, the command fails. A report and
+//! a message only tell of something that was done or goes on: if they cannot be written, nothing
+//! fails. Styles go where `NO_COLOR` and pipes do not want them.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -25,7 +25,8 @@ const PATIENCE: i64 = 1;
 /// A pipe that takes anything takes so many bytes without blocking.
 const PIECE: usize = 4096;
 
-/// What this process has on its standard output is no result: one command runs in it, and gives the one or the other.
+/// What this process has on its standard output is no result: one command runs in it, and gives the
+/// one or the other.
 static WORDS: AtomicBool = AtomicBool::new(false);
 
 /// Standard output; colours are stripped where they are not wanted.
@@ -61,7 +62,8 @@ impl Write for Stdout {
     }
 }
 
-/// Writes a line on standard error, with the arguments of `format!`. It never fails, and blocks for a second at most.
+/// Writes a line on standard error, with the arguments of `format!`. It never fails, and blocks for
+/// a second at most.
 macro_rules! message {
     ($($arg:tt)*) => { $crate::output::write_message(format_args!($($arg)*)) };
 }
@@ -76,7 +78,8 @@ pub fn write_message(line: fmt::Arguments<'_>) {
         let patience = if STUCK.load(Ordering::Relaxed) { 0 } else { PATIENCE };
         let stuck = !accepts(patience);
         STUCK.store(stuck, Ordering::Relaxed);
-        // A full device, a closed pipe, a terminal that is gone: what is protected goes on without the message.
+        // A full device, a closed pipe, a terminal that is gone: what is protected goes on without
+        // the message.
         if stuck || to.write_all(piece).is_err() {
             return;
         }
@@ -108,6 +111,7 @@ pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> Result {
 
 /// How many columns there are to draw in.
 pub fn width() -> usize {
-    let terminal = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map(|w| usize::from(w.ws_col));
+    let terminal =
+        rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map(|w| usize::from(w.ws_col));
     terminal.ok().filter(|w| *w > 0).unwrap_or(80).clamp(40, 120)
 }

@@ -16,10 +16,17 @@ pub fn words(policy: &Policy) -> String {
     let mut text = match policy.mode {
         Mode::Continuous { window } => format!("every commit of the last {}", span(window)),
         Mode::Periodic { every, keep_for, keep_count, log_for } => {
-            let log =
-                if log_for.is_zero() { String::new() } else { format!("every commit of the last {}, ", span(log_for)) };
+            let log = if log_for.is_zero() {
+                String::new()
+            } else {
+                format!("every commit of the last {}, ", span(log_for))
+            };
             let count = units::plural(u64::from(keep_count), "snapshot");
-            format!("{log}a snapshot every {}, each for {} ({count} at least)", span(every), span(keep_for))
+            format!(
+                "{log}a snapshot every {}, each for {} ({count} at least)",
+                span(every),
+                span(keep_for)
+            )
         }
         _ => "what a newer release knows".to_owned(),
     };
@@ -55,7 +62,9 @@ impl PolicyInfo {
             grace_seconds: policy.grace.as_secs(),
         };
         match policy.mode {
-            Mode::Continuous { window } => (info.mode, info.window_seconds) = ("continuous", Some(window.as_secs())),
+            Mode::Continuous { window } => {
+                (info.mode, info.window_seconds) = ("continuous", Some(window.as_secs()))
+            }
             Mode::Periodic { every, keep_for, keep_count, log_for } => {
                 info.mode = "periodic";
                 info.every_seconds = Some(every.as_secs());

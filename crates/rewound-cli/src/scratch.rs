@@ -1,7 +1,9 @@
 //! A directory for decrypted databases that a command only looks at.
 //!
-//! It lies in the system's directory for temporary files (`TMPDIR`), is its owner's alone, and is removed at the end, also by a signal that ends the process at
-//! once. What a killed process leaves, the next start of any command of the same user removes: a lock on the directory tells that nobody works in it.
+//! It lies in the system's directory for temporary files (`TMPDIR`), is its owner's alone, and is
+//! removed at the end, also by a signal that ends the process at once. What a killed process
+//! leaves, the next start of any command of the same user removes: a lock on the directory tells
+//! that nobody works in it.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -44,7 +46,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Removed here and not by its field: until it is gone, who ends the process at once has to see to it.
+        // Removed here and not by its field: until it is gone, who ends the process at once has to
+        // see to it.
         let _ = fs::remove_dir_all(self.dir.path());
         *IN_USE.lock() = None;
     }
@@ -53,7 +56,8 @@ impl Drop for Scratch {
 fn create(place: &Path) -> io::Result<Scratch> {
     loop {
         let mode = Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new().prefix(PREFIX).permissions(mode.clone()).tempdir_in(place)?;
+        let dir =
+            tempfile::Builder::new().prefix(PREFIX).permissions(mode.clone()).tempdir_in(place)?;
         *IN_USE.lock() = Some(dir.path().to_owned());
         // Whatever the umask takes away.
         let lock = match fs::set_permissions(dir.path(), mode).and_then(|()| open(dir.path())) {
@@ -80,7 +84,8 @@ fn is_at(dir: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
-/// Removes what killed processes of the same user have left. What cannot be removed stays for the next time.
+/// Removes what killed processes of the same user have left. What cannot be removed stays for the
+/// next time.
 pub fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     let me = rustix::process::geteuid().as_raw();

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use rewound::options::Cancel;
 use rewound::storage::FsStorage;
 use rewound::{
-    Actor, Administrator, Archive, ArchiveOptions, Deletion, Keyring, Node, ReplayOptions, Resolved, Scope, Target,
+    Actor, Administrator, Archive, ArchiveOptions, Deletion, Keyring, Node, ReplayOptions,
+    Resolved, Scope, Target,
 };
 
 use crate::args::{Global, TargetArgs};
@@ -33,8 +34,10 @@ impl Session {
         signals::handle(Arc::clone(&interrupted))?;
         scratch::sweep();
         let zone = Zone::new(global.utc);
-        let actor =
-            Actor { name: user(), reason: global.reason.clone().unwrap_or_else(|| format!("rewound {command}")) };
+        let actor = Actor {
+            name: user(),
+            reason: global.reason.clone().unwrap_or_else(|| format!("rewound {command}")),
+        };
         Ok(Session { global, zone, actor, interrupted })
     }
 
@@ -94,12 +97,17 @@ impl Session {
         if let Some(name) = &self.global.node {
             return Ok(archive.node(name)?);
         }
-        let nodes: Vec<Node> =
-            archive.nodes()?.iter().map(|name| archive.node(name)).collect::<rewound::Result<_>>()?;
-        let live: Vec<&Node> = nodes.iter().filter(|n| n.deletion().is_ok_and(|d| d == Deletion::Live)).collect();
+        let nodes: Vec<Node> = archive
+            .nodes()?
+            .iter()
+            .map(|name| archive.node(name))
+            .collect::<rewound::Result<_>>()?;
+        let live: Vec<&Node> =
+            nodes.iter().filter(|n| n.deletion().is_ok_and(|d| d == Deletion::Live)).collect();
         let holding: Vec<&Node> = live.iter().copied().filter(|n| holds_something(n)).collect();
         // What is deleted, or holds nothing, is meant only where there is nothing else.
-        let meant = [holding, live, nodes.iter().collect()].into_iter().find(|some| !some.is_empty());
+        let meant =
+            [holding, live, nodes.iter().collect()].into_iter().find(|some| !some.is_empty());
         // No node at all is none that is meant.
         match meant.unwrap_or_default().as_slice() {
             [only] => Ok((*only).clone()),
@@ -153,7 +161,8 @@ fn storage(path: &Path) -> Arc<FsStorage> {
     Arc::new(FsStorage::new(path))
 }
 
-/// The name of the user that the system knows the process by; behind `sudo`, whoever called that as well.
+/// The name of the user that the system knows the process by; behind `sudo`, whoever called that as
+/// well.
 fn user() -> String {
     let uid = rustix::process::getuid().as_raw();
     let named = |line: &str| {
@@ -163,7 +172,8 @@ fn user() -> String {
     };
     let known = std::fs::read("/etc/passwd").unwrap_or_default();
     let name = String::from_utf8_lossy(&known).lines().find_map(named);
-    // Users of a directory service are in no file: then the number, which is sure, and what the environment says.
+    // Users of a directory service are in no file: then the number, which is sure, and what the
+    // environment says.
     let name = name.unwrap_or_else(|| match std::env::var("USER") {
         Ok(name) => format!("uid {uid} ({name})"),
         Err(_) => format!("uid {uid}"),

@@ -1,8 +1,9 @@
 //! Signals: the first one asks the command to end, and a second request ends the process at once.
 //!
-//! Every signal whose default is to end a program is one to end cleanly, but for those that the program's own faults raise (`SIGSEGV`, `SIGABRT` and the
-//! like) and `SIGKILL`: what they leave, the next start sweeps. What was ignored from the start, as `nohup` does with `SIGHUP`, stays ignored; `SIGINT` and `SIGTERM` are
-//! handled even so, as a script that sends them means them.
+//! Every signal whose default is to end a program is one to end cleanly, but for those that the
+//! program's own faults raise (`SIGSEGV`, `SIGABRT` and the like) and `SIGKILL`: what they leave,
+//! the next start sweeps. What was ignored from the start, as `nohup` does with `SIGHUP`, stays
+//! ignored; `SIGINT` and `SIGTERM` are handled even so, as a script that sends them means them.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,14 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{
-    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGXCPU, SIGXFSZ,
 };
 use signal_hook::iterator::Signals;
 
 use crate::failure::{Failure, Result};
 use crate::scratch;
 
-/// Requests: a second one is impatience. Others may come in pairs, such as `SIGTERM` and `SIGHUP` when a session ends.
+/// Requests: a second one is impatience. Others may come in pairs, such as `SIGTERM` and `SIGHUP`
+/// when a session ends.
 const REQUESTS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
 const OTHERS: [i32; 8] = [SIGHUP, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU, SIGIO];
 
@@ -35,10 +38,12 @@ pub fn restoring() {
     RESTORING.store(true, Ordering::SeqCst);
 }
 
-/// Asks somebody for a passphrase: meanwhile the first signal ends the process, with the terminal as it was.
+/// Asks somebody for a passphrase: meanwhile the first signal ends the process, with the terminal
+/// as it was.
 pub fn at_prompt<T>(ask: impl FnOnce() -> T) -> T {
     let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
-    let terminal = terminal.and_then(|terminal| tcgetattr(&terminal).ok().map(|mode| (terminal, mode)));
+    let terminal =
+        terminal.and_then(|terminal| tcgetattr(&terminal).ok().map(|mode| (terminal, mode)));
     *PROMPT.lock() = Some(Prompt(terminal));
     let typed = ask();
     *PROMPT.lock() = None;

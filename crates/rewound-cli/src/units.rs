@@ -48,7 +48,12 @@ pub fn bytes(n: u64) -> String {
         value /= 1_000;
         unit += 1;
     }
-    format!("{}.{} {}", value / 1_000, value % 1_000 / 100, UNITS.get(unit).expect("the loop ends with the last unit"))
+    format!(
+        "{}.{} {}",
+        value / 1_000,
+        value % 1_000 / 100,
+        UNITS.get(unit).expect("the loop ends with the last unit")
+    )
 }
 
 /// A length of time, by its two largest units.
@@ -68,7 +73,8 @@ pub fn duration(d: Duration) -> String {
 pub fn span(d: Duration) -> String {
     let s = d.as_secs();
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
-    let (size, name) = units.into_iter().find(|(size, _)| s.is_multiple_of(*size)).expect("all are whole seconds");
+    let (size, name) =
+        units.into_iter().find(|(size, _)| s.is_multiple_of(*size)).expect("all are whole seconds");
     plural(s / size, name)
 }
 
@@ -76,7 +82,8 @@ pub fn span(d: Duration) -> String {
 pub fn about(d: Duration) -> String {
     let ms = d.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
-    let Some((size, name)) = units.into_iter().find(|(size, _)| ms * 10 >= size * 15 || *size == 1) else {
+    let Some((size, name)) = units.into_iter().find(|(size, _)| ms * 10 >= size * 15 || *size == 1)
+    else {
         return duration(d);
     };
     let tenths = (ms * 10 + size / 2) / size;
@@ -92,7 +99,9 @@ pub fn quoted(path: &Path) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     match path.to_str() {
         Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
-        Some(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        Some(text) if !text.contains(char::is_control) => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
         // As bytes: bash, ksh and zsh read these.
         _ => {
             let escaped = |byte: &u8| match byte {
@@ -113,14 +122,25 @@ mod tests {
     fn a_shell_reads_a_path_as_it_is() {
         use std::ffi::OsStr;
         use std::process::Command;
-        for path in ["/srv/app.db", "/a b/it's.db", "/$HOME/`x`\"\\.db", "/new\nline\u{e9}.db", "/*?[a]~;&|<>.db", "-n"]
-        {
-            let run =
-                Command::new("bash").args(["-c", &format!("printf %s {}", quoted(Path::new(path)))]).output().unwrap();
+        for path in [
+            "/srv/app.db",
+            "/a b/it's.db",
+            "/$HOME/`x`\"\\.db",
+            "/new\nline\u{e9}.db",
+            "/*?[a]~;&|<>.db",
+            "-n",
+        ] {
+            let run = Command::new("bash")
+                .args(["-c", &format!("printf %s {}", quoted(Path::new(path)))])
+                .output()
+                .unwrap();
             assert_eq!(run.stdout, path.as_bytes(), "{path}");
         }
         let odd = Path::new(OsStr::from_bytes(b"/\xff'\\ .db"));
-        let run = Command::new("bash").args(["-c", &format!("printf %s {}", quoted(odd))]).output().unwrap();
+        let run = Command::new("bash")
+            .args(["-c", &format!("printf %s {}", quoted(odd))])
+            .output()
+            .unwrap();
         assert_eq!(run.stdout, odd.as_os_str().as_bytes());
     }
 

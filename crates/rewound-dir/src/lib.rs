@@ -54,7 +54,8 @@ pub use links::{Walk, refuse_links_of_others, walk};
 pub use staged::{Staged, write_file};
 
 /// Flags of every call that opens something by name.
-const BY_NAME: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+const BY_NAME: OFlags =
+    OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Bytes that an unprivileged process can still write to the file system of a path, whose links
 /// are followed.
@@ -196,13 +197,15 @@ impl Access {
         Access { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777 }
     }
 
-    /// For files in this directory: its owner reads and writes them; its group too, as far as it may use the directory, if others may not. A mode such as
-    /// 0755 is what the umask left of a directory, and says of nobody that they are meant to read.
+    /// For files in this directory: its owner reads and writes them; its group too, as far as it
+    /// may use the directory, if others may not. A mode such as 0755 is what the umask left of a
+    /// directory, and says of nobody that they are meant to read.
     pub fn file_in(dir: &Metadata) -> Access {
         Access { mode: 0o600 | shared(dir) & 0o060, ..Access::of(dir) }
     }
 
-    /// For directories in this directory, by the same rule. A set-group-id bit is passed on, as the system does.
+    /// For directories in this directory, by the same rule. A set-group-id bit is passed on, as the
+    /// system does.
     pub fn dir_in(dir: &Metadata) -> Access {
         Access { mode: 0o700 | dir.mode() & 0o2000 | shared(dir), ..Access::of(dir) }
     }
@@ -220,8 +223,10 @@ impl Access {
         let mut given = false;
         if is_root() && before.uid() != self.uid {
             fchown(new, Some(self.uid), Some(self.gid)).map_err(|e| {
-                let text =
-                    format!("it belongs to user {}, and could not be given to them ({e}): run this as them", self.uid);
+                let text = format!(
+                    "it belongs to user {}, and could not be given to them ({e}): run this as them",
+                    self.uid
+                );
                 io::Error::new(io::ErrorKind::PermissionDenied, text)
             })?;
             given = true;
@@ -234,7 +239,8 @@ impl Access {
         }
         if given || before.mode() & 0o7777 != mode {
             match new.set_permissions(Permissions::from_mode(mode)) {
-                // Some services may not set that bit. It only saves the system's passing the group on, which is done here.
+                // Some services may not set that bit. It only saves the system's passing the group
+                // on, which is done here.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied && mode & 0o2000 != 0 => {
                     new.set_permissions(Permissions::from_mode(mode & !0o2000))?;
                 }
@@ -253,8 +259,8 @@ impl Dir {
         Ok(Dir { file: fd.into() })
     }
 
-    /// Opens a directory by a path that an operator typed. Creates it and its missing parents, each durable in its parent, each with the owner and group of its parent
-    /// and for nobody else.
+    /// Opens a directory by a path that an operator typed. Creates it and its missing parents, each
+    /// durable in its parent, each with the owner and group of its parent and for nobody else.
     pub fn create_all(path: &Path) -> io::Result<Dir> {
         let mut missing = Vec::new();
         let mut at = path;
@@ -307,12 +313,14 @@ impl Dir {
         regular(fd.into())
     }
 
-    /// Creates a file, open for reading and writing. `AlreadyExists` if the name is taken, by a link too.
+    /// Creates a file, open for reading and writing. `AlreadyExists` if the name is taken, by a
+    /// link too.
     pub fn create(&self, name: impl AsRef<OsStr>, access: Access) -> io::Result<File> {
         let name = component(name.as_ref())?;
         let flags = BY_NAME | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = File::from(
-            rustix::fs::openat(&self.file, name, flags, Mode::from_raw_mode(0o600)).map_err(|e| self.refused(e))?,
+            rustix::fs::openat(&self.file, name, flags, Mode::from_raw_mode(0o600))
+                .map_err(|e| self.refused(e))?,
         );
         if let Err(e) = access.give(&file) {
             let _ = self.remove(name);
@@ -330,7 +338,10 @@ impl Dir {
                 return match self.stat(name)?.kind {
                     Kind::Directory => Ok(false),
                     found => {
-                        let wrong = WrongKind { expected: describe(Kind::Directory), found: describe(found) };
+                        let wrong = WrongKind {
+                            expected: describe(Kind::Directory),
+                            found: describe(found),
+                        };
                         Err(io::Error::new(io::ErrorKind::AlreadyExists, wrong))
                     }
                 };
@@ -349,7 +360,8 @@ impl Dir {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.unmask(name)?,
             other => other?,
         };
-        // Who can write here may have put another directory of root's in its place. Nothing is lost by giving an empty one away.
+        // Who can write here may have put another directory of root's in its place. Nothing is lost
+        // by giving an empty one away.
         if is_root() && dir.metadata()?.uid() != access.uid && !dir.names()?.is_empty() {
             let text = format!("{} was replaced while it was created", name.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
@@ -357,13 +369,15 @@ impl Dir {
         access.give(&dir.file)
     }
 
-    /// Opens a directory that was just created, and that the process's umask keeps even its owner from.
+    /// Opens a directory that was just created, and that the process's umask keeps even its owner
+    /// from.
     #[cfg(target_os = "linux")]
     fn unmask(&self, name: &OsStr) -> io::Result<Dir> {
         use std::os::fd::AsRawFd;
         let flags = BY_NAME | OFlags::PATH | OFlags::DIRECTORY;
         let fd = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;
-        // A descriptor that is only a path cannot be asked to change the mode, its name in /proc can, and leads nowhere else.
+        // A descriptor that is only a path cannot be asked to change the mode, its name in /proc
+        // can, and leads nowhere else.
         rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(0o700))?;
         self.subdir(name)
     }
@@ -373,8 +387,14 @@ impl Dir {
         self.subdir(name)
     }
 
-    /// Gives a file of this directory a new name, maybe in another one: atomic. `AlreadyExists` if that name is taken.
-    pub fn rename_new(&self, from: impl AsRef<OsStr>, to_dir: &Dir, to: impl AsRef<OsStr>) -> io::Result<()> {
+    /// Gives a file of this directory a new name, maybe in another one: atomic. `AlreadyExists` if
+    /// that name is taken.
+    pub fn rename_new(
+        &self,
+        from: impl AsRef<OsStr>,
+        to_dir: &Dir,
+        to: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
         let (from, to) = (component(from.as_ref())?, component(to.as_ref())?);
         match self.rename_without_replacing(from, to_dir, to) {
             Err(e) if is_unsupported(e) => self.rename_by_link(from, to_dir, to),
@@ -383,17 +403,28 @@ impl Dir {
     }
 
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    fn rename_without_replacing(&self, from: &OsStr, to_dir: &Dir, to: &OsStr) -> rustix::io::Result<()> {
+    fn rename_without_replacing(
+        &self,
+        from: &OsStr,
+        to_dir: &Dir,
+        to: &OsStr,
+    ) -> rustix::io::Result<()> {
         use rustix::fs::{RenameFlags, renameat_with};
         renameat_with(&self.file, from, &to_dir.file, to, RenameFlags::NOREPLACE)
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-    fn rename_without_replacing(&self, _from: &OsStr, _to_dir: &Dir, _to: &OsStr) -> rustix::io::Result<()> {
+    fn rename_without_replacing(
+        &self,
+        _from: &OsStr,
+        _to_dir: &Dir,
+        _to: &OsStr,
+    ) -> rustix::io::Result<()> {
         Err(Errno::NOSYS)
     }
 
-    /// For where renaming without replacing is not supported: a link never replaces. The one window: a crash before the unlink leaves both names.
+    /// For where renaming without replacing is not supported: a link never replaces. The one
+    /// window: a crash before the unlink leaves both names.
     fn rename_by_link(&self, from: &OsStr, to_dir: &Dir, to: &OsStr) -> io::Result<()> {
         rustix::fs::linkat(&self.file, from, &to_dir.file, to, AtFlags::empty())?;
         self.remove(from).inspect_err(|_| {
@@ -413,7 +444,11 @@ impl Dir {
 
     /// What a name stands for.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
-        Ok(Stat::new(&rustix::fs::statat(&self.file, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?))
+        Ok(Stat::new(&rustix::fs::statat(
+            &self.file,
+            component(name.as_ref())?,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?))
     }
 
     /// Every name in this directory, in no order.
@@ -448,7 +483,9 @@ impl Dir {
     fn explain(&self, name: &OsStr, wanted: Kind, errno: Errno) -> io::Error {
         let Ok(found) = self.stat(name) else { return errno.into() };
         match errno {
-            Errno::LOOP | Errno::NXIO | Errno::NOTDIR | Errno::ISDIR | Errno::MLINK if found.kind != wanted => {
+            Errno::LOOP | Errno::NXIO | Errno::NOTDIR | Errno::ISDIR | Errno::MLINK
+                if found.kind != wanted =>
+            {
                 WrongKind::error(wanted, found.kind)
             }
             Errno::ACCESS => denied("it", found.uid, found.mode),
@@ -467,12 +504,17 @@ impl Dir {
 
 fn denied(what: &str, uid: u32, mode: u32) -> io::Error {
     let (mode, me) = (mode & 0o7777, rustix::process::geteuid().as_raw());
-    let text =
-        format!("permission denied: {what} belongs to user {uid} with mode {mode:04o}, this process runs as user {me}");
+    let text = format!(
+        "permission denied: {what} belongs to user {uid} with mode {mode:04o}, this process runs as user {me}"
+    );
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
-#[expect(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "the types differ from system to system")]
+#[expect(
+    clippy::unnecessary_cast,
+    clippy::cast_sign_loss,
+    reason = "the types differ from system to system"
+)]
 impl Stat {
     fn new(stat: &rustix::fs::Stat) -> Stat {
         Stat {
@@ -521,10 +563,16 @@ pub fn open_path_to_write(path: &Path) -> io::Result<File> {
     open_regular(path, BY_NAME | OFlags::RDWR, |path| std::fs::symlink_metadata(path))
 }
 
-fn open_regular(path: &Path, flags: OFlags, look: fn(&Path) -> io::Result<Metadata>) -> io::Result<File> {
+fn open_regular(
+    path: &Path,
+    flags: OFlags,
+    look: fn(&Path) -> io::Result<Metadata>,
+) -> io::Result<File> {
     let opened = rustix::fs::open(path, flags, Mode::empty());
     let fd = opened.map_err(|e| match (e, look(path)) {
-        (Errno::NXIO | Errno::LOOP | Errno::MLINK | Errno::ISDIR, Ok(found)) if kind(&found) != Kind::File => {
+        (Errno::NXIO | Errno::LOOP | Errno::MLINK | Errno::ISDIR, Ok(found))
+            if kind(&found) != Kind::File =>
+        {
             WrongKind::error(Kind::File, kind(&found))
         }
         _ => e.into(),
@@ -540,8 +588,8 @@ fn regular(file: File) -> io::Result<File> {
 }
 
 /// Keeps every other process from using a file by the locks that SQLite and many engines take on it
-/// (POSIX, `fcntl`); `false` if one of them uses it. Such locks belong to the process and end as soon
-/// as it closes *any* descriptor of the file: open it once, and keep that.
+/// (POSIX, `fcntl`); `false` if one of them uses it. Such locks belong to the process and end as
+/// soon as it closes *any* descriptor of the file: open it once, and keep that.
 pub fn lock_alone(file: &File) -> io::Result<bool> {
     match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
         // A file system without locks has nobody who relies on them.
@@ -556,15 +604,17 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// As root, and if what is created is given to another user: refuses a directory in which somebody else than root and those who can write to `base`, the directory that all of it belongs to,
-/// could put things in the way. `path` is the directory, for the message.
+/// As root, and if what is created is given to another user: refuses a directory in which somebody
+/// else than root and those who can write to `base`, the directory that all of it belongs to, could
+/// put things in the way. `path` is the directory, for the message.
 pub fn refuse_others(dir: &Metadata, base: &Metadata, path: &Path) -> io::Result<()> {
     if !is_root() || base.uid() == 0 {
         return Ok(());
     }
     let group = base.mode() & 0o020 != 0 && dir.gid() == base.gid();
     let foreign = dir.uid() != 0 && dir.uid() != base.uid() && !group;
-    let open = dir.mode() & 0o1000 == 0 && (dir.mode() & 0o002 != 0 || (dir.mode() & 0o020 != 0 && !group));
+    let open = dir.mode() & 0o1000 == 0
+        && (dir.mode() & 0o002 != 0 || (dir.mode() & 0o020 != 0 && !group));
     if !foreign && !open {
         return Ok(());
     }

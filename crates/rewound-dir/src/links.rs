@@ -18,9 +18,11 @@ use super::{Dir, Identity, Kind, identity, is_root};
 const LINKS: usize = 40;
 /// Opens a directory to go on from there: where the system can, without the right to list it.
 #[cfg(target_os = "linux")]
-const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const WALK: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
-const WALK: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const WALK: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How a [`walk`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,10 @@ pub enum Walk {
 /// anything, and is followed if it is a link.
 pub fn walk(path: &Path, trusted: &[u32]) -> io::Result<Walk> {
     let names = |path: &Path| -> Vec<OsString> {
-        let parts = path.components().rev().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
+        let parts = path
+            .components()
+            .rev()
+            .filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
         parts.map(|c| c.as_os_str().to_owned()).collect()
     };
     let root = || Dir::open(Path::new("/"));
@@ -66,7 +71,8 @@ pub fn walk(path: &Path, trusted: &[u32]) -> io::Result<Walk> {
         if links > LINKS || !trusted.contains(&there.uid) {
             return Ok(Walk::Foreign { link: here.join(name), uid: there.uid });
         }
-        let to = OsString::from_vec(rustix::fs::readlinkat(&at.file, &name, Vec::new())?.into_bytes());
+        let to =
+            OsString::from_vec(rustix::fs::readlinkat(&at.file, &name, Vec::new())?.into_bytes());
         if Path::new(&to).is_absolute() {
             (at, here) = (root()?, PathBuf::from("/"));
         }
@@ -76,7 +82,8 @@ pub fn walk(path: &Path, trusted: &[u32]) -> io::Result<Walk> {
 }
 
 /// As root: refuses a directory that was reached through a symbolic link of somebody who is neither
-/// root nor the directory's owner. Who has a say in a part of a path would choose where root writes.
+/// root nor the directory's owner. Who has a say in a part of a path would choose where root
+/// writes.
 pub fn refuse_links_of_others(path: &Path, opened: &Dir) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -87,9 +94,13 @@ pub fn refuse_links_of_others(path: &Path, opened: &Dir) -> io::Result<()> {
     };
     let reached = opened.metadata()?;
     match walk(path, &[0, reached.uid()])? {
-        Walk::Foreign { link, uid } => refused(format!("{} is a symbolic link of user {uid}", link.display())),
+        Walk::Foreign { link, uid } => {
+            refused(format!("{} is a symbolic link of user {uid}", link.display()))
+        }
         // The links that were looked at need not be those that were followed.
-        Walk::Reached(there) if there != identity(&reached) => refused("something was replaced".into()),
+        Walk::Reached(there) if there != identity(&reached) => {
+            refused("something was replaced".into())
+        }
         Walk::Reached(_) => Ok(()),
     }
 }

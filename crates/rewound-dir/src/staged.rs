@@ -1,8 +1,9 @@
 //! Files and directories in the making, and what a killed process leaves of them.
 //!
-//! A file has no name until it is complete, so that nothing is left of it whatever happens. If the file system cannot do that, and for
-//! directories, the name is hidden: `.NAME.rewound-ID`, with an id of 32 hex digits. What has such a
-//! name is locked by whoever makes it, so a lock that is free tells that it was left behind.
+//! A file has no name until it is complete, so that nothing is left of it whatever happens. If the
+//! file system cannot do that, and for directories, the name is hidden: `.NAME.rewound-ID`, with an
+//! id of 32 hex digits. What has such a name is locked by whoever makes it, so a lock that is free
+//! tells that it was left behind.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{
-    Access, BY_NAME, Dir, Kind, WrongKind, component, identity, is_root, refuse_links_of_others, refuse_others,
+    Access, BY_NAME, Dir, Kind, WrongKind, component, identity, is_root, refuse_links_of_others,
+    refuse_others,
 };
 
 #[cfg(test)]
@@ -82,7 +84,8 @@ fn path_of(file: &File) -> String {
 fn unnamed(dir: &Dir) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     // What is wrong with the directory is said by the call that makes a hidden name instead.
-    let file = File::from(rustix::fs::openat(&dir.file, c".", flags, Mode::from_raw_mode(0o600)).ok()?);
+    let file =
+        File::from(rustix::fs::openat(&dir.file, c".", flags, Mode::from_raw_mode(0o600)).ok()?);
     let at = super::identity_at(path_of(&file).as_ref()).ok()?;
     (at == identity(&file.metadata().ok()?)).then_some(file)
 }
@@ -94,7 +97,13 @@ fn unnamed(_: &Dir) -> Option<File> {
 
 #[cfg(target_os = "linux")]
 fn link(file: &File, dir: &Dir, name: &OsStr) -> io::Result<()> {
-    Ok(rustix::fs::linkat(rustix::fs::CWD, path_of(file), &dir.file, name, AtFlags::SYMLINK_FOLLOW)?)
+    Ok(rustix::fs::linkat(
+        rustix::fs::CWD,
+        path_of(file),
+        &dir.file,
+        name,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -110,12 +119,14 @@ fn claim(dir: &Dir, hidden: &OsStr, made: &File) -> bool {
         // A file system without locks: nobody can sweep there either.
         Err(TryLockError::Error(_)) => return true,
     }
-    dir.stat(hidden).is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity))
+    dir.stat(hidden)
+        .is_ok_and(|there| made.metadata().is_ok_and(|made| identity(&made) == there.identity))
 }
 
-/// Writes a file that others are to read, such as a picture: whole or not at all, in place of the file of that name. It keeps that file's
-/// owner and permissions; a new one belongs to the owner of its directory, with the permissions that the umask leaves. What is no
-/// regular file is not replaced.
+/// Writes a file that others are to read, such as a picture: whole or not at all, in place of the
+/// file of that name. It keeps that file's owner and permissions; a new one belongs to the owner of
+/// its directory, with the permissions that the umask leaves. What is no regular file is not
+/// replaced.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = component(path.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -125,7 +136,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_links_of_others(parent, &dir)?;
     dir.sweep_staged(name);
     let there = match dir.stat(name) {
-        Ok(there) if there.kind == Kind::File => Some(Access::of(&dir.open_file(name)?.metadata()?)),
+        Ok(there) if there.kind == Kind::File => {
+            Some(Access::of(&dir.open_file(name)?.metadata()?))
+        }
         Ok(there) => return Err(WrongKind::error(Kind::File, there.kind)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
@@ -133,7 +146,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let hidden = hidden(name, &unlikely_id());
     let flags = BY_NAME | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
     let mode = Mode::from_raw_mode(0o666);
-    let mut file = File::from(rustix::fs::openat(&dir.file, &hidden, flags, mode).map_err(|e| dir.refused(e))?);
+    let mut file = File::from(
+        rustix::fs::openat(&dir.file, &hidden, flags, mode).map_err(|e| dir.refused(e))?,
+    );
     let mut write = || {
         // So that nobody sweeps it.
         let _ = file.try_lock();
@@ -162,7 +177,11 @@ impl Dir {
         loop {
             let file = self.create(&hidden, access)?;
             if claim(self, &hidden, &file) {
-                return Ok(Staged { maker: std::process::id(), file: Arc::new(file), hidden: Some(hidden) });
+                return Ok(Staged {
+                    maker: std::process::id(),
+                    file: Arc::new(file),
+                    hidden: Some(hidden),
+                });
             }
         }
     }
@@ -184,7 +203,8 @@ impl Dir {
         }
     }
 
-    /// Removes what killed processes have left of a file or directory of this name. What cannot be removed stays for the next time.
+    /// Removes what killed processes have left of a file or directory of this name. What cannot be
+    /// removed stays for the next time.
     pub fn sweep_staged(&self, name: &OsStr) {
         let start = hidden(name, "");
         for found in self.names().unwrap_or_default() {
@@ -197,7 +217,8 @@ impl Dir {
 
     fn remove_if_left(&self, name: &OsStr) -> io::Result<()> {
         let there = self.stat(name)?;
-        // What a restore as root leaves was given to the directory's owner. Another's thing of that name was put there for root to remove.
+        // What a restore as root leaves was given to the directory's owner. Another's thing of that
+        // name was put there for root to remove.
         if is_root() && there.uid != self.metadata()?.uid() {
             return Ok(());
         }
@@ -212,7 +233,8 @@ impl Dir {
         self.remove_all(name, DEPTH)
     }
 
-    /// Gives a directory in the making its name, at once: a directory takes the place of an empty one, and of nothing else.
+    /// Gives a directory in the making its name, at once: a directory takes the place of an empty
+    /// one, and of nothing else.
     pub fn publish_dir(&self, hidden: &OsStr, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.file, component(hidden)?, &self.file, component(name)?)?)
     }

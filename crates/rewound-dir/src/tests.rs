@@ -19,7 +19,8 @@ fn put(dir: &Dir, name: &str, bytes: &[u8]) {
 }
 
 fn fifo(path: &Path) {
-    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .unwrap();
 }
 
 #[test]
@@ -54,12 +55,18 @@ fn what_is_no_file_is_told_and_never_waited_for() {
             let wrong = WrongKind::of(&result.unwrap_err());
             assert_eq!(wrong, Some(WrongKind { expected: "a regular file", found }), "{name}");
         }
-        assert_eq!(dir.create(name, access(&dir)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            dir.create(name, access(&dir)).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         if name != "dir" {
             let wrong = Some(WrongKind { expected: "a directory", found });
             assert_eq!(WrongKind::of(&dir.subdir(name).unwrap_err()), wrong);
             let taken = dir.make_dir(name, access(&dir)).unwrap_err();
-            assert_eq!((taken.kind(), WrongKind::of(&taken)), (io::ErrorKind::AlreadyExists, wrong));
+            assert_eq!(
+                (taken.kind(), WrongKind::of(&taken)),
+                (io::ErrorKind::AlreadyExists, wrong)
+            );
         }
     }
     assert!(!temp.path().join("missing").exists());

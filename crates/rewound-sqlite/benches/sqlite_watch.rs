@@ -1,9 +1,15 @@
-//! What watching a live SQLite database costs its application, and what it gives: a TPC-B load in a process of its own, the watcher in another.
+//! What watching a live SQLite database costs its application, and what it gives: a TPC-B load in a
+//! process of its own, the watcher in another.
 //!
-//! WAL mode, `synchronous = NORMAL`, SQLite's own checkpoints as they are by default; the watcher with its defaults. Each turn begins with a fresh copy
-//! of the database, without the watcher and with it alternately. `cargo bench --bench sqlite_watch`; with `-- --test` some seconds.
+//! WAL mode, `synchronous = NORMAL`, SQLite's own checkpoints as they are by default; the watcher
+//! with its defaults. Each turn begins with a fresh copy of the database, without the watcher and
+//! with it alternately. `cargo bench --bench sqlite_watch`; with `-- --test` some seconds.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark stops at the first surprise"
+)]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 #[path = "../../../benches/common/mod.rs"]
@@ -62,7 +68,8 @@ impl Process {
     fn end(mut self) -> Vec<Vec<u64>> {
         drop(self.input.take());
         let lines = self.output.lines().map(Result::unwrap);
-        let rest = lines.map(|l| l.split_whitespace().map(|n| n.parse().unwrap()).collect()).collect();
+        let rest =
+            lines.map(|l| l.split_whitespace().map(|n| n.parse().unwrap()).collect()).collect();
         assert!(self.child.wait().unwrap().success());
         rest
     }
@@ -93,11 +100,15 @@ fn wait_for_end_of_input() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// The application: so many transactions, `pause` microseconds between them. Says how many nanoseconds they took, the slowest but one in a thousand, and
-/// the slowest; and at its end when each was committed.
+/// The application: so many transactions, `pause` microseconds between them. Says how many
+/// nanoseconds they took, the slowest but one in a thousand, and the slowest; and at its end when
+/// each was committed.
 fn application(scale: u64, transactions: u64, pause: u64) {
     let mut db = Connection::open("app.db").unwrap();
-    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000").unwrap();
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000",
+    )
+    .unwrap();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let (mut committed, mut each) = (Vec::new(), Vec::new());
     let begun = Instant::now();
@@ -121,7 +132,8 @@ fn application(scale: u64, transactions: u64, pause: u64) {
     }
 }
 
-/// The watcher. Says when it is ready, and at its end what it counted, and when it had archived which commit.
+/// The watcher. Says when it is ready, and at its end what it counted, and when it had archived
+/// which commit.
 fn watcher() {
     let node = Archive::open("archive", key()).unwrap().node("app").unwrap();
     let mut watcher = Watcher::open(&node, "app.db", WatchOptions::default()).unwrap();
@@ -140,7 +152,8 @@ fn watcher() {
     });
     let status = watcher.run().unwrap();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} {} {} {}", status.commits, status.pages, status.resyncs, status.wal_resets).unwrap();
+    writeln!(out, "{} {} {} {}", status.commits, status.pages, status.resyncs, status.wal_resets)
+        .unwrap();
     for (lsn, at) in &*archived.lock().unwrap() {
         writeln!(out, "{lsn} {at}").unwrap();
     }
@@ -166,7 +179,10 @@ fn fresh(name: &str) -> PathBuf {
 fn watch(dir: &Path) -> (Node, Process) {
     // The node is made for a database in WAL mode, as the application leaves it.
     let db = Connection::open(dir.join("app.db")).unwrap();
-    let node = Archive::create(dir.join("archive"), key()).unwrap().create_node("app", Origin::Existing).unwrap();
+    let node = Archive::create(dir.join("archive"), key())
+        .unwrap()
+        .create_node("app", Origin::Existing)
+        .unwrap();
     let mut process = Process::start("watch", dir);
     assert_eq!(process.line(), [1]);
     drop(db);
@@ -174,7 +190,8 @@ fn watch(dir: &Path) -> (Node, Process) {
     (node, process)
 }
 
-/// How long all of an application's transactions took, the slowest but one in a thousand, and the slowest.
+/// How long all of an application's transactions took, the slowest but one in a thousand, and the
+/// slowest.
 type Times = [Duration; 3];
 
 fn run_application(dir: &Path, transactions: u64, pause: u64) -> (Process, Times) {
@@ -203,7 +220,13 @@ fn unpaced(dir: &Path) -> Watched {
     let said = watcher.end();
     application.end();
     assert_eq!((said[0][0], said[0][2]), (size().1, 0), "transactions and comparisons");
-    Watched { times, bytes: bytes_below(&dir.join("archive"), ".seg"), cpu, peak, resets: said[0][3] }
+    Watched {
+        times,
+        bytes: bytes_below(&dir.join("archive"), ".seg"),
+        cpu,
+        peak,
+        resets: said[0][3],
+    }
 }
 
 fn slow_down() {
@@ -239,7 +262,11 @@ fn slow_down() {
             ms(run.times[1]),
             ms(run.times[2]),
         ]);
-        println!("turn {}: {without:.0} transactions/s without, {with:.0} with: × {:.3}", turn + 1, without / with);
+        println!(
+            "turn {}: {without:.0} transactions/s without, {with:.0} with: × {:.3}",
+            turn + 1,
+            without / with
+        );
     }
     let column = |i: usize| {
         let mut values: Vec<f64> = all.iter().map(|r| r[i]).collect();
@@ -276,7 +303,10 @@ fn slow_down() {
             "p99.9 ms with",
             "most ms with",
         ],
-        &all.into_iter().enumerate().map(|(turn, row)| (format!("turn {}", turn + 1), row)).collect::<Vec<_>>(),
+        &all.into_iter()
+            .enumerate()
+            .map(|(turn, row)| (format!("turn {}", turn + 1), row))
+            .collect::<Vec<_>>(),
     );
 }
 
@@ -286,12 +316,15 @@ fn latency_and_idle() {
     let (_, watcher) = watch(&dir);
     let mut rows = Vec::new();
     let mut runs = Vec::new();
-    for (rate, seconds) in if quick() { vec![(500, 1)] } else { vec![(10, 30), (200, 15), (2_000, 10)] } {
+    for (rate, seconds) in
+        if quick() { vec![(500, 1)] } else { vec![(10, 30), (200, 15), (2_000, 10)] }
+    {
         let (application, _) = run_application(&dir, rate * seconds, 1_000_000 / rate);
         std::thread::sleep(Duration::from_millis(500));
         runs.push((rate, application.end()));
     }
-    let (idle, rss, seconds) = (watcher.cpu(), watcher.memory("VmRSS:"), if quick() { 1 } else { 20 });
+    let (idle, rss, seconds) =
+        (watcher.cpu(), watcher.memory("VmRSS:"), if quick() { 1 } else { 20 });
     std::thread::sleep(Duration::from_secs(seconds));
     let idle = (watcher.cpu().checked_sub(idle).unwrap()).as_secs_f64() / seconds as f64 * 100.0;
     let growth = watcher.memory("VmRSS:") - rss;
@@ -308,7 +341,12 @@ fn latency_and_idle() {
             .collect();
         latencies.sort_unstable_by(f64::total_cmp);
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-        println!("commit to archived at ~{rate}/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", at(50), at(99), at(100));
+        println!(
+            "commit to archived at ~{rate}/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+            at(50),
+            at(99),
+            at(100)
+        );
         rows.push((format!("{rate} transactions/s"), vec![at(50), at(99), at(100)]));
     }
     println!("idle watcher: {idle:.3} % of a core, {growth:+.2} MiB in {seconds} s ({rss:.1} MiB)");
@@ -320,7 +358,8 @@ fn latency_and_idle() {
     );
 }
 
-/// Restores of what the watcher left: from the log alone, and after `Node::maintain` has built layers.
+/// Restores of what the watcher left: from the log alone, and after `Node::maintain` has built
+/// layers.
 fn restores() {
     let dir = fresh("sqlite-restore");
     unpaced(&dir);
@@ -346,7 +385,8 @@ fn restores() {
         restore();
         std::fs::copy(&out, &copy).unwrap();
         let mut again = || copy_and_sync(&copy, &out);
-        let [cp, restored] = side_by_side(if quick() { 1 } else { 15 }, [&mut again, &mut || restore()]);
+        let [cp, restored] =
+            side_by_side(if quick() { 1 } else { 15 }, [&mut again, &mut || restore()]);
         let ms = |t: Duration| t.as_secs_f64() * 1e3;
         let what = if layers { "with layers" } else { "from the log alone" };
         println!(
@@ -366,14 +406,19 @@ fn main() {
         let words: Vec<&str> = role.split(' ').collect();
         match words[..] {
             ["load", scale, transactions, pause] => {
-                application(scale.parse().unwrap(), transactions.parse().unwrap(), pause.parse().unwrap());
+                application(
+                    scale.parse().unwrap(),
+                    transactions.parse().unwrap(),
+                    pause.parse().unwrap(),
+                );
             }
             _ => watcher(),
         }
         return;
     }
     // `cargo bench --bench sqlite_watch -- latency` measures that alone.
-    let all: [(&str, fn()); 3] = [("slow-down", slow_down), ("latency", latency_and_idle), ("restore", restores)];
+    let all: [(&str, fn()); 3] =
+        [("slow-down", slow_down), ("latency", latency_and_idle), ("restore", restores)];
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for (name, f) in all {
         if asked.is_empty() || asked.iter().any(|a| a == name) {

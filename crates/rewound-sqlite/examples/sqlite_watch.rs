@@ -1,11 +1,12 @@
-//! An application protects its own SQLite database: every transaction is archived from a thread of its own, and the one before an accident comes back.
+//! An application protects its own SQLite database: every transaction is archived from a thread of
+//! its own, and the one before an accident comes back.
 //!
 //! ```sh
 //! cargo run --release --example sqlite_watch
 //! ```
 //!
-//! The application's code that writes does not change. A database that other processes write is protected in the same way, without
-//! the hook; `rewound watch` is that as a program.
+//! The application's code that writes does not change. A database that other processes write is
+//! protected in the same way, without the hook; `rewound watch` is that as a program.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
          CREATE TABLE orders(id INTEGER PRIMARY KEY, item TEXT NOT NULL, price INTEGER NOT NULL)",
     )?;
 
-    // In earnest the key lies where the archive does not, and `Archive::open` follows at the next start.
+    // In earnest the key lies where the archive does not, and `Archive::open` follows at the next
+    // start.
     let key = KeyFile::generate(dir.path().join("shop.key"))?;
     let archive = Archive::create(dir.path().join("shop.archive"), key)?;
     let node = archive.create_node("shop", Origin::Existing)?;
@@ -31,17 +33,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut watcher = Watcher::open(&node, &path, WatchOptions::default())?;
     watcher.on_event(|event| match event {
         Event::Archived { .. } => {}
-        Event::ResyncFinished { lsn, pages, .. } => println!("watcher: {pages} pages compared into LSN {lsn}"),
+        Event::ResyncFinished { lsn, pages, .. } => {
+            println!("watcher: {pages} pages compared into LSN {lsn}")
+        }
         other => println!("watcher: {other:?}"),
     });
     let handle = watcher.handle();
     let protection = std::thread::spawn(move || watcher.run());
-    // Wakes the watcher at each commit of this connection: nothing waits for the kernel's notification.
+    // Wakes the watcher at each commit of this connection: nothing waits for the kernel's
+    // notification.
     handle.hook(&mut db)?;
 
     let begun = Instant::now();
     for n in 0..2_000 {
-        db.execute("INSERT INTO orders(item, price) VALUES (?1, ?2)", (format!("article {n}"), n * 7 % 900))?;
+        db.execute(
+            "INSERT INTO orders(item, price) VALUES (?1, ?2)",
+            (format!("article {n}"), n * 7 % 900),
+        )?;
     }
     println!("2,000 transactions in {:.0?}", begun.elapsed());
     let before = sum(&db)?;
@@ -52,13 +60,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let deleted = db.execute("DELETE FROM orders", [])?; // The WHERE clause was forgotten.
     println!("accident: {deleted} orders deleted");
     for n in 0..500 {
-        db.execute("INSERT INTO orders(item, price) VALUES (?1, 1)", [format!("later article {n}")])?;
+        db.execute(
+            "INSERT INTO orders(item, price) VALUES (?1, 1)",
+            [format!("later article {n}")],
+        )?;
     }
     handle.stop(); // Archives what there is and leaves.
     let status = protection.join().map_err(|_| "the watcher panicked")??;
     println!("archived {} transactions, {} comparisons", status.commits, status.resyncs);
 
-    // When did the first order go? Asks about log2 of the commits; each probe rewrites only the pages that differ from the last one.
+    // When did the first order go? Asks about log2 of the commits; each probe rewrites only the
+    // pages that differ from the last one.
     let probe = dir.path().join("probe");
     let newest = node.window()?.latest.lsn;
     let found = node.bisect(known_good, newest, |lsn| {
@@ -69,11 +81,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("LSN {accident} did it, found in {} probes", found.probes.len());
 
     let restored = dir.path().join("restored.db");
-    let report = node.restore(Target::Lsn(Lsn::new(accident.get() - 1).unwrap_or(Lsn::FIRST))).into_file(&restored)?;
+    let report = node
+        .restore(Target::Lsn(Lsn::new(accident.get() - 1).unwrap_or(Lsn::FIRST)))
+        .into_file(&restored)?;
     let copy = Connection::open(&restored)?;
     let after = sum(&copy)?;
     let sound: String = copy.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-    println!("LSN {} is back: prices add up to {after}, before the accident {before}; {sound}", report.lsn);
+    println!(
+        "LSN {} is back: prices add up to {after}, before the accident {before}; {sound}",
+        report.lsn
+    );
     if (after, sound.as_str()) != (before, "ok") {
         return Err("the restored database is not the one from before the accident".into());
     }

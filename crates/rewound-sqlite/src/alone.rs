@@ -1,10 +1,12 @@
 //! A database, or the place for one, that nobody else uses: what a restore in place needs.
 //!
-//! SQLite's connections in WAL mode hold a POSIX lock on the database file from their first read to their end, and one on the index; in
-//! the other modes during transactions. A lock on all of the file refuses, and is refused by, each of them. The watcher's lock is on a file of its own.
+//! SQLite's connections in WAL mode hold a POSIX lock on the database file from their first read to
+//! their end, and one on the index; in the other modes during transactions. A lock on all of the
+//! file refuses, and is refused by, each of them. The watcher's lock is on a file of its own.
 //!
-//! Invariant: what refuses has written nothing. The locks belong to the process: they tell of other processes, not of this one, whose own are looked for in the
-//! kernel's list of locks before any of the files is opened.
+//! Invariant: what refuses has written nothing. The locks belong to the process: they tell of other
+//! processes, not of this one, whose own are looked for in the kernel's list of locks before any of
+//! the files is opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -21,10 +23,12 @@ use super::locks::is_locked_here;
 /// A link is not followed, and a pipe not waited for.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
-/// Keeps everybody else from using a database, for as long as it lives: connections of other processes, whether they are there or come, and watchers.
+/// Keeps everybody else from using a database, for as long as it lives: connections of other
+/// processes, whether they are there or come, and watchers.
 ///
-/// A process that uses the database itself is refused as well, before a descriptor is opened: POSIX gives up all locks that it has on a file when it closes one. It
-/// must not begin to use it while this lives.
+/// A process that uses the database itself is refused as well, before a descriptor is opened: POSIX
+/// gives up all locks that it has on a file when it closes one. It must not begin to use it while
+/// this lives.
 #[derive(Debug)]
 #[must_use = "the database is free again as soon as this is dropped"]
 pub struct Alone {
@@ -38,8 +42,8 @@ impl Alone {
     ///
     /// # Errors
     ///
-    /// [`Error::InUse`] where anybody has it open; [`Error::AlreadyWatched`]; [`Error::Leftover`] where the log of a database lies there, which SQLite would play into
-    /// what is put there.
+    /// [`Error::InUse`] where anybody has it open; [`Error::AlreadyWatched`]; [`Error::Leftover`]
+    /// where the log of a database lies there, which SQLite would play into what is put there.
     pub fn hold(path: impl AsRef<Path>) -> Result<Alone> {
         let path = path.as_ref();
         Others::hold(path)?.and_file(path)
@@ -60,13 +64,16 @@ pub(super) struct Others {
 
 impl Others {
     pub fn hold(path: &Path) -> Result<Others> {
-        // Where there is no such file nobody has ever watched, and who begins to meets the other locks. It has no POSIX locks, so it comes first:
-        // what this process has on the other files outlives a look at them only where they are not opened.
+        // Where there is no such file nobody has ever watched, and who begins to meets the other
+        // locks. It has no POSIX locks, so it comes first: what this process has on the other files
+        // outlives a look at them only where they are not opened.
         let at = beside(path, "-rewound");
         let watched = open(&at)?;
         match watched.as_ref().map(File::try_lock) {
             None | Some(Ok(())) => {}
-            Some(Err(TryLockError::WouldBlock)) => return Err(Error::AlreadyWatched { path: path.to_owned() }),
+            Some(Err(TryLockError::WouldBlock)) => {
+                return Err(Error::AlreadyWatched { path: path.to_owned() });
+            }
             Some(Err(TryLockError::Error(e))) => return Err(Error::io("lock", at, e)),
         }
         // A process whose database was moved away or removed still has the index of this name.
@@ -97,7 +104,8 @@ impl Others {
     }
 }
 
-/// The log beside a database, if there is anything in it. A rollback journal whose first byte is zero counts for nothing.
+/// The log beside a database, if there is anything in it. A rollback journal whose first byte is
+/// zero counts for nothing.
 pub(super) fn leftover(database: &Path) -> Option<PathBuf> {
     let holds = |path: &PathBuf| path.symlink_metadata().is_ok_and(|m| m.len() > 0 || !m.is_file());
     let log = Some(beside(database, "-wal")).filter(holds);
@@ -108,7 +116,8 @@ pub(super) fn leftover(database: &Path) -> Option<PathBuf> {
 fn is_over(journal: &Path) -> bool {
     use std::io::Read;
     let mut first = [1];
-    let file = OpenOptions::new().read(true).custom_flags(CAREFUL.bits().cast_signed()).open(journal);
+    let file =
+        OpenOptions::new().read(true).custom_flags(CAREFUL.bits().cast_signed()).open(journal);
     file.and_then(|mut f| f.read_exact(&mut first)).is_ok() && first == [0]
 }
 
@@ -122,7 +131,9 @@ fn open(path: &Path) -> Result<Option<File>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => {
             return Err(match WrongKind::of(&e).map(|wrong| wrong.found) {
-                Some("a symbolic link") => refused(path, "it is a symbolic link: name the file itself"),
+                Some("a symbolic link") => {
+                    refused(path, "it is a symbolic link: name the file itself")
+                }
                 Some(_) => refused(path, "it is no regular file"),
                 None => Error::io("open", path, e),
             });

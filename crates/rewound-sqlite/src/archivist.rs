@@ -1,7 +1,8 @@
 //! The archive's side of a watcher: one writer, one space, transactions in, commits out.
 //!
-//! Reads pages from the log and the database file as it is told to; knows nothing of pins. A failure leaves the writer
-//! unusable by design: it is dropped and opened again, which recovers what is durable.
+//! Reads pages from the log and the database file as it is told to; knows nothing of pins. A
+//! failure leaves the writer unusable by design: it is dropped and opened again, which recovers
+//! what is durable.
 
 use std::collections::HashMap;
 
@@ -34,8 +35,9 @@ pub(super) struct Archivist {
     previous: Vec<u8>,
 }
 
-/// The database as the archive's newest commit has it, and where images from before are to be found. All pages that were archived since
-/// the writer was opened and are not in the database file yet have their frame here.
+/// The database as the archive's newest commit has it, and where images from before are to be
+/// found. All pages that were archived since the writer was opened and are not in the database file
+/// yet have their frame here.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Where the newest commit ends in the log.
@@ -58,8 +60,9 @@ pub(super) struct Archived {
 }
 
 impl Archivist {
-    /// Opens the node's writer for a database and finds its space. A node of another database is refused, unless it is to be adopted. An archive that had gone
-    /// away, and is back, is gone on with.
+    /// Opens the node's writer for a database and finds its space. A node of another database is
+    /// refused, unless it is to be adopted. An archive that had gone away, and is back, is gone on
+    /// with.
     pub fn open(node: &Node, database: &Identity, options: &WatchOptions) -> Result<Archivist> {
         node.reopen()?;
         // First of all, as the node's own watcher may be at work.
@@ -82,19 +85,31 @@ impl Archivist {
         Ok(Archivist { writer, name, space, kin, record, news: None, previous: Vec::new() })
     }
 
-    /// Why a log that goes on where the archive ends would prove nothing of this database; `None` where it would. `held`: whether this file was held open
-    /// since the archive ended there.
-    pub fn doubt(&self, database: &Identity, held: bool, log: Salts, since: Since) -> Option<String> {
+    /// Why a log that goes on where the archive ends would prove nothing of this database; `None`
+    /// where it would. `held`: whether this file was held open since the archive ended there.
+    pub fn doubt(
+        &self,
+        database: &Identity,
+        held: bool,
+        log: Salts,
+        since: Since,
+    ) -> Option<String> {
         doubt(self.kin, self.record.as_ref(), database, held, log, since)
     }
 
     /// Where the node ends, if any commit of it has a mark.
     pub fn end(&self, node: &Node) -> Option<End> {
         let mark = self.writer.host_mark()?;
-        Some(End { archive: node.archive_id(), node: node.id(), mark, time: self.writer.newest_timestamp() })
+        Some(End {
+            archive: node.archive_id(),
+            node: node.id(),
+            mark,
+            time: self.writer.newest_timestamp(),
+        })
     }
 
-    /// Adds the mark of the commit that is about to be made. There is no other writer, so its number is known.
+    /// Adds the mark of the commit that is about to be made. There is no other writer, so its
+    /// number is known.
     pub fn mark(&self, batch: &mut Batch, place: Place) -> Result<[u8; 20]> {
         let bytes = mark(self.writer.newest().next_lsn(), place);
         batch.mark(&bytes)?;
@@ -110,10 +125,13 @@ impl Archivist {
         transaction: Transaction,
         page_size: PageSize,
     ) -> Result<Archived> {
-        let space = self.space.expect("transactions are archived once a first copy has made the space");
+        let space =
+            self.space.expect("transactions are archived once a first copy has made the space");
         let mut batch = self.writer.batch();
-        // Growth comes with the pages that are written, but for pages at the end that are not: SQLite does not write unused ones.
-        let implied = transaction.length > progress.length && transaction.pages.contains_key(&transaction.length);
+        // Growth comes with the pages that are written, but for pages at the end that are not:
+        // SQLite does not write unused ones.
+        let implied = transaction.length > progress.length
+            && transaction.pages.contains_key(&transaction.length);
         if transaction.length != progress.length && !implied {
             batch.set_length(space, u64::from(transaction.length) * u64::from(page_size.get()))?;
         }
@@ -123,13 +141,17 @@ impl Archivist {
         for (&page, &frame) in transaction.pages.range(..=transaction.length) {
             let before = progress.frames.get(&page);
             // What the database file must not be asked for is logged in full.
-            let has_previous = page <= progress.length && (before.is_some() || !progress.file_is_newer);
+            let has_previous =
+                page <= progress.length && (before.is_some() || !progress.file_is_newer);
             if has_previous {
                 if let Some(frame) = before {
                     log.previous(*frame, page, &mut self.previous)?;
                 } else {
                     self.previous.resize(page_size.bytes(), 0);
-                    file.read(u64::from(page - 1) * u64::from(page_size.get()), &mut self.previous)?;
+                    file.read(
+                        u64::from(page - 1) * u64::from(page_size.get()),
+                        &mut self.previous,
+                    )?;
                 }
             }
             let image = log.image(frame, page)?;
@@ -163,20 +185,24 @@ fn doubt(
 ) -> Option<String> {
     let path = database.path().display();
     match (kin, record) {
-        (Kin::Unknown, _) | (_, None) => {
-            Some(format!("the archive, written by an earlier version, does not say whether it is that of {path}"))
-        }
+        (Kin::Unknown, _) | (_, None) => Some(format!(
+            "the archive, written by an earlier version, does not say whether it is that of {path}"
+        )),
         (Kin::Replaced, _) => Some(format!("{path} was replaced by another file")),
-        (Kin::Other, Some(record)) => Some(format!("{path} takes the place of {}", record.path().display())),
+        (Kin::Other, Some(record)) => {
+            Some(format!("{path} takes the place of {}", record.path().display()))
+        }
         (_, Some(record)) if record.disowns(log) => {
             Some(format!("the log of {path} is that of another file, which was there before"))
         }
-        _ if since == Since::Overwritten => {
-            Some(format!("{path} was written to by something else than SQLite while nobody watched"))
-        }
-        _ if !held && !database.file.is_unique() && !matches!(since, Since::Untouched(_)) => Some(format!(
-            "{path} may be another file of the same number: its file system keeps no time of birth, and it was written to while nobody watched"
+        _ if since == Since::Overwritten => Some(format!(
+            "{path} was written to by something else than SQLite while nobody watched"
         )),
+        _ if !held && !database.file.is_unique() && !matches!(since, Since::Untouched(_)) => {
+            Some(format!(
+                "{path} may be another file of the same number: its file system keeps no time of birth, and it was written to while nobody watched"
+            ))
+        }
         (Kin::Same | Kin::Moved, _) => None,
     }
 }

@@ -1,7 +1,9 @@
-//! Copies SQLite's log back into the database file, and syncs both, on threads of their own: transactions are followed meanwhile.
+//! Copies SQLite's log back into the database file, and syncs both, on threads of their own:
+//! transactions are followed meanwhile.
 //!
-//! Invariants: only PASSIVE checkpoints, for which nobody waits and which copy no further than the pin allows; one at a time; none outlives its
-//! `Checkpointer`. One that is interrupted or killed leaves nothing to mend: the next one copies the same frames again.
+//! Invariants: only PASSIVE checkpoints, for which nobody waits and which copy no further than the
+//! pin allows; one at a time; none outlives its `Checkpointer`. One that is interrupted or killed
+//! leaves nothing to mend: the next one copies the same frames again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,19 +65,23 @@ impl Checkpointer {
 
     /// The connection, once no checkpoint uses it.
     pub fn idle(&mut self) -> Result<&mut Connection> {
-        // Nobody asks for it while there is a checkpoint; and a result that nobody looked at tells nothing that matters.
+        // Nobody asks for it while there is a checkpoint; and a result that nobody looked at tells
+        // nothing that matters.
         let _ = self.wait();
         // To connect by name again could give another database.
         self.idle.as_mut().ok_or_else(|| panicked(&self.path))
     }
 
-    /// Ends the transaction that the connection is in, and begins a checkpoint at once: an application that commits all the time would step in else, and copy
-    /// everything back itself. `patience` is for somebody who is at it already. Where there is no thread to be had it is complete when this returns.
+    /// Ends the transaction that the connection is in, and begins a checkpoint at once: an
+    /// application that commits all the time would step in else, and copy everything back itself.
+    /// `patience` is for somebody who is at it already. Where there is no thread to be had it is
+    /// complete when this returns.
     pub fn start(&mut self, patience: Duration) -> Result<()> {
         let connection = self.idle.take().ok_or_else(|| panicked(&self.path))?;
         let interrupt = connection.get_interrupt_handle();
         let work = Mutex::new((Some(connection), None));
-        let shared = Arc::new(Shared { begun: AtomicBool::new(false), stop: AtomicBool::new(false), work });
+        let shared =
+            Arc::new(Shared { begun: AtomicBool::new(false), stop: AtomicBool::new(false), work });
         let (path, file, with) = (self.path.clone(), self.file.clone(), Arc::clone(&shared));
         let run = move || with.checkpoint(&path, &file, patience);
         let thread = std::thread::Builder::new().name("rewound-checkpoint".into()).spawn(run).ok();
@@ -100,7 +106,8 @@ impl Checkpointer {
         std::thread::sleep(BEGINS);
     }
 
-    /// How the checkpoint ended that was under way when this was asked last, if it has. One of somebody else's that was in its way is as good.
+    /// How the checkpoint ended that was under way when this was asked last, if it has. One of
+    /// somebody else's that was in its way is as good.
     pub fn ended(&mut self) -> Option<Result<()>> {
         let ended = |r: &Running| r.thread.as_ref().is_none_or(JoinHandle::is_finished);
         if self.running.as_ref().is_some_and(ended) { self.wait() } else { None }
@@ -120,7 +127,8 @@ impl Drop for Checkpointer {
     fn drop(&mut self) {
         if let Some(running) = &self.running {
             running.shared.stop.store(true, Ordering::Release);
-            // Again and again: SQLite forgets an interruption that comes just before a statement begins.
+            // Again and again: SQLite forgets an interruption that comes just before a statement
+            // begins.
             while running.thread.as_ref().is_some_and(|t| !t.is_finished()) {
                 running.interrupt.interrupt();
                 std::thread::sleep(Duration::from_millis(1));
@@ -132,21 +140,24 @@ impl Drop for Checkpointer {
 
 impl Shared {
     fn checkpoint(&self, path: &Path, file: &DatabaseFile, patience: Duration) {
-        let connection = self.work.lock().0.take().expect("a connection is lent for one checkpoint");
+        let connection =
+            self.work.lock().0.take().expect("a connection is lent for one checkpoint");
         let done = self.run(&connection, path, patience);
         if matches!(done, Ok(true)) && !self.stop.load(Ordering::Acquire) {
-            // SQLite syncs the file only where nothing came meanwhile, and leaves it to the last checkpoint else, for whose end transactions wait. Nothing relies
-            // on this one.
+            // SQLite syncs the file only where nothing came meanwhile, and leaves it to the last
+            // checkpoint else, for whose end transactions wait. Nothing relies on this one.
             let _ = file.file().sync_data();
         }
         *self.work.lock() = (Some(connection), Some(done.map(drop)));
     }
 
-    /// Whether it copied as far as the pins allow, the application's and ours: `false` where somebody else is at it all the time.
+    /// Whether it copied as far as the pins allow, the application's and ours: `false` where
+    /// somebody else is at it all the time.
     fn run(&self, connection: &Connection, path: &Path, patience: Duration) -> Result<bool> {
         let since = Instant::now();
         let failed = |e| failed("checkpoint", path, &e);
-        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").map_err(failed)?;
+        let mut statement =
+            connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").map_err(failed)?;
         end(connection, path)?;
         self.begun.store(true, Ordering::Release);
         loop {
@@ -172,8 +183,8 @@ fn panicked(path: &Path) -> Error {
 /// Bytes between two syncs of a log.
 const SYNC_BYTES: u64 = 4 << 20;
 
-/// Syncs a log while it grows. A checkpoint begins with that, and takes so much longer where nobody has: the application leaves it to its
-/// checkpoints, too, with `synchronous = NORMAL`.
+/// Syncs a log while it grows. A checkpoint begins with that, and takes so much longer where nobody
+/// has: the application leaves it to its checkpoints, too, with `synchronous = NORMAL`.
 #[derive(Debug, Default)]
 pub(super) struct Syncer {
     thread: Option<JoinHandle<()>>,

@@ -1,11 +1,14 @@
-//! The first copy of a database, and the comparison with its archive where continuity is not proven.
+//! The first copy of a database, and the comparison with its archive where continuity is not
+//! proven.
 //!
-//! Both read the live database as of one moment, under the pin, while the application goes on. A crash leaves either nothing
-//! or a whole commit; a first copy whose commit is there and whose base is not is made again.
+//! Both read the live database as of one moment, under the pin, while the application goes on. A
+//! crash leaves either nothing or a whole commit; a first copy whose commit is there and whose base
+//! is not is made again.
 
 use parking_lot::Mutex;
 use rewound::{
-    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize, ReplayOptions, SpaceId, Target,
+    Batch, Commit, CompactOptions, Durability, Lsn, Node, PageId, PageSink, PageSize,
+    ReplayOptions, SpaceId, Target,
 };
 
 use super::archivist::{Archivist, Progress};
@@ -60,7 +63,8 @@ pub(super) fn copy(
     Ok(commit.lsn)
 }
 
-/// Compares the database with the archive's newest state and logs all differences as one commit; gives it and how many pages differed.
+/// Compares the database with the archive's newest state and logs all differences as one commit;
+/// gives it and how many pages differed.
 pub(super) fn resync(
     link: &mut Link,
     archivist: &mut Archivist,
@@ -79,12 +83,19 @@ pub(super) fn resync(
         Ok(batch)
     };
     let (end, length) = (live.end, live.len());
-    let mut compare =
-        Compare { live, batch: begin()?, space: SpaceId::default(), archived: 0, differing: 0, failure: None };
+    let mut compare = Compare {
+        live,
+        batch: begin()?,
+        space: SpaceId::default(),
+        archived: 0,
+        differing: 0,
+        failure: None,
+    };
     match archivist.space {
         Some(space) if writer.page_size(space) == Some(page_size) => {
             compare.space = space;
-            compare.archived = writer.space_length(space).expect("a space with pages of a size has a length");
+            compare.archived =
+                writer.space_length(space).expect("a space with pages of a size has a length");
             let sink = Mutex::new(compare);
             // Where a layer is damaged all of it is compared once more, with what the archive has
             // beside that layer: into a batch of its own, as pages have their differences already.
@@ -97,7 +108,8 @@ pub(super) fn resync(
                 Ok(())
             };
             // Compared with what the live database says itself: nobody reads the past here.
-            let restored = subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
+            let restored =
+                subject.node.restore(Target::Latest).unaudited().options(subject.replay.clone());
             let restored = restored.into_sink(|_| {
                 open().map_err(|e| sink.lock().failed(e))?;
                 Ok(Sink { compare: &sink, page_size })
@@ -134,7 +146,11 @@ fn progress(live: Live<'_>) -> Result<Progress> {
 }
 
 fn too_long(pages: u64) -> Error {
-    Error::Archive(rewound::Error::limit_exceeded("pages of a database", u64::from(u32::MAX), pages))
+    Error::Archive(rewound::Error::limit_exceeded(
+        "pages of a database",
+        u64::from(u32::MAX),
+        pages,
+    ))
 }
 
 /// A comparison under way.
@@ -154,7 +170,8 @@ impl Compare<'_> {
         let mut now = vec![0; archived.len()];
         let first = offset / u64::from(page_size.get());
         self.live.read(first, &mut now)?;
-        let pages = now.chunks_exact(page_size.bytes()).zip(archived.chunks_exact(page_size.bytes()));
+        let pages =
+            now.chunks_exact(page_size.bytes()).zip(archived.chunks_exact(page_size.bytes()));
         for (number, (now, before)) in (first..self.live.pages()).zip(pages) {
             if now != before {
                 self.batch.write_page(PageId::new(self.space, number), now, Some(before))?;
@@ -192,7 +209,11 @@ struct Sink<'s, 'a> {
 
 impl Sink<'_, '_> {
     /// Compares, if it is the space that is compared.
-    fn with(&self, space: SpaceId, what: impl FnOnce(&mut Compare<'_>) -> Result<()>) -> rewound::Result<()> {
+    fn with(
+        &self,
+        space: SpaceId,
+        what: impl FnOnce(&mut Compare<'_>) -> Result<()>,
+    ) -> rewound::Result<()> {
         let mut compare = self.compare.lock();
         if space != compare.space {
             return Ok(());

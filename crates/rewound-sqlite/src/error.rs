@@ -37,7 +37,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another watcher protects the database.
-    #[error("{path} is watched already: stop the other watcher first (only one per database at a time)")]
+    #[error(
+        "{path} is watched already: stop the other watcher first (only one per database at a time)"
+    )]
     AlreadyWatched {
         /// The database.
         path: PathBuf,
@@ -94,8 +96,8 @@ pub enum Error {
         /// The database that it belongs to, where that is on record.
         database: Option<PathBuf>,
     },
-    /// The database's files contradict each other, or what was known of them: they were replaced, or written by
-    /// something else than SQLite. The watcher attaches again and compares.
+    /// The database's files contradict each other, or what was known of them: they were replaced,
+    /// or written by something else than SQLite. The watcher attaches again and compares.
     #[error("{reason}")]
     Inconsistent {
         /// What was found.
@@ -127,16 +129,22 @@ pub enum Error {
     Archive(#[from] rewound::Error),
 }
 
-/// How long a running watcher waits for a database that is not there, or is none, to come back: it may be about to be replaced.
+/// How long a running watcher waits for a database that is not there, or is none, to come back: it
+/// may be about to be replaced.
 const MISSING: Duration = Duration::from_secs(30);
 
 impl Error {
-    /// Whether waiting can mend it, as with a full disk: what [`Watcher::run`](super::Watcher::run) tries again after for ever, also where it has never worked.
+    /// Whether waiting can mend it, as with a full disk: what [`Watcher::run`](super::Watcher::run)
+    /// tries again after for ever, also where it has never worked.
     pub fn may_pass(&self) -> bool {
         self.patience(Stage::Starting) == Duration::MAX
     }
 
-    pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+    pub(super) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Error {
         Error::Io { operation, path: path.into(), source: Arc::new(source.into()) }
     }
 }
@@ -153,9 +161,10 @@ impl Failure for Error {
             Error::Locked { .. } | Error::Inconsistent { .. } => Duration::MAX,
             Error::WrongNode { .. } => Duration::ZERO,
             // What a restore in place meets, not a watcher.
-            Error::InUse { .. } | Error::Leftover { .. } | Error::Refused { .. } | Error::HalfReplaced { .. } => {
-                Duration::ZERO
-            }
+            Error::InUse { .. }
+            | Error::Leftover { .. }
+            | Error::Refused { .. }
+            | Error::HalfReplaced { .. } => Duration::ZERO,
         }
     }
 

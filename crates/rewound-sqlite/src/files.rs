@@ -1,9 +1,11 @@
 //! The files of a database, and how they are held open.
 //!
-//! SQLite guards a database with POSIX locks, and POSIX gives up all locks that a process has on a file as soon as the process closes *any*
-//! descriptor of it. So a descriptor of the database file or of its index, once opened here, is kept for the rest
-//! of the process's life, one for each file: whoever else in the process uses SQLite on it, now or later, keeps its locks.
-//! The log (`-wal`) carries no locks and is not concerned. Who holds which lock is asked in [`locks`](super::locks).
+//! SQLite guards a database with POSIX locks, and POSIX gives up all locks that a process has on a
+//! file as soon as the process closes *any* descriptor of it. So a descriptor of the database file
+//! or of its index, once opened here, is kept for the rest of the process's life, one for each
+//! file: whoever else in the process uses SQLite on it, now or later, keeps its locks. The log
+//! (`-wal`) carries no locks and is not concerned. Who holds which lock is asked in
+//! [`locks`](super::locks).
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, TryLockError};
@@ -25,7 +27,8 @@ use super::locks::{Holder, OwnLock, ask, lock_of_another, own_locks};
 /// Device and number of a file.
 type FileKey = (u64, u64);
 
-/// The bytes of a database file of which every connection in WAL mode keeps a lock: first, and how many.
+/// The bytes of a database file of which every connection in WAL mode keeps a lock: first, and how
+/// many.
 const CONNECTED: (u64, u64) = (0x4000_0002, 510);
 /// How long a connection may take from the one to the other.
 const CONNECTING: Duration = Duration::from_millis(50);
@@ -63,7 +66,8 @@ pub(super) fn is_same(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
-/// Another process that is connected through a file whose name stands for something else by now, or for nothing.
+/// Another process that is connected through a file whose name stands for something else by now, or
+/// for nothing.
 fn left_behind(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Holder>> {
     if is_same(file, path) {
         return Ok(None);
@@ -99,7 +103,13 @@ impl Paths {
         })?;
         let with = |suffix| beside(&database, suffix);
         let given = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
-        Ok(Paths { wal: with("-wal"), index: with("-shm"), lock: with("-rewound"), given, database })
+        Ok(Paths {
+            wal: with("-wal"),
+            index: with("-shm"),
+            lock: with("-rewound"),
+            given,
+            database,
+        })
     }
 
     /// What the name that was given stands for now.
@@ -120,25 +130,32 @@ impl Paths {
                 ),
             }),
             Err(e) => Err(Error::Inconsistent {
-                reason: format!("{} does not lead to {} any more: {e}", self.given.display(), self.database.display()),
+                reason: format!(
+                    "{} does not lead to {} any more: {e}",
+                    self.given.display(),
+                    self.database.display()
+                ),
             }),
         }
     }
 
-    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own, as SQLite has locks on the others. Whoever can
-    /// write to the database can lock it.
+    /// Keeps a second watcher out for as long as the file lives. The lock is on a file of its own,
+    /// as SQLite has locks on the others. Whoever can write to the database can lock it.
     pub fn lock(&self) -> Result<File> {
         let file = self.open_lock().map_err(|e| Error::io("open", &self.lock, e))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::AlreadyWatched { path: self.database.clone() }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::AlreadyWatched { path: self.database.clone() })
+            }
             Err(TryLockError::Error(e)) => Err(Error::io("lock", &self.lock, e)),
         }
     }
 }
 
 impl Paths {
-    /// The file of the lock; created where it is not there, with owner and group of the database, for all who can write to that.
+    /// The file of the lock; created where it is not there, with owner and group of the database,
+    /// for all who can write to that.
     fn open_lock(&self) -> std::io::Result<File> {
         let (Some(parent), Some(name)) = (self.lock.parent(), self.lock.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
@@ -198,13 +215,14 @@ impl DatabaseFile {
         Arc::ptr_eq(&self.file, &other.file)
     }
 
-    /// Another process that has this file open as a database, although its name stands for another one.
+    /// Another process that has this file open as a database, although its name stands for another
+    /// one.
     pub fn left_behind(&self) -> Result<Option<Holder>> {
         left_behind(&self.file, &self.path, CONNECTED)
     }
 
-    /// Another process that is connected in WAL mode, while no other process uses the index of this name: its own has lost that name. One that is just
-    /// connecting is waited for, a moment.
+    /// Another process that is connected in WAL mode, while no other process uses the index of this
+    /// name: its own has lost that name. One that is just connecting is waited for, a moment.
     pub fn connected_without_index(&self, paths: &Paths) -> Result<Option<Holder>> {
         let begun = Instant::now();
         loop {
@@ -246,17 +264,23 @@ impl DatabaseFile {
     pub fn header(&self) -> Result<DatabaseHeader> {
         let mut bytes = [0; DATABASE_HEADER];
         let len = self.read(0, &mut bytes)? as u64;
-        let refused = |reason: &str| Error::NotADatabase { path: self.path.clone(), reason: reason.to_owned() };
+        let refused = |reason: &str| Error::NotADatabase {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        };
         if len == 0 {
-            return Err(refused("it is empty; create the database first, and switch it to WAL mode"));
+            return Err(refused(
+                "it is empty; create the database first, and switch it to WAL mode",
+            ));
         }
         let header = DatabaseHeader::decode(first_of(&bytes, len));
-        header
-            .filter(|h| rewound::PageSize::new(h.page_size).is_some())
-            .ok_or_else(|| refused("it does not begin as one does (an encrypted database cannot be watched)"))
+        header.filter(|h| rewound::PageSize::new(h.page_size).is_some()).ok_or_else(|| {
+            refused("it does not begin as one does (an encrypted database cannot be watched)")
+        })
     }
 
-    /// Reads at an offset; what lies beyond the end of the file is zero. Gives the number of bytes that were there.
+    /// Reads at an offset; what lies beyond the end of the file is zero. Gives the number of bytes
+    /// that were there.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
@@ -301,12 +325,14 @@ impl IndexFile {
         &self.file
     }
 
-    /// Whether another process has one of SQLite's locks for itself. What this process has is not seen.
+    /// Whether another process has one of SQLite's locks for itself. What this process has is not
+    /// seen.
     pub fn is_locked_elsewhere(&self, lock: IndexLock) -> Result<bool> {
         self.is_refused(lock, FlockType::ReadLock)
     }
 
-    /// Whether another process has begun to read what needs nothing of the log. What this process reads is not seen.
+    /// Whether another process has begun to read what needs nothing of the log. What this process
+    /// reads is not seen.
     pub fn is_read_elsewhere(&self) -> Result<bool> {
         self.is_refused(IndexLock::Slot0, FlockType::WriteLock)
     }
@@ -316,30 +342,35 @@ impl IndexFile {
         Ok(ask(&self.file, &self.path, how, (lock as u64, 1))?.is_some())
     }
 
-    /// Another process that uses this file as an index, although its name stands for another one: what that process commits is not in that one.
+    /// Another process that uses this file as an index, although its name stands for another one:
+    /// what that process commits is not in that one.
     pub fn left_behind(&self) -> Result<Option<Holder>> {
         left_behind(&self.file, &self.path, IN_USE)
     }
 
     /// Whether somebody is at a checkpoint that waits: it has the write lock as well.
     pub fn is_waiting_checkpoint(&self) -> Result<bool> {
-        let elsewhere =
-            self.is_locked_elsewhere(IndexLock::Checkpoint)? && self.is_locked_elsewhere(IndexLock::Writer)?;
+        let elsewhere = self.is_locked_elsewhere(IndexLock::Checkpoint)?
+            && self.is_locked_elsewhere(IndexLock::Writer)?;
         Ok(elsewhere || self.are_locked_here(IndexLock::Writer, IndexLock::Checkpoint)?)
     }
 
-    /// Whether this process has these locks, and all between them, for itself: the application that the watcher is a part of.
+    /// Whether this process has these locks, and all between them, for itself: the application that
+    /// the watcher is a part of.
     fn are_locked_here(&self, first: IndexLock, last: IndexLock) -> Result<bool> {
         let there = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?;
-        let all = |lock: &OwnLock| lock.for_itself && lock.first <= first as u64 && last as u64 <= lock.last;
+        let all = |lock: &OwnLock| {
+            lock.for_itself && lock.first <= first as u64 && last as u64 <= lock.last
+        };
         // Where the kernel's list is not to be had, such a checkpoint waits until the next pin.
         Ok(own_locks(&there).is_ok_and(|locks| locks.iter().any(all)))
     }
 
     /// The header as of one moment; `None` while it is being changed.
     ///
-    /// SQLite changes it through a memory map, the second copy first. Reads of the file see the same memory: so the first copy is read before the second, and once more after
-    /// all the rest. What was equal before and after held in between.
+    /// SQLite changes it through a memory map, the second copy first. Reads of the file see the
+    /// same memory: so the first copy is read before the second, and once more after all the rest.
+    /// What was equal before and after held in between.
     pub fn read(&self) -> Result<Option<IndexHeader>> {
         if !self.delay.is_zero() {
             std::thread::sleep(self.delay);

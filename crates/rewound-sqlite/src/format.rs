@@ -1,7 +1,9 @@
-//! The parts of SQLite's file formats that the adapter reads: the database header, the write-ahead log and its index.
+//! The parts of SQLite's file formats that the adapter reads: the database header, the write-ahead
+//! log and its index.
 //!
 //! Bytes to values and nothing else: no files, no clock. Written from the public documents
-//! [fileformat2](https://www.sqlite.org/fileformat2.html) and [walformat](https://www.sqlite.org/walformat.html).
+//! [fileformat2](https://www.sqlite.org/fileformat2.html) and
+//! [walformat](https://www.sqlite.org/walformat.html).
 //!
 //! Nothing here may panic on any bytes. What does not decode is `None`.
 
@@ -9,7 +11,8 @@
 pub(super) const WAL_HEADER: usize = 32;
 /// Bytes of a frame's header, before the page.
 pub(super) const FRAME_HEADER: usize = 24;
-/// Bytes of the log's index that are read: two copies of the header, how far the log was copied back and that was tried, and the readers' marks.
+/// Bytes of the log's index that are read: two copies of the header, how far the log was copied
+/// back and that was tried, and the readers' marks.
 pub(super) const INDEX_HEADER: usize = 132;
 /// Bytes of a database's header.
 pub(super) const DATABASE_HEADER: usize = 100;
@@ -68,7 +71,12 @@ impl WalHeader {
         let stated = Checksum(be32(bytes, 24)?, be32(bytes, 28)?);
         let known = magic & !1 == 0x377F_0682 && be32(bytes, 4)? == 3_007_000;
         let page_size = be32(bytes, 8)?;
-        (known && checksum == stated).then_some(WalHeader { page_size, salts: salts(bytes, 16)?, big_endian, checksum })
+        (known && checksum == stated).then_some(WalHeader {
+            page_size,
+            salts: salts(bytes, 16)?,
+            big_endian,
+            checksum,
+        })
     }
 }
 
@@ -95,8 +103,8 @@ impl FrameHeader {
     }
 }
 
-/// What the log's index says: where the log ends. Frames beyond it may be there and valid, and count for nothing: their transaction is not
-/// committed, or was rolled back, or its process died.
+/// What the log's index says: where the log ends. Frames beyond it may be there and valid, and
+/// count for nothing: their transaction is not committed, or was rolled back, or its process died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexHeader {
     /// Counts transactions, also when the log starts over.
@@ -113,12 +121,14 @@ pub(super) struct IndexHeader {
     pub backfilled: u32,
     /// How many frames the readers in slots 1 to 4 use, each; means nothing where there are none.
     pub marks: [u32; 4],
-    /// How many of them a checkpoint has begun to copy, which may have ended before it was done. Versions before 3.8.11 leave it as it is.
+    /// How many of them a checkpoint has begun to copy, which may have ended before it was done.
+    /// Versions before 3.8.11 leave it as it is.
     pub attempted: u32,
 }
 
 impl IndexHeader {
-    /// `None` where a process is just changing it, or has died while it did. Everything is in the machine's own order of bytes, but for the salts, which are the log's own bytes.
+    /// `None` where a process is just changing it, or has died while it did. Everything is in the
+    /// machine's own order of bytes, but for the salts, which are the log's own bytes.
     pub fn decode(bytes: &[u8; INDEX_HEADER]) -> Option<IndexHeader> {
         let (first, rest) = bytes.split_first_chunk::<48>()?;
         let (second, rest) = rest.split_first_chunk::<48>()?;
@@ -137,7 +147,12 @@ impl IndexHeader {
             checksum: Checksum(native32(first, 24)?, native32(first, 28)?),
             salts: salts(first, 32)?,
             backfilled: native32(rest, 0)?,
-            marks: [native32(rest, 8)?, native32(rest, 12)?, native32(rest, 16)?, native32(rest, 20)?],
+            marks: [
+                native32(rest, 8)?,
+                native32(rest, 12)?,
+                native32(rest, 16)?,
+                native32(rest, 20)?,
+            ],
             attempted: native32(rest, 32)?,
         })
     }
@@ -177,9 +192,11 @@ impl DatabaseHeader {
     }
 }
 
-/// Whether this version of SQLite has the WAL-reset bug: 3.7.0 to 3.51.2, but for the two branches that it was mended in.
+/// Whether this version of SQLite has the WAL-reset bug: 3.7.0 to 3.51.2, but for the two branches
+/// that it was mended in.
 pub(super) fn has_wal_reset_bug(version: u32) -> bool {
-    let mended = (3_044_006..3_045_000).contains(&version) || (3_050_007..3_051_000).contains(&version);
+    let mended =
+        (3_044_006..3_045_000).contains(&version) || (3_050_007..3_051_000).contains(&version);
     (3_007_000..3_051_003).contains(&version) && !mended
 }
 

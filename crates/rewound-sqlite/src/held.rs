@@ -85,7 +85,11 @@ pub(super) struct Held {
 impl Away {
     /// Connects to the database and pins its log, with the watcher's lock taken first where it is
     /// not held.
-    pub fn connect(mut self: Box<Self>, paths: &Paths, options: &WatchOptions) -> Result<Held, (Box<Self>, Error)> {
+    pub fn connect(
+        mut self: Box<Self>,
+        paths: &Paths,
+        options: &WatchOptions,
+    ) -> Result<Held, (Box<Self>, Error)> {
         let (file, wal) = match database(paths, options) {
             Ok(found) => found,
             Err(e) => return Err((self, e)),

@@ -1,11 +1,14 @@
-//! Which database a node belongs to: on record in the archive, and compared with the file that is there.
+//! Which database a node belongs to: on record in the archive, and compared with the file that is
+//! there.
 //!
-//! A file is known by its number and the time of its birth. A file system gives both to no second file, and both stay when the file is renamed or the machine
-//! starts anew; numbers of devices do not, so the device counts only where there is no time of birth. The number may be that of a file that is gone there, so
-//! that continuity takes more than the log. A log that continues the
+//! A file is known by its number and the time of its birth. A file system gives both to no second
+//! file, and both stay when the file is renamed or the machine starts anew; numbers of devices do
+//! not, so the device counts only where there is no time of birth. The number may be that of a file
+//! that is gone there, so that continuity takes more than the log. A log that continues the
 //! archive's proves nothing without this: SQLite takes the log beside a file for that file's own.
 //!
-//! Never decides what a comparison finds, or what is done about another database; says what the file is to the node.
+//! Never decides what a comparison finds, or what is done about another database; says what the
+//! file is to the node.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -43,14 +46,16 @@ impl FileId {
         FileId { number: metadata.ino(), device: metadata.dev(), born }
     }
 
-    /// Whether no other file can have this identity, ever: without a time of birth the number is given again once the file is gone.
+    /// Whether no other file can have this identity, ever: without a time of birth the number is
+    /// given again once the file is gone.
     pub fn is_unique(&self) -> bool {
         self.born.is_some()
     }
 
     /// Whether both are of one file.
     pub fn is(&self, other: &FileId) -> bool {
-        let told = if self.born.is_some() { self.born == other.born } else { self.device == other.device };
+        let told =
+            if self.born.is_some() { self.born == other.born } else { self.device == other.device };
         told && self.number == other.number && self.born.is_some() == other.born.is_some()
     }
 }
@@ -75,7 +80,8 @@ impl Identity {
     }
 }
 
-/// What a node has on record of its database. Fields may be added; an earlier version passes over them.
+/// What a node has on record of its database. Fields may be added; an earlier version passes over
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Record {
     #[cbor(n(0), with = "minicbor::bytes")]
@@ -85,7 +91,8 @@ pub(super) struct Record {
     /// Name of its space.
     #[n(2)]
     pub space: String,
-    /// Salts of a log that was there before the file came, and belongs to another one: it proves nothing of this file.
+    /// Salts of a log that was there before the file came, and belongs to another one: it proves
+    /// nothing of this file.
     #[cbor(n(3), with = "minicbor::bytes")]
     foreign_log: Option<Vec<u8>>,
 }
@@ -110,7 +117,8 @@ impl Record {
         minicbor::decode(value).ok()
     }
 
-    /// What the node of a writer has on record. What does not decode was written by somebody else, and is none.
+    /// What the node of a writer has on record. What does not decode was written by somebody else,
+    /// and is none.
     pub fn of(writer: &Writer) -> Option<Record> {
         Record::decode(&writer.config(KEY)?.value)
     }
@@ -121,7 +129,12 @@ impl Record {
     }
 
     /// What a database is to a node. Another one is refused, unless the node is to go on with it.
-    pub fn admit(record: Option<&Record>, node: &str, database: &Identity, adopt: bool) -> Result<Kin> {
+    pub fn admit(
+        record: Option<&Record>,
+        node: &str,
+        database: &Identity,
+        adopt: bool,
+    ) -> Result<Kin> {
         let Some(record) = record else { return Ok(Kin::Unknown) };
         match record.kin(database) {
             Kin::Other if !adopt => Err(record.refusal(node, database)),
@@ -129,7 +142,8 @@ impl Record {
         }
     }
 
-    /// For a database that the node belongs to from now on. `foreign_log`: salts of a log that is not its own.
+    /// For a database that the node belongs to from now on. `foreign_log`: salts of a log that is
+    /// not its own.
     pub fn new(database: &Identity, space: &str, foreign_log: Option<Salts>) -> Record {
         Record {
             path: database.path.as_os_str().as_bytes().to_vec(),
@@ -141,7 +155,8 @@ impl Record {
 
     /// Puts it on record with a commit.
     pub fn note(&self, batch: &mut Batch) -> Result<()> {
-        let value = minicbor::to_vec(self).expect("no encoder here refuses a value, and a vector takes all bytes");
+        let value = minicbor::to_vec(self)
+            .expect("no encoder here refuses a value, and a vector takes all bytes");
         Ok(batch.set_config(KEY, &value, ConfigScope::Environment)?)
     }
 
@@ -160,9 +175,11 @@ impl Record {
             (false, true) => Kin::Replaced,
             (false, false) => Kin::Other,
             (true, false) => {
-                // A snapshot or clone of a whole file system gives its files away twice: then the one that is where it was is the node's own.
+                // A snapshot or clone of a whole file system gives its files away twice: then the
+                // one that is where it was is the node's own.
                 let there = self.path().metadata().ok().map(|there| FileId::of(&there));
-                let twins = there.is_some_and(|f| f.is(&self.file) && f.device != database.file.device);
+                let twins =
+                    there.is_some_and(|f| f.is(&self.file) && f.device != database.file.device);
                 if twins { Kin::Other } else { Kin::Moved }
             }
         }
@@ -187,13 +204,15 @@ pub fn database_of(node: &Node) -> Option<PathBuf> {
     Some(Record::of_node(node)?.path().to_owned())
 }
 
-/// A name for the node or the space of a database: that of its file, as far as the rules for names allow.
+/// A name for the node or the space of a database: that of its file, as far as the rules for names
+/// allow.
 pub fn name_of(database: &Path) -> String {
     // A path without one, such as `..`, gets the name that is made of nothing.
     usable(&database.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A name that tells a database from another, that of the last directory in which they differ put in front where their own is the same.
+/// A name that tells a database from another, that of the last directory in which they differ put
+/// in front where their own is the same.
 fn name_beside(database: &Path, other: &Path) -> String {
     let name = name_of(database);
     if database.file_name() != other.file_name() {
@@ -207,14 +226,18 @@ fn name_beside(database: &Path, other: &Path) -> String {
             .collect()
     };
     let others = directories(other).into_iter().map(Some).chain(std::iter::repeat(None));
-    let apart = directories(database).into_iter().zip(others).find(|(own, other)| Some(own) != other.as_ref());
+    let apart = directories(database)
+        .into_iter()
+        .zip(others)
+        .find(|(own, other)| Some(own) != other.as_ref());
     apart.map_or_else(|| format!("{name}-2"), |(own, _)| usable(&format!("{own}-{name}")))
 }
 
 /// The nearest to a text that may be a name.
 fn usable(text: &str) -> String {
     let plain = text.trim_start_matches('.').chars();
-    let mut name: String = plain.map(|c| if c.is_control() || c == '/' || c == '\\' { '_' } else { c }).collect();
+    let mut name: String =
+        plain.map(|c| if c.is_control() || c == '/' || c == '\\' { '_' } else { c }).collect();
     while name.len() > MAX_NAME {
         name.pop();
     }
@@ -244,7 +267,11 @@ mod tests {
             ("/b/app.db", 7, 1, Some(50), Kin::Moved),
             ("/b/app.db", 8, 1, Some(50), Kin::Other),
         ] {
-            assert_eq!(record.kin(&identity(path, number, device, born)), kin, "{path} {number} {device} {born:?}");
+            assert_eq!(
+                record.kin(&identity(path, number, device, born)),
+                kin,
+                "{path} {number} {device} {born:?}"
+            );
         }
         let record = Record::new(&identity("/a/app.db", 7, 1, None), "app.db", None);
         assert_eq!(record.kin(&identity("/a/app.db", 7, 1, None)), Kin::Same);
@@ -253,8 +280,11 @@ mod tests {
 
     #[test]
     fn a_record_outlives_new_fields() {
-        let record =
-            Record::new(&identity("/a/app.db", 7, 1, Some(50)), "app.db", Some(Salts([1, 2, 3, 4, 5, 6, 7, 8])));
+        let record = Record::new(
+            &identity("/a/app.db", 7, 1, Some(50)),
+            "app.db",
+            Some(Salts([1, 2, 3, 4, 5, 6, 7, 8])),
+        );
         let mut bytes = minicbor::to_vec(&record).unwrap();
         assert_eq!(minicbor::decode::<Record>(&bytes).unwrap(), record);
         assert_eq!(bytes[0], 0x84, "an array of four");

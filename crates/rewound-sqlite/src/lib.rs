@@ -1,8 +1,9 @@
 //! Continuous protection of a live SQLite database, exact to the commit.
 //!
-//! A [`Watcher`] follows the write-ahead log of a database that other processes write, and archives each of their
-//! transactions as a commit of its own, with its own LSN and the time at which it was seen. The application needs no change;
-//! the database has to be in WAL mode (`PRAGMA journal_mode=WAL`, which SQLite remembers in the file).
+//! A [`Watcher`] follows the write-ahead log of a database that other processes write, and archives
+//! each of their transactions as a commit of its own, with its own LSN and the time at which it was
+//! seen. The application needs no change; the database has to be in WAL mode (`PRAGMA
+//! journal_mode=WAL`, which SQLite remembers in the file).
 //!
 //! ```no_run
 //! use rewound::{Archive, KeyFile, Origin};
@@ -19,16 +20,17 @@
 //! # }
 //! ```
 //!
-//! [`backup`] is the same for once: it brings the archive up to now and leaves. [`Attached`] is for programs that make a node only for what can be watched.
-//! [`replace`] puts a restored state in the place of the database.
+//! [`backup`] is the same for once: it brings the archive up to now and leaves. [`Attached`] is for
+//! programs that make a node only for what can be watched. [`replace`] puts a restored state in the
+//! place of the database.
 //!
-//! It never writes to the database's content but in [`replace`], with everybody else locked out, and uses
-//! the public API of [`rewound`] alone. A crash leaves the
-//! archive as of the last commit that was acknowledged; the next watcher goes on from there, and compares
-//! where the log does not prove that it can.
+//! It never writes to the database's content but in [`replace`], with everybody else locked out,
+//! and uses the public API of [`rewound`] alone. A crash leaves the archive as of the last commit
+//! that was acknowledged; the next watcher goes on from there, and compares where the log does not
+//! prove that it can.
 //!
-//! How it follows a log, what it promises and what each [`Event`] means is in `docs/sqlite.md` in the
-//! repository.
+//! How it follows a log, what it promises and what each [`Event`] means is in `docs/sqlite.md` in
+//! the repository.
 
 mod alone;
 mod archivist;

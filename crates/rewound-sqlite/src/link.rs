@@ -1,10 +1,11 @@
 //! The database's side of a watcher: attached, pinned, followed.
 //!
-//! Owns the pins and what is known of the log. Never writes to the database; checkpoints it, which is in
-//! [`tend`].
+//! Owns the pins and what is known of the log. Never writes to the database; checkpoints it, which
+//! is in [`tend`].
 //!
-//! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to have started over only where
-//! [`Pins::allow`] it. A crash leaves nothing here: the mark in the archive tells where to go on.
+//! Invariants: what the active pin does not hold any more is archived, durably; the log is taken to
+//! have started over only where [`Pins::allow`] it. A crash leaves nothing here: the mark in the
+//! archive tells where to go on.
 
 mod former;
 mod tend;
@@ -56,7 +57,8 @@ pub(super) struct Link {
     /// The last pass of copying back since the write lock was taken or the log started over.
     pass: Option<Pass>,
     syncer: Syncer,
-    /// The generation of the log for which the write lock was taken last, and when it may be for the same one again.
+    /// The generation of the log for which the write lock was taken last, and when it may be for
+    /// the same one again.
     locked: Salts,
     lock_after: Instant,
     /// Why the log was not copied back when that was tried last.
@@ -103,7 +105,9 @@ impl Link {
         let pins = Pins::open(paths, file.clone(), options)?;
         // Nothing that is to hold for the whole attachment is looked at before the pin.
         let header = check(&file, paths)?;
-        let not_same = || Error::Inconsistent { reason: format!("{} was just replaced", paths.database.display()) };
+        let not_same = || Error::Inconsistent {
+            reason: format!("{} was just replaced", paths.database.display()),
+        };
         if !is_same(file.file(), &paths.database) {
             return Err(not_same());
         }
@@ -170,7 +174,8 @@ impl Link {
         settle(self.file.stamp().ok()?);
         let before = self.pins.index().ok()?;
         let stamp = match self.pins.pin() {
-            // Nothing was copied back since: who has written to the file has overwritten it, and the next watcher is to see that.
+            // Nothing was copied back since: who has written to the file has overwritten it, and
+            // the next watcher is to see that.
             Pin { hold: Hold::File, file, .. } => file,
             _ => self.file.stamp().ok()?,
         };
@@ -179,8 +184,8 @@ impl Link {
         Parting::new(end, self.progress.place, &self.file, stamp, at)
     }
 
-    /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a place that is known to be the same, or the log itself.
-    /// `false` where not.
+    /// Takes up where the archive ends, if that can be proven: by the pin that was held since, or a
+    /// place that is known to be the same, or the log itself. `false` where not.
     pub fn resume(&mut self, mark: &[u8], known: Option<Place>, length: u64) -> Result<bool> {
         let place = match (self.durable, known) {
             (Some((durable, place)), _) if durable == mark => Some(place),
@@ -189,7 +194,9 @@ impl Link {
         };
         // What is no mark of ours, and a length that no database has, are another adapter's.
         let length = u32::try_from(length / u64::from(self.page_size.get()));
-        let (Some(place), Ok(length), Ok(mark)) = (place, length, mark.try_into()) else { return Ok(false) };
+        let (Some(place), Ok(length), Ok(mark)) = (place, length, mark.try_into()) else {
+            return Ok(false);
+        };
         self.begin(mark, Progress { place, length, ..Progress::default() });
         Ok(true)
     }
@@ -226,7 +233,13 @@ impl Link {
         }
         while at.frames > self.progress.place.frame {
             let transaction = self.log.transaction(self.progress.place, at.frames)?;
-            let done = archivist.archive(&mut self.log, &self.file, &mut self.progress, transaction, self.page_size)?;
+            let done = archivist.archive(
+                &mut self.log,
+                &self.file,
+                &mut self.progress,
+                transaction,
+                self.page_size,
+            )?;
             caught.add(&Caught {
                 commits: 1,
                 pages: done.pages,
@@ -261,26 +274,35 @@ impl Link {
         let same = is_same(self.file.file(), &self.paths.database)
             && is_same(self.log.file(), &self.paths.wal)
             && is_same(self.pins.index_file().file(), &self.paths.index);
-        if same { Ok(()) } else { Err(self.inconsistent("the database was replaced by another file")) }
+        if same {
+            Ok(())
+        } else {
+            Err(self.inconsistent("the database was replaced by another file"))
+        }
     }
 
-    /// An error where the file was written to since this was asked last, and by no checkpoint: a checkpoint says in the index that it begins before it writes, and how
-    /// far it came after that. Nothing is said where checkpoints leave room for doubt.
+    /// An error where the file was written to since this was asked last, and by no checkpoint: a
+    /// checkpoint says in the index that it begins before it writes, and how far it came after
+    /// that. Nothing is said where checkpoints leave room for doubt.
     pub fn check_content(&mut self) -> Result<()> {
         let before = self.pins.index()?;
         let file = self.file.stamp()?;
         let at = self.pins.index()?;
         let done = (at.salts, at.backfilled, at.backfilled);
-        if (before.salts, before.backfilled, before.attempted) != done || at.attempted != at.backfilled {
+        if (before.salts, before.backfilled, before.attempted) != done
+            || at.attempted != at.backfilled
+        {
             return Ok(());
         }
         let now = Quiet { salts: at.salts, backfilled: at.backfilled, file };
         let last = self.quiet.replace(now).unwrap_or(now);
-        let foreign = (last.salts, last.backfilled) == (now.salts, now.backfilled) && last.file != now.file;
+        let foreign =
+            (last.salts, last.backfilled) == (now.salts, now.backfilled) && last.file != now.file;
         if foreign { Err(self.inconsistent(FOREIGN)) } else { Ok(()) }
     }
 
-    /// The files that others may go on using once they have lost their names, and what was known of them.
+    /// The files that others may go on using once they have lost their names, and what was known of
+    /// them.
     pub fn former(&self) -> Former {
         Former { file: self.file.clone(), index: self.pins.index_file().clone(), quiet: self.quiet }
     }
@@ -288,7 +310,8 @@ impl Link {
     /// Whether there is something in the log that is not archived yet; looks only.
     pub fn is_behind(&self) -> Result<bool> {
         let at = self.pins.index()?;
-        Ok(at.frames > 0 && (at.salts != self.progress.place.salts || at.frames > self.progress.place.frame))
+        Ok(at.frames > 0
+            && (at.salts != self.progress.place.salts || at.frames > self.progress.place.frame))
     }
 
     /// Bytes of the log in use.
@@ -298,7 +321,11 @@ impl Link {
 
     /// Bytes of it that are not archived.
     pub fn pending_bytes(&self) -> u64 {
-        let archived = if self.progress.place.salts == self.seen.salts { self.progress.place.frame } else { 0 };
+        let archived = if self.progress.place.salts == self.seen.salts {
+            self.progress.place.frame
+        } else {
+            0
+        };
         self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(archived))
     }
 

@@ -1,8 +1,9 @@
-//! Reads the database as of one moment, while it goes on changing: pages from the log where it has them, from the database file
-//! where it has not.
+//! Reads the database as of one moment, while it goes on changing: pages from the log where it has
+//! them, from the database file where it has not.
 //!
-//! Invariant: it is used under a pin that was there before it was made, so that the frames stay where they are and the file holds
-//! nothing newer. Pages of frames that were copied back before are read from the file, as the log may start over then.
+//! Invariant: it is used under a pin that was there before it was made, so that the frames stay
+//! where they are and the file holds nothing newer. Pages of frames that were copied back before
+//! are read from the file, as the log may start over then.
 
 use std::collections::HashMap;
 
@@ -28,7 +29,12 @@ pub(super) struct Live<'a> {
 
 impl<'a> Live<'a> {
     /// As of `at`, which was read from the log's index after the pin was taken.
-    pub fn new(file: &'a DatabaseFile, log: &'a mut Log, at: IndexHeader, page_size: PageSize) -> Result<Live<'a>> {
+    pub fn new(
+        file: &'a DatabaseFile,
+        log: &'a mut Log,
+        at: IndexHeader,
+        page_size: PageSize,
+    ) -> Result<Live<'a>> {
         let mut frames = HashMap::new();
         if at.backfilled < at.frames {
             log.begin(at.salts)?;
@@ -40,7 +46,9 @@ impl<'a> Live<'a> {
                 place = transaction.end;
             }
             if place.checksum != at.checksum {
-                return Err(Error::Inconsistent { reason: "the log does not end as its index says".into() });
+                return Err(Error::Inconsistent {
+                    reason: "the log does not end as its index says".into(),
+                });
             }
         }
         let pages = match at.pages {
@@ -99,9 +107,17 @@ impl PageSource for Source<'_, '_> {
         Ok(Consistency::Frozen)
     }
 
-    fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> rewound::Result<()> {
+    fn read_pages(
+        &mut self,
+        space: BaseSpace<'_>,
+        first: u64,
+        buf: &mut [u8],
+    ) -> rewound::Result<()> {
         if space.name != self.space {
-            return Err(rewound::Error::host(format!("the node holds {:?} beside the database", space.name)));
+            return Err(rewound::Error::host(format!(
+                "the node holds {:?} beside the database",
+                space.name
+            )));
         }
         self.live.read(first, buf).map_err(|e| {
             let message = rewound::Error::host(e.clone());
@@ -111,7 +127,8 @@ impl PageSource for Source<'_, '_> {
     }
 }
 
-/// Whether salts tell a generation from others: an index that was just made, with nothing in the log, has none yet.
+/// Whether salts tell a generation from others: an index that was just made, with nothing in the
+/// log, has none yet.
 pub(super) fn telling(salts: Salts) -> bool {
     salts != Salts::default()
 }

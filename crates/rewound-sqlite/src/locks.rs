@@ -36,13 +36,22 @@ impl std::fmt::Display for Holder {
 }
 
 /// The lock of another process that keeps one of this kind from being had; it is not taken.
-pub(super) fn ask(file: &File, path: &Path, how: FlockType, (start, length): (u64, u64)) -> Result<Option<Flock>> {
+pub(super) fn ask(
+    file: &File,
+    path: &Path,
+    how: FlockType,
+    (start, length): (u64, u64),
+) -> Result<Option<Flock>> {
     let lock = Flock { start, length, ..Flock::from(how) };
     fcntl_getlk(file, &lock).map_err(|e| Error::io("look at the locks on", path, e))
 }
 
 /// A lock of another process on these bytes, for itself or with others.
-pub(super) fn lock_of_another(file: &File, path: &Path, bytes: (u64, u64)) -> Result<Option<Flock>> {
+pub(super) fn lock_of_another(
+    file: &File,
+    path: &Path,
+    bytes: (u64, u64),
+) -> Result<Option<Flock>> {
     ask(file, path, FlockType::WriteLock, bytes)
 }
 

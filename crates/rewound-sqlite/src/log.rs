@@ -1,9 +1,12 @@
-//! Reads the write-ahead log of a database, `<name>-wal`: frames that were verified, transaction by transaction.
+//! Reads the write-ahead log of a database, `<name>-wal`: frames that were verified, transaction by
+//! transaction.
 //!
-//! Never decides where the log ends: the log's index says that, and frames beyond it mean nothing. Never writes.
+//! Never decides where the log ends: the log's index says that, and frames beyond it mean nothing.
+//! Never writes.
 //!
-//! Invariant: a page image leaves here only after its salts, page number and place in the chain of checksums were
-//! verified on the very bytes that are given, also when a frame is read for the second time.
+//! Invariant: a page image leaves here only after its salts, page number and place in the chain of
+//! checksums were verified on the very bytes that are given, also when a frame is read for the
+//! second time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,12 +15,15 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::error::{Error, Result};
-use super::format::{Checksum, FRAME_HEADER, FrameHeader, IndexHeader, Salts, WAL_HEADER, WalHeader};
+use super::format::{
+    Checksum, FRAME_HEADER, FrameHeader, IndexHeader, Salts, WAL_HEADER, WalHeader,
+};
 
 /// Frames are read in stretches of about so many bytes.
 const WINDOW: usize = 4 << 20;
 
-/// A place between two transactions in a log: after so many frames of the generation with these salts.
+/// A place between two transactions in a log: after so many frames of the generation with these
+/// salts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub salts: Salts,
@@ -58,7 +64,8 @@ struct Window {
     bytes: Vec<u8>,
 }
 
-/// The log does not hold what its index says: another generation has begun, or somebody has written to it who should not.
+/// The log does not hold what its index says: another generation has begun, or somebody has written
+/// to it who should not.
 fn broken(path: &std::path::Path, what: &str, frame: u32) -> Error {
     Error::Inconsistent { reason: format!("{}: {what} at frame {frame}", path.display()) }
 }
@@ -67,7 +74,12 @@ impl Log {
     /// Opens the log. Its generation is chosen with [`begin`](Self::begin).
     pub fn open(path: PathBuf, page_size: u32) -> Result<Log> {
         let file = rewound_dir::open_path(&path).map_err(|e| Error::io("open", &path, e))?;
-        let header = WalHeader { page_size, salts: Salts::default(), big_endian: false, checksum: Checksum::default() };
+        let header = WalHeader {
+            page_size,
+            salts: Salts::default(),
+            big_endian: false,
+            checksum: Checksum::default(),
+        };
         let page_size = page_size as usize;
         Ok(Log { path, file, page_size, header, window: Window::default(), single: Vec::new() })
     }
@@ -93,7 +105,8 @@ impl Log {
         self.window = Window::default();
         let mut bytes = [0; WAL_HEADER];
         self.file.read_exact_at(&mut bytes, 0).map_err(|e| self.failed(e))?;
-        let header = WalHeader::decode(&bytes).ok_or_else(|| broken(&self.path, "no valid header", 0))?;
+        let header =
+            WalHeader::decode(&bytes).ok_or_else(|| broken(&self.path, "no valid header", 0))?;
         if header.salts != salts || header.page_size as usize != self.page_size {
             return Err(broken(&self.path, "the header of another generation", 0));
         }
@@ -115,8 +128,8 @@ impl Log {
         if frame == 0 { Ok(self.header.checksum) } else { Ok(self.frame_header(frame)?.checksum) }
     }
 
-    /// The next transaction after a place, which must be of this generation. `end` is the number of frames that the log's index vouches
-    /// for: a transaction must end there or before.
+    /// The next transaction after a place, which must be of this generation. `end` is the number of
+    /// frames that the log's index vouches for: a transaction must end there or before.
     pub fn transaction(&mut self, from: Place, end: u32) -> Result<Transaction> {
         let mut running = if from.frame == 0 { self.header.checksum } else { from.checksum };
         let mut pages = BTreeMap::new();
@@ -162,7 +175,8 @@ impl Log {
             }
         }
         let found = self.window.slice(frame, len).and_then(|bytes| self.check(bytes, running));
-        let found = found.ok_or_else(|| broken(&self.path, "a checksum or salt that does not match", frame));
+        let found = found
+            .ok_or_else(|| broken(&self.path, "a checksum or salt that does not match", frame));
         if found.is_ok() {
             self.window.verified = frame;
         } else {
@@ -171,7 +185,8 @@ impl Log {
         found
     }
 
-    /// The header of a frame whose bytes these are, if they are whole and follow what `running` is the checksum of.
+    /// The header of a frame whose bytes these are, if they are whole and follow what `running` is
+    /// the checksum of.
     fn check(&self, bytes: &[u8], running: Checksum) -> Option<FrameHeader> {
         let head = FrameHeader::decode(bytes)?;
         let over = running.over(bytes.get(..8)?, self.header.big_endian);
@@ -179,7 +194,8 @@ impl Log {
         (head.salts == self.header.salts && over == head.checksum && head.page != 0).then_some(head)
     }
 
-    /// The image in a frame that [`transaction`](Self::transaction) has given for `page`. Where it has to be read again it is verified again.
+    /// The image in a frame that [`transaction`](Self::transaction) has given for `page`. Where it
+    /// has to be read again it is verified again.
     pub fn image(&mut self, frame: u32, page: u32) -> Result<&[u8]> {
         let len = self.frame_len();
         let at_hand = frame <= self.window.verified && self.window.slice(frame, len).is_some();
@@ -191,18 +207,27 @@ impl Log {
             read.map_err(|e| self.failed(e))?;
             let whole = self.check(&self.single, running).is_some_and(|head| head.page == page);
             if !whole {
-                return Err(broken(&self.path, "a frame that has changed since it was read", frame));
+                return Err(broken(
+                    &self.path,
+                    "a frame that has changed since it was read",
+                    frame,
+                ));
             }
         }
-        let bytes = if at_hand { self.window.slice(frame, len) } else { Some(self.single.as_slice()) };
-        bytes.and_then(|b| b.get(FRAME_HEADER..)).ok_or_else(|| broken(&self.path, "no such frame", frame))
+        let bytes =
+            if at_hand { self.window.slice(frame, len) } else { Some(self.single.as_slice()) };
+        bytes
+            .and_then(|b| b.get(FRAME_HEADER..))
+            .ok_or_else(|| broken(&self.path, "no such frame", frame))
     }
 
-    /// Reads the image in a frame of this generation as the previous version of a page. Salts and page number are verified here; the bytes are by whoever
-    /// compares them with the version that the archive holds.
+    /// Reads the image in a frame of this generation as the previous version of a page. Salts and
+    /// page number are verified here; the bytes are by whoever compares them with the version that
+    /// the archive holds.
     pub fn previous(&self, frame: u32, page: u32, buf: &mut Vec<u8>) -> Result<()> {
         let len = self.frame_len();
-        if let Some(bytes) = self.window.slice(frame, len).filter(|_| frame <= self.window.verified) {
+        if let Some(bytes) = self.window.slice(frame, len).filter(|_| frame <= self.window.verified)
+        {
             buf.clear();
             buf.extend_from_slice(bytes);
         } else {
@@ -228,7 +253,9 @@ impl Log {
 
     fn failed(&self, e: io::Error) -> Error {
         match e.kind() {
-            io::ErrorKind::UnexpectedEof => broken(&self.path, "the file ends before the log does", 0),
+            io::ErrorKind::UnexpectedEof => {
+                broken(&self.path, "the file ends before the log does", 0)
+            }
             _ => Error::io("read", &self.path, e),
         }
     }

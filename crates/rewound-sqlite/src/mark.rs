@@ -1,8 +1,10 @@
 //! The host mark: where in the database's log the archive ends.
 //!
-//! 20 bytes with every commit: the commit's own number, so that marks rise; the number of the last frame; and SQLite's checksum of the log
-//! up to it, which depends on the log's salts and on every byte before. A log that has the same checksum at the same frame is the same log up to
-//! there. At the very beginning of a generation, where there is no frame, its salts take the place of the checksum.
+//! 20 bytes with every commit: the commit's own number, so that marks rise; the number of the last
+//! frame; and SQLite's checksum of the log up to it, which depends on the log's salts and on every
+//! byte before. A log that has the same checksum at the same frame is the same log up to there. At
+//! the very beginning of a generation, where there is no frame, its salts take the place of the
+//! checksum.
 
 use rewound::Lsn;
 

@@ -1,15 +1,22 @@
-//! Replaces a live database's content by a restored one, in place: the same file, with its owner, mode and attributes.
+//! Replaces a live database's content by a restored one, in place: the same file, with its owner,
+//! mode and attributes.
 //!
-//! To rename a restored file over the database would leave the old log beside it, and whoever has the old file open could write another one under its name.
-//! Here the file stays, and SQLite's own mechanism makes the change atomic: before the first page is written, all that the file holds is in a rollback journal
-//! in [SQLite's format](https://www.sqlite.org/fileformat2.html#the_rollback_journal) beside it. As long as that lies there, whoever opens the database
-//! next, SQLite of any version, brings back what it was. Its removal is the commit.
+//! To rename a restored file over the database would leave the old log beside it, and whoever has
+//! the old file open could write another one under its name. Here the file stays, and SQLite's own
+//! mechanism makes the change atomic: before the first page is written, all that the file holds is
+//! in a rollback journal in [SQLite's
+//! format](https://www.sqlite.org/fileformat2.html#the_rollback_journal) beside it. As long as that
+//! lies there, whoever opens the database next, SQLite of any version, brings back what it was. Its
+//! removal is the commit.
 //!
 //! Invariants:
 //!
-//! - The locks of [`Alone`] are held from before the journal is begun until it is removed, and no descriptor of the file is closed meanwhile.
-//! - The file is written to only when the journal is complete and durable; the journal is removed only when the file is.
-//! - The old log is brought into the old database before that, by SQLite, so there is none that could be played into the new one.
+//! - The locks of [`Alone`] are held from before the journal is begun until it is removed, and no
+//!   descriptor of the file is closed meanwhile.
+//! - The file is written to only when the journal is complete and durable; the journal is removed
+//!   only when the file is.
+//! - The old log is brought into the old database before that, by SQLite, so there is none that
+//!   could be played into the new one.
 //!
 //! A crash leaves the old database with a journal that SQLite plays back, or the new one.
 
@@ -43,16 +50,18 @@ const LOCK_BYTE: u64 = 1 << 30;
 /// Bytes that are read and compared at once.
 const STEP: usize = 1 << 20;
 
-/// Restores into a database that is there, in place and all or nothing: also after a crash it is what it was or the target, exactly. It keeps its owner,
-/// mode and attributes. A link is followed; a database that is missing is made anew.
+/// Restores into a database that is there, in place and all or nothing: also after a crash it is
+/// what it was or the target, exactly. It keeps its owner, mode and attributes. A link is followed;
+/// a database that is missing is made anew.
 ///
-/// Nobody may have the database open, this process neither: it is locked to the end against all others. What was committed to its log is
-/// kept up to the end, and is gone with the rest then.
+/// Nobody may have the database open, this process neither: it is locked to the end against all
+/// others. What was committed to its log is kept up to the end, and is gone with the rest then.
 ///
 /// # Errors
 ///
-/// [`Error::InUse`] and [`Error::AlreadyWatched`] before anything is written. After any other error the database is what it was; where that takes SQLite's next opening,
-/// it is [`Error::HalfReplaced`].
+/// [`Error::InUse`] and [`Error::AlreadyWatched`] before anything is written. After any other error
+/// the database is what it was; where that takes SQLite's next opening, it is
+/// [`Error::HalfReplaced`].
 pub fn replace(restore: Restore<'_>, database: impl AsRef<Path>) -> Result<RestoreReport> {
     let given = database.as_ref();
     if given.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
@@ -97,18 +106,21 @@ pub fn replace(restore: Restore<'_>, database: impl AsRef<Path>) -> Result<Resto
     }
 }
 
-/// Where the database is that a restored node belongs to, as its watcher has put it on record; `None` where none has.
+/// Where the database is that a restored node belongs to, as its watcher has put it on record;
+/// `None` where none has.
 pub fn database_restored(report: &RestoreReport) -> Option<PathBuf> {
     Some(Record::decode(report.environment.get(KEY)?)?.path().to_owned())
 }
 
-/// Refuses a path with a link in it that somebody has laid who owns neither the file nor this process: he would choose what is written over.
+/// Refuses a path with a link in it that somebody has laid who owns neither the file nor this
+/// process: he would choose what is written over.
 fn trust_links(given: &Path, owner: u32) -> Result<()> {
     let own = rustix::process::geteuid().as_raw();
     match walk(given, &[0, own, owner]).map_err(|e| Error::io("resolve", given, e))? {
         Walk::Reached(_) => Ok(()),
         Walk::Foreign { link, .. } => {
-            let reason = format!("{} is a link of another user's: name the file itself", link.display());
+            let reason =
+                format!("{} is a link of another user's: name the file itself", link.display());
             Err(refused(given, &reason))
         }
     }
@@ -130,14 +142,17 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
     Ok(connection)
 }
 
-/// Has SQLite bring everything that is in the database's logs into the database: a log that nobody has copied back, a journal of a process that died.
-/// Refuses where anybody is connected, this process included.
+/// Has SQLite bring everything that is in the database's logs into the database: a log that nobody
+/// has copied back, a journal of a process that died. Refuses where anybody is connected, this
+/// process included.
 fn settle(path: &Path) -> Result<()> {
     let run = || {
         let connection = connect(path)?;
@@ -148,7 +163,12 @@ fn settle(path: &Path) -> Result<()> {
     match run() {
         Ok(0) => Ok(()),
         Ok(_) => Err(Error::InUse { path: path.to_owned() }),
-        Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+        Err(e)
+            if matches!(
+                e.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ) =>
+        {
             Err(Error::InUse { path: path.to_owned() })
         }
         // Damaged, it may be, which is why it is to be replaced.
@@ -156,7 +176,10 @@ fn settle(path: &Path) -> Result<()> {
             None => Ok(()),
             Some(log) => Err(refused(
                 path,
-                &format!("SQLite cannot bring {} into it ({e}); move both away, and restore again", log.display()),
+                &format!(
+                    "SQLite cannot bring {} into it ({e}); move both away, and restore again",
+                    log.display()
+                ),
             )),
         },
     }
@@ -164,7 +187,8 @@ fn settle(path: &Path) -> Result<()> {
 
 /// Has SQLite bring back what the database was, as it would with the next opening.
 fn undone(path: &Path, failure: Error) -> Result<RestoreReport> {
-    let read = connect(path).and_then(|c| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)));
+    let read = connect(path)
+        .and_then(|c| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)));
     if leftover(path).is_none() {
         return Err(failure);
     }
@@ -239,17 +263,20 @@ impl<'a> Place<'a> {
         self.file.read_exact_at(buf, offset).map_err(self.failed("read"))
     }
 
-    /// The pages that the journal is made of: those of the database, or sectors where the file is none, such as a damaged one.
+    /// The pages that the journal is made of: those of the database, or sectors where the file is
+    /// none, such as a damaged one.
     fn old_page(&self, length: u64) -> rewound::Result<u32> {
         let mut header = [0; DATABASE_HEADER];
         let known = self.file.read_at(&mut header, 0).map_err(self.failed("read"))? as u64;
         let page = DatabaseHeader::decode(first_of(&header, known)).map(|h| h.page_size);
-        let fits = |page: &u32| rewound::PageSize::new(*page).is_some() && length.is_multiple_of(u64::from(*page));
+        let fits = |page: &u32| {
+            rewound::PageSize::new(*page).is_some() && length.is_multiple_of(u64::from(*page))
+        };
         Ok(page.filter(fits).unwrap_or(512))
     }
 
-    /// Everything that the file holds, for SQLite to bring back. Its first header says that it holds nothing, so it may be cut short at any moment until the
-    /// second one.
+    /// Everything that the file holds, for SQLite to bring back. Its first header says that it
+    /// holds nothing, so it may be cut short at any moment until the second one.
     fn save(&self, length: u64) -> rewound::Result<()> {
         let failed = |e| ArchiveError::io("write", self.journal.display().to_string(), e);
         let page = self.old_page(length)?;
@@ -264,10 +291,13 @@ impl<'a> Place<'a> {
         let journal = options.open(&self.journal).map_err(failed)?;
         let made = journal.metadata().map_err(failed)?;
         if (made.uid(), made.gid()) != (there.uid(), there.gid()) {
-            // The database's owner has to be able to open it after a crash; where that is not for us to say, the mode is all there is.
+            // The database's owner has to be able to open it after a crash; where that is not for
+            // us to say, the mode is all there is.
             let _ = fchown(&journal, Some(there.uid()), Some(there.gid()));
         }
-        journal.set_permissions(std::fs::Permissions::from_mode(there.mode() & 0o777)).map_err(failed)?;
+        journal
+            .set_permissions(std::fs::Permissions::from_mode(there.mode() & 0o777))
+            .map_err(failed)?;
         // Tells its records from those of another journal that was in the same blocks.
         let nonce = u32::try_from(made.ctime_nsec()).expect("nanoseconds of a second");
         journal.write_all_at(&head(0, nonce, pages, page), 0).map_err(failed)?;
@@ -277,7 +307,8 @@ impl<'a> Place<'a> {
         let (mut at, mut end, mut count) = (0, u64::from(SECTOR), 0);
         while at < length {
             let step = first_of(&image, length - at).len();
-            let image = image.get_mut(..step.next_multiple_of(size)).expect("a step is whole pages");
+            let image =
+                image.get_mut(..step.next_multiple_of(size)).expect("a step is whole pages");
             image.fill(0);
             self.read(at, image.get_mut(..step).expect("no more than is rounded up"))?;
             records.clear();

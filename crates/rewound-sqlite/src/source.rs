@@ -99,7 +99,8 @@ impl Database {
         // The log of a file that was there before may have stayed, and knows the mark. One that
         // cannot be read knows nothing.
         let foreign = archivist.record.as_ref().is_some_and(|record| record.disowns(log))
-            || archivist.kin == Kin::Replaced && resume(held, archivist, end, since).is_ok_and(|known| known);
+            || archivist.kin == Kin::Replaced
+                && resume(held, archivist, end, since).is_ok_and(|known| known);
         let record = Record::new(&database, &archivist.name, foreign.then_some(log));
         let record = (archivist.kin != Kin::Same).then_some(record);
         let replay = &self.options.base.replay;
@@ -148,7 +149,12 @@ impl Source for Database {
         Ok(archivist)
     }
 
-    fn begin(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Telling) -> Result<()> {
+    fn begin(
+        &mut self,
+        held: &mut Held,
+        archivist: &mut Archivist,
+        report: &mut Telling,
+    ) -> Result<()> {
         // A first copy may have been cut short, between its commit and its base.
         match archivist.writer.host_mark().zip(archivist.space) {
             Some((mark, space)) if !self.node.layers()?.is_empty() => {
@@ -227,7 +233,12 @@ impl Source for Database {
     }
 
     /// An application without checkpoints of its own may have nobody else who does them.
-    fn settle(&mut self, held: &mut Held, archivist: &mut Archivist, report: &mut Telling) -> Result<()> {
+    fn settle(
+        &mut self,
+        held: &mut Held,
+        archivist: &mut Archivist,
+        report: &mut Telling,
+    ) -> Result<()> {
         count(&held.link.wait_for_copy(archivist)?, report);
         Ok(())
     }
@@ -236,7 +247,12 @@ impl Source for Database {
         Ok(archivist.writer.close()?)
     }
 
-    fn part(&mut self, mut held: Held, mut archivist: Archivist, report: &mut Telling) -> Result<()> {
+    fn part(
+        &mut self,
+        mut held: Held,
+        mut archivist: Archivist,
+        report: &mut Telling,
+    ) -> Result<()> {
         // Whoever is at it, or what fails, leaves the log as it is: the next watcher finds its
         // place in it.
         if let Ok(caught) = held.link.part(&mut archivist) {
@@ -255,7 +271,12 @@ impl Source for Database {
 }
 
 /// Takes up where the archive ends, if that can be proven; `false` where not.
-fn resume(held: &mut Held, archivist: &Archivist, (mark, space): (&[u8], SpaceId), since: Since) -> Result<bool> {
+fn resume(
+    held: &mut Held,
+    archivist: &Archivist,
+    (mark, space): (&[u8], SpaceId),
+    since: Since,
+) -> Result<bool> {
     if archivist.writer.page_size(space) != Some(held.link.page_size) {
         return Ok(false);
     }

@@ -39,14 +39,17 @@ impl Notifier {
             inotify::add_watch(&inotify, &paths.database, inotify::WatchFlags::MODIFY)?;
             rustix::io::Result::Ok(Notifier { inotify })
         };
-        watch().map_err(|e| tracing::warn!(error = %e, "no file notifications: polling instead")).ok()
+        watch()
+            .map_err(|e| tracing::warn!(error = %e, "no file notifications: polling instead"))
+            .ok()
     }
 
     /// Takes what has come in; tells whether anything has.
     fn drain(&self) -> bool {
         let mut any = false;
         let mut buf = [MaybeUninit::uninit(); 4096];
-        while matches!(rustix::io::read(&self.inotify, &mut buf), Ok((read, _)) if !read.is_empty()) {
+        while matches!(rustix::io::read(&self.inotify, &mut buf), Ok((read, _)) if !read.is_empty())
+        {
             any = true;
         }
         any

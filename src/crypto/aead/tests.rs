@@ -38,7 +38,14 @@ fn vectors() -> [Vector; 4] {
             cipher: "cea7403d4d606b6e074ec5d3baf39d18",
             tag: "d0d1c8a799996bf0265b98b5d48ab919",
         },
-        Vector { key: KEY, iv: IV, aad: "", plain: PLAIN, cipher: CIPHER, tag: "b094dac5d93471bdec1a502270e3cc6c" },
+        Vector {
+            key: KEY,
+            iv: IV,
+            aad: "",
+            plain: PLAIN,
+            cipher: CIPHER,
+            tag: "b094dac5d93471bdec1a502270e3cc6c",
+        },
         Vector {
             key: KEY,
             iv: IV,
@@ -56,9 +63,9 @@ fn key() -> SecretKey {
 
 fn pairs() -> impl Iterator<Item = (FrameCipher, FrameCipher)> {
     Backend::available().iter().flat_map(|&sealer| {
-        Backend::available()
-            .iter()
-            .map(move |&opener| (FrameCipher::new(sealer, &key()), FrameCipher::new(opener, &key())))
+        Backend::available().iter().map(move |&opener| {
+            (FrameCipher::new(sealer, &key()), FrameCipher::new(opener, &key()))
+        })
     })
 }
 
@@ -102,7 +109,8 @@ fn known_answers() {
 fn every_backend_opens_what_any_other_sealed() {
     let lengths = (0..=1_025).chain([4_096, 65_536, 1 << 20]);
     let ciphers: Vec<_> = pairs().collect();
-    let plain: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let plain: Vec<u8> =
+        (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for len in lengths {
         let plain = &plain[..len];
         let nonce: [u8; 12] = run(u8::try_from(len % 256).unwrap());
@@ -243,7 +251,11 @@ fn speed() {
             }
             let open = start.elapsed();
             let rate = |t: std::time::Duration| (rounds * len) as f64 / t.as_secs_f64() / 1e9;
-            println!("{backend:>8} {len:>8} B: seal {:.1} GB/s, open {:.1} GB/s", rate(seal), rate(open));
+            println!(
+                "{backend:>8} {len:>8} B: seal {:.1} GB/s, open {:.1} GB/s",
+                rate(seal),
+                rate(open)
+            );
         }
     }
 }

@@ -41,7 +41,10 @@ fn header() -> [u8; 192] {
 fn hkdf_known_answers() {
     let mut okm = [0; 42];
     hkdf_sha256(&[0x0B; 22], &run::<13>(0), &[&run::<10>(0xF0)], &mut okm);
-    assert_eq!(hex(&okm), "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+    assert_eq!(
+        hex(&okm),
+        "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+    );
     let mut okm = [0; 82];
     // The info in two parts: the same as in one.
     let info: [u8; 80] = run(0xB0);
@@ -54,7 +57,10 @@ fn hkdf_known_answers() {
     );
     let mut okm = [0; 42];
     hkdf_sha256(&[0x0B; 22], &[], &[], &mut okm);
-    assert_eq!(hex(&okm), "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+    assert_eq!(
+        hex(&okm),
+        "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
+    );
 }
 
 /// FIPS 180-2, appendix B.1.
@@ -97,7 +103,8 @@ fn file_keys_depend_on_every_bit_of_every_input() {
 #[test]
 fn wrapped_data_keys_are_pinned_on_every_backend() {
     for &backend in Backend::available() {
-        let wrapped = wrap_data_key(backend, &archive_key(), &salt(), &header(), &data_key()).unwrap();
+        let wrapped =
+            wrap_data_key(backend, &archive_key(), &salt(), &header(), &data_key()).unwrap();
         assert_eq!(hex(&wrapped), WRAPPED, "{backend}");
         let key = unwrap_data_key(backend, &archive_key(), &salt(), &header(), &wrapped).unwrap();
         assert_eq!(key, data_key(), "{backend}");

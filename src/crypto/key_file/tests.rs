@@ -14,7 +14,8 @@ use std::fs;
 use super::*;
 use crate::crypto::testing::{Broken, Counting, hex, run, unhex};
 
-const LINE: &str = "REWOUND-KEY-1-404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f-5e268e58";
+const LINE: &str =
+    "REWOUND-KEY-1-404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f-5e268e58";
 const RECIPIENT: &str = "d5d36727cc1ae0929f43ba988f8db1c9";
 const WRAPPED: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
                        97a5c315c3a553690f66f626433f074ff2c1d151bedc948096201b44ed83b4fc\
@@ -57,9 +58,11 @@ fn the_text_form_is_pinned() {
 
 #[test]
 fn text_is_read_with_some_tolerance() {
-    for text in
-        [LINE.to_owned(), format!("\n  {LINE} \r\n\r\n# REWOUND-KEY-1-old\n"), LINE.replace('a', "A").replace('f', "F")]
-    {
+    for text in [
+        LINE.to_owned(),
+        format!("\n  {LINE} \r\n\r\n# REWOUND-KEY-1-old\n"),
+        LINE.replace('a', "A").replace('f', "F"),
+    ] {
         assert_eq!(KeyFile::from_text(&text).unwrap().key, key_file().key, "{text:?}");
     }
 }
@@ -253,9 +256,11 @@ fn what_is_no_file_is_refused_and_never_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-    for (path, found) in
-        [(fifo.as_path(), "a FIFO"), (directory.path(), "a directory"), (Path::new("/dev/null"), "a character device")]
-    {
+    for (path, found) in [
+        (fifo.as_path(), "a FIFO"),
+        (directory.path(), "a directory"),
+        (Path::new("/dev/null"), "a character device"),
+    ] {
         assert_eq!(problem_of(KeyFile::open(path)), KeyFileProblem::NotAFile(found), "{path:?}");
     }
     assert_eq!(problem_of(KeyFile::generate(&fifo)), KeyFileProblem::Exists);

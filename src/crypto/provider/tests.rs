@@ -64,12 +64,16 @@ fn any_recipient_opens_what_was_sealed_for_all() {
 #[test]
 fn a_stranger_is_told_for_whom_it_is_sealed() {
     let stanzas = wrap(&Keyring::new(key_file(1)).with(key_file(2)));
-    let error = Keyring::new(key_file(9)).unwrap("a.seg", &borrow(&stanzas), b"context").unwrap_err();
+    let error =
+        Keyring::new(key_file(9)).unwrap("a.seg", &borrow(&stanzas), b"context").unwrap_err();
     let Error::WrongKey { path, recipients, offered } = &error else { panic!("{error}") };
     assert_eq!(path, "a.seg");
     assert_eq!(recipients, &format!("{}, {}", key_file(1).recipient(), key_file(2).recipient()));
     assert!(offered.contains(&key_file(9).recipient().to_string()), "{offered}");
-    assert!(matches!(Keyring::new(key_file(9)).unwrap("a.seg", &[], b"context"), Err(Error::WrongKey { .. })));
+    assert!(matches!(
+        Keyring::new(key_file(9)).unwrap("a.seg", &[], b"context"),
+        Err(Error::WrongKey { .. })
+    ));
 }
 
 #[test]

@@ -28,10 +28,22 @@ fn layer(from: Option<u64>, to: u64) -> LayerRecord {
 
 fn steps(layers: &[LayerRecord], empty_origin: bool, target: u64) -> Option<Vec<u64>> {
     let (lineage, layers) = (Lineage::alone(ONLY), layers.iter().collect::<Vec<_>>());
-    let input = PlanInput { lineage: &lineage, empty_origin, replay_floor: Position::ORIGIN, layers: &layers };
+    let input = PlanInput {
+        lineage: &lineage,
+        empty_origin,
+        replay_floor: Position::ORIGIN,
+        layers: &layers,
+    };
     let plan = plan(&input, Position::new(target))?;
     let to = |l: &LayerRecord| l.to.get();
-    Some(plan.base.iter().map(to).chain(plan.deltas.iter().map(to)).chain([plan.log_from.get()]).collect())
+    Some(
+        plan.base
+            .iter()
+            .map(to)
+            .chain(plan.deltas.iter().map(to))
+            .chain([plan.log_from.get()])
+            .collect(),
+    )
 }
 
 #[test]
@@ -115,7 +127,12 @@ fn build(all: &[Told], drawn: &[Drawn]) -> Vec<LayerRecord> {
         let from = (*len > 0).then(|| to.saturating_sub(*len));
         let consistent_from = if *len == 0 { (to + took).min(END as u64) } else { *to };
         let consistent_from = Position::new(consistent_from);
-        LayerRecord { node: line.node, timeline: line.timeline, consistent_from, ..layer(from, *to) }
+        LayerRecord {
+            node: line.node,
+            timeline: line.timeline,
+            consistent_from,
+            ..layer(from, *to)
+        }
     });
     layers.collect()
 }

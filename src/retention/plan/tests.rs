@@ -31,7 +31,13 @@ fn time(position: u64) -> Timestamp {
     Timestamp::from_nanos(position * 1_000_000_000)
 }
 
-fn layer(number: usize, timeline: TimelineId, from: Option<u64>, to: u64, consistent: u64) -> LayerRecord {
+fn layer(
+    number: usize,
+    timeline: TimelineId,
+    from: Option<u64>,
+    to: u64,
+    consistent: u64,
+) -> LayerRecord {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&(number as u64).to_le_bytes());
     LayerRecord {
@@ -104,9 +110,12 @@ impl World {
     }
 
     fn log(&mut self, timeline: TimelineId, start: u64, cuts: &[u64], end: u64) {
-        let starts = std::iter::once(start).chain(cuts.iter().copied().filter(|c| (start + 1..end).contains(c)));
-        let segments =
-            starts.zip(1..).map(|(from, sequence)| SegmentInfo { sequence, from: at(from), bytes: 10 }).collect();
+        let starts = std::iter::once(start)
+            .chain(cuts.iter().copied().filter(|c| (start + 1..end).contains(c)));
+        let segments = starts
+            .zip(1..)
+            .map(|(from, sequence)| SegmentInfo { sequence, from: at(from), bytes: 10 })
+            .collect();
         let windows = vec![(Position::ORIGIN, None)];
         self.logs.insert(timeline, TimelineLog { segments, end: at(end), windows });
     }
@@ -121,7 +130,10 @@ impl World {
 
     fn add(&mut self, timeline: TimelineId, from: Option<u64>, to: u64, consistent: u64) {
         self.made += 1;
-        let layer = LayerRecord { timestamp: self.time(to), ..layer(self.made, timeline, from, to, consistent) };
+        let layer = LayerRecord {
+            timestamp: self.time(to),
+            ..layer(self.made, timeline, from, to, consistent)
+        };
         if from.is_none() {
             self.redo.insert(layer.file, at(self.redo_of(to)));
         }
@@ -138,7 +150,10 @@ impl World {
     }
 
     fn time(&self, position: u64) -> Timestamp {
-        usize::try_from(position).ok().and_then(|p| self.times.get(p).copied()).unwrap_or_else(|| time(position))
+        usize::try_from(position)
+            .ok()
+            .and_then(|p| self.times.get(p).copied())
+            .unwrap_or_else(|| time(position))
     }
 
     fn end(&self) -> u64 {
@@ -146,12 +161,17 @@ impl World {
     }
 
     fn point(&mut self, name: String, position: u64) {
-        let point = RestorePointRecord { timeline: FIRST, position: at(position), timestamp: self.time(position) };
+        let point = RestorePointRecord {
+            timeline: FIRST,
+            position: at(position),
+            timestamp: self.time(position),
+        };
         self.node().restore_points.insert(name, point);
     }
 
     fn hold(&mut self, name: &str, from: u64, to: Option<u64>) {
-        let scope = HoldScope::Commits { node: NODE, timeline: FIRST, from: at(from), to: to.map(at) };
+        let scope =
+            HoldScope::Commits { node: NODE, timeline: FIRST, from: at(from), to: to.map(at) };
         let hold = Hold { scope, until: None, reason: String::new() };
         self.state.retention.holds.insert(name.into(), hold);
     }
@@ -190,7 +210,9 @@ impl World {
     fn remove(&mut self, plan: &ExpiryPlan) {
         for timeline in &plan.timelines {
             let log = self.logs.get_mut(&timeline.timeline).unwrap();
-            log.segments.retain(|s| !timeline.segments.iter().any(|(a, b)| (*a..=*b).contains(&s.sequence)));
+            log.segments.retain(|s| {
+                !timeline.segments.iter().any(|(a, b)| (*a..=*b).contains(&s.sequence))
+            });
         }
     }
 
@@ -204,7 +226,12 @@ impl World {
         let empty_origin = view.origin(&lineage) == Origin::Empty
             && replay_floor == Position::ORIGIN
             && (view.kept(&lineage).is_some() || begins);
-        let input = PlanInput { lineage: &lineage, empty_origin, replay_floor, layers: &view.layers(&lineage) };
+        let input = PlanInput {
+            lineage: &lineage,
+            empty_origin,
+            replay_floor,
+            layers: &view.layers(&lineage),
+        };
         let Some(plan) = replay_plan(&input, to) else { return false };
         let from = plan.log_from.min(at(self.redo_of(position)));
         lineage.over(from, to).all(|(stretch, from, to)| {
@@ -217,7 +244,8 @@ impl World {
     fn visible(&self, timeline: TimelineId, position: u64) -> bool {
         let view = self.view();
         let kept = view.kept(&view.lineage(timeline));
-        kept.is_none_or(|kept| kept.iter().any(|s| s.contains(at(position)))) && self.rebuilds(timeline, position)
+        kept.is_none_or(|kept| kept.iter().any(|s| s.contains(at(position))))
+            && self.rebuilds(timeline, position)
     }
 
     /// Whether the time of a commit can be determined.
@@ -228,7 +256,9 @@ impl World {
             let whole = segments.get(i + 1).is_none_or(|n| n.sequence == s.sequence + 1);
             s.from.get() < position && position <= end && whole
         });
-        let snapshot = |l: &LayerRecord| l.from.is_none() && (l.to, l.consistent_from) == (at(position), at(position));
+        let snapshot = |l: &LayerRecord| {
+            l.from.is_none() && (l.to, l.consistent_from) == (at(position), at(position))
+        };
         holds || self.state.nodes[&NODE].layers.iter().any(snapshot)
     }
 }
@@ -390,20 +420,30 @@ struct Left<'w>(&'w World);
 impl Times for Left<'_> {
     fn of(&self, commit: Position) -> Result<Timestamp> {
         let end = self.0.logs[&FIRST].end;
-        assert!(commit > end || self.0.has_time(commit.get()), "nothing is left that tells the time of {commit}");
+        assert!(
+            commit > end || self.0.has_time(commit.get()),
+            "nothing is left that tells the time of {commit}"
+        );
         Ok(if commit > end { Timestamp::from_nanos(u64::MAX) } else { self.0.time(commit.get()) })
     }
 
     fn by_log(&self, time: Timestamp) -> Result<Option<Position>> {
         let log = &self.0.logs[&FIRST];
-        let begins = |s: &SegmentInfo| s.from == Position::ORIGIN || self.0.time(s.from.get()) <= time;
+        let begins =
+            |s: &SegmentInfo| s.from == Position::ORIGIN || self.0.time(s.from.get()) <= time;
         let Some(last) = log.segments.iter().rposition(begins) else { return Ok(None) };
         let next = log.segments.get(last + 1);
         if let Some(gap) = next.filter(|n| n.sequence != log.segments[last].sequence + 1) {
-            return Err(Error::Gap { node: "n".into(), expected: gap.from.next_lsn(), found: gap.from });
+            return Err(Error::Gap {
+                node: "n".into(),
+                expected: gap.from.next_lsn(),
+                found: gap.from,
+            });
         }
         let ends = next.map_or(log.end, |n| n.from).get();
-        let found = (log.segments[last].from.get()..=ends).rev().find(|p| *p == 0 || self.0.time(*p) <= time);
+        let found = (log.segments[last].from.get()..=ends)
+            .rev()
+            .find(|p| *p == 0 || self.0.time(*p) <= time);
         Ok(found.filter(|p| *p > 0).map(at))
     }
 
@@ -497,7 +537,9 @@ impl World {
 
     fn find_windows(&mut self) {
         let promised = policy::windows(&promises(&self.state, NODE), self.now.unwrap());
-        let windows = commits_of(&promised, self.state.nodes[&NODE].retention.kept(FIRST), &Left(self)).unwrap();
+        let windows =
+            commits_of(&promised, self.state.nodes[&NODE].retention.kept(FIRST), &Left(self))
+                .unwrap();
         self.logs.get_mut(&FIRST).unwrap().windows = windows;
     }
 
@@ -505,13 +547,18 @@ impl World {
     /// state at a time that the window reaches back to.
     fn is_promised(&self, position: u64) -> bool {
         let now = self.now.unwrap();
-        let next = if position < self.end() { self.time(position + 1) } else { Timestamp::from_nanos(u64::MAX) };
+        let next = if position < self.end() {
+            self.time(position + 1)
+        } else {
+            Timestamp::from_nanos(u64::MAX)
+        };
         let changes = &self.state.retention.policies;
         let ends = changes.iter().map(|c| Some(c.covers)).chain([None]);
-        let windows = std::iter::once(Policy::UNSET).chain(changes.iter().map(|c| match c.policy.mode {
-            crate::format::retention::Mode::Continuous { window } => window,
-            crate::format::retention::Mode::Periodic { .. } => unreachable!("none is set here"),
-        }));
+        let windows =
+            std::iter::once(Policy::UNSET).chain(changes.iter().map(|c| match c.policy.mode {
+                crate::format::retention::Mode::Continuous { window } => window,
+                crate::format::retention::Mode::Periodic { .. } => unreachable!("none is set here"),
+            }));
         windows.zip(ends).any(|(window, until)| {
             let start = now.saturating_sub(window);
             let speaks = until.is_none_or(|until| self.time(position) <= until && start <= until);
@@ -525,10 +572,12 @@ impl World {
         let (now, time) = (self.now.unwrap(), self.time(position));
         let changes = &self.state.retention.policies;
         let ends = changes.iter().skip(1).map(|c| Some(c.covers)).chain([None]);
-        let is_point = self.state.nodes[&NODE].restore_points.values().any(|p| p.position == at(position));
+        let is_point =
+            self.state.nodes[&NODE].restore_points.values().any(|p| p.position == at(position));
         is_point
             && changes.iter().zip(ends).any(|(change, until)| {
-                until.is_none_or(|until| time <= until) && time.saturating_add(change.policy.restore_points_for) > now
+                until.is_none_or(|until| time <= until)
+                    && time.saturating_add(change.policy.restore_points_for) > now
             })
     }
 }
@@ -615,7 +664,8 @@ proptest! {
 fn periodic_snapshots_keep_their_date_beside_others() {
     let mut world = World::new(Origin::Empty, &[10, 60, 110, 155, 210, 310, 410], 420);
     let policy = Policy::periodic(SECOND * 100, SECOND * 300, 1);
-    world.state.retention.policies = vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
+    world.state.retention.policies =
+        vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
     for position in [10, 110, 210, 310, 410] {
         world.add(FIRST, None, position, position);
     }
@@ -631,9 +681,15 @@ fn periodic_snapshots_keep_their_date_beside_others() {
         world.expire(&plan);
         for snapshot in [110, 210, 310, 410] {
             let young = snapshot + 300 > now;
-            assert!(!young || world.visible(FIRST, snapshot), "at {now}: the snapshot of {snapshot} is gone: {plan:?}");
+            assert!(
+                !young || world.visible(FIRST, snapshot),
+                "at {now}: the snapshot of {snapshot} is gone: {plan:?}"
+            );
         }
-        assert!(now < 510 || !world.visible(FIRST, 110), "at {now}: the snapshot of 110 is of no use any more");
+        assert!(
+            now < 510 || !world.visible(FIRST, 110),
+            "at {now}: the snapshot of 110 is of no use any more"
+        );
     }
 }
 
@@ -690,7 +746,8 @@ fn gaps_keep_everything() {
 fn before_the_first_base_copy_everything_stays() {
     for policy in [Policy::continuous(SECOND), Policy::periodic(SECOND * 100, SECOND * 300, 1)] {
         let mut world = World::new(Origin::Existing, &[10, 20, 30], 40);
-        world.state.retention.policies = vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
+        world.state.retention.policies =
+            vec![PolicyChange { entry: 1, covers: Timestamp::ZERO, policy }];
         world.point("p".into(), 12);
         world.hold("h", 14, None);
         world.window(FIRST, 39);
@@ -710,7 +767,10 @@ fn a_lost_beginning_keeps_everything() {
         }
         world.window(FIRST, 35);
         let plan = world.plan(0);
-        assert_eq!(plan, ExpiryPlan { blocked: Some(Blocked::Incomplete(FIRST)), ..ExpiryPlan::default() });
+        assert_eq!(
+            plan,
+            ExpiryPlan { blocked: Some(Blocked::Incomplete(FIRST)), ..ExpiryPlan::default() }
+        );
     }
 }
 

@@ -114,9 +114,9 @@ impl Change {
     fn file(&self) -> Option<FileId> {
         match self {
             Change::Add { node: Node::Dir, .. } => None,
-            Change::Add { node: Node::File(file), .. } | Change::Rename { file, .. } | Change::Remove { file, .. } => {
-                Some(*file)
-            }
+            Change::Add { node: Node::File(file), .. }
+            | Change::Rename { file, .. }
+            | Change::Remove { file, .. } => Some(*file),
         }
     }
 }
@@ -281,7 +281,10 @@ impl State {
 
     /// Forgets a file that nothing leads to any more.
     pub(super) fn collect(&mut self, id: FileId) {
-        let gone = self.files.get(&id).is_some_and(|f| !f.linked && f.durable_name.is_none() && f.open == 0);
+        let gone = self
+            .files
+            .get(&id)
+            .is_some_and(|f| !f.linked && f.durable_name.is_none() && f.open == 0);
         if gone && !self.pending.iter().any(|change| change.file() == Some(id)) {
             self.files.remove(&id);
         }

@@ -88,7 +88,11 @@ fn a_rename_is_atomic_under_every_seed() {
     let old = files([("d/old", b"x")]);
     let new = files([("e/new", b"x")]);
     assert_eq!(lost(&storage), old);
-    assert_eq!(seeded(&storage).filter(|f| *f == old).count() + seeded(&storage).filter(|f| *f == new).count(), 200);
+    assert_eq!(
+        seeded(&storage).filter(|f| *f == old).count()
+            + seeded(&storage).filter(|f| *f == new).count(),
+        200
+    );
     assert!(seeded(&storage).any(|f| f == old) && seeded(&storage).any(|f| f == new));
     storage.sync_dir("d").unwrap();
     assert_eq!(lost(&storage), old, "only the new parent makes it durable");
@@ -482,7 +486,8 @@ fn what_was_acknowledged_survives_every_crash() {
         let plans = (0..8).map(|seed| CrashPlan::seeded(at, seed * 1000 + at as u64));
         for plan in plans.chain([CrashPlan::lost(at), CrashPlan::kept(at)]) {
             let found = storage.crash_image(plan).files();
-            let mut names: Vec<_> = found.keys().filter_map(|path| path.split('/').next_back()).collect();
+            let mut names: Vec<_> =
+                found.keys().filter_map(|path| path.split('/').next_back()).collect();
             names.sort_unstable();
             let count = names.len();
             names.dedup();

@@ -2,7 +2,9 @@
 
 use rewound::env::{Clock, Rng};
 use rewound::storage::MemStorage;
-use rewound::{Batch, ConfigScope, Durability, Error, PageId, PageSize, Position, SpaceId, Timestamp, Writer};
+use rewound::{
+    Batch, ConfigScope, Durability, Error, PageId, PageSize, Position, SpaceId, Timestamp, Writer,
+};
 
 use super::history::{Effect, Model, Moment, Space, State};
 use super::program::{Change, Fill, How, Length, Previous};
@@ -37,7 +39,8 @@ pub struct Draft {
     batch: Batch,
     began: usize,
     effects: Vec<Effect>,
-    /// The newest state with the effects, as of so many commits; `None` where it cannot be committed any more.
+    /// The newest state with the effects, as of so many commits; `None` where it cannot be
+    /// committed any more.
     view: Option<State>,
     seen: usize,
 }
@@ -76,7 +79,13 @@ impl Draft {
         self.done(view, Effect::Create(id, page_size, name))
     }
 
-    fn change(&mut self, change: &Change, view: State, model: &Model, desk: &mut Desk) -> Option<State> {
+    fn change(
+        &mut self,
+        change: &Change,
+        view: State,
+        model: &Model,
+        desk: &mut Desk,
+    ) -> Option<State> {
         match *change {
             Change::Create { name, size } => self.create(view, name, size),
             Change::Page { space, .. }
@@ -84,7 +93,9 @@ impl Draft {
             | Change::Length { space, .. }
             | Change::Drop { space }
             | Change::Bulk { space, .. } => {
-                let Some((id, found)) = view.spaces.iter().nth(usize::from(space) % view.spaces.len().max(1)) else {
+                let Some((id, found)) =
+                    view.spaces.iter().nth(usize::from(space) % view.spaces.len().max(1))
+                else {
                     return self.create(view, space, space / 8 % 4);
                 };
                 let (id, found) = (*id, found.clone());
@@ -97,7 +108,8 @@ impl Draft {
                 self.done(view, Effect::Record(record))
             }
             Change::Redo { back } => {
-                let position = (model.len() as u64 + 1).saturating_add_signed(-i64::from(back)).max(view.redo);
+                let position =
+                    (model.len() as u64 + 1).saturating_add_signed(-i64::from(back)).max(view.redo);
                 let done = self.batch.redo_point(Position::new(position));
                 if position > model.len() as u64 + 1 {
                     assert!(matches!(done, Err(Error::LimitExceeded { .. })), "{done:?}");
@@ -129,7 +141,8 @@ impl Draft {
                 self.done(view, Effect::Point(name))
             }
             Change::Mark { ahead } => {
-                let newest = view.mark.as_deref().map_or(0, |m| u32::from_be_bytes(m.try_into().unwrap()));
+                let newest =
+                    view.mark.as_deref().map_or(0, |m| u32::from_be_bytes(m.try_into().unwrap()));
                 let mark = (newest + u32::from(ahead)).to_be_bytes();
                 self.batch.mark(&mark).unwrap();
                 self.done(view, Effect::Mark(mark.to_vec()))
@@ -145,7 +158,8 @@ impl Draft {
         }
     }
 
-    /// Whether a range written here may have been laid over a version that another batch has replaced since: a conflict to come.
+    /// Whether a range written here may have been laid over a version that another batch has
+    /// replaced since: a conflict to come.
     fn overtaken(&self, page: PageId, model: &Model) -> bool {
         let laid = self.effects.iter().any(|e| matches!(e, Effect::Range(p, ..) if *p == page));
         laid && model.changed_since(self.began, page)
@@ -173,7 +187,9 @@ impl Draft {
                     Fill::Same => old.clone(),
                     Fill::Noise(seed) => noise(seed, size),
                     Fill::Text(seed) => text(seed, size),
-                    Fill::Shift(by) => [&old[usize::from(by) + 1..], &old[..=usize::from(by)]].concat(),
+                    Fill::Shift(by) => {
+                        [&old[usize::from(by) + 1..], &old[..=usize::from(by)]].concat()
+                    }
                     Fill::Edit { offset, len, seed } => {
                         let mut new = old.clone();
                         let start = usize::from(offset) % size;

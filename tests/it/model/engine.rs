@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rewound::env::Clock;
 use rewound::storage::{CrashPlan, MemStorage};
 use rewound::{
-    Archive, BaseSpace, CompactOptions, Consistency, Durability, Lsn, MaintainReport, Node, Origin, PageSize,
-    PageSource, Position, SpaceId, Target, TimelineId, Timestamp, Writer, bench_support,
+    Archive, BaseSpace, CompactOptions, Consistency, Durability, Lsn, MaintainReport, Node, Origin,
+    PageSize, PageSource, Position, SpaceId, Target, TimelineId, Timestamp, Writer, bench_support,
 };
 
 use super::draft::{Desk, Draft, commit, noise};
@@ -33,7 +33,8 @@ impl Engine<'_> {
     /// A commit is in the log before its pages can be read.
     fn go_on(&mut self) {
         if let Some(changes) = self.meanwhile.pop_front() {
-            let how = if self.meanwhile.len().is_multiple_of(2) { How::Synced } else { How::Buffered };
+            let how =
+                if self.meanwhile.len().is_multiple_of(2) { How::Synced } else { How::Buffered };
             commit(self.writer, self.model, self.desk, changes, how);
             if let Some((node, options)) = &self.maintain {
                 node.maintain(options).unwrap();
@@ -59,7 +60,12 @@ impl PageSource for Engine<'_> {
         Ok(if self.exact { Consistency::Frozen } else { Consistency::Fuzzy })
     }
 
-    fn read_pages(&mut self, space: BaseSpace<'_>, first: u64, buf: &mut [u8]) -> rewound::Result<()> {
+    fn read_pages(
+        &mut self,
+        space: BaseSpace<'_>,
+        first: u64,
+        buf: &mut [u8],
+    ) -> rewound::Result<()> {
         let start = usize::try_from(first).unwrap() * space.page_size.bytes();
         // Even a single page may be caught half before a commit and half after it.
         let torn = buf.len() * 5 / 11;
@@ -111,7 +117,13 @@ impl Estate {
     /// A writer opened on a timeline that nothing was written to: its times come after all that are
     /// known of the node.
     fn begin(&mut self, desk: &Desk) {
-        let known = self.older.iter().map(|left| left.model.known_until).chain([self.model.known_until]).max().unwrap();
+        let known = self
+            .older
+            .iter()
+            .map(|left| left.model.known_until)
+            .chain([self.model.known_until])
+            .max()
+            .unwrap();
         let until = desk.clock.now().max(known);
         let (writer, model) = self.parts();
         assert_eq!(writer.tick().unwrap(), until);
@@ -126,7 +138,8 @@ impl Estate {
         (self.writer.as_ref().unwrap(), &mut self.model)
     }
 
-    /// The engine's content from before the archive: the log knows its lengths and nothing of its bytes.
+    /// The engine's content from before the archive: the log knows its lengths and nothing of its
+    /// bytes.
     fn adopt(&mut self, salt: u64) {
         let (writer, model) = self.parts();
         let mut batch = writer.batch();
@@ -135,7 +148,8 @@ impl Estate {
             let (name, page_size) = (format!("s{n}"), PageSize::new(512 << (salt % 4)).unwrap());
             let id = batch.create_space(&name, page_size).unwrap();
             batch.set_length(id, length.into()).unwrap();
-            effects.extend([Effect::Create(id, page_size, name), Effect::Length(id, length.into())]);
+            effects
+                .extend([Effect::Create(id, page_size, name), Effect::Length(id, length.into())]);
         }
         let commit = batch.commit(Durability::Synced).unwrap();
         let mut state = model.with(&effects).unwrap();
@@ -272,7 +286,8 @@ impl World {
         self.estates[self.current].check_writer();
     }
 
-    /// The end of a program: everything is checked, as it is, with all layers that can be built, and when opened anew.
+    /// The end of a program: everything is checked, as it is, with all layers that can be built,
+    /// and when opened anew.
     pub fn finish(mut self) {
         for current in 0..self.estates.len() {
             self.current = current;
@@ -285,7 +300,10 @@ impl World {
                     let plan = node.plan(&Target::Latest).unwrap();
                     assert_eq!(plan.log_from, plan.target, "all of the log is in layers");
                 }
-                assert_eq!(node.maintain(&self.tuning.compact()).unwrap(), MaintainReport::default());
+                assert_eq!(
+                    node.maintain(&self.tuning.compact()).unwrap(),
+                    MaintainReport::default()
+                );
             }
             self.look(Share::Some(self.salt));
         }
@@ -300,7 +318,8 @@ impl World {
         let Estate { node, model, begun, older, .. } = &self.estates[self.current];
         let (replay, dirs) = (self.tuning.compact().replay, self.dirs.path());
         let named = None;
-        Oracle { node, model, named, begun: *begun, older, replay, dirs, salt: self.salt }.check(share);
+        Oracle { node, model, named, begun: *begun, older, replay, dirs, salt: self.salt }
+            .check(share);
     }
 
     fn between(&mut self, between: Between) {
@@ -332,7 +351,15 @@ impl World {
         let (writer, model) = self.estates[self.current].parts();
         let began = model.len();
         let meanwhile = meanwhile.iter().map(Vec::as_slice).collect();
-        let mut engine = Engine { writer, model, desk: &mut self.desk, meanwhile, exact, maintain, frozen: None };
+        let mut engine = Engine {
+            writer,
+            model,
+            desk: &mut self.desk,
+            meanwhile,
+            exact,
+            maintain,
+            frozen: None,
+        };
         let from = writer.base_snapshot(&mut engine, &compact).unwrap();
         let from = usize::try_from(from.get()).unwrap();
         if exact {
@@ -431,10 +458,15 @@ impl World {
             let writer = node.open_writer_with(self.tuning.writer()).unwrap();
             let position = usize::try_from(writer.newest().get()).unwrap();
             if let Some(Ok(window)) = seen {
-                assert_eq!(window.latest.lsn.get(), writer.newest().get(), "readers and the writer find the same end");
+                assert_eq!(
+                    window.latest.lsn.get(),
+                    writer.newest().get(),
+                    "readers and the writer find the same end"
+                );
                 model.cut(at, position, window.known_until);
             } else {
-                let known = model.moments[..position].last().map_or(Timestamp::ZERO, |m| m.timestamp);
+                let known =
+                    model.moments[..position].last().map_or(Timestamp::ZERO, |m| m.timestamp);
                 model.cut(at, position, known.max(model.promised(at).1));
                 let until = writer.tick().unwrap();
                 assert!(until >= model.known_until, "a crash took a promised tick");
@@ -448,11 +480,15 @@ impl World {
                 .filter(|l| l.from.is_none())
                 .map(|l| usize::try_from(l.consistent_from.get()).unwrap())
                 .collect();
-            let promised: Vec<usize> = model.bases.iter().filter(|(o, _)| *o <= at).map(|(_, from)| *from).collect();
+            let promised: Vec<usize> =
+                model.bases.iter().filter(|(o, _)| *o <= at).map(|(_, from)| *from).collect();
             // Those of before it was branched off are another node's.
             let before = estate.branched.map_or(0, |(_, _, n)| n);
             let own = |from: &&usize| **from > before;
-            assert!(promised.iter().filter(own).all(|from| left.contains(from)), "a crash took a base copy");
+            assert!(
+                promised.iter().filter(own).all(|from| left.contains(from)),
+                "a crash took a base copy"
+            );
             let since = |from: &usize| if promised.contains(from) { 0 } else { operations };
             let mut bases: Vec<_> = left.iter().map(|from| (since(from), *from)).collect();
             bases.extend(promised.iter().filter(|from| !own(from)).map(|from| (0, *from)));

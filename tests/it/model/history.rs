@@ -66,13 +66,17 @@ impl State {
                 if self.spaces.values().any(|s| s.name == *name) {
                     return Err("the name of a space is taken");
                 }
-                let space = Space { name: name.clone(), page_size: *page_size, bytes: Arc::default() };
+                let space =
+                    Space { name: name.clone(), page_size: *page_size, bytes: Arc::default() };
                 self.spaces.insert(*id, space);
             }
             Effect::Page(page, image) => self.space(page.space)?.put(page.page, 0, image),
-            Effect::Range(page, offset, bytes) => self.space(page.space)?.put(page.page, *offset, bytes),
+            Effect::Range(page, offset, bytes) => {
+                self.space(page.space)?.put(page.page, *offset, bytes)
+            }
             Effect::Length(id, length) => {
-                Arc::make_mut(&mut self.space(*id)?.bytes).resize(usize::try_from(*length).unwrap(), 0);
+                Arc::make_mut(&mut self.space(*id)?.bytes)
+                    .resize(usize::try_from(*length).unwrap(), 0);
             }
             Effect::Drop(id) => {
                 self.spaces.remove(id).ok_or("no such space")?;
@@ -201,7 +205,12 @@ impl Model {
             moments,
             known_until,
             complete: self.complete,
-            bases: self.bases.iter().map(|(_, from)| (0, *from)).filter(|(_, from)| *from <= n).collect(),
+            bases: self
+                .bases
+                .iter()
+                .map(|(_, from)| (0, *from))
+                .filter(|(_, from)| *from <= n)
+                .collect(),
             promises: vec![Promise { operations: 0, position: n, known_until }],
             origin: State::default(),
         }
@@ -258,7 +267,11 @@ impl Model {
 
     /// The earliest commit that can be restored.
     pub fn earliest(&self) -> Option<usize> {
-        let earliest = if self.complete { Some(1) } else { self.bases.iter().map(|(_, from)| (*from).max(1)).min() };
+        let earliest = if self.complete {
+            Some(1)
+        } else {
+            self.bases.iter().map(|(_, from)| (*from).max(1)).min()
+        };
         earliest.filter(|e| (1..=self.len()).contains(e))
     }
 
@@ -271,7 +284,11 @@ impl Model {
 
     /// Everything so far was said to be durable.
     pub fn promise(&mut self, operations: usize) {
-        self.promises.push(Promise { operations, position: self.len(), known_until: self.known_until });
+        self.promises.push(Promise {
+            operations,
+            position: self.len(),
+            known_until: self.known_until,
+        });
     }
 
     /// Position and known time that were promised when only so many operations had been done.
@@ -283,7 +300,10 @@ impl Model {
     /// The history begins anew at what a crash left; numbers of operations count from zero again.
     pub fn cut(&mut self, at: usize, position: usize, known_until: Timestamp) {
         let (floor, floor_time) = self.promised(at);
-        assert!(position >= floor, "a crash took promised commits: LSN {floor} was durable, LSN {position} is left");
+        assert!(
+            position >= floor,
+            "a crash took promised commits: LSN {floor} was durable, LSN {position} is left"
+        );
         assert!(position <= self.len(), "a crash left LSN {position}, which was never committed");
         assert!(known_until >= floor_time, "a crash took a promised tick");
         assert!(known_until <= self.known_until, "a crash left a time that was never logged");

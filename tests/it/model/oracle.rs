@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rewound::options::ReplayOptions;
 use rewound::{
-    Error, Lsn, Node, Redo, RedoRecord, Resolved, Restore, RestoreReport, Result, Target, TimelineId, Timestamp,
+    Error, Lsn, Node, Redo, RedoRecord, Resolved, Restore, RestoreReport, Result, Target,
+    TimelineId, Timestamp,
 };
 
 use super::draft::noise;
@@ -99,7 +100,10 @@ impl Oracle<'_> {
         };
         let end = usize::try_from(window.latest.lsn.get()).unwrap();
         let (promised, known) = model.promised(usize::MAX);
-        assert!((promised..=model.len()).contains(&end), "LSN {end} is the end, {promised} was promised");
+        assert!(
+            (promised..=model.len()).contains(&end),
+            "LSN {end} is the end, {promised} was promised"
+        );
         assert_eq!(window.latest.timestamp, model.moments[end - 1].timestamp);
         assert_eq!(window.known_until, known.max(window.latest.timestamp));
         let earliest = usize::try_from(window.earliest.lsn.get()).unwrap();
@@ -120,7 +124,12 @@ impl Oracle<'_> {
             self.restore_to_disk(n, end);
         }
         for (timeline, Left { model, .. }) in (1..).zip(self.older) {
-            let on_it = Oracle { model, named: Some(TimelineId::new(timeline)), dirs: self.dirs, ..self.clone() };
+            let on_it = Oracle {
+                model,
+                named: Some(TimelineId::new(timeline)),
+                dirs: self.dirs,
+                ..self.clone()
+            };
             let end = model.len();
             for n in (model.earliest().unwrap()..=end).filter(|n| share.takes(*n)) {
                 on_it.check_resolved(&self.node.resolve(&on_it.target(n)).unwrap(), n, end);
@@ -177,9 +186,11 @@ impl Oracle<'_> {
         assert_eq!(report.config, moment.state.config(false), "configuration of LSN {n}");
         assert_eq!(report.environment, moment.state.config(true), "environment of LSN {n}");
         assert_eq!(report.mark, moment.state.mark, "mark of LSN {n}");
-        let found = report.spaces.iter().map(|(id, s)| (*id, (s.name.clone(), s.page_size, s.length)));
+        let found =
+            report.spaces.iter().map(|(id, s)| (*id, (s.name.clone(), s.page_size, s.length)));
         let expected = moment.state.spaces.iter();
-        let expected = expected.map(|(id, s)| (*id, (s.name.clone(), s.page_size, s.bytes.len() as u64)));
+        let expected =
+            expected.map(|(id, s)| (*id, (s.name.clone(), s.page_size, s.bytes.len() as u64)));
         assert_eq!(found.collect::<BTreeMap<_, _>>(), expected.collect(), "spaces of LSN {n}");
     }
 
@@ -192,7 +203,11 @@ impl Oracle<'_> {
             if *found != *space.bytes {
                 let at = found.iter().zip(space.bytes.iter()).take_while(same).count();
                 let (size, len) = (space.page_size.bytes(), (found.len(), space.bytes.len()));
-                panic!("LSN {n} differs: {:?} at byte {at}, page {}; lengths {len:?}", space.name, at / size);
+                panic!(
+                    "LSN {n} differs: {:?} at byte {at}, page {}; lengths {len:?}",
+                    space.name,
+                    at / size
+                );
             }
         }
     }
@@ -243,7 +258,9 @@ impl Seen<'_> {
             (Ok(found), Expected::Commit(n)) => oracle.check_resolved(&found, n, self.end),
             (Err(Error::BeforeWindow { target: t, .. }), Expected::BeforeWindow)
             | (Err(Error::AfterDurableEnd { target: t, .. }), Expected::AfterEnd)
-            | (Err(Error::TargetNotFound { target: t, .. }), Expected::Unknown) => assert_eq!(t, *target),
+            | (Err(Error::TargetNotFound { target: t, .. }), Expected::Unknown) => {
+                assert_eq!(t, *target)
+            }
             (found, expected) => panic!("{target:?} is {expected:?}, found {found:?}"),
         }
     }
@@ -258,7 +275,11 @@ impl Seen<'_> {
     /// The commit that holds everything up to a time, on the timeline that was written then.
     fn expect_at(&self, target: &Target, time: Timestamp) {
         let oracle = self.oracle;
-        let older = oracle.older.iter().rev().find(|left| time > left.begun || left.begun == Timestamp::ZERO);
+        let older = oracle
+            .older
+            .iter()
+            .rev()
+            .find(|left| time > left.begun || left.begun == Timestamp::ZERO);
         if let Some(Left { model, .. }) = older.filter(|_| time <= oracle.begun) {
             let left = Oracle { model, older: &[], begun: Timestamp::ZERO, ..oracle.clone() };
             return Seen::left(&left).expect_at(target, time);
@@ -284,7 +305,10 @@ impl Seen<'_> {
         for time in [at - 1, at, at + 1] {
             self.expect_at(&Target::Time(Timestamp::from_nanos(time)), Timestamp::from_nanos(time));
             if time + 1 > at {
-                self.expect_at(&Target::BeforeTime(Timestamp::from_nanos(time + 1)), Timestamp::from_nanos(time));
+                self.expect_at(
+                    &Target::BeforeTime(Timestamp::from_nanos(time + 1)),
+                    Timestamp::from_nanos(time),
+                );
             }
         }
     }
@@ -327,7 +351,8 @@ impl Seen<'_> {
         let known: BTreeSet<String> = node.restore_points().unwrap().into_keys().collect();
         assert_eq!(known, names);
 
-        let marks: BTreeMap<&[u8], usize> = moments().filter_map(|(n, m)| Some((m.mark()?, n))).collect();
+        let marks: BTreeMap<&[u8], usize> =
+            moments().filter_map(|(n, m)| Some((m.mark()?, n))).collect();
         for (mark, n) in &marks {
             self.expect(&Target::Mark(mark.to_vec()), Expected::Commit(*n));
             let between = [*mark, &[0]].concat();

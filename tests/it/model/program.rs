@@ -372,14 +372,11 @@ fn step() -> impl Strategy<Value = Step> {
 /// Programs that fork: now and then, and more often than not from a timeline that was forked
 /// itself.
 pub fn forking() -> impl Strategy<Value = Program> {
-    let fork = (any::<u16>(), prop::bool::weighted(0.3)).prop_map(|(at, own_node)| Step::Fork { at, own_node });
+    let fork = (any::<u16>(), prop::bool::weighted(0.3))
+        .prop_map(|(at, own_node)| Step::Fork { at, own_node });
     let steps = vec(prop_oneof![12 => step(), 1 => fork], 8..45);
-    (tuning(), prop::bool::weighted(0.35), any::<u64>(), steps).prop_map(|(tuning, existing, salt, steps)| Program {
-        tuning,
-        existing,
-        salt,
-        steps,
-    })
+    (tuning(), prop::bool::weighted(0.35), any::<u64>(), steps)
+        .prop_map(|(tuning, existing, salt, steps)| Program { tuning, existing, salt, steps })
 }
 
 pub fn program() -> impl Strategy<Value = Program> {

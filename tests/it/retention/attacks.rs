@@ -1,4 +1,5 @@
-//! Odd company: sweepers that no lock keeps apart, holders of leases that have died, values at the ends of their range.
+//! Odd company: sweepers that no lock keeps apart, holders of leases that have died, values at the
+//! ends of their range.
 
 use std::io;
 use std::sync::Arc;
@@ -6,14 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rewound::storage::{
-    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage, put_by_publishing,
+    AppendFile, BlobStore, Entry, LockGuard, MemStorage, ReadFile, ReadStore, Storage,
+    put_by_publishing,
 };
 use rewound::{Actor, Archive, Error, HoldTarget, Policy, Scope, Target};
 
 use super::{DAY, Fixture, at, days, options};
 use crate::support::{archive_options, key};
 
-/// Storage on which nobody is kept out of a node's maintenance, as on a network file system without locks.
+/// Storage on which nobody is kept out of a node's maintenance, as on a network file system without
+/// locks.
 #[derive(Debug)]
 struct NoLocks(MemStorage);
 
@@ -68,7 +71,11 @@ impl Storage for NoLocks {
     }
 
     fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
-        if path.ends_with("maintain.lock") { Ok(Some(Box::new(Granted))) } else { self.0.try_lock(path) }
+        if path.ends_with("maintain.lock") {
+            Ok(Some(Box::new(Granted)))
+        } else {
+            self.0.try_lock(path)
+        }
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
@@ -88,16 +95,26 @@ fn two_sweepers_at_once_with_and_without_locks() {
         let sweeps = [AtomicU64::new(0), AtomicU64::new(0)];
         std::thread::scope(|scope| {
             for (seed, sweeps) in [70, 71].into_iter().zip(&sweeps) {
-                let storage: Arc<dyn Storage> =
-                    if locks { Arc::new(fixture.storage.clone()) } else { Arc::new(NoLocks(fixture.storage.clone())) };
-                let archive = Archive::open_in(storage, key(), archive_options(&fixture.clock, seed)).unwrap();
+                let storage: Arc<dyn Storage> = if locks {
+                    Arc::new(fixture.storage.clone())
+                } else {
+                    Arc::new(NoLocks(fixture.storage.clone()))
+                };
+                let archive =
+                    Archive::open_in(storage, key(), archive_options(&fixture.clock, seed))
+                        .unwrap();
                 let stop = &stop;
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let report = archive.administrator(super::actor()).sweep(&options()).unwrap();
+                        let report =
+                            archive.administrator(super::actor()).sweep(&options()).unwrap();
                         for (_, error) in report.failed {
-                            // Without locks one takes the other's temporary files away: an error, and no harm.
-                            assert!(!locks || matches!(error, Error::MaintenanceActive { .. }), "{error}");
+                            // Without locks one takes the other's temporary files away: an error,
+                            // and no harm.
+                            assert!(
+                                !locks || matches!(error, Error::MaintenanceActive { .. }),
+                                "{error}"
+                            );
                             assert!(!matches!(error, Error::Cancelled), "nobody cancelled");
                         }
                         sweeps.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +171,12 @@ fn a_lease_lasts_as_long_as_its_holder_and_no_longer() {
     assert!(report.nodes[0].removed_files > 0, "{report:?}");
     assert!(!fixture.storage.files().contains_key(path));
     // Names that are none of ours keep nothing and are left alone.
-    for odd in ["leases/00000001-.lock", "leases/00000001-zz.lock", "leases/x", "leases/00000001-0000000000000002"] {
+    for odd in [
+        "leases/00000001-.lock",
+        "leases/00000001-zz.lock",
+        "leases/x",
+        "leases/00000001-0000000000000002",
+    ] {
         fixture.storage.set_file(odd, Vec::new());
     }
     fixture.live(3, 6);
@@ -209,11 +231,21 @@ fn odd_names_and_ranges_are_refused_or_told_faithfully() {
     fixture.live(2, 4);
     let admin = fixture.admin();
     for bad in ["", "..", "a/b", "a\nb", &"x".repeat(201)] {
-        assert!(matches!(admin.lock(Scope::Archive, bad), Err(Error::InvalidName { .. })), "{bad:?}");
-        assert!(matches!(admin.hold(bad, &HoldTarget::Archive, None), Err(Error::InvalidName { .. })), "{bad:?}");
+        assert!(
+            matches!(admin.lock(Scope::Archive, bad), Err(Error::InvalidName { .. })),
+            "{bad:?}"
+        );
+        assert!(
+            matches!(admin.hold(bad, &HoldTarget::Archive, None), Err(Error::InvalidName { .. })),
+            "{bad:?}"
+        );
     }
-    let backwards = admin.hold("h", &HoldTarget::Commits { node: "n", from: at(6), to: Some(at(3)) }, None);
-    assert!(matches!(backwards, Err(Error::NotMonotonic { .. })), "it would hold nothing: {backwards:?}");
+    let backwards =
+        admin.hold("h", &HoldTarget::Commits { node: "n", from: at(6), to: Some(at(3)) }, None);
+    assert!(
+        matches!(backwards, Err(Error::NotMonotonic { .. })),
+        "it would hold nothing: {backwards:?}"
+    );
     assert!(matches!(admin.hold("h", &HoldTarget::Node("m"), None), Err(Error::NoSuchNode { .. })));
     assert!(matches!(admin.release_lock(Scope::Archive, "none"), Err(Error::NoSuchLock { .. })));
     assert!(matches!(admin.release_hold("none"), Err(Error::NoSuchHold { .. })));
@@ -228,7 +260,8 @@ fn odd_names_and_ranges_are_refused_or_told_faithfully() {
     assert_eq!(count, fixture.archive.verify_audit().unwrap());
     let last = text.lines().last().unwrap();
     assert!(
-        last.contains("\"actor\":\"a \\\"b\\\"\\u000a\\u0001\\\\ä\"") && last.contains("naïve \\\"lock\\\""),
+        last.contains("\"actor\":\"a \\\"b\\\"\\u000a\\u0001\\\\ä\"")
+            && last.contains("naïve \\\"lock\\\""),
         "{last}"
     );
 }

@@ -17,10 +17,13 @@ fn kinds(archive: &Archive) -> Vec<&'static str> {
 fn everything_that_is_done_is_told() {
     let mut fixture = Fixture::new();
     fixture.live(1, 3);
-    let admin = fixture.archive.administrator(Actor { name: "ada".into(), reason: "ticket \"12\"".into() });
+    let admin =
+        fixture.archive.administrator(Actor { name: "ada".into(), reason: "ticket \"12\"".into() });
     admin.set_retention(Scope::Archive, &Policy::days(7)).unwrap();
     admin.lock(Scope::Archive, "l").unwrap();
-    admin.hold("h", &HoldTarget::Commits { node: "n", from: at(1), to: None }, Some(fixture.now())).unwrap();
+    admin
+        .hold("h", &HoldTarget::Commits { node: "n", from: at(1), to: None }, Some(fixture.now()))
+        .unwrap();
     admin.release_hold("h").unwrap();
     admin.release_lock(Scope::Archive, "l").unwrap();
     admin.delete(Scope::Node("n"), days(9)).unwrap();
@@ -28,7 +31,12 @@ fn everything_that_is_done_is_told() {
     admin.confirm_clock().unwrap();
     let restorer = fixture.archive.restorer(Actor { name: "bob".into(), reason: "drill".into() });
     let dir = tempfile::tempdir().unwrap();
-    restorer.restore("n", at(2)).unwrap().options(single()).into_dir(dir.path().join("out")).unwrap();
+    restorer
+        .restore("n", at(2))
+        .unwrap()
+        .options(single())
+        .into_dir(dir.path().join("out"))
+        .unwrap();
     std::fs::create_dir(dir.path().join("file")).unwrap();
     let found = kinds(&fixture.archive);
     let expected = [
@@ -52,7 +60,9 @@ fn everything_that_is_done_is_told() {
     let json = entries[3].to_json();
     assert!(json.starts_with("{\"sequence\":4,\"time\":\"2026-"), "{json}");
     assert!(
-        json.contains("\"actor\":\"ada\",\"reason\":\"ticket \\\"12\\\"\",\"event\":\"retention-changed\""),
+        json.contains(
+            "\"actor\":\"ada\",\"reason\":\"ticket \\\"12\\\"\",\"event\":\"retention-changed\""
+        ),
         "{json}"
     );
     assert!(json.contains("\"mode\":\"continuous\",\"window_seconds\":604800"), "{json}");
@@ -89,7 +99,11 @@ fn a_restore_that_fails_is_told_and_one_that_cannot_be_told_is_refused() {
     fixture.node.build_snapshot(&Target::Latest, &super::compact()).unwrap();
     assert!(fixture.node.restore(at(1)).into_sink(|_| Refuses::open()).is_err());
     let last = fixture.archive.audit().unwrap().last().unwrap().unwrap();
-    assert!(last.to_json().contains("\"ok\":false,\"error\":\"host: no room\""), "{}", last.to_json());
+    assert!(
+        last.to_json().contains("\"ok\":false,\"error\":\"host: no room\""),
+        "{}",
+        last.to_json()
+    );
     // The storage takes nothing more: no restore but one that says that it goes unrecorded.
     fixture.storage.set_capacity(Some(0));
     let refused = fixture.node.restore(at(1)).into_memory();
@@ -128,11 +142,20 @@ fn attestations_show_what_was_taken_back() {
     let restored = open(&old, &fixture).unwrap();
     restored.verify_since(&attested).unwrap();
     let back = restored.verify_since(&later);
-    assert!(matches!(back, Err(Error::AttestationMismatch { reason: "the catalog was put back", .. })), "{back:?}");
+    assert!(
+        matches!(back, Err(Error::AttestationMismatch { reason: "the catalog was put back", .. })),
+        "{back:?}"
+    );
     // Which goes on, so that it has as many entries again.
     restored.administrator(actor()).set_retention(Scope::Archive, &Policy::days(35)).unwrap();
     let other = restored.verify_since(&later);
-    assert!(matches!(other, Err(Error::AttestationMismatch { reason: "the catalog was rewritten", .. })), "{other:?}");
+    assert!(
+        matches!(
+            other,
+            Err(Error::AttestationMismatch { reason: "the catalog was rewritten", .. })
+        ),
+        "{other:?}"
+    );
     // The log alone.
     let image = fixture.storage.fork();
     let files = fixture.storage.files();
@@ -144,12 +167,18 @@ fn attestations_show_what_was_taken_back() {
     }
     let archive = open(&cut, &fixture).unwrap();
     let cut = archive.verify_since(&later);
-    assert!(matches!(cut, Err(Error::AttestationMismatch { reason: "a log was put back", .. })), "{cut:?}");
+    assert!(
+        matches!(cut, Err(Error::AttestationMismatch { reason: "a log was put back", .. })),
+        "{cut:?}"
+    );
     // Another archive.
     let other = Fixture::on(MemStorage::without_recording());
     let options = archive_options(&other.clock, 99);
     let third = Archive::create_in(Arc::new(MemStorage::new()), key(), options).unwrap();
-    assert!(matches!(third.verify_since(&later), Err(Error::AttestationMismatch { reason: "another archive", .. })));
+    assert!(matches!(
+        third.verify_since(&later),
+        Err(Error::AttestationMismatch { reason: "another archive", .. })
+    ));
 }
 
 #[test]

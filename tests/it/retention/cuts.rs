@@ -32,25 +32,31 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
         let first = fixture.at_time(fixture.now().saturating_sub(days(2))).unwrap();
         let last = *fixture.commits.last_key_value().unwrap().0;
         let removed = report.nodes[0].removed_files;
-        cuts.extend((before..=fixture.storage.operation_count()).map(|at| (at, fixture.now(), first, last, removed)));
+        cuts.extend(
+            (before..=fixture.storage.operation_count())
+                .map(|at| (at, fixture.now(), first, last, removed)),
+        );
     }
     assert!(cuts.iter().any(|c| c.4 > 0), "files are removed");
     let check = |(cut, now, first, last, _): (usize, rewound::Timestamp, u64, u64, u64)| {
-        for plan in [CrashPlan::lost(cut), CrashPlan::kept(cut), CrashPlan::seeded(cut, cut as u64)] {
+        for plan in [CrashPlan::lost(cut), CrashPlan::kept(cut), CrashPlan::seeded(cut, cut as u64)]
+        {
             let storage = fixture.storage.crash_image(plan);
             let clock = crate::support::TestClock::new();
             clock.set(now.as_nanos());
             let open = |seed| {
                 let options = archive_options(&clock, seed);
-                Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap_or_else(|e| panic!("{plan:?}: {e}"))
+                Archive::open_in(Arc::new(storage.clone()), key(), options)
+                    .unwrap_or_else(|e| panic!("{plan:?}: {e}"))
             };
             let archive = open(1_000_000 + cut as u64);
             let check = |when: &str| {
                 let node = archive.node("n").unwrap();
                 for lsn in [2, 3, 4].into_iter().chain(first..=last) {
                     let restore = node.restore(at(lsn)).options(single()).unaudited();
-                    let (report, spaces) =
-                        restore.into_memory().unwrap_or_else(|e| panic!("{plan:?}, {when}: LSN {lsn}: {e}"));
+                    let (report, spaces) = restore
+                        .into_memory()
+                        .unwrap_or_else(|e| panic!("{plan:?}, {when}: LSN {lsn}: {e}"));
                     assert_eq!(report.lsn.get(), lsn);
                     assert!(spaces["s"] == fixture.model(lsn), "{plan:?}, {when}: LSN {lsn}");
                 }
@@ -73,7 +79,8 @@ fn a_sweep_that_dies_at_any_operation_takes_nothing_that_is_kept() {
             }
             assert_eq!(admin.sweep(&options).unwrap().nodes[0].pending_expiries, 0, "{plan:?}");
             verify("in the end");
-            // What a writer leaves the next one removes, and what an entry leaves goes once its number is taken.
+            // What a writer leaves the next one removes, and what an entry leaves goes once its
+            // number is taken.
             drop(archive.node("n").unwrap().open_writer_with(quiet()).unwrap());
             admin.sweep(&options).unwrap();
             let left: Vec<String> = storage.files().into_keys().collect();
@@ -91,7 +98,9 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
     fixture.admin().set_retention(Scope::Archive, &Policy::days(2)).unwrap();
     fixture.live(2, 6);
     let (storage, clock) = (fixture.storage.clone(), fixture.clock.clone());
-    let open = |seed| Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed)).unwrap();
+    let open = |seed| {
+        Archive::open_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed)).unwrap()
+    };
     let (stop, restored, swept) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let (newest, sweeps) = (AtomicU64::new(12), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -110,7 +119,11 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                     let (report, spaces) = match restore.into_memory() {
                         Ok(restored) => restored,
                         // On a slow machine it may have left the window of twelve commits by now.
-                        Err(Error::BeforeWindow { .. }) if lsn + 12 <= newest.load(Ordering::SeqCst) => continue,
+                        Err(Error::BeforeWindow { .. })
+                            if lsn + 12 <= newest.load(Ordering::SeqCst) =>
+                        {
+                            continue;
+                        }
                         Err(e) => panic!("LSN {lsn}: {e}"),
                     };
                     let page = (report.lsn.get() % super::PAGES) as usize * 512;
@@ -127,7 +140,10 @@ fn commits_restores_maintenance_and_sweeps_at_once() {
                 for (_, error) in &report.failed {
                     assert!(matches!(error, Error::MaintenanceActive { .. }), "{error}");
                 }
-                swept.fetch_add(report.nodes.iter().map(|n| n.removed_files).sum(), Ordering::Relaxed);
+                swept.fetch_add(
+                    report.nodes.iter().map(|n| n.removed_files).sum(),
+                    Ordering::Relaxed,
+                );
                 sweeps.fetch_add(1, Ordering::Relaxed);
             }
         });

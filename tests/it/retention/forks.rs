@@ -1,8 +1,8 @@
 //! Timelines that were left, and nodes that were branched off: what they stand on stays.
 
 use rewound::{
-    Archive, Blocked, Durability, Error, Lsn, Node, Origin, PageId, Policy, Reason, Scope, Target, TimelineId,
-    Timestamp, VerifyOptions, bench_support,
+    Archive, Blocked, Durability, Error, Lsn, Node, Origin, PageId, Policy, Reason, Scope, Target,
+    TimelineId, Timestamp, VerifyOptions, bench_support,
 };
 
 use super::{Fixture, HOUR, at, compact, days, image, options};
@@ -46,7 +46,9 @@ fn a_fork_fences_the_writer_and_each_time_is_answered_where_it_was_written() {
         fixture.commit();
         fixture.clock.advance(HOUR);
     }
-    let named = |time: Timestamp| fixture.node.resolve(&Target::Time(time)).map(|r| (r.timeline.get(), r.lsn.get()));
+    let named = |time: Timestamp| {
+        fixture.node.resolve(&Target::Time(time)).map(|r| (r.timeline.get(), r.lsn.get()))
+    };
     for (lsn, (time, _)) in &old.0 {
         assert_eq!(named(*time).unwrap(), (1, *lsn));
     }
@@ -56,7 +58,11 @@ fn a_fork_fences_the_writer_and_each_time_is_answered_where_it_was_written() {
     assert_eq!(named(left).unwrap(), (1, 6));
     // Nobody knows of the time in between.
     for unknown in [left.as_nanos() + 1, begun.as_nanos()].map(Timestamp::from_nanos) {
-        assert!(matches!(named(unknown), Err(Error::AfterDurableEnd { .. })), "{:?}", named(unknown));
+        assert!(
+            matches!(named(unknown), Err(Error::AfterDurableEnd { .. })),
+            "{:?}",
+            named(unknown)
+        );
     }
     assert_eq!(named(Timestamp::from_nanos(begun.as_nanos() + 1)).unwrap(), (2, 4));
     assert_eq!(fixture.restore(on(1, 6)).unwrap(), (6, old.1));
@@ -75,7 +81,8 @@ fn a_fork_fences_the_writer_and_each_time_is_answered_where_it_was_written() {
 }
 
 fn state_of(node: &Node) -> (u64, Vec<u8>) {
-    let (report, mut spaces) = node.restore(Target::Latest).options(single()).into_memory().unwrap();
+    let (report, mut spaces) =
+        node.restore(Target::Latest).options(single()).into_memory().unwrap();
     (report.lsn.get(), spaces.remove("s").unwrap())
 }
 
@@ -91,7 +98,9 @@ fn what_a_branch_stands_on_stays_in_the_node_that_it_came_from() {
     // too.
     let mut leased = 0;
     let restore = branch.restore(Target::Latest).options(single()).progress(|_| {
-        let of = |node: &str| fixture.storage.files().keys().any(|p| p.starts_with(&format!("leases/{node}-")));
+        let of = |node: &str| {
+            fixture.storage.files().keys().any(|p| p.starts_with(&format!("leases/{node}-")))
+        };
         leased += usize::from(of("00000001") && of("00000002"));
     });
     let (report, _) = restore.into_memory().unwrap();
@@ -105,7 +114,11 @@ fn what_a_branch_stands_on_stays_in_the_node_that_it_came_from() {
     assert!(matches!(fixture.restore(at(8)), Err(Error::BeforeWindow { .. })));
     let plans = fixture.admin().plan_expiry(&options()).unwrap();
     let kept = plans.iter().flat_map(|(_, plan)| &plan.kept).flat_map(|k| &k.reasons);
-    assert!(kept.clone().any(|r| *r == Reason::BranchedNode("b".into())), "{:?}", kept.collect::<Vec<_>>());
+    assert!(
+        kept.clone().any(|r| *r == Reason::BranchedNode("b".into())),
+        "{:?}",
+        kept.collect::<Vec<_>>()
+    );
     verified(&fixture.archive);
 
     // It is deleted and does not go.
@@ -141,6 +154,9 @@ fn what_a_branch_stands_on_stays_in_the_node_that_it_came_from() {
         fixture.clock.advance(2 * 24 * HOUR);
         fixture.sweep();
     }
-    assert!(!fixture.storage.files().keys().any(|p| p.starts_with("nodes/00000001/wal/")), "its log is gone");
+    assert!(
+        !fixture.storage.files().keys().any(|p| p.starts_with("nodes/00000001/wal/")),
+        "its log is gone"
+    );
     assert_eq!(state_of(&branch).0, 17);
 }

@@ -1,4 +1,5 @@
-//! Retention, end to end: what is promised stays, what is not goes, and nobody does away with either unseen.
+//! Retention, end to end: what is promised stays, what is not goes, and nobody does away with
+//! either unseen.
 
 mod attacks;
 mod audit;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use rewound::storage::MemStorage;
 use rewound::{
-    Actor, Administrator, Archive, CompactOptions, Durability, Lsn, Node, Origin, PageId, PageSize, Result,
-    SweepOptions, SweepReport, Target, Timestamp, Writer,
+    Actor, Administrator, Archive, CompactOptions, Durability, Lsn, Node, Origin, PageId, PageSize,
+    Result, SweepOptions, SweepReport, Target, Timestamp, Writer,
 };
 
 use crate::ledger::single;
@@ -91,9 +92,12 @@ impl Fixture {
 
     fn with(storage: MemStorage, seed: u64, origin: Origin) -> Fixture {
         let clock = TestClock::new();
-        let archive = Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed)).unwrap();
+        let archive =
+            Archive::create_in(Arc::new(storage.clone()), key(), archive_options(&clock, seed))
+                .unwrap();
         let node = archive.create_node("n", origin).unwrap();
-        let mut fixture = Fixture { storage, clock, archive, node, writer: None, commits: BTreeMap::new() };
+        let mut fixture =
+            Fixture { storage, clock, archive, node, writer: None, commits: BTreeMap::new() };
         fixture.open();
         fixture
     }
@@ -187,11 +191,15 @@ impl Fixture {
 
     /// A commit has to be restorable, by number and by time.
     pub fn check(&self, lsn: u64, what: &str) {
-        let (found, bytes) = self.restore(at(lsn)).unwrap_or_else(|e| panic!("{what}: LSN {lsn}: {e}"));
+        let (found, bytes) =
+            self.restore(at(lsn)).unwrap_or_else(|e| panic!("{what}: LSN {lsn}: {e}"));
         assert_eq!(found, lsn, "{what}");
         assert!(bytes == self.model(lsn), "{what}: LSN {lsn} differs");
         let time = self.commits[&lsn].0;
-        let resolved = self.node.resolve(&Target::Time(time)).unwrap_or_else(|e| panic!("{what}: {lsn} by time: {e}"));
+        let resolved = self
+            .node
+            .resolve(&Target::Time(time))
+            .unwrap_or_else(|e| panic!("{what}: {lsn} by time: {e}"));
         assert_eq!(resolved.lsn.get(), lsn, "{what}: by time");
     }
 
@@ -209,8 +217,8 @@ pub fn at(lsn: u64) -> Target {
     Target::Lsn(Lsn::new(lsn).unwrap())
 }
 
-/// Waits until each sweeper has ended another sweep since the last call: where the clock goes on for a day between two calls, no sweep sees it go on for
-/// three, however slow the machine is.
+/// Waits until each sweeper has ended another sweep since the last call: where the clock goes on
+/// for a day between two calls, no sweep sees it go on for three, however slow the machine is.
 fn wait_for_sweeps(sweeps: &[&AtomicU64], before: &mut [u64]) {
     let patience = Instant::now() + Duration::from_secs(120);
     for (sweeps, before) in sweeps.iter().zip(before) {

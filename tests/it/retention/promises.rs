@@ -1,4 +1,5 @@
-//! What a promise keeps, it keeps to its date: however little of it is left, and however often is swept until then.
+//! What a promise keeps, it keeps to its date: however little of it is left, and however often is
+//! swept until then.
 
 use std::time::Duration;
 
@@ -19,10 +20,15 @@ fn sweep_thrice(fixture: &Fixture) {
 
 fn gone(fixture: &Fixture, lsn: u64, what: &str) {
     let result = fixture.restore(at(lsn));
-    assert!(matches!(result, Err(Error::BeforeWindow { .. })), "{what}: {:?}", result.map(|(lsn, _)| lsn));
+    assert!(
+        matches!(result, Err(Error::BeforeWindow { .. })),
+        "{what}: {:?}",
+        result.map(|(lsn, _)| lsn)
+    );
 }
 
-/// One commit from before the first policy counts as promised for 35 days. A snapshot is all that is left of it after the first sweep.
+/// One commit from before the first policy counts as promised for 35 days. A snapshot is all that
+/// is left of it after the first sweep.
 #[test]
 fn a_promise_of_which_a_snapshot_is_left_keeps_its_date() {
     let mut fixture = Fixture::new();
@@ -36,7 +42,8 @@ fn a_promise_of_which_a_snapshot_is_left_keeps_its_date() {
     while fixture.now() < set.saturating_add(days(35)).saturating_sub(Duration::from_nanos(DAY)) {
         fixture.live(1, 3);
         sweep_thrice(&fixture);
-        fixture.check(1, &format!("{} of 35 days", (fixture.now().as_nanos() - set.as_nanos()) / DAY));
+        fixture
+            .check(1, &format!("{} of 35 days", (fixture.now().as_nanos() - set.as_nanos()) / DAY));
         alone |= fixture.node.restorable_ranges().unwrap()[0].to.lsn.get() == 1;
     }
     assert!(alone, "it was kept as a single commit");
@@ -59,7 +66,8 @@ fn a_promise_under_a_policy_that_was_shortened_keeps_its_date() {
     fixture.clock.advance(12 * HOUR);
     let set = fixture.now();
     fixture.admin().set_retention(Scope::Archive, &Policy::days(1)).unwrap();
-    // Nothing is committed for a while: what the longer policy promised last is one commit in the end.
+    // Nothing is committed for a while: what the longer policy promised last is one commit in the
+    // end.
     let until = set.saturating_add(days(10)).saturating_sub(Duration::from_nanos(4 * HOUR));
     let mut alone = false;
     while fixture.now() < until {
@@ -80,7 +88,8 @@ fn a_promise_under_a_policy_that_was_shortened_keeps_its_date() {
     gone(&fixture, last, "after ten days");
 }
 
-/// Single commits that restore points and holds kept, far apart: a longer policy takes all of them under its promise, and so does the one after it.
+/// Single commits that restore points and holds kept, far apart: a longer policy takes all of them
+/// under its promise, and so does the one after it.
 #[test]
 fn single_commits_come_under_every_promise_that_reaches_them() {
     let mut fixture = Fixture::new();
@@ -99,10 +108,14 @@ fn single_commits_come_under_every_promise_that_reaches_them() {
     }
     for lsn in singles {
         let stretches = fixture.node.restorable_ranges().unwrap();
-        assert!(stretches.iter().any(|s| (s.from.lsn.get(), s.to.lsn.get()) == (lsn, lsn)), "{lsn}: {stretches:?}");
+        assert!(
+            stretches.iter().any(|s| (s.from.lsn.get(), s.to.lsn.get()) == (lsn, lsn)),
+            "{lsn}: {stretches:?}"
+        );
         gone(&fixture, lsn + 1, "between them");
     }
-    // Long enough for all of them, and then short again: they keep the date that the long one gave them.
+    // Long enough for all of them, and then short again: they keep the date that the long one gave
+    // them.
     fixture.admin().set_retention(Scope::Archive, &Policy::days(15)).unwrap();
     let set = fixture.now();
     fixture.clock.advance(MINUTE);
@@ -118,7 +131,8 @@ fn single_commits_come_under_every_promise_that_reaches_them() {
             fixture.check(lsn, "promised for fifteen days");
         }
         for lsn in &singles[..2] {
-            // The last single one is the state as of the beginning for as long as the promise goes on.
+            // The last single one is the state as of the beginning for as long as the promise goes
+            // on.
             let next = singles.iter().find(|other| *other > lsn).unwrap();
             if fixture.commits[next].0 < begins {
                 gone(&fixture, *lsn, "its time is over");
@@ -130,7 +144,8 @@ fn single_commits_come_under_every_promise_that_reaches_them() {
     }
 }
 
-/// A plan that was carried out has nothing more to let go at the same time, whatever is left to tell times from.
+/// A plan that was carried out has nothing more to let go at the same time, whatever is left to
+/// tell times from.
 #[test]
 fn a_sweep_at_the_same_time_has_nothing_more_to_do() {
     for seed in 0..6 {
@@ -151,7 +166,10 @@ fn a_sweep_at_the_same_time_has_nothing_more_to_do() {
             for _ in 0..2 {
                 let again = fixture.sweep();
                 assert!(again.nodes[0].plan.is_empty(), "seed {seed}, day {day}: {again:?}");
-                assert_eq!(fixture.admin().plan_expiry(&options()).unwrap()[0].1.kept, again.nodes[0].plan.kept);
+                assert_eq!(
+                    fixture.admin().plan_expiry(&options()).unwrap()[0].1.kept,
+                    again.nodes[0].plan.kept
+                );
             }
             counted += usize::from(!first.nodes[0].plan.is_empty());
             kept = Some(fixture.node.restorable_ranges().unwrap());

@@ -1,5 +1,5 @@
-//! What somebody does who has got in and wants the history gone. Each step is blocked or detected, as `docs/retention.md` says; the numbers are those
-//! of its table.
+//! What somebody does who has got in and wants the history gone. Each step is blocked or detected,
+//! as `docs/retention.md` says; the numbers are those of its table.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,13 +45,22 @@ fn shortened_retention_takes_nothing_that_was_promised() {
     }
     all_there(&fixture, "shortened to a second");
     policy = policy.grace(Duration::ZERO);
-    assert!(matches!(fixture.admin().set_retention(Scope::Archive, &policy), Err(Error::PolicyRefused { .. })));
+    assert!(matches!(
+        fixture.admin().set_retention(Scope::Archive, &policy),
+        Err(Error::PolicyRefused { .. })
+    ));
     let periodic = Policy::periodic(days(1), days(1), 1);
-    assert!(matches!(fixture.admin().set_retention(Scope::Node("n"), &periodic), Err(Error::PolicyRefused { .. })));
+    assert!(matches!(
+        fixture.admin().set_retention(Scope::Node("n"), &periodic),
+        Err(Error::PolicyRefused { .. })
+    ));
     // A first policy on an archive that never had one is no way around that.
     let mut fixture = Fixture::new();
     fixture.live(2, 30);
-    fixture.admin().set_retention(Scope::Archive, &Policy::continuous(Duration::from_secs(1))).unwrap();
+    fixture
+        .admin()
+        .set_retention(Scope::Archive, &Policy::continuous(Duration::from_secs(1)))
+        .unwrap();
     fixture.live(3, 1);
     fixture.sweep();
     all_there(&fixture, "a first policy");
@@ -76,7 +85,9 @@ fn clocks_that_lie_let_nothing_expire() {
         fixture.clock.set(now + HOUR);
         if years > 0 {
             let refused = fixture.admin().sweep(&options());
-            let Err(Error::ClockImplausible { what: "the newest commit", .. }) = refused else { panic!("{refused:?}") };
+            let Err(Error::ClockImplausible { what: "the newest commit", .. }) = refused else {
+                panic!("{refused:?}")
+            };
             fixture.admin().confirm_clock().unwrap();
         }
         for _ in 0..3 {
@@ -96,7 +107,10 @@ fn deletion_is_slow_and_locks_make_it_slower() {
     for scope in [Scope::Archive, Scope::Node("n")] {
         assert!(matches!(admin.delete(scope, Duration::ZERO), Err(Error::Locked { .. })));
     }
-    assert!(matches!(admin.set_retention(Scope::Archive, &Policy::days(1)), Err(Error::Locked { .. })));
+    assert!(matches!(
+        admin.set_retention(Scope::Archive, &Policy::days(1)),
+        Err(Error::Locked { .. })
+    ));
     // Whoever is an administrator can release it: that is on record, and then there is a week.
     admin.release_lock(Scope::Archive, "keep").unwrap();
     admin.delete(Scope::Archive, Duration::ZERO).unwrap();
@@ -106,7 +120,12 @@ fn deletion_is_slow_and_locks_make_it_slower() {
     }
     all_there(&fixture, "deleted");
     fixture.archive.verify_since(&attested).unwrap();
-    let since: Vec<_> = fixture.archive.audit_from(attested.sequence + 1).unwrap().map(|e| e.unwrap().kind()).collect();
+    let since: Vec<_> = fixture
+        .archive
+        .audit_from(attested.sequence + 1)
+        .unwrap()
+        .map(|e| e.unwrap().kind())
+        .collect();
     assert!(since.contains(&"lock-released") && since.contains(&"deleted"), "{since:?}");
     admin.undelete(Scope::Archive).unwrap();
     for _ in 0..5 {
@@ -120,10 +139,19 @@ fn deletion_is_slow_and_locks_make_it_slower() {
 fn locks_and_holds_placed_to_fill_the_disk_are_on_record_and_can_be_released() {
     let (mut fixture, _) = protected();
     fixture.admin().hold("for ever", &HoldTarget::Archive, None).unwrap();
-    assert!(matches!(fixture.admin().hold("for ever", &HoldTarget::Archive, None), Err(Error::HoldExists { .. })));
+    assert!(matches!(
+        fixture.admin().hold("for ever", &HoldTarget::Archive, None),
+        Err(Error::HoldExists { .. })
+    ));
     fixture.live(2, 1);
     assert!(fixture.sweep().nodes[0].plan.is_empty());
-    let by = fixture.archive.audit().unwrap().map(Result::unwrap).find(|e| e.kind() == "hold-placed").unwrap();
+    let by = fixture
+        .archive
+        .audit()
+        .unwrap()
+        .map(Result::unwrap)
+        .find(|e| e.kind() == "hold-placed")
+        .unwrap();
     assert_eq!(by.actor.name, "test");
     fixture.admin().release_hold("for ever").unwrap();
 }
@@ -141,7 +169,10 @@ fn overwriting_is_seen_and_has_no_call() {
         bytes[at_byte] ^= 4;
         fixture.storage.set_file(path, bytes);
         let found = fixture.restore(at(8));
-        assert!(matches!(found, Err(ref e) if e.is_damage() || matches!(e, Error::FormatTooNew { .. })), "{at_byte}");
+        assert!(
+            matches!(found, Err(ref e) if e.is_damage() || matches!(e, Error::FormatTooNew { .. })),
+            "{at_byte}"
+        );
     }
     fixture.storage.set_file(path, files[path].clone());
     all_there(&fixture, "put back");
@@ -173,7 +204,10 @@ fn what_is_deleted_behind_its_back_is_missed() {
     let image = without(&|p| segments.iter().rev().take(2).any(|s| p == *s));
     let archive = reopen(&image, &fixture.clock);
     let missed = archive.and_then(|a| a.verify_since(&attested));
-    assert!(matches!(missed, Err(Error::AttestationMismatch { .. } | Error::Damaged(_))), "{missed:?}");
+    assert!(
+        matches!(missed, Err(Error::AttestationMismatch { .. } | Error::Damaged(_))),
+        "{missed:?}"
+    );
     // Entries of the catalog, from the middle and the newest.
     let entries: Vec<&String> = files.keys().filter(|p| p.ends_with(".entry")).collect();
     let image = without(&|p| p == entries[2]);
@@ -197,8 +231,13 @@ fn splices_are_seen() {
     for bytes in [&files[segments[6]], &foreign[theirs[5]]] {
         let image = fixture.storage.fork();
         image.set_file(segments[5], bytes.clone());
-        let found =
-            reopen(&image, &fixture.clock).unwrap().node("n").unwrap().restore(at(60)).unaudited().into_memory();
+        let found = reopen(&image, &fixture.clock)
+            .unwrap()
+            .node("n")
+            .unwrap()
+            .restore(at(60))
+            .unaudited()
+            .into_memory();
         assert!(found.is_err(), "a segment in the place of another");
     }
     let entries: Vec<&String> = files.keys().filter(|p| p.ends_with(".entry")).collect();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rewound::{
-    Archive, BaseSpace, Blocked, Consistency, Deletion, Durability, Error, HoldTarget, Mode, Origin, PageId, PageSink,
-    PageSize, PageSource, Policy, Position, Result, Scope, SpaceId, SpaceState, Target,
+    Archive, BaseSpace, Blocked, Consistency, Deletion, Durability, Error, HoldTarget, Mode,
+    Origin, PageId, PageSink, PageSize, PageSource, Policy, Position, Result, Scope, SpaceId,
+    SpaceState, Target,
 };
 
 use super::{DAY, Fixture, HOUR, PAGES, actor, at, compact, days, image, options};
@@ -19,14 +20,21 @@ fn earliest(fixture: &Fixture) -> u64 {
 }
 
 fn before_window(result: Result<(u64, Vec<u8>)>, what: &str) {
-    assert!(matches!(result, Err(Error::BeforeWindow { .. })), "{what}: {:?}", result.map(|(lsn, _)| lsn));
+    assert!(
+        matches!(result, Err(Error::BeforeWindow { .. })),
+        "{what}: {:?}",
+        result.map(|(lsn, _)| lsn)
+    );
 }
 
 #[test]
 fn without_a_policy_everything_stays() {
     let mut fixture = Fixture::new();
     fixture.live(50, 2);
-    assert!(matches!(fixture.admin().sweep(&options()), Err(Error::ClockImplausible { .. })), "50 days without a word");
+    assert!(
+        matches!(fixture.admin().sweep(&options()), Err(Error::ClockImplausible { .. })),
+        "50 days without a word"
+    );
     fixture.admin().confirm_clock().unwrap();
     let report = fixture.sweep();
     assert_eq!(report.nodes[0].plan.blocked, Some(Blocked::NoPolicy));
@@ -58,7 +66,8 @@ impl PageSource for Swept<'_> {
     }
 }
 
-/// The log of a node that cannot be restored yet is what its first base copy is corrected with, however old it is and whatever becomes of that copy.
+/// The log of a node that cannot be restored yet is what its first base copy is corrected with,
+/// however old it is and whatever becomes of that copy.
 #[test]
 fn nothing_expires_before_the_first_base_copy() {
     let hour = Duration::from_nanos(HOUR);
@@ -68,10 +77,14 @@ fn nothing_expires_before_the_first_base_copy() {
         for _ in 0..4 {
             fixture.live(1, 3);
             let done = fixture.sweep();
-            assert!(done.nodes[0].plan.is_empty() && done.nodes[0].plan.build.is_empty(), "{done:?}");
+            assert!(
+                done.nodes[0].plan.is_empty() && done.nodes[0].plan.build.is_empty(),
+                "{done:?}"
+            );
         }
         let writer = fixture.writer();
-        let broken = writer.base_snapshot(&mut Swept { fixture: &fixture, breaks: true }, &compact());
+        let broken =
+            writer.base_snapshot(&mut Swept { fixture: &fixture, breaks: true }, &compact());
         assert!(matches!(broken, Err(Error::Cancelled)), "{broken:?}");
         for _ in 0..2 {
             fixture.live(1, 3);
@@ -79,7 +92,10 @@ fn nothing_expires_before_the_first_base_copy() {
         }
         let segments = fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count();
         assert!(segments >= 6, "{segments} segments are left of those of six days");
-        let from = fixture.writer().base_snapshot(&mut Swept { fixture: &fixture, breaks: false }, &compact()).unwrap();
+        let from = fixture
+            .writer()
+            .base_snapshot(&mut Swept { fixture: &fixture, breaks: false }, &compact())
+            .unwrap();
         fixture.clock.advance(HOUR / 4);
         fixture.commit();
         fixture.sweep();
@@ -92,7 +108,10 @@ fn nothing_expires_before_the_first_base_copy() {
             fixture.sweep();
             fixture.check(*fixture.commits.last_key_value().unwrap().0, "later");
         }
-        assert!(!fixture.storage.files().keys().any(|p| p.contains("/0000000000000001-0")), "the log before it");
+        assert!(
+            !fixture.storage.files().keys().any(|p| p.contains("/0000000000000001-0")),
+            "the log before it"
+        );
     }
 }
 
@@ -175,7 +194,8 @@ fn longer_counts_at_once_and_shorter_from_now_on() {
     for lsn in first..=changed {
         fixture.check(lsn, "promised for 20 days");
     }
-    // Ten days on: what came before the change is kept for its 20 days, what came after for two; between the two there is a gap.
+    // Ten days on: what came before the change is kept for its 20 days, what came after for two;
+    // between the two there is a gap.
     for _ in 0..10 {
         fixture.live(1, 2);
         fixture.sweep();
@@ -212,14 +232,23 @@ fn periodic_protection_keeps_snapshots_and_becomes_continuous_without_a_gap() {
         fixture.live(1, 4);
         fixture.sweep();
     }
-    let snapshots: Vec<u64> =
-        fixture.node.layers().unwrap().iter().filter(|l| l.from.is_none()).map(|l| l.to.get()).collect();
+    let snapshots: Vec<u64> = fixture
+        .node
+        .layers()
+        .unwrap()
+        .iter()
+        .filter(|l| l.from.is_none())
+        .map(|l| l.to.get())
+        .collect();
     assert!((5..=7).contains(&snapshots.len()), "{snapshots:?}");
     for lsn in &snapshots {
         fixture.check(*lsn, "a snapshot");
     }
     before_window(fixture.restore(at(snapshots[1] + 1)), "between snapshots");
-    before_window(fixture.restore(Target::Time(fixture.commits[&(snapshots[1] + 1)].0)), "between snapshots, by time");
+    before_window(
+        fixture.restore(Target::Time(fixture.commits[&(snapshots[1] + 1)].0)),
+        "between snapshots, by time",
+    );
     // By count, however old they are.
     let last = *fixture.commits.last_key_value().unwrap().0;
     let newest = *snapshots.last().unwrap();
@@ -235,7 +264,10 @@ fn periodic_protection_keeps_snapshots_and_becomes_continuous_without_a_gap() {
     assert!(last >= newest);
     let refused = fixture.admin().set_retention(Scope::Archive, &policy);
     assert!(matches!(refused, Err(Error::PolicyRefused { .. })), "{refused:?}");
-    assert!(matches!(fixture.admin().policy(Scope::Node("n")).unwrap().unwrap().mode, Mode::Continuous { .. }));
+    assert!(matches!(
+        fixture.admin().policy(Scope::Node("n")).unwrap().unwrap().mode,
+        Mode::Continuous { .. }
+    ));
 }
 
 #[test]
@@ -265,7 +297,11 @@ fn holds_keep_what_they_are_on() {
     fixture.admin().hold("case 17", &on, None).unwrap();
     fixture
         .admin()
-        .hold("case 18", &HoldTarget::Commits { node: "n", from: at(10), to: Some(at(10)) }, Some(until))
+        .hold(
+            "case 18",
+            &HoldTarget::Commits { node: "n", from: at(10), to: Some(at(10)) },
+            Some(until),
+        )
         .unwrap();
     let again = fixture.admin().hold("case 17", &on, None);
     assert!(matches!(again, Err(Error::HoldExists { .. })), "{again:?}");
@@ -280,7 +316,11 @@ fn holds_keep_what_they_are_on() {
     before_window(fixture.restore(at(9)), "not held");
     let between = fixture.commits[&3].0.saturating_add(Duration::from_secs(60));
     assert_eq!(fixture.restore(Target::Time(between)).unwrap().0, 3, "a time within what is held");
-    let late = fixture.admin().hold("case 19", &HoldTarget::Commits { node: "n", from: at(2), to: None }, None);
+    let late = fixture.admin().hold(
+        "case 19",
+        &HoldTarget::Commits { node: "n", from: at(2), to: None },
+        None,
+    );
     assert!(matches!(late, Err(Error::BeforeWindow { .. })), "{late:?}");
     fixture.admin().release_hold("case 17").unwrap();
     for _ in 0..12 {
@@ -320,7 +360,11 @@ fn deletion_is_soft_and_can_be_undone() {
     admin.release_hold("case").unwrap();
 
     let until = admin.delete(Scope::Node("n"), days(1)).unwrap();
-    assert_eq!(until, fixture.now().saturating_add(rewound::DELETION_GRACE), "no shorter than a week");
+    assert_eq!(
+        until,
+        fixture.now().saturating_add(rewound::DELETION_GRACE),
+        "no shorter than a week"
+    );
     assert!(matches!(fixture.node.open_writer(), Err(Error::Deleted { .. })));
     fixture.check(4, "deleted, and still there");
     for _ in 0..6 {
@@ -339,7 +383,10 @@ fn deletion_is_soft_and_can_be_undone() {
         fixture.sweep();
     }
     assert!(matches!(fixture.archive.node("n"), Err(Error::NoSuchNode { .. })));
-    assert!(matches!(fixture.node.restore(Target::Latest).into_memory(), Err(Error::NoSuchNode { .. })));
+    assert!(matches!(
+        fixture.node.restore(Target::Latest).into_memory(),
+        Err(Error::NoSuchNode { .. })
+    ));
     assert!(matches!(admin.undelete(Scope::Node("n")), Err(Error::NoSuchNode { .. })));
     let left: Vec<String> = fixture
         .storage
@@ -419,7 +466,12 @@ fn a_restore_that_runs_keeps_what_it_reads() {
         before_window(fixture.restore(at(3)), "expired while it is being restored");
     };
     *sink.act.lock() = Some(Box::new(act));
-    fixture.node.restore(at(3)).options(single()).into_sink(|spaces| Ok(sink.begin(spaces))).unwrap();
+    fixture
+        .node
+        .restore(at(3))
+        .options(single())
+        .into_sink(|spaces| Ok(sink.begin(spaces)))
+        .unwrap();
     assert!(*sink.bytes.lock() == fixture.model(3));
     let after = fixture.sweep();
     assert!(after.nodes[0].removed_files > 0, "{after:?}");
@@ -462,8 +514,12 @@ fn what_crashes_left_goes_after_a_while() {
     fixture.live(1, 6);
     fixture.node.build_snapshot(&Target::Latest, &compact()).unwrap();
     let part = fixture.storage.files().into_keys().find(|p| p.ends_with(".part")).unwrap();
-    let stray = format!("{}/{}.part", part.rsplit_once('/').unwrap().0, &part.rsplit_once('/').unwrap().1[..2])
-        .replace(".part", "00000000000000000000000000000f.part");
+    let stray = format!(
+        "{}/{}.part",
+        part.rsplit_once('/').unwrap().0,
+        &part.rsplit_once('/').unwrap().1[..2]
+    )
+    .replace(".part", "00000000000000000000000000000f.part");
     fixture.storage.set_file(&stray, fixture.storage.files()[&part].clone());
     fixture.sweep();
     assert!(fixture.storage.files().contains_key(&stray), "it is young");
@@ -498,7 +554,8 @@ fn restores_are_refused_where_they_do_not_fit_and_leave_out_what_is_excluded() {
     wrong("none", PageSize::KIB_4);
     assert!(matches!(restorer.expect_nodes(2), Err(Error::TargetMismatch { .. })));
     restorer.expect_nodes(1).unwrap();
-    let restore = restorer.restore("n", Target::Latest).unwrap().expect_page_size("s", PageSize::MIN);
+    let restore =
+        restorer.restore("n", Target::Latest).unwrap().expect_page_size("s", PageSize::MIN);
     let report = restore.into_dir(dir.path().join("r")).unwrap();
     assert_eq!(report.excluded, ["temporary"]);
     assert!(report.config.is_empty());
@@ -523,14 +580,22 @@ fn what_it_takes_is_told() {
     let node = usage.nodes["n"];
     let files = fixture.storage.files();
     let log: usize = files.iter().filter(|(p, _)| p.ends_with(".seg")).map(|(_, b)| b.len()).sum();
-    let derived: usize =
-        files.iter().filter(|(p, _)| p.ends_with(".part") || p.ends_with(".layer")).map(|(_, b)| b.len()).sum();
-    let catalog: usize = files.iter().filter(|(p, _)| p.starts_with("catalog/")).map(|(_, b)| b.len()).sum();
+    let derived: usize = files
+        .iter()
+        .filter(|(p, _)| p.ends_with(".part") || p.ends_with(".layer"))
+        .map(|(_, b)| b.len())
+        .sum();
+    let catalog: usize =
+        files.iter().filter(|(p, _)| p.starts_with("catalog/")).map(|(_, b)| b.len()).sum();
     assert_eq!(node.log as usize, log);
     assert_eq!((node.snapshots + node.layers) as usize, derived);
     assert_eq!(usage.catalog as usize, catalog);
     let day = log as u64 / 10;
-    assert!((day * 9 / 10..=day * 11 / 10).contains(&node.log_bytes_per_day), "{} of {day}", node.log_bytes_per_day);
+    assert!(
+        (day * 9 / 10..=day * 11 / 10).contains(&node.log_bytes_per_day),
+        "{} of {day}",
+        node.log_bytes_per_day
+    );
     assert!(node.estimate(days(30)) > node.estimate(days(7)) + 20 * node.log_bytes_per_day);
     assert_eq!(fixture.admin().policy(Scope::Node("n")).unwrap(), None);
     assert_eq!(Deletion::default(), Deletion::Live);
@@ -545,9 +610,12 @@ fn times_in_the_past_that_a_host_gives_let_nothing_expire() {
         fixture.clock.advance(DAY);
         let writer = fixture.writer();
         let mut batch = writer.batch();
-        let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
+        let space =
+            writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
         batch.write_page(PageId::new(space, 0), &image(day), None).unwrap();
-        batch.commit_at(rewound::Timestamp::from_nanos(1_000_000 + day), Durability::Synced).unwrap();
+        batch
+            .commit_at(rewound::Timestamp::from_nanos(1_000_000 + day), Durability::Synced)
+            .unwrap();
         writer.rotate_segment().unwrap();
         fixture.sweep();
     }

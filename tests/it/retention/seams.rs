@@ -1,4 +1,5 @@
-//! Everything else that reads an archive, once parts of its history have expired: right answers or errors that say so, never damage where there is none.
+//! Everything else that reads an archive, once parts of its history have expired: right answers or
+//! errors that say so, never damage where there is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use rewound::options::Cancel;
 use rewound::storage::MemStorage;
 use rewound::{
-    ActivityOptions, Archive, Durability, Error, HoldTarget, PageId, PageSize, Policy, Position, Redo, RedoRecord,
-    ReplayOptions, Result, Scope, Target, VerifyOptions, verify_checksums,
+    ActivityOptions, Archive, Durability, Error, HoldTarget, PageId, PageSize, Policy, Position,
+    Redo, RedoRecord, ReplayOptions, Result, Scope, Target, VerifyOptions, verify_checksums,
 };
 
 use super::{Fixture, HOUR, PAGES, at, compact, days, image, options};
@@ -17,10 +18,14 @@ use crate::support::{archive_options, key};
 /// The commit with a restore point.
 const NAMED: u64 = 24;
 
-/// Twenty days of which the last two are kept, and from before: commits 3 to 8, held, and one that has a name.
+/// Twenty days of which the last two are kept, and from before: commits 3 to 8, held, and one that
+/// has a name.
 fn gappy() -> Fixture {
     let mut fixture = Fixture::new();
-    fixture.admin().set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(300))).unwrap();
+    fixture
+        .admin()
+        .set_retention(Scope::Archive, &Policy::days(2).restore_points_for(days(300)))
+        .unwrap();
     fixture.live(2, 6);
     let on = HoldTarget::Commits { node: "n", from: at(3), to: Some(at(8)) };
     fixture.admin().hold("case", &on, None).unwrap();
@@ -67,24 +72,36 @@ fn what_expired_is_neither_damage_nor_listed() {
         let report = verify(&fixture.archive);
         assert!(report.is_intact(), "{round}: {:?}", report.findings);
         assert!(report.states > 1, "{round}: {report}");
-        assert!(verify_checksums(&fixture.storage, &Cancel::new(), &mut |_| {}).unwrap().is_intact(), "{round}");
+        assert!(
+            verify_checksums(&fixture.storage, &Cancel::new(), &mut |_| {}).unwrap().is_intact(),
+            "{round}"
+        );
 
         // A commit that is kept by a snapshot alone has no log that could tell of it.
-        let alone: BTreeSet<u64> =
-            kept.iter().copied().filter(|l| !kept.contains(&(l - 1)) && !kept.contains(&(l + 1))).collect();
-        let listed: Vec<u64> = fixture.node.commits(..).unwrap().map(|c| c.unwrap().lsn.get()).collect();
+        let alone: BTreeSet<u64> = kept
+            .iter()
+            .copied()
+            .filter(|l| !kept.contains(&(l - 1)) && !kept.contains(&(l + 1)))
+            .collect();
+        let listed: Vec<u64> =
+            fixture.node.commits(..).unwrap().map(|c| c.unwrap().lsn.get()).collect();
         let told: BTreeSet<u64> = listed.iter().copied().collect();
         assert!(
             told.is_subset(&kept) && kept.difference(&told).all(|l| alone.contains(l)),
             "{round}: {told:?} of {kept:?}"
         );
         assert!(listed.is_sorted() && listed.len() == told.len());
-        let backwards: Vec<u64> = fixture.node.commits(..).unwrap().rev().map(|c| c.unwrap().lsn.get()).collect();
+        let backwards: Vec<u64> =
+            fixture.node.commits(..).unwrap().rev().map(|c| c.unwrap().lsn.get()).collect();
         assert!(backwards.iter().rev().eq(&listed), "{round}: {backwards:?}");
         assert_eq!(fixture.node.commits(..).unwrap().remaining(), listed.len() as u64);
         let lsn = |n| rewound::Lsn::new(n).unwrap();
-        let some: Vec<u64> = fixture.node.commits(lsn(5)..=lsn(40)).unwrap().map(|c| c.unwrap().lsn.get()).collect();
-        assert!(some.iter().all(|l| (5..=40).contains(l)) && some[..4] == [5, 6, 7, 8], "{round}: {some:?}");
+        let some: Vec<u64> =
+            fixture.node.commits(lsn(5)..=lsn(40)).unwrap().map(|c| c.unwrap().lsn.get()).collect();
+        assert!(
+            some.iter().all(|l| (5..=40).contains(l)) && some[..4] == [5, 6, 7, 8],
+            "{round}: {some:?}"
+        );
 
         for scan_bytes in [0, 2_000, u64::MAX] {
             let mut options = ActivityOptions::default();
@@ -116,13 +133,15 @@ fn states_on_both_sides_of_what_expired_are_compared_exactly() {
         let (x, y) = (fixture.model(a), fixture.model(b));
         (0..PAGES)
             .filter(|p| {
-                x.get(*p as usize * 512..(*p as usize + 1) * 512) != y.get(*p as usize * 512..(*p as usize + 1) * 512)
+                x.get(*p as usize * 512..(*p as usize + 1) * 512)
+                    != y.get(*p as usize * 512..(*p as usize + 1) * 512)
             })
             .collect()
     };
     for (a, b) in [(4, last), (last, 4), (NAMED, last), (8, NAMED), (3, 7)] {
         let diff = fixture.node.diff(&at(a), &at(b), &options).unwrap();
-        let found: BTreeSet<u64> = diff.spaces.values().flat_map(|s| &s.pages).flat_map(|(f, l)| *f..=*l).collect();
+        let found: BTreeSet<u64> =
+            diff.spaces.values().flat_map(|s| &s.pages).flat_map(|(f, l)| *f..=*l).collect();
         assert_eq!(found, pages(a, b), "{a} and {b}");
     }
     let expired = fixture.node.diff(&at(12), &at(last), &options);
@@ -130,7 +149,9 @@ fn states_on_both_sides_of_what_expired_are_compared_exactly() {
     assert_eq!(fixture.node.spaces(&at(5)).unwrap().len(), 1);
     assert_eq!(fixture.node.spaces(&at(NAMED)).unwrap().len(), 1);
     // Within a stretch it finds the commit; across what has expired it says so.
-    let ask = |fixture: &Fixture, lsn: rewound::Lsn| fixture.restore(Target::Lsn(lsn)).map(|(lsn, _)| lsn >= 6);
+    let ask = |fixture: &Fixture, lsn: rewound::Lsn| {
+        fixture.restore(Target::Lsn(lsn)).map(|(lsn, _)| lsn >= 6)
+    };
     let lsn = |n| rewound::Lsn::new(n).unwrap();
     let found = fixture.node.bisect(lsn(3), lsn(8), |l| ask(&fixture, l)).unwrap();
     assert_eq!(found.changed, Some(lsn(6)));
@@ -143,15 +164,23 @@ fn delta_restores_and_snapshots_of_what_is_kept() {
     let mut fixture = gappy();
     let dir = tempfile::tempdir().unwrap();
     let into = |fixture: &Fixture, target: Target| {
-        fixture.node.restore(target).options(single()).delta_into_dir(dir.path().join("d")).map(|r| r.lsn.get())
+        fixture
+            .node
+            .restore(target)
+            .options(single())
+            .delta_into_dir(dir.path().join("d"))
+            .map(|r| r.lsn.get())
     };
-    for target in [Target::Latest, at(5), Target::RestorePoint("named".into()), at(3), Target::Latest] {
+    for target in
+        [Target::Latest, at(5), Target::RestorePoint("named".into()), at(3), Target::Latest]
+    {
         let lsn = into(&fixture, target).unwrap();
         assert!(std::fs::read(dir.path().join("d/s")).unwrap() == fixture.model(lsn), "LSN {lsn}");
     }
     assert!(matches!(into(&fixture, at(12)), Err(Error::BeforeWindow { .. })));
     assert!(
-        std::fs::read(dir.path().join("d/s")).unwrap() == fixture.model(*fixture.commits.last_key_value().unwrap().0)
+        std::fs::read(dir.path().join("d/s")).unwrap()
+            == fixture.model(*fixture.commits.last_key_value().unwrap().0)
     );
 
     let expired = fixture.node.build_snapshot(&at(12), &compact());
@@ -177,10 +206,16 @@ fn damage_and_loss_below_what_expired_are_told_as_what_they_are() {
     let first = *kept.iter().find(|l| **l > NAMED).unwrap();
     let window = fixture.node.window().unwrap().earliest.lsn.get();
     assert!(first <= window);
-    // The snapshot that the window stands on: without it there is no way, and certainly none over what has expired.
+    // The snapshot that the window stands on: without it there is no way, and certainly none over
+    // what has expired.
     let layers = fixture.node.layers().unwrap();
-    let base = layers.iter().filter(|l| l.from.is_none() && l.to.get() <= first).max_by_key(|l| l.to).unwrap();
-    let path = fixture.storage.files().into_keys().find(|p| p.contains(&base.file.to_string())).unwrap();
+    let base = layers
+        .iter()
+        .filter(|l| l.from.is_none() && l.to.get() <= first)
+        .max_by_key(|l| l.to)
+        .unwrap();
+    let path =
+        fixture.storage.files().into_keys().find(|p| p.contains(&base.file.to_string())).unwrap();
     let good = fixture.storage.files()[&path].clone();
     let mut bad = good.clone();
     let middle = bad.len() / 2;
@@ -191,22 +226,31 @@ fn damage_and_loss_below_what_expired_are_told_as_what_they_are() {
         other => panic!("{:?}", other.map(|(lsn, _)| lsn)),
     }
     let report = verify(&fixture.archive);
-    assert!(report.findings.iter().all(|f| matches!(f, Error::Damaged(d) if d.path == path)), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().all(|f| matches!(f, Error::Damaged(d) if d.path == path)),
+        "{:?}",
+        report.findings
+    );
     assert!(!report.is_intact());
     fixture.check(5, "stands on something else");
     fixture.storage.set_file(&path, good);
     assert!(verify(&fixture.archive).is_intact());
 
     // A segment of the held stretch is gone: that is a loss.
-    let segments: Vec<String> = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).collect();
+    let segments: Vec<String> =
+        fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).collect();
     for gone in &segments[..2] {
         let image = fixture.storage.fork();
         rewound::storage::BlobStore::delete(&image, gone).unwrap();
         let options = crate::support::archive_options(&fixture.clock, 31);
-        let archive = Archive::open_in(std::sync::Arc::new(image), crate::support::key(), options).unwrap();
+        let archive =
+            Archive::open_in(std::sync::Arc::new(image), crate::support::key(), options).unwrap();
         let report = verify(&archive);
         assert!(!report.is_intact(), "{gone} is missed");
-        assert!(archive.node("n").unwrap().commits(..).unwrap().any(|c| c.is_err()), "{gone} is missed in the listing");
+        assert!(
+            archive.node("n").unwrap().commits(..).unwrap().any(|c| c.is_err()),
+            "{gone} is missed in the listing"
+        );
     }
 }
 
@@ -222,12 +266,14 @@ impl Redo for Records {
     }
 }
 
-/// A commit with a page and a record; now and then the engine says that the records up to an earlier one are in its pages.
+/// A commit with a page and a record; now and then the engine says that the records up to an
+/// earlier one are in its pages.
 fn commit_with_record(fixture: &mut Fixture, redo: &mut Vec<u64>, point: Option<&str>) {
     let lsn = fixture.commits.last_key_value().map_or(0, |(lsn, _)| *lsn) + 1;
     let writer = fixture.writer();
     let mut batch = writer.batch();
-    let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
+    let space =
+        writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
     batch.write_page(PageId::new(space, lsn % PAGES), &image(lsn), None).unwrap();
     batch.log_record(&lsn.to_le_bytes()).unwrap();
     let before = redo.last().copied().unwrap_or(0);
@@ -264,7 +310,10 @@ fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
                 fixture.node.maintain(&compact()).unwrap();
             }
             if day == 6 {
-                fixture.node.build_snapshot(&Target::RestorePoint("named".into()), &compact()).unwrap();
+                fixture
+                    .node
+                    .build_snapshot(&Target::RestorePoint("named".into()), &compact())
+                    .unwrap();
             }
             let report = fixture.sweep();
             assert!(report.nodes[0].built.snapshots <= 3, "{report:?}");
@@ -273,8 +322,10 @@ fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
             assert!(!(5..16).contains(&day) || kept.contains(&18), "day {day}: {kept:?}");
             for lsn in kept {
                 let mut records = Records::default();
-                let restore = fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut records);
-                let (_, spaces) = restore.into_memory().unwrap_or_else(|e| panic!("day {day}: LSN {lsn}: {e}"));
+                let restore =
+                    fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut records);
+                let (_, spaces) =
+                    restore.into_memory().unwrap_or_else(|e| panic!("day {day}: LSN {lsn}: {e}"));
                 assert!(spaces["s"] == fixture.model(lsn));
                 let expected: Vec<u64> = (redo[lsn as usize] + 1..=lsn).collect();
                 assert_eq!(records.0, expected, "day {day}: LSN {lsn}");
@@ -288,10 +339,12 @@ fn logical_records_from_before_a_snapshot_stay_as_long_as_it_needs_them() {
     }
 }
 
-/// An engine whose records are few: none at first, or none for long after a redo point. What lies between that point and the next record has expired by then.
+/// An engine whose records are few: none at first, or none for long after a redo point. What lies
+/// between that point and the next record has expired by then.
 #[test]
 fn records_that_come_late_need_no_log_from_before_them() {
-    // Which commits hold a record, and which say that all before them are in the pages. Four commits a day.
+    // Which commits hold a record, and which say that all before them are in the pages. Four
+    // commits a day.
     let late: (&[u64], &[u64]) = (&[41, 42, 60, 61], &[]);
     let after_redo: (&[u64], &[u64]) = (&[2, 3, 45, 46, 70], &[5]);
     let with_redo: (&[u64], &[u64]) = (&[2, 40, 41, 66], &[6, 50, 51]);
@@ -306,7 +359,10 @@ fn records_that_come_late_need_no_log_from_before_them() {
                 let lsn = fixture.commits.last_key_value().map_or(0, |(lsn, _)| *lsn) + 1;
                 let writer = fixture.writer();
                 let mut batch = writer.batch();
-                let space = writer.space("s").map_or_else(|| batch.create_space("s", PageSize::MIN), Ok).unwrap();
+                let space = writer
+                    .space("s")
+                    .map_or_else(|| batch.create_space("s", PageSize::MIN), Ok)
+                    .unwrap();
                 batch.write_page(PageId::new(space, lsn % PAGES), &image(lsn), None).unwrap();
                 if records.contains(&lsn) {
                     batch.log_record(&lsn.to_le_bytes()).unwrap();
@@ -336,25 +392,37 @@ fn records_that_come_late_need_no_log_from_before_them() {
             assert!(report.nodes[0].plan.blocked.is_none(), "{report:?}");
             let what = format!("round {round}, day {day}");
             let begins = fixture.node.window().unwrap().earliest.lsn.get();
-            // It goes on to expire, up to the first record that is not in the pages where the window begins.
+            // It goes on to expire, up to the first record that is not in the pages where the
+            // window begins.
             let newest = *fixture.commits.last_key_value().unwrap().0;
             let covered = *redo.range(..=newest.saturating_sub(12)).next_back().unwrap().1;
-            let bound = records.iter().copied().find(|r| *r > covered && *r <= newest).unwrap_or(newest);
-            assert!(day < 8 || begins + 20 > bound, "{what}: the window begins at {begins}, not near {bound}");
+            let bound =
+                records.iter().copied().find(|r| *r > covered && *r <= newest).unwrap_or(newest);
+            assert!(
+                day < 8 || begins + 20 > bound,
+                "{what}: the window begins at {begins}, not near {bound}"
+            );
             earliest = begins.max(earliest);
             for lsn in restorable(&fixture) {
                 let from = *redo.range(..=lsn).next_back().unwrap().1;
-                let expected: Vec<u64> = records.iter().copied().filter(|r| (from + 1..=lsn).contains(r)).collect();
+                let expected: Vec<u64> =
+                    records.iter().copied().filter(|r| (from + 1..=lsn).contains(r)).collect();
                 let dir = tempfile::tempdir().unwrap();
                 let mut replayed = Records::default();
-                let restore = fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut replayed);
-                let into = restore.into_dir(dir.path().join("r")).unwrap_or_else(|e| panic!("{what}: LSN {lsn}: {e}"));
+                let restore =
+                    fixture.node.restore(at(lsn)).options(single()).unaudited().redo(&mut replayed);
+                let into = restore
+                    .into_dir(dir.path().join("r"))
+                    .unwrap_or_else(|e| panic!("{what}: LSN {lsn}: {e}"));
                 assert_eq!(
                     (replayed.0, into.records_replayed),
                     (expected.clone(), expected.len() as u64),
                     "{what}: LSN {lsn}"
                 );
-                assert!(std::fs::read(dir.path().join("r/s")).unwrap() == fixture.model(lsn), "{what}: LSN {lsn}");
+                assert!(
+                    std::fs::read(dir.path().join("r/s")).unwrap() == fixture.model(lsn),
+                    "{what}: LSN {lsn}"
+                );
                 let plain = fixture.node.restore(at(lsn)).options(single()).unaudited();
                 match plain.into_memory() {
                     Ok(_) => assert!(expected.is_empty(), "{what}: LSN {lsn}"),
@@ -364,7 +432,10 @@ fn records_that_come_late_need_no_log_from_before_them() {
                     Err(e) => panic!("{what}: LSN {lsn}: {e}"),
                 }
                 let pages = fixture.node.restore(at(lsn)).options(single()).unaudited().skip_redo();
-                assert!(pages.into_memory().unwrap().1["s"] == fixture.model(lsn), "{what}: LSN {lsn}");
+                assert!(
+                    pages.into_memory().unwrap().1["s"] == fixture.model(lsn),
+                    "{what}: LSN {lsn}"
+                );
             }
             let report = verify(&fixture.archive);
             assert!(report.is_intact(), "{what}: {:?}", report.findings);
@@ -373,16 +444,22 @@ fn records_that_come_late_need_no_log_from_before_them() {
     }
 }
 
-/// A segment is gone that a stretch needs: the sweep fails for that node, and says so to whoever reads no plans.
+/// A segment is gone that a stretch needs: the sweep fails for that node, and says so to whoever
+/// reads no plans.
 #[test]
 fn a_node_of_which_nothing_expires_for_a_loss_is_told() {
     let fixture = gappy();
     let window = fixture.node.window().unwrap().earliest.lsn.get();
-    let newest = fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).nth_back(1).unwrap();
+    let newest =
+        fixture.storage.files().into_keys().filter(|p| p.ends_with(".seg")).nth_back(1).unwrap();
     rewound::storage::BlobStore::delete(&fixture.storage, &newest).unwrap();
     let report = fixture.admin().sweep(&options()).unwrap();
     assert!(report.failed.iter().any(|(node, e)| node == "n" && e.is_damage()), "{report:?}");
-    assert_eq!(fixture.node.window().map_or(window, |w| w.earliest.lsn.get()), window, "nothing has expired");
+    assert_eq!(
+        fixture.node.window().map_or(window, |w| w.earliest.lsn.get()),
+        window,
+        "nothing has expired"
+    );
 }
 
 #[test]
@@ -415,8 +492,13 @@ fn growth_is_told_of_the_window_and_not_thinned_by_what_is_older() {
     let usage = fixture.archive.usage().unwrap();
     let node = usage.nodes["n"];
     // A segment a day.
-    let day = node.log / fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count() as u64;
-    assert!((day * 8 / 10..=day * 20 / 10).contains(&node.log_bytes_per_day), "{} of {day}", node.log_bytes_per_day);
+    let day =
+        node.log / fixture.storage.files().keys().filter(|p| p.ends_with(".seg")).count() as u64;
+    assert!(
+        (day * 8 / 10..=day * 20 / 10).contains(&node.log_bytes_per_day),
+        "{} of {day}",
+        node.log_bytes_per_day
+    );
 }
 
 #[test]
@@ -435,7 +517,8 @@ fn looking_is_no_restore_and_restoring_is() {
     assert_eq!(fixture.archive.audit().unwrap().count(), before + 2);
 }
 
-/// Of two stretches apart the later one has lost the segment that it begins in: what leads up to the earlier one does not stand for it.
+/// Of two stretches apart the later one has lost the segment that it begins in: what leads up to
+/// the earlier one does not stand for it.
 #[test]
 fn a_lost_beginning_of_a_later_stretch_is_found() {
     let fixture = gappy();
@@ -454,12 +537,13 @@ fn a_lost_beginning_of_a_later_stretch_is_found() {
         for (name, bytes) in fixture.storage.files().into_iter().filter(|(name, _)| name != path) {
             image.set_file(&name, bytes);
         }
-        let archive = Archive::open_in(Arc::new(image), key(), archive_options(&fixture.clock, 90)).unwrap();
+        let archive =
+            Archive::open_in(Arc::new(image), key(), archive_options(&fixture.clock, 90)).unwrap();
         let node = archive.node("n").unwrap();
-        let gone = fixture
-            .commits
-            .keys()
-            .any(|lsn| *lsn >= earliest && node.restore(at(*lsn)).options(single()).unaudited().into_memory().is_err());
+        let gone = fixture.commits.keys().any(|lsn| {
+            *lsn >= earliest
+                && node.restore(at(*lsn)).options(single()).unaudited().into_memory().is_err()
+        });
         let report = verify(&archive);
         assert!(!gone || !report.is_intact(), "{}: commits are lost, and not found", segment(path));
         found += u64::from(gone);

@@ -1,5 +1,6 @@
-//! A thousand days in the life of an archive: commits, sweeps, holds, policies, crashes, clocks that jump. After each day random commits are
-//! restored that have to be there, and what is kept must not grow without bound.
+//! A thousand days in the life of an archive: commits, sweeps, holds, policies, crashes, clocks
+//! that jump. After each day random commits are restored that have to be there, and what is kept
+//! must not grow without bound.
 //!
 //! `REWOUND_SOAK_DAYS` makes it longer, `REWOUND_SOAK_SEED` another one.
 
@@ -35,7 +36,8 @@ struct Promises {
     points_for: u64,
     points: Vec<(String, u64)>,
     holds: Vec<(String, u64, u64)>,
-    /// Nothing is asked of what was wanted at one time and then was not: this is the earliest commit that has been promised throughout.
+    /// Nothing is asked of what was wanted at one time and then was not: this is the earliest
+    /// commit that has been promised throughout.
     dropped: BTreeSet<u64>,
 }
 
@@ -44,13 +46,16 @@ impl Promises {
     fn wants(&self, fixture: &Fixture, lsn: u64, archived: Timestamp) -> bool {
         let (time, _) = fixture.commits[&lsn];
         // The state as of the beginning of the window is that of the last commit before it.
-        let lives_until = fixture.commits.get(&(lsn + 1)).map_or(Timestamp::from_nanos(u64::MAX), |(t, _)| *t);
+        let lives_until =
+            fixture.commits.get(&(lsn + 1)).map_or(Timestamp::from_nanos(u64::MAX), |(t, _)| *t);
         let window = self.windows.iter().any(|(window, until)| {
             let begins = archived.saturating_sub(days(*window));
-            // A promise speaks of times up to when the next one took its place, and is over when all of them are.
+            // A promise speaks of times up to when the next one took its place, and is over when
+            // all of them are.
             until.is_none_or(|until| time <= until && begins <= until) && lives_until > begins
         });
-        let point = self.points.iter().any(|(_, p)| *p == lsn) && time.saturating_add(days(self.points_for)) > archived;
+        let point = self.points.iter().any(|(_, p)| *p == lsn)
+            && time.saturating_add(days(self.points_for)) > archived;
         window || point || self.holds.iter().any(|(_, from, to)| (*from..=*to).contains(&lsn))
     }
 }
@@ -82,7 +87,8 @@ fn a_thousand_days() {
         holds: Vec::new(),
         dropped: BTreeSet::default(),
     };
-    // A few commits from before the first policy, which count as promised for 35 days. In the end a snapshot is all that is left of them.
+    // A few commits from before the first policy, which count as promised for 35 days. In the end a
+    // snapshot is all that is left of them.
     for _ in 0..=dice.roll(3) {
         fixture.clock.advance(HOUR);
         fixture.commit();
@@ -90,9 +96,13 @@ fn a_thousand_days() {
     let last = *fixture.commits.last_key_value().unwrap().0;
     fixture.node.build_snapshot(&at(last), &compact()).unwrap();
     fixture.clock.advance(HOUR * dice.roll(30));
-    fixture.admin().set_retention(Scope::Archive, &Policy::days(7).restore_points_for(days(30))).unwrap();
+    fixture
+        .admin()
+        .set_retention(Scope::Archive, &Policy::days(7).restore_points_for(days(30)))
+        .unwrap();
     promises.windows.extend([(35, Some(fixture.now())), (7, None)]);
-    let (mut largest, mut held, mut crashes, mut refusals, mut checked, mut confirmed) = (0, 0, 0, 0, 0, 0);
+    let (mut largest, mut held, mut crashes, mut refusals, mut checked, mut confirmed) =
+        (0, 0, 0, 0, 0, 0);
     for day in 0..length {
         let what = format!("day {day} of seed {seed}");
         for n in 0..=dice.roll(6) {
@@ -127,7 +137,10 @@ fn a_thousand_days() {
             }
             fixture
                 .admin()
-                .set_retention(Scope::Archive, &Policy::days(window as u32).restore_points_for(days(30)))
+                .set_retention(
+                    Scope::Archive,
+                    &Policy::days(window as u32).restore_points_for(days(30)),
+                )
                 .unwrap();
             let now = fixture.now();
             promises.windows.last_mut().unwrap().1 = Some(now);
@@ -178,13 +191,16 @@ fn a_thousand_days() {
                     let _ = fixture.writer().tick();
                 }
                 let storage = &fixture.storage;
-                let image = storage.crash_image(CrashPlan { at: storage.operation_count(), unsynced: plan });
-                // What is kept is no more durable than before; here it is to stand for a death of the process alone.
+                let image = storage
+                    .crash_image(CrashPlan { at: storage.operation_count(), unsynced: plan });
+                // What is kept is no more durable than before; here it is to stand for a death of
+                // the process alone.
                 crash(&mut fixture, image, seed + day);
                 crashes += 1;
             } else {
                 let admin = fixture.admin();
-                // Several sweeps in a row may have died: then the last that is known of the clock is too long ago.
+                // Several sweeps in a row may have died: then the last that is known of the clock
+                // is too long ago.
                 if matches!(admin.sweep(&options()), Err(Error::ClockImplausible { .. })) {
                     admin.confirm_clock().unwrap();
                     confirmed += 1;
@@ -206,7 +222,8 @@ fn a_thousand_days() {
                 promises.dropped.insert(lsn);
             }
         }
-        let wanted: Vec<u64> = fixture.commits.keys().copied().filter(|l| !promises.dropped.contains(l)).collect();
+        let wanted: Vec<u64> =
+            fixture.commits.keys().copied().filter(|l| !promises.dropped.contains(l)).collect();
         for lsn in wanted.iter().skip(dice.roll(4) as usize).step_by(4) {
             let resolved = fixture.node.resolve(&at(*lsn));
             assert!(resolved.is_ok(), "{what}: LSN {lsn} is wanted: {resolved:?}");
@@ -217,22 +234,36 @@ fn a_thousand_days() {
         }
         fixture.check(wanted[0], &what);
         // A time within the window, at random.
-        let time = archived.saturating_sub(days(3)).saturating_add(std::time::Duration::from_nanos(dice.roll(3 * DAY)));
+        let time = archived
+            .saturating_sub(days(3))
+            .saturating_add(std::time::Duration::from_nanos(dice.roll(3 * DAY)));
         if let Some(lsn) = fixture.at_time(time) {
-            let (found, bytes) = fixture.restore(Target::Time(time)).unwrap_or_else(|e| panic!("{what}: {time}: {e}"));
+            let (found, bytes) = fixture
+                .restore(Target::Time(time))
+                .unwrap_or_else(|e| panic!("{what}: {time}: {e}"));
             assert!(found == lsn && bytes == fixture.model(lsn), "{what}: at {time}");
         }
         // Before what is kept there is an error or the exact commit, never another one.
         let old = 1 + dice.roll(*fixture.commits.last_key_value().unwrap().0);
         let time = fixture.commits[&old].0;
         match fixture.restore(Target::Time(time)) {
-            Ok((found, bytes)) => assert!(found == old && bytes == fixture.model(old), "{what}: LSN {old} by time"),
-            Err(Error::BeforeWindow { .. }) => assert!(promises.dropped.contains(&old), "{what}: LSN {old}"),
+            Ok((found, bytes)) => {
+                assert!(found == old && bytes == fixture.model(old), "{what}: LSN {old} by time")
+            }
+            Err(Error::BeforeWindow { .. }) => {
+                assert!(promises.dropped.contains(&old), "{what}: LSN {old}")
+            }
             Err(e) => panic!("{what}: LSN {old} by its time: {e}"),
         }
-        let bytes: usize =
-            fixture.storage.files().iter().filter(|(p, _)| p.starts_with("nodes/")).map(|(_, b)| b.len()).sum();
-        // Each hold keeps a few segments and a snapshot to stand on, and over the years they become more.
+        let bytes: usize = fixture
+            .storage
+            .files()
+            .iter()
+            .filter(|(p, _)| p.starts_with("nodes/"))
+            .map(|(_, b)| b.len())
+            .sum();
+        // Each hold keeps a few segments and a snapshot to stand on, and over the years they become
+        // more.
         largest = largest.max(bytes.saturating_sub(promises.holds.len() * 8_000));
         held = held.max(promises.holds.len());
     }
@@ -246,17 +277,28 @@ fn a_thousand_days() {
         let archive = Archive::open_in(Arc::new(storage.clone()), key(), options).unwrap();
         let (node, admin) = (archive.node("n").unwrap(), archive.administrator(super::actor()));
         let plan = admin.plan_expiry(&self::options()).unwrap();
-        let all = (plan, admin.holds().unwrap(), admin.policy(Scope::Node("n")).unwrap(), node.window().unwrap());
+        let all = (
+            plan,
+            admin.holds().unwrap(),
+            admin.policy(Scope::Node("n")).unwrap(),
+            node.window().unwrap(),
+        );
         (all, node.layers().unwrap(), node.restore_points().unwrap())
     };
     assert_eq!(told(&image), told(&fixture.storage.fork()));
-    let removals = fixture.archive.audit().unwrap().filter(|e| e.as_ref().unwrap().kind() == "files-removed").count();
+    let removals = fixture
+        .archive
+        .audit()
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().kind() == "files-removed")
+        .count();
     let commits = fixture.commits.len();
     println!(
         "{commits} commits, {crashes} crashes, {refusals} refusals, {confirmed} confirmed, {checked} checks, {removals} removals; at most {held} holds, and {largest} bytes beside them"
     );
     assert!(removals as u64 > length / 8, "{removals} removals");
-    // Twenty days of some four commits of 700 bytes, points, snapshots of 4 KiB, files of 700 bytes at least.
+    // Twenty days of some four commits of 700 bytes, points, snapshots of 4 KiB, files of 700 bytes
+    // at least.
     assert!(largest < 200_000, "{largest} bytes");
     assert!(fixture.archive.verify_audit().unwrap() > length / 2);
 }

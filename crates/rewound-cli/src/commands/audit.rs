@@ -81,14 +81,20 @@ fn list(session: &Session, archive: &Archive, args: &AuditArgs) -> Result {
 }
 
 /// A line for people, with nodes by their names.
-fn print(session: &Session, out: &mut impl Write, entry: &AuditEntry, names: &[(String, String)]) -> Result {
+fn print(
+    session: &Session,
+    out: &mut impl Write,
+    entry: &AuditEntry,
+    names: &[(String, String)],
+) -> Result {
     let time = session.zone.show(entry.time);
     write!(out, "{:>6}  {DIM}{time}{DIM:#}  {BOLD}{}{BOLD:#}", entry.sequence, entry.kind())?;
     for (name, value) in entry.details() {
         let known = names.iter().find(|(number, _)| name == "node" && *number == value);
         write!(out, "  {DIM}{name}{DIM:#} {}", known.map_or(&value, |(_, name)| name))?;
     }
-    let (name, reason) = (units::printable(&entry.actor.name), units::printable(&entry.actor.reason));
+    let (name, reason) =
+        (units::printable(&entry.actor.name), units::printable(&entry.actor.reason));
     match (name.as_str(), reason.as_str()) {
         ("", "") => writeln!(out)?,
         (name, "") => writeln!(out, "  by {name}")?,
@@ -102,7 +108,11 @@ fn verify(session: &Session, archive: &Archive) -> Result {
     if session.global.json {
         return json(&Proven { entries });
     }
-    let count = if entries == 1 { "1 entry".to_owned() } else { format!("{} entries", units::thousands(entries)) };
+    let count = if entries == 1 {
+        "1 entry".to_owned()
+    } else {
+        format!("{} entries", units::thousands(entries))
+    };
     writeln!(stdout(), "{GOOD}intact{GOOD:#} {count}, each chained to the one before")?;
     Ok(())
 }
@@ -127,16 +137,22 @@ fn since(session: &Session, archive: &Archive, text: &str) -> Result {
             File::open(Path::new(text))?.take(MAX_LINES).read_to_string(&mut read).map(|_| read)
         });
         // The newest line, where a file gathers one a day.
-        let read = read.map_err(|e| Failure::Other(format!("reading the attestation from {text}: {e}")))?;
+        let read =
+            read.map_err(|e| Failure::Other(format!("reading the attestation from {text}: {e}")))?;
         read.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
     };
-    let attested: Attestation = text.parse().map_err(|e: rewound::Error| Failure::Usage(e.to_string()))?;
+    let attested: Attestation =
+        text.parse().map_err(|e: rewound::Error| Failure::Usage(e.to_string()))?;
     archive.verify_since(&attested)?;
     let newest = archive.audit_from(u64::MAX)?.newest();
     if session.global.json {
         return json(&Continues { attested: attested.sequence, newest });
     }
     let since = newest.saturating_sub(attested.sequence);
-    writeln!(stdout(), "{GOOD}continued{GOOD:#} since entry {}, with {since} more", attested.sequence)?;
+    writeln!(
+        stdout(),
+        "{GOOD}continued{GOOD:#} since entry {}, with {since} more",
+        attested.sequence
+    )?;
     Ok(())
 }

@@ -26,7 +26,8 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Longest answer that is shown, in characters.
 const SHOWN: usize = 200;
 
-/// What a query gives: rows as text, or why it cannot be answered (a table that is not there yet is an answer too).
+/// What a query gives: rows as text, or why it cannot be answered (a table that is not there yet is
+/// an answer too).
 #[derive(Clone, Debug, PartialEq)]
 enum Answer {
     Rows(String),
@@ -39,7 +40,11 @@ impl Answer {
             Answer::Rows(rows) if rows.is_empty() => "no rows".to_owned(),
             Answer::Rows(rows) => {
                 let line = units::printable(&rows.replace('\n', " ⏎ "));
-                if line.chars().count() > SHOWN { line.chars().take(SHOWN).chain(['…']).collect() } else { line }
+                if line.chars().count() > SHOWN {
+                    line.chars().take(SHOWN).chain(['…']).collect()
+                } else {
+                    line
+                }
             }
             Answer::Error(e) => format!("({e})"),
         }
@@ -61,7 +66,13 @@ struct ProbeLine {
 }
 
 /// Bisects.
-pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudited: bool) -> Result {
+pub fn bisect(
+    session: &Session,
+    sql: &str,
+    from: Option<&str>,
+    to: &str,
+    unaudited: bool,
+) -> Result {
     let from = from.map(|text| session.moment(text)).transpose()?;
     let to = session.moment(to)?;
     let node = session.node()?;
@@ -77,10 +88,13 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
         )));
     }
     if from > to {
-        return Err(Failure::Usage(format!("--from is LSN {from}, which comes after --to, LSN {to}")));
+        return Err(Failure::Usage(format!(
+            "--from is LSN {from}, which comes after --to, LSN {to}"
+        )));
     }
     let dir = Scratch::new()?;
-    let bar = indicatif::ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::stderr());
+    let bar =
+        indicatif::ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::stderr());
     // One look at the past, one word in the audit trail.
     let mut audited = unaudited;
     let found = node.bisect(from, to, |lsn| {
@@ -101,7 +115,11 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
             changed: at.map(|at| At::new(at.lsn, at.timestamp)),
             before: found.before.shown(),
             after: found.after.shown(),
-            probes: found.probes.iter().map(|p| ProbeLine { lsn: p.lsn.get(), answer: p.answer.shown() }).collect(),
+            probes: found
+                .probes
+                .iter()
+                .map(|p| ProbeLine { lsn: p.lsn.get(), answer: p.answer.shown() })
+                .collect(),
         });
     }
     let mut out = stdout();
@@ -120,24 +138,39 @@ pub fn bisect(session: &Session, sql: &str, from: Option<&str>, to: &str, unaudi
             )?;
             writeln!(out, "  before  {}", found.before.shown())?;
             writeln!(out, "  after   {}", found.after.shown())?;
-            writeln!(out, "to go back to before it: rewound restore --lsn {} --output FILE", at.lsn.get() - 1)?;
+            writeln!(
+                out,
+                "to go back to before it: rewound restore --lsn {} --output FILE",
+                at.lsn.get() - 1
+            )?;
         }
     }
     Ok(())
 }
 
-/// Brings the temporary directory to a commit, by what differs from the last one, and asks the query there.
-fn ask(session: &Session, node: &Node, lsn: Lsn, dir: &Path, sql: &str, unaudited: bool) -> rewound::Result<Answer> {
+/// Brings the temporary directory to a commit, by what differs from the last one, and asks the
+/// query there.
+fn ask(
+    session: &Session,
+    node: &Node,
+    lsn: Lsn,
+    dir: &Path,
+    sql: &str,
+    unaudited: bool,
+) -> rewound::Result<Answer> {
     let target = Target::Lsn(lsn);
     let spaces = space_names(node, &target)?;
     let [database] = spaces.as_slice() else {
-        return Err(Error::host(format!("node {:?} is not one SQLite database: a query cannot be asked", node.name())));
+        return Err(Error::host(format!(
+            "node {:?} is not one SQLite database: a query cannot be asked",
+            node.name()
+        )));
     };
     let restore = node.restore(target).options(session.replay_options());
     if unaudited { restore.unaudited() } else { restore }.delta_into_dir(dir)?;
     let cancel = session.cancel();
-    let answer =
-        open(&dir.join(database)).and_then(|connection| until(&cancel, &connection, || answer(&connection, sql)));
+    let answer = open(&dir.join(database))
+        .and_then(|connection| until(&cancel, &connection, || answer(&connection, sql)));
     // An answer that was cut short is none.
     if cancel.is_cancelled() {
         return Err(Error::Cancelled);
@@ -159,7 +192,8 @@ fn until<T>(cancel: &Cancel, connection: &Connection, query: impl FnOnce() -> T)
     std::thread::scope(|scope| {
         scope.spawn(move || {
             while running.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                // Again and again: an interruption counts for the statement that runs at that moment.
+                // Again and again: an interruption counts for the statement that runs at that
+                // moment.
                 if cancel.is_cancelled() {
                     interrupt.interrupt();
                 }
@@ -193,7 +227,9 @@ fn answer(connection: &Connection, sql: &str) -> rusqlite::Result<Answer> {
             }
         }
         if text.len() > MAX_ANSWER {
-            return Ok(Answer::Error("the answer is longer than 1 MiB: ask for less, such as a count or a sum".into()));
+            return Ok(Answer::Error(
+                "the answer is longer than 1 MiB: ask for less, such as a count or a sum".into(),
+            ));
         }
     }
     Ok(Answer::Rows(text))

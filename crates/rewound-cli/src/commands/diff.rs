@@ -46,7 +46,11 @@ pub fn diff(session: &Session, from: &str, to: &str) -> Result {
             pages_differing: s.count(),
             ranges: s.pages.clone(),
         });
-        return json(&Differences { from: at(&found.from), to: at(&found.to), spaces: spaces.collect() });
+        return json(&Differences {
+            from: at(&found.from),
+            to: at(&found.to),
+            spaces: spaces.collect(),
+        });
     }
     print(session, &found)
 }
@@ -68,7 +72,11 @@ fn print(session: &Session, found: &Diff) -> Result {
         };
         let pages = units::plural(space.count(), "page");
         let verb = if space.count() == 1 { "differs" } else { "differ" };
-        writeln!(out, "{BOLD}{}{BOLD:#} ({length}): {pages} of {} {verb}", space.name, space.page_size)?;
+        writeln!(
+            out,
+            "{BOLD}{}{BOLD:#} ({length}): {pages} of {} {verb}",
+            space.name, space.page_size
+        )?;
         for (first, last) in space.pages.iter().take(SHOWN) {
             if first == last {
                 writeln!(out, "  page  {first}")?;

@@ -43,9 +43,17 @@ fn tell(
 }
 
 /// Places a legal hold.
-pub fn hold(session: &Session, name: &str, from: Option<&str>, to: Option<&str>, until: Option<&str>) -> Result {
+pub fn hold(
+    session: &Session,
+    name: &str,
+    from: Option<&str>,
+    to: Option<&str>,
+    until: Option<&str>,
+) -> Result {
     if session.global.reason.is_none() {
-        return Err(Failure::Usage("a hold is for a reason: give it with --reason, such as \"case 17/2026\"".into()));
+        return Err(Failure::Usage(
+            "a hold is for a reason: give it with --reason, such as \"case 17/2026\"".into(),
+        ));
     }
     let until = until.map(|text| session.zone.to_come(text)).transpose()?;
     let from = from.map(|text| session.moment(text)).transpose()?;
@@ -72,7 +80,10 @@ pub fn release(session: &Session, name: &str) -> Result {
     if session.global.json {
         return tell(session, "released", Some(name), None, None);
     }
-    writeln!(words(), "{GOOD}released{GOOD:#} {name}: what it alone kept expires with the next sweep")?;
+    writeln!(
+        words(),
+        "{GOOD}released{GOOD:#} {name}: what it alone kept expires with the next sweep"
+    )?;
     Ok(())
 }
 

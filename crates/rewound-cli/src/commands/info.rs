@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rewound::{
-    Activity, ActivityOptions, Archive, Commit, Deletion, FileCount, LayerRecord, Lsn, Node, NodeFiles, NodeUsage,
-    Policy, RestorableRange, Usage, Window,
+    Activity, ActivityOptions, Archive, Commit, Deletion, FileCount, LayerRecord, Lsn, Node,
+    NodeFiles, NodeUsage, Policy, RestorableRange, Usage, Window,
 };
 use rewound_sqlite::database_of;
 use serde::Serialize;
@@ -49,12 +49,20 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn of(session: &Session, node: &Node, rules: &Rules, usage: &Usage, buckets: usize) -> Result<Facts> {
+    fn of(
+        session: &Session,
+        node: &Node,
+        rules: &Rules,
+        usage: &Usage,
+        buckets: usize,
+    ) -> Result<Facts> {
         let mut options = ActivityOptions::default();
         (options.buckets, options.cancel) = (buckets, session.cancel());
         let points = node.restore_points()?.into_iter();
         let mut points: Vec<(String, Commit)> = points
-            .filter_map(|(name, p)| Some((name, Commit { lsn: p.position.lsn()?, timestamp: p.timestamp })))
+            .filter_map(|(name, p)| {
+                Some((name, Commit { lsn: p.position.lsn()?, timestamp: p.timestamp }))
+            })
             .collect();
         points.sort_by_key(|(_, commit)| commit.lsn);
         let all = points.len();
@@ -72,7 +80,11 @@ impl Facts {
             beyond,
             expired_points: (all - points.len()) as u64,
             usage: usage.nodes.get(node.name()).copied().unwrap_or_else(|| counted(&files)),
-            policy: rules.nodes.iter().find(|(name, ..)| name == node.name()).and_then(|(_, policy, _)| policy.clone()),
+            policy: rules
+                .nodes
+                .iter()
+                .find(|(name, ..)| name == node.name())
+                .and_then(|(_, policy, _)| policy.clone()),
             deletion: node.deletion()?,
             activity: node.activity(&options)?,
             layers: node.layers()?,
@@ -107,9 +119,14 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
     let archive = session.archive()?;
     let nodes = match &session.global.node {
         Some(name) => vec![archive.node(name)?],
-        None => archive.nodes()?.iter().map(|name| archive.node(name)).collect::<rewound::Result<_>>()?,
+        None => archive
+            .nodes()?
+            .iter()
+            .map(|name| archive.node(name))
+            .collect::<rewound::Result<_>>()?,
     };
-    let buckets = if session.global.json || picture.is_some() { BUCKETS } else { width().saturating_sub(2) };
+    let buckets =
+        if session.global.json || picture.is_some() { BUCKETS } else { width().saturating_sub(2) };
     let rules = Rules::of(&archive, &archive.administrator(session.actor.clone()))?;
     // A log whose end is gone has no growth to tell of.
     let usage = archive.usage().unwrap_or_default();
@@ -118,8 +135,14 @@ pub fn info(session: &Session, picture: Option<&Path>) -> Result {
     if let Some(path) = picture {
         let one = match facts.as_slice() {
             [one] => one,
-            [] => return Err(Failure::Other("the archive holds nothing yet that could be drawn".into())),
-            _ => return Err(Failure::Usage("a picture shows one node: name it with --node".into())),
+            [] => {
+                return Err(Failure::Other(
+                    "the archive holds nothing yet that could be drawn".into(),
+                ));
+            }
+            _ => {
+                return Err(Failure::Usage("a picture shows one node: name it with --node".into()));
+            }
         };
         rewound_dir::write_file(path, svg::draw(one, &session.zone).as_bytes())
             .map_err(|e| Failure::Other(format!("writing {}: {e}", path.display())))?;
@@ -160,13 +183,26 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     match &facts.window {
         Ok(w) => {
             let commits = units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit");
-            writeln!(out, "  earliest       {}  LSN {}", zone.show(w.earliest.timestamp), w.earliest.lsn)?;
-            writeln!(out, "  newest commit  {}  LSN {}  ({commits})", zone.show(w.latest.timestamp), w.latest.lsn)?;
+            writeln!(
+                out,
+                "  earliest       {}  LSN {}",
+                zone.show(w.earliest.timestamp),
+                w.earliest.lsn
+            )?;
+            writeln!(
+                out,
+                "  newest commit  {}  LSN {}  ({commits})",
+                zone.show(w.latest.timestamp),
+                w.latest.lsn
+            )?;
             let lag = units::duration(ago(w.known_until).unsigned_abs());
             writeln!(out, "  known until    {}  ({lag} ago)", zone.show(w.known_until))?;
         }
         Err(rewound::Error::BeforeWindow { .. }) => {
-            writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} the first copy is not complete yet")?;
+            writeln!(
+                out,
+                "  {NOTE}nothing can be restored:{NOTE:#} the first copy is not complete yet"
+            )?;
         }
         Err(e) => writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} {e}")?,
     }
@@ -183,7 +219,8 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     more(out, facts.beyond.len())?;
     let keeps = facts.policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words);
     writeln!(out, "  keeps          {keeps}")?;
-    let locks = rules.nodes.iter().filter(|(name, ..)| *name == facts.name).flat_map(|(_, _, locks)| locks);
+    let locks =
+        rules.nodes.iter().filter(|(name, ..)| *name == facts.name).flat_map(|(_, _, locks)| locks);
     for lock in locks.filter(|lock| !rules.locks.contains(lock)) {
         writeln!(out, "  lock           {BOLD}{lock}{BOLD:#}")?;
     }
@@ -191,7 +228,8 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     let layers = facts.layers.len() as u64 - snapshots;
     writeln!(out, "  log            {}", file_count(&facts.files.segments))?;
     let bytes = |n| format!("{:>9}", units::bytes(n));
-    let (snapshots, layers) = (units::plural(snapshots, "snapshot"), units::plural(layers, "layer"));
+    let (snapshots, layers) =
+        (units::plural(snapshots, "snapshot"), units::plural(layers, "layer"));
     writeln!(out, "  snapshots      {} in {snapshots}", bytes(facts.usage.snapshots))?;
     writeln!(out, "  layers         {} in {layers}", bytes(facts.usage.layers))?;
     let u = &facts.usage;
@@ -202,7 +240,8 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
             "  growth         {} a day ({log} of log, {layers} of layers)",
             bytes(u.log_bytes_per_day + u.layers_a_day)
         )?;
-        let windows = [7, 30, 35].map(|days| (days, u.estimate(Duration::from_secs(days * 86_400))));
+        let windows =
+            [7, 30, 35].map(|days| (days, u.estimate(Duration::from_secs(days * 86_400))));
         let windows = windows.map(|(days, n)| format!("{} for {days} days", units::bytes(n)));
         writeln!(out, "  would take     {}", windows.join(", "))?;
     }
@@ -216,19 +255,36 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     let resyncs: Vec<_> = facts.resyncs().collect();
     if facts.activity.exact_from.get() > 0 && facts.activity.segments > 0 {
         let from = facts.activity.exact_from;
-        writeln!(out, "  {DIM}resyncs were looked for after LSN {from}; `rewound log --all` shows all{DIM:#}")?;
+        writeln!(
+            out,
+            "  {DIM}resyncs were looked for after LSN {from}; `rewound log --all` shows all{DIM:#}"
+        )?;
     }
     for r in resyncs.iter().rev().take(SHOWN) {
         let at = zone.show(r.commit.timestamp);
-        writeln!(out, "  {NOTE}resync{NOTE:#}         {at}  LSN {}  {}", r.commit.lsn, units::printable(&r.text))?;
+        writeln!(
+            out,
+            "  {NOTE}resync{NOTE:#}         {at}  LSN {}  {}",
+            r.commit.lsn,
+            units::printable(&r.text)
+        )?;
     }
     more(out, resyncs.len())?;
     for (name, commit) in facts.points.iter().rev().take(SHOWN) {
-        writeln!(out, "  point          {}  LSN {}  {BOLD}{name}{BOLD:#}", zone.show(commit.timestamp), commit.lsn)?;
+        writeln!(
+            out,
+            "  point          {}  LSN {}  {BOLD}{name}{BOLD:#}",
+            zone.show(commit.timestamp),
+            commit.lsn
+        )?;
     }
     more(out, facts.points.len())?;
     if facts.expired_points > 0 {
-        writeln!(out, "  {DIM}{} expired{DIM:#}", units::plural(facts.expired_points, "restore point"))?;
+        writeln!(
+            out,
+            "  {DIM}{} expired{DIM:#}",
+            units::plural(facts.expired_points, "restore point")
+        )?;
     }
     chart::draw(out, &facts.activity, zone)
 }
@@ -346,7 +402,11 @@ fn at(c: Commit) -> At {
 }
 
 fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
-    let locks = rules.nodes.iter().filter(|(name, ..)| *name == f.name).flat_map(|(_, _, locks)| locks.clone());
+    let locks = rules
+        .nodes
+        .iter()
+        .filter(|(name, ..)| *name == f.name)
+        .flat_map(|(_, _, locks)| locks.clone());
     let window = f.window.as_ref().ok();
     let (snapshots, deltas): (Vec<_>, Vec<_>) = f.layers.iter().partition(|l| l.from.is_none());
     let point = |(name, c): &(String, Commit)| PointInfo {
@@ -391,7 +451,12 @@ fn node_json(f: &Facts, rules: &Rules) -> NodeInfo {
         restore_points: f.points.iter().map(point).collect(),
         resyncs: f.resyncs().map(remark).collect(),
         remarks_seen_after: f.activity.exact_from.get(),
-        gaps: f.activity.gaps.iter().map(|g| GapInfo { after: g.after.get(), until: g.until.get() }).collect(),
+        gaps: f
+            .activity
+            .gaps
+            .iter()
+            .map(|g| GapInfo { after: g.after.get(), until: g.until.get() })
+            .collect(),
         activity: ActivityInfo {
             from: f.activity.from.to_string(),
             to: f.activity.to.to_string(),

@@ -47,11 +47,17 @@ pub fn init(session: &Session, path: &Path, recovery: Option<&Path>, keep: Optio
     writeln!(out, "{GOOD}created{GOOD:#} archive {} at {}", archive.id(), path.display())?;
     match &policy {
         Some(policy) => writeln!(out, "keeps {}", policy::words(policy))?,
-        None => writeln!(out, "It keeps everything, for ever: `rewound retention set --keep 30d` changes that.")?,
+        None => writeln!(
+            out,
+            "It keeps everything, for ever: `rewound retention set --keep 30d` changes that."
+        )?,
     }
     writeln!(out, "next: rewound --archive {} watch DATABASE", path.display())?;
     if recipients.len() == 1 {
-        writeln!(out, "Without its key nothing can be restored: keep a copy of it in another place.")?;
+        writeln!(
+            out,
+            "Without its key nothing can be restored: keep a copy of it in another place."
+        )?;
     }
     Ok(())
 }
@@ -71,6 +77,9 @@ pub fn generate(session: &Session, path: &Path) -> Result {
     }
     let mut out = words();
     writeln!(out, "{GOOD}wrote{GOOD:#} key {recipient} to {key_file}")?;
-    writeln!(out, "Keep it secret, and keep a copy in another place: archives made with it open with nothing else.")?;
+    writeln!(
+        out,
+        "Keep it secret, and keep a copy in another place: archives made with it open with nothing else."
+    )?;
     Ok(())
 }

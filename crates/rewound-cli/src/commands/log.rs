@@ -33,12 +33,20 @@ struct Annotation {
 }
 
 /// Lists commits.
-pub fn log(session: &Session, count: u64, reverse: bool, since: Option<&str>, until: Option<&str>) -> Result {
+pub fn log(
+    session: &Session,
+    count: u64,
+    reverse: bool,
+    since: Option<&str>,
+    until: Option<&str>,
+) -> Result {
     let node = session.node()?;
     let after = since.map(|text| bound(session, &node, text)).transpose()?.flatten();
     let until = until.map(|text| bound(session, &node, text)).transpose()?;
     // Up to a moment before the first commit there is nothing.
-    let Some(until) = until.map_or(Some(Bound::Unbounded), |lsn| lsn.map(Bound::Included)) else { return Ok(()) };
+    let Some(until) = until.map_or(Some(Bound::Unbounded), |lsn| lsn.map(Bound::Included)) else {
+        return Ok(());
+    };
     let range = (after.map_or(Bound::Unbounded, Bound::Excluded), until);
     let commits = node.commits(range)?;
     let snapshots = snapshots(&node, range);
@@ -56,8 +64,10 @@ pub fn log(session: &Session, count: u64, reverse: bool, since: Option<&str>, un
         let named = |at: Lsn| later.iter().filter(move |(lsn, _)| *lsn == at).map(|(_, name)| name);
         match entry? {
             Entry::Logged(mut commit) => {
-                let new: Vec<String> =
-                    named(commit.lsn).filter(|n| !commit.restore_points.contains(n)).cloned().collect();
+                let new: Vec<String> = named(commit.lsn)
+                    .filter(|n| !commit.restore_points.contains(n))
+                    .cloned()
+                    .collect();
                 commit.restore_points.extend(new);
                 if session.global.json {
                     json_line(&mut out, &line(*commit))
@@ -93,7 +103,8 @@ fn snapshots(node: &Node, range: (Bound<Lsn>, Bound<Lsn>)) -> Vec<Commit> {
     // Where damage keeps from knowing, the listing comes to it.
     let stretches = node.restorable_ranges().unwrap_or_default();
     let window = stretches.len().saturating_sub(1);
-    let single = stretches.into_iter().take(window).filter(|s| s.from.lsn == s.to.lsn).map(|s| s.from);
+    let single =
+        stretches.into_iter().take(window).filter(|s| s.from.lsn == s.to.lsn).map(|s| s.from);
     single.filter(|c| range.contains(&c.lsn)).collect()
 }
 
@@ -121,7 +132,8 @@ fn merge(
     })
 }
 
-/// The commit at a moment; `None` before the first one. A moment that is still to come is as good as the latest.
+/// The commit at a moment; `None` before the first one. A moment that is still to come is as good
+/// as the latest.
 fn bound(session: &Session, node: &Node, text: &str) -> Result<Option<Lsn>> {
     let target = match Moment::parse(text, &session.zone)? {
         Moment::Lsn(lsn) => return Ok(Some(lsn)),
@@ -154,7 +166,11 @@ fn line(commit: CommitInfo) -> Line {
         restore_points: commit.restore_points,
         mark: commit.mark.as_deref().map(units::hex),
         global_transaction: commit.global_transaction.as_deref().map(units::hex),
-        annotations: commit.annotations.into_iter().map(|(key, text)| Annotation { key, text }).collect(),
+        annotations: commit
+            .annotations
+            .into_iter()
+            .map(|(key, text)| Annotation { key, text })
+            .collect(),
     }
 }
 
@@ -173,7 +189,12 @@ fn snapshot_line(commit: Commit, restore_points: Vec<String>) -> Line {
     }
 }
 
-fn print_snapshot(session: &Session, out: &mut impl Write, commit: Commit, names: &[String]) -> Result {
+fn print_snapshot(
+    session: &Session,
+    out: &mut impl Write,
+    commit: Commit,
+    names: &[String],
+) -> Result {
     let time = session.zone.show(commit.timestamp);
     write!(out, "{:>10}  {DIM}{time:<29} {:>7} {:>9}{DIM:#}", commit.lsn, "-", "-")?;
     for name in names {

@@ -27,20 +27,25 @@ use crate::session::Session;
 
 /// Does what was asked for.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
-    let session = Session::new(cli.global, matches.subcommand_name().expect("clap asks for a command"))?;
+    let session =
+        Session::new(cli.global, matches.subcommand_name().expect("clap asks for a command"))?;
     match cli.command {
         Command::Init { archive, recovery_key_file, keep } => {
             init::init(&session, &archive, recovery_key_file.as_deref(), keep.as_deref())
         }
         Command::Key(KeyCommand::Generate { file }) => init::generate(&session, &file),
-        Command::Watch { database, maintain, no_sweep } => watch::watch(&session, &database, maintain, !no_sweep),
+        Command::Watch { database, maintain, no_sweep } => {
+            watch::watch(&session, &database, maintain, !no_sweep)
+        }
         Command::Backup { database } => watch::backup(&session, &database),
         Command::Restore { target, output, delta, replace, unaudited } => {
             let place = match (replace, output, delta) {
                 (Some(database), _, _) => restore::Place::Replace(database),
                 (None, Some(output), true) => restore::Place::Delta(output),
                 (None, Some(output), false) => restore::Place::New(output),
-                (None, None, _) => unreachable!("clap asks for an output where nothing is replaced"),
+                (None, None, _) => {
+                    unreachable!("clap asks for an output where nothing is replaced")
+                }
             };
             restore::restore(&session, &target, &place, unaudited)
         }
@@ -50,12 +55,18 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result {
         }
         Command::Info { svg } => info::info(&session, svg.as_deref()),
         Command::Point { name, target } => point::point(&session, &name, &target),
-        Command::Verify { without_key, no_rebuild } => verify::verify(&session, without_key, no_rebuild),
+        Command::Verify { without_key, no_rebuild } => {
+            verify::verify(&session, without_key, no_rebuild)
+        }
         Command::Plan { target } => plan::plan(&session, &target),
         Command::Diff { from, to } => diff::diff(&session, &from, &to),
-        Command::Bisect { sql, from, to, unaudited } => bisect::bisect(&session, &sql, from.as_deref(), &to, unaudited),
+        Command::Bisect { sql, from, to, unaudited } => {
+            bisect::bisect(&session, &sql, from.as_deref(), &to, unaudited)
+        }
         Command::Retention { command: None } => retention::show(&session),
-        Command::Retention { command: Some(RetentionCommand::Set(policy)) } => retention::set(&session, &policy),
+        Command::Retention { command: Some(RetentionCommand::Set(policy)) } => {
+            retention::set(&session, &policy)
+        }
         Command::Sweep { dry_run, confirm_clock } => sweep::sweep(&session, dry_run, confirm_clock),
         Command::Audit { what } => audit::audit(&session, &what),
         Command::Hold { name, from, to, until } => {

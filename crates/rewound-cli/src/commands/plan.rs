@@ -63,7 +63,11 @@ pub fn plan(session: &Session, target: &TargetArgs) -> Result {
     for l in &plan.deltas {
         let (pages, bytes) = (units::plural(l.entries, "page"), units::bytes(l.bytes));
         let from = l.from.expect("what is laid over a snapshot begins somewhere");
-        writeln!(out, "  then layer    LSN {from} to {}, level {} ({pages}, {bytes})", l.to, l.level)?;
+        writeln!(
+            out,
+            "  then layer    LSN {from} to {}, level {} ({pages}, {bytes})",
+            l.to, l.level
+        )?;
     }
     let log = units::plural(commits, "commit");
     match commits {

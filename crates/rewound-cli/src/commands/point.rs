@@ -22,7 +22,11 @@ pub fn point(session: &Session, name: &str, target: &TargetArgs) -> Result {
     let target = session.target(target, &node)?;
     let at = node.add_restore_point(name, &target)?;
     if session.global.json {
-        return json(&Point { name: name.to_owned(), lsn: at.lsn.get(), time: at.timestamp.to_string() });
+        return json(&Point {
+            name: name.to_owned(),
+            lsn: at.lsn.get(),
+            time: at.timestamp.to_string(),
+        });
     }
     writeln!(words(), "{GOOD}named{GOOD:#} {name}: {}", session.describe(&at))?;
     Ok(())

@@ -86,16 +86,24 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
         restore = restore.unaudited();
     }
     let report = match (place, spaces.as_slice()) {
-        (Place::New(output), [only]) if !output.is_dir() && !output.as_os_str().as_bytes().ends_with(b"/") => {
+        (Place::New(output), [only])
+            if !output.is_dir() && !output.as_os_str().as_bytes().ends_with(b"/") =>
+        {
             // What is there already is refused below.
-            let _alone = output.symlink_metadata().is_err().then(|| Alone::hold(output)).transpose()?;
-            restore.into_files(&BTreeMap::from([(only.clone(), output.clone())])).map_err(Failure::from)
+            let _alone =
+                output.symlink_metadata().is_err().then(|| Alone::hold(output)).transpose()?;
+            restore
+                .into_files(&BTreeMap::from([(only.clone(), output.clone())]))
+                .map_err(Failure::from)
         }
         (Place::New(output), _) => restore.into_dir(output).map_err(Failure::from),
         (Place::Delta(output), _) => {
             let dir = delta_dir(&spaces, output)?;
             // To the end: the locks are the process's.
-            let _alone = spaces.iter().map(|name| Alone::hold(dir.join(name))).collect::<sqlite::Result<Vec<_>>>()?;
+            let _alone = spaces
+                .iter()
+                .map(|name| Alone::hold(dir.join(name)))
+                .collect::<sqlite::Result<Vec<_>>>()?;
             restore.delta_into_dir(dir).map_err(|e| match e {
                 Error::Cancelled => Failure::Interrupted(
                     "interrupted: what was being rewritten is neither what it was nor the target; run the same restore again, which mends it".into(),
@@ -112,13 +120,18 @@ pub fn restore(session: &Session, target: &TargetArgs, place: &Place, unaudited:
     tell(session, &report?, place)
 }
 
-/// Archives what a database holds that is about to be replaced, where it is the node's own: nothing else would bring that back.
+/// Archives what a database holds that is about to be replaced, where it is the node's own: nothing
+/// else would bring that back.
 fn archive_first(session: &Session, node: &Node, database: &Path) -> Result {
-    let own = sqlite::database_of(node).filter(|own| database.canonicalize().is_ok_and(|path| path == *own));
+    let own = sqlite::database_of(node)
+        .filter(|own| database.canonicalize().is_ok_and(|path| path == *own));
     let Some(own) = own else { return Ok(()) };
     match Alone::hold(&own) {
-        Err(e @ (sqlite::Error::InUse { .. } | sqlite::Error::AlreadyWatched { .. })) => return Err(e.into()),
-        // A log beside it is what this is for; whatever else is wrong with it, is why it is replaced.
+        Err(e @ (sqlite::Error::InUse { .. } | sqlite::Error::AlreadyWatched { .. })) => {
+            return Err(e.into());
+        }
+        // A log beside it is what this is for; whatever else is wrong with it, is why it is
+        // replaced.
         alone => drop(alone),
     }
     let mut options = WatchOptions::default();
@@ -130,13 +143,16 @@ fn archive_first(session: &Session, node: &Node, database: &Path) -> Result {
         Ok(_) => {}
         Err(sqlite::Error::Archive(Error::Cancelled)) => return Err(Error::Cancelled.into()),
         Err(e) => {
-            message!("{NOTE}not archived:{NOTE:#} what was committed since the last watcher or backup ended ({e})");
+            message!(
+                "{NOTE}not archived:{NOTE:#} what was committed since the last watcher or backup ended ({e})"
+            );
         }
     }
     Ok(())
 }
 
-/// The directory that a delta restore rewrites: the one that is named, or the one that holds the file that is.
+/// The directory that a delta restore rewrites: the one that is named, or the one that holds the
+/// file that is.
 fn delta_dir(spaces: &[String], output: &Path) -> Result<PathBuf> {
     if output.is_dir() {
         return Ok(output.to_owned());
@@ -155,8 +171,11 @@ fn delta_dir(spaces: &[String], output: &Path) -> Result<PathBuf> {
 fn tell(session: &Session, report: &RestoreReport, place: &Place) -> Result {
     let output = place.path();
     if session.global.json {
-        let space =
-            |s: &rewound::SpaceState| Space { name: s.name.clone(), bytes: s.length, page_size: s.page_size.get() };
+        let space = |s: &rewound::SpaceState| Space {
+            name: s.name.clone(),
+            bytes: s.length,
+            page_size: s.page_size.get(),
+        };
         return json(&Restored {
             node: report.node.clone(),
             output: output.display().to_string(),
@@ -176,11 +195,26 @@ fn tell(session: &Session, report: &RestoreReport, place: &Place) -> Result {
     }
     let mut out = words();
     let at = session.zone.show(report.timestamp);
-    writeln!(out, "{GOOD}restored{GOOD:#} {} as of LSN {} of {at} to {}", report.node, report.lsn, output.display())?;
-    let (written, proven) = (units::bytes(report.bytes_written), units::plural(report.pages_proven, "page"));
-    writeln!(out, "{written} written, {proven} proven by CRC-32, in {}", units::duration(report.elapsed))?;
+    writeln!(
+        out,
+        "{GOOD}restored{GOOD:#} {} as of LSN {} of {at} to {}",
+        report.node,
+        report.lsn,
+        output.display()
+    )?;
+    let (written, proven) =
+        (units::bytes(report.bytes_written), units::plural(report.pages_proven, "page"));
+    writeln!(
+        out,
+        "{written} written, {proven} proven by CRC-32, in {}",
+        units::duration(report.elapsed)
+    )?;
     if let Some(next) = report.next {
-        writeln!(out, "the next commit, which is not contained, is of {}", session.zone.show(next))?;
+        writeln!(
+            out,
+            "the next commit, which is not contained, is of {}",
+            session.zone.show(next)
+        )?;
     }
     for damage in &report.damaged {
         writeln!(
@@ -203,7 +237,8 @@ fn tell(session: &Session, report: &RestoreReport, place: &Place) -> Result {
     Ok(())
 }
 
-/// Lines for a shell that put a restored SQLite database in the place of the one that it is a state of. SQLite would play the old one's log into it, so that goes first.
+/// Lines for a shell that put a restored SQLite database in the place of the one that it is a state
+/// of. SQLite would play the old one's log into it, so that goes first.
 fn put_in_place(report: &RestoreReport, place: &Place) -> Vec<String> {
     let Place::New(output) = place else { return Vec::new() };
     let is_database = std::fs::File::open(output).is_ok_and(|file| {
@@ -217,7 +252,8 @@ fn put_in_place(report: &RestoreReport, place: &Place) -> Vec<String> {
         Some(path) => (Vec::new(), units::quoted(&path)),
         None => (vec!["DB=/path/to/app.db".to_owned()], "\"$DB\"".to_owned()),
     };
-    // One chain: typed once more, when the restored file is the database already, it removes nothing.
+    // One chain: typed once more, when the restored file is the database already, it removes
+    // nothing.
     lines.push(format!(
         "chown --reference={database} {file} && chmod --reference={database} {file} && rm -f {database}-wal {database}-shm {database}-journal && mv -f {file} {database}"
     ));

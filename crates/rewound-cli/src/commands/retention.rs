@@ -59,8 +59,13 @@ impl Rules {
 
     pub fn hold_lines(&self, session: &Session) -> Vec<String> {
         let line = |(name, hold): &(String, Hold)| {
-            let until = hold.until.map(|t| format!(", until {}", session.zone.show(t))).unwrap_or_default();
-            format!("{BOLD}{name}{BOLD:#} on {}{until}: {}", self.held(hold), units::printable(&hold.reason))
+            let until =
+                hold.until.map(|t| format!(", until {}", session.zone.show(t))).unwrap_or_default();
+            format!(
+                "{BOLD}{name}{BOLD:#} on {}{until}: {}",
+                self.held(hold),
+                units::printable(&hold.reason)
+            )
         };
         self.holds.iter().map(line).collect()
     }
@@ -74,7 +79,9 @@ pub fn show(session: &Session) -> Result {
         return json(&RulesInfo::of(&rules));
     }
     let mut out = stdout();
-    let said = |policy: &Option<Policy>| policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words);
+    let said = |policy: &Option<Policy>| {
+        policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words)
+    };
     writeln!(out, "{BOLD}archive{BOLD:#}  keeps {}", said(&rules.policy))?;
     for (name, policy, locks) in &rules.nodes {
         writeln!(out, "{BOLD}node {name}{BOLD:#}  keeps {}", said(policy))?;
@@ -109,7 +116,11 @@ pub fn set(session: &Session, args: &PolicyArgs) -> Result {
     if session.global.json {
         return json(&PolicyInfo::of(&policy));
     }
-    let of = session.global.node.as_ref().map_or("the archive".to_owned(), |name| format!("node {name}"));
+    let of = session
+        .global
+        .node
+        .as_ref()
+        .map_or("the archive".to_owned(), |name| format!("node {name}"));
     let mut out = words();
     writeln!(out, "{GOOD}set:{GOOD:#} {of} keeps {}", policy::words(&policy))?;
     writeln!(

@@ -84,7 +84,10 @@ pub fn sweep(session: &Session, dry_run: bool, confirm_clock: bool) -> Result {
         (done.nodes, done.failed)
     };
     if session.global.json {
-        let failed = failed.iter().map(|(node, e)| FailedNode { node: node.clone(), error: e.to_string() }).collect();
+        let failed = failed
+            .iter()
+            .map(|(node, e)| FailedNode { node: node.clone(), error: e.to_string() })
+            .collect();
         json(&Swept { dry_run, nodes: nodes.iter().map(|n| info(&archive, n)).collect(), failed })?;
     } else {
         let mut out = if dry_run { stdout() } else { words() };
@@ -135,7 +138,13 @@ fn info(archive: &Archive, sweep: &NodeSweep) -> NodeSwept {
     }
 }
 
-fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &NodeSweep, dry_run: bool) -> Result {
+fn print(
+    session: &Session,
+    archive: &Archive,
+    out: &mut impl Write,
+    sweep: &NodeSweep,
+    dry_run: bool,
+) -> Result {
     let plan = &sweep.plan;
     writeln!(out, "{BOLD}node {}{BOLD:#}", sweep.node)?;
     if let Some(blocked) = &plan.blocked {
@@ -150,7 +159,8 @@ fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &Nod
             None => format!("LSN {from} and later"),
         };
         let since = time(archive, &sweep.node, kept.span.from.max(Position::new(1)));
-        let since = since.map(|t| format!("  {DIM}{}{DIM:#}", session.zone.show(t))).unwrap_or_default();
+        let since =
+            since.map(|t| format!("  {DIM}{}{DIM:#}", session.zone.show(t))).unwrap_or_default();
         writeln!(out, "  stays     {range:<22}{since}  {}", reasons.join(", "))?;
         if let Some(log) = kept.span.log {
             let (log, base) = (log.next_lsn(), kept.span.base);
@@ -161,8 +171,9 @@ fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &Nod
         }
     }
     for build in &plan.build {
-        let why =
-            build.frees.map_or("as it is due".to_owned(), |bytes| format!("so that {} can go", units::bytes(bytes)));
+        let why = build.frees.map_or("as it is due".to_owned(), |bytes| {
+            format!("so that {} can go", units::bytes(bytes))
+        });
         writeln!(out, "  builds    a snapshot of LSN {} first, {why}", build.position)?;
     }
     if sweep.built.snapshots > 0 {
@@ -175,16 +186,25 @@ fn print(session: &Session, archive: &Archive, out: &mut impl Write, sweep: &Nod
     } else if plan.is_empty() && plan.blocked.is_none() {
         writeln!(out, "  {verb}   nothing")?;
     } else if !plan.is_empty() {
-        let (log, layers) =
-            (units::plural(segments(plan), "segment"), units::plural(plan.layers.len() as u64, "layer"));
+        let (log, layers) = (
+            units::plural(segments(plan), "segment"),
+            units::plural(plan.layers.len() as u64, "layer"),
+        );
         writeln!(out, "  {verb}   {log} of log ({}), {layers}", units::bytes(plan.log_bytes))?;
     }
     if sweep.removed_files > 0 {
         let files = units::plural(sweep.removed_files, "file");
-        writeln!(out, "  removed   {files} that had expired before, {}", units::bytes(sweep.removed_bytes))?;
+        writeln!(
+            out,
+            "  removed   {files} that had expired before, {}",
+            units::bytes(sweep.removed_bytes)
+        )?;
     }
     if sweep.pending_expiries > 0 {
-        writeln!(out, "  {DIM}what has expired is removed by a sweep after its grace period{DIM:#}")?;
+        writeln!(
+            out,
+            "  {DIM}what has expired is removed by a sweep after its grace period{DIM:#}"
+        )?;
     }
     Ok(())
 }

@@ -110,9 +110,14 @@ fn tell(session: &Session, r: &VerifyReport, with_key: bool) -> Result {
     }
     let n = units::thousands;
     writeln!(out, "files     {} read, {}", n(r.files), units::bytes(r.bytes))?;
-    writeln!(out, "catalog   {}", units::plural(r.catalog_entries, "entry").replace("entrys", "entries"))?;
+    writeln!(
+        out,
+        "catalog   {}",
+        units::plural(r.catalog_entries, "entry").replace("entrys", "entries")
+    )?;
     if with_key {
-        let (segments, commits) = (units::plural(r.segments, "segment"), units::plural(r.commits, "commit"));
+        let (segments, commits) =
+            (units::plural(r.segments, "segment"), units::plural(r.commits, "commit"));
         writeln!(out, "log       {segments}, {commits}, each linked to the one before")?;
         let (layers, parts) = (units::plural(r.layers, "layer"), units::plural(r.parts, "part"));
         writeln!(
@@ -122,7 +127,11 @@ fn tell(session: &Session, r: &VerifyReport, with_key: bool) -> Result {
         )?;
         if r.states > 0 {
             let proven = units::plural(r.pages_proven, "page");
-            writeln!(out, "states    {} rebuilt, {proven} proven to be what was archived", n(r.states))?;
+            writeln!(
+                out,
+                "states    {} rebuilt, {proven} proven to be what was archived",
+                n(r.states)
+            )?;
         }
     } else {
         let (layers, parts) = (units::plural(r.layers, "layer"), units::plural(r.parts, "part"));

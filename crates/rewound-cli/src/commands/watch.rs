@@ -5,7 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rewound::options::Cancel;
-use rewound::{Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions};
+use rewound::{
+    Administrator, Archive, CompactOptions, Error, Mode, Node, Origin, Scope, SweepOptions,
+};
 use rewound_sqlite::{self as sqlite, Attached, Event, Status, WatchOptions, Watcher};
 use serde::Serialize;
 
@@ -19,7 +21,8 @@ use crate::units;
 
 /// How soon an interruption is noticed.
 const TICK: Duration = Duration::from_millis(50);
-/// When a watcher first lets expire what is due, where layers are not looked after: with the first look after those otherwise.
+/// When a watcher first lets expire what is due, where layers are not looked after: with the first
+/// look after those otherwise.
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// How often after that, at least.
 const SWEEP: Duration = Duration::from_secs(86_400);
@@ -29,9 +32,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a backup tries to begin, as long as it tries everything else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Attaches to a database, then takes its node: made where it is not there yet, but only for what can be watched. What waiting can mend, such as a locked
-/// database or a full archive, is tried again for `patience`, as the watcher itself does.
-fn attach(session: &Session, args: &DatabaseArgs, patience: Duration) -> Result<(Archive, Node, Watcher)> {
+/// Attaches to a database, then takes its node: made where it is not there yet, but only for what
+/// can be watched. What waiting can mend, such as a locked database or a full archive, is tried
+/// again for `patience`, as the watcher itself does.
+fn attach(
+    session: &Session,
+    args: &DatabaseArgs,
+    patience: Duration,
+) -> Result<(Archive, Node, Watcher)> {
     let database = &args.database;
     // Before anybody is asked for a passphrase.
     if !database.is_file() {
@@ -55,12 +63,21 @@ fn attach(session: &Session, args: &DatabaseArgs, patience: Duration) -> Result<
     Ok((archive, node, watcher))
 }
 
-/// Does something that waiting may help with, and tells why it waits. An interruption ends it with the failure.
-fn try_again<T>(session: &Session, patience: Duration, mut what: impl FnMut() -> sqlite::Result<T>) -> Result<T> {
+/// Does something that waiting may help with, and tells why it waits. An interruption ends it with
+/// the failure.
+fn try_again<T>(
+    session: &Session,
+    patience: Duration,
+    mut what: impl FnMut() -> sqlite::Result<T>,
+) -> Result<T> {
     let begun = Instant::now();
     loop {
         match what() {
-            Err(e) if e.may_pass() && begun.elapsed() < patience && !session.cancel().is_cancelled() => {
+            Err(e)
+                if e.may_pass()
+                    && begun.elapsed() < patience
+                    && !session.cancel().is_cancelled() =>
+            {
                 let event = Event::Retrying { failure: e.to_string(), after: RETRY };
                 tell(&event, &session.zone, session.global.quiet);
                 pause(RETRY, &session.cancel());
@@ -99,14 +116,16 @@ pub fn watch(session: &Session, args: &DatabaseArgs, maintain: u64, sweep: bool)
     watcher.on_event(move |event| tell(event, &zone, quiet));
     if !quiet {
         let kept = admin.policy(Scope::Node(node.name()))?;
-        let kept = kept
-            .as_ref()
-            .map_or_else(|| format!("{}: `rewound retention set` changes that", policy::EVERYTHING), policy::words);
+        let kept = kept.as_ref().map_or_else(
+            || format!("{}: `rewound retention set` changes that", policy::EVERYTHING),
+            policy::words,
+        );
         message!("{GOOD}watching{GOOD:#} {} as node {:?}", args.database.display(), node.name());
         message!("keeps {kept}");
     }
     let told = handle.clone();
-    let (cancel, maintained) = (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
+    let (cancel, maintained) =
+        (session.cancel(), (maintain > 0).then(|| Duration::from_secs(maintain)));
     let (stop, stopped) = mpsc::channel::<()>();
     let done = std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -154,14 +173,15 @@ fn tell_of_the_rest(status: &Status) {
 /// In the midst of a first copy or a comparison; anything else ends where it is.
 fn interrupted(e: sqlite::Error) -> Failure {
     match e {
-        sqlite::Error::Archive(Error::Cancelled) => {
-            Failure::Interrupted("interrupted before the archive had caught up: it does so with the next start".into())
-        }
+        sqlite::Error::Archive(Error::Cancelled) => Failure::Interrupted(
+            "interrupted before the archive had caught up: it does so with the next start".into(),
+        ),
         e => e.into(),
     }
 }
 
-/// Builds the layers and snapshots that are due, with one thread, so that the application keeps the machine.
+/// Builds the layers and snapshots that are due, with one thread, so that the application keeps the
+/// machine.
 fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     let mut options = CompactOptions::default();
     options.replay.threads = 1;
@@ -174,7 +194,8 @@ fn look_after(node: &Node, cancel: &Cancel, quiet: bool) {
     }
 }
 
-/// How long until the next sweep: a day, or where snapshots are taken more often than that, as often as they are due.
+/// How long until the next sweep: a day, or where snapshots are taken more often than that, as
+/// often as they are due.
 fn between_sweeps(admin: &Administrator, node: &str) -> Duration {
     // What keeps a policy from being read keeps the sweep from its work, and that tells it.
     match admin.policy(Scope::Node(node)).ok().flatten().map(|policy| policy.mode) {
@@ -183,13 +204,16 @@ fn between_sweeps(admin: &Administrator, node: &str) -> Duration {
     }
 }
 
-/// Lets expire what is due. Without a policy that is nothing, but the catalog learns that the clock has moved on.
+/// Lets expire what is due. Without a policy that is nothing, but the catalog learns that the clock
+/// has moved on.
 fn let_expire(admin: &Administrator, cancel: &Cancel) {
     let mut options = SweepOptions::default();
     options.compact.replay.threads = 1;
     options.compact.replay.cancel = cancel.clone();
     let failed = match admin.sweep(&options) {
-        Ok(done) => done.failed.into_iter().map(|(node, e)| (format!("of node {node} "), e)).collect(),
+        Ok(done) => {
+            done.failed.into_iter().map(|(node, e)| (format!("of node {node} "), e)).collect()
+        }
         Err(e) => vec![(String::new(), e)],
     };
     for (node, e) in failed {
@@ -233,12 +257,17 @@ pub fn backup(session: &Session, args: &DatabaseArgs) -> Result {
     }
     if !quiet {
         let commits = units::plural(done.commits, "commit");
-        message!("{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}", args.database.display(), done.lsn);
+        message!(
+            "{GOOD}archived{GOOD:#} {} up to LSN {}: {commits}",
+            args.database.display(),
+            done.lsn
+        );
     }
     Ok(())
 }
 
-/// The same of a single backup, which has to compare where the database's log has started over since the last one: that is its way, and no warning.
+/// The same of a single backup, which has to compare where the database's log has started over
+/// since the last one: that is its way, and no warning.
 fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
     if let Event::ResyncStarted { reason } = event {
         if !quiet {
@@ -253,7 +282,10 @@ fn tell_backup(event: &Event, zone: &Zone, quiet: bool) {
 fn tell(event: &Event, zone: &Zone, quiet: bool) {
     let warning = matches!(
         event,
-        Event::ResyncStarted { .. } | Event::ResyncFinished { .. } | Event::Retrying { .. } | Event::Warning(_)
+        Event::ResyncStarted { .. }
+            | Event::ResyncFinished { .. }
+            | Event::Retrying { .. }
+            | Event::Warning(_)
     );
     if quiet && !warning {
         return;
@@ -275,7 +307,10 @@ fn tell(event: &Event, zone: &Zone, quiet: bool) {
         }
         Event::ResyncFinished { lsn, pages, elapsed } => {
             let pages = units::plural(*pages, "page");
-            format!("{NOTE}resynchronised{NOTE:#} in LSN {lsn}: {pages} differed ({})", units::duration(*elapsed))
+            format!(
+                "{NOTE}resynchronised{NOTE:#} in LSN {lsn}: {pages} differed ({})",
+                units::duration(*elapsed)
+            )
         }
         Event::Retrying { failure, after } => {
             format!("{NOTE}tries again{NOTE:#} in {}: {failure}", units::duration(*after))

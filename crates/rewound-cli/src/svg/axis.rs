@@ -59,7 +59,11 @@ impl Axis {
         let points = facts.points.iter().map(|(_, c)| c.timestamp);
         let known = layers.chain(points).filter(|t| *t > Timestamp::ZERO);
         let beyond = facts.beyond.first().map(|s| s.from.timestamp);
-        let begins = window.map(|w| w.earliest.timestamp).into_iter().chain(beyond).chain([facts.activity.from]);
+        let begins = window
+            .map(|w| w.earliest.timestamp)
+            .into_iter()
+            .chain(beyond)
+            .chain([facts.activity.from]);
         let ends = window.map(|w| w.known_until).into_iter().chain([facts.activity.to]);
         let from = known.clone().chain(begins).min().expect("the activity begins some time");
         let to = known.chain(ends).max().expect("the activity ends some time");
@@ -84,7 +88,8 @@ impl Axis {
         self.left + (self.right - self.left) * share
     }
 
-    /// The time of the commit at a position where a layer begins: another layer ends there, or the log begins.
+    /// The time of the commit at a position where a layer begins: another layer ends there, or the
+    /// log begins.
     pub fn time_of(&self, facts: &Facts, position: Position) -> Timestamp {
         facts.layers.iter().find(|l| l.to == position).map_or(self.from, |l| l.timestamp)
     }
@@ -129,7 +134,8 @@ pub fn ceiling(value: f64) -> f64 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    let round = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0].into_iter().map(|n| n * power).find(|n| *n >= value);
+    let round =
+        [1.0, 2.0, 4.0, 6.0, 8.0, 10.0].into_iter().map(|n| n * power).find(|n| *n >= value);
     // Ten times the power is above it, but for the rounding of either.
     round.unwrap_or(value).max(2.0)
 }

@@ -1,5 +1,5 @@
-//! The timeline of a node as an SVG picture: commits and bytes over time, the restorable window, restore points,
-//! resynchronisations, snapshots and layers.
+//! The timeline of a node as an SVG picture: commits and bytes over time, the restorable window,
+//! restore points, resynchronisations, snapshots and layers.
 //!
 //! Readable in light and dark; whatever is drawn also says what it is when pointed at.
 
@@ -79,11 +79,17 @@ fn escape(text: &str) -> String {
 
 impl Picture<'_> {
     fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        let _ = writeln!(self.svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escape(text));
+        let _ = writeln!(
+            self.svg,
+            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
+            escape(text)
+        );
     }
 
     fn rect(&mut self, class: &str, (x, y): (f64, f64), (w, h): (f64, f64), title: &str) {
-        let head = format!("<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"");
+        let head = format!(
+            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\""
+        );
         let _ = match title {
             "" => writeln!(self.svg, "{head}/>"),
             _ => writeln!(self.svg, "{head}><title>{}</title></rect>", escape(title)),
@@ -91,13 +97,17 @@ impl Picture<'_> {
     }
 
     fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-        let _ = writeln!(self.svg, "<path class=\"{class}\" d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\"/>");
+        let _ =
+            writeln!(self.svg, "<path class=\"{class}\" d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\"/>");
     }
 
     fn shape(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let (points, title) = (points.join(" "), escape(title));
-        let _ = writeln!(self.svg, "<polygon class=\"{class}\" points=\"{points}\"><title>{title}</title></polygon>");
+        let _ = writeln!(
+            self.svg,
+            "<polygon class=\"{class}\" points=\"{points}\"><title>{title}</title></polygon>"
+        );
     }
 
     fn title(&mut self) {
@@ -124,7 +134,14 @@ impl Picture<'_> {
     }
 
     /// Bars over time, with an axis of their own.
-    fn panel(&mut self, name: &str, class: &str, values: &[f64], height: f64, show: &dyn Fn(f64) -> String) {
+    fn panel(
+        &mut self,
+        name: &str,
+        class: &str,
+        values: &[f64],
+        height: f64,
+        show: &dyn Fn(f64) -> String,
+    ) {
         let top = ceiling(values.iter().copied().fold(0.0, f64::max));
         let (y, base) = (self.y, self.y + height);
         for (value, at) in [(Some(top), y), (None, y + height / 2.0), (Some(0.0), base)] {
@@ -172,13 +189,18 @@ impl Picture<'_> {
         self.rect("window", (from, y), ((to - from).max(3.0), 18.0), &said);
         for kept in &facts.beyond {
             let (a, b) = (self.axis.x(kept.from.timestamp), self.axis.x(kept.to.timestamp));
-            let lsns = if kept.from.lsn == kept.to.lsn { String::new() } else { format!(" to {}", kept.to.lsn) };
+            let lsns = if kept.from.lsn == kept.to.lsn {
+                String::new()
+            } else {
+                format!(" to {}", kept.to.lsn)
+            };
             let said = format!("LSN {}{lsns}, kept beyond the window", kept.from.lsn);
             self.rect("window", (a, y), ((b - a).max(3.0), 18.0), &said);
         }
         for gap in facts.activity.gaps.iter().filter(|g| g.to > Timestamp::ZERO) {
             let (a, b) = (self.axis.x(gap.from.max(w.earliest.timestamp)), self.axis.x(gap.to));
-            let said = format!("segments are missing after LSN {} up to LSN {}", gap.after, gap.until);
+            let said =
+                format!("segments are missing after LSN {} up to LSN {}", gap.after, gap.until);
             self.rect("gap", (a, y), ((b - a).max(3.0), 18.0), &said);
         }
     }
@@ -189,11 +211,15 @@ impl Picture<'_> {
             return;
         }
         let y = self.lane("points", &units::thousands(facts.points.len() as u64), 14.0);
-        let places: Vec<(f64, String)> =
-            facts.points.iter().map(|(name, commit)| (self.axis.x(commit.timestamp), labels::shorten(name))).collect();
+        let places: Vec<(f64, String)> = facts
+            .points
+            .iter()
+            .map(|(name, commit)| (self.axis.x(commit.timestamp), labels::shorten(name)))
+            .collect();
         let rows = labels::rows(&places);
         for (((name, commit), (x, label)), row) in facts.points.iter().zip(&places).zip(&rows) {
-            let said = format!("{name}: LSN {} of {}", commit.lsn, self.zone.show(commit.timestamp));
+            let said =
+                format!("{name}: LSN {} of {}", commit.lsn, self.zone.show(commit.timestamp));
             self.shape("point", &[(x - 5.0, y + 2.0), (x + 5.0, y + 2.0), (*x, y + 12.0)], &said);
             if let Some(row) = row {
                 let below = y + 14.0 + labels::ROW * (float(*row) + 1.0);
@@ -218,20 +244,34 @@ impl Picture<'_> {
         let y = self.lane("resyncs", &units::thousands(count as u64), 14.0);
         for r in facts.resyncs() {
             let x = self.axis.x(r.commit.timestamp);
-            let said = format!("LSN {} of {}: {}", r.commit.lsn, self.zone.show(r.commit.timestamp), r.text);
+            let said = format!(
+                "LSN {} of {}: {}",
+                r.commit.lsn,
+                self.zone.show(r.commit.timestamp),
+                r.text
+            );
             self.shape("resync", &[(x - 5.0, y + 12.0), (x + 5.0, y + 12.0), (x, y + 2.0)], &said);
         }
     }
 
     fn snapshots(&mut self) {
         let facts = self.facts;
-        let snapshots: Vec<&LayerRecord> = facts.layers.iter().filter(|l| l.from.is_none()).collect();
+        let snapshots: Vec<&LayerRecord> =
+            facts.layers.iter().filter(|l| l.from.is_none()).collect();
         let y = self.lane("snapshots", &units::thousands(snapshots.len() as u64), 14.0);
         for s in snapshots {
             let x = self.axis.x(s.timestamp);
-            let said =
-                format!("snapshot of LSN {}: {}, {}", s.to, units::plural(s.entries, "page"), units::bytes(s.bytes));
-            self.shape("snapshot", &[(x, y + 1.0), (x + 6.0, y + 7.0), (x, y + 13.0), (x - 6.0, y + 7.0)], &said);
+            let said = format!(
+                "snapshot of LSN {}: {}, {}",
+                s.to,
+                units::plural(s.entries, "page"),
+                units::bytes(s.bytes)
+            );
+            self.shape(
+                "snapshot",
+                &[(x, y + 1.0), (x + 6.0, y + 7.0), (x, y + 13.0), (x - 6.0, y + 7.0)],
+                &said,
+            );
         }
     }
 
@@ -247,10 +287,15 @@ impl Picture<'_> {
             let y = self.lane(&format!("layers, level {level}"), "", 12.0);
             self.y -= 4.0;
             for (i, (from, l)) in of_level.iter().enumerate() {
-                let (a, b) = (self.axis.x(self.axis.time_of(facts, *from)), self.axis.x(l.timestamp));
+                let (a, b) =
+                    (self.axis.x(self.axis.time_of(facts, *from)), self.axis.x(l.timestamp));
                 let class = if i % 2 == 0 { "layer" } else { "other" };
-                let said =
-                    format!("LSN {from} to {}: {}, {}", l.to, units::plural(l.entries, "page"), units::bytes(l.bytes));
+                let said = format!(
+                    "LSN {from} to {}: {}, {}",
+                    l.to,
+                    units::plural(l.entries, "page"),
+                    units::bytes(l.bytes)
+                );
                 self.rect(class, (a, y), ((b - a).max(1.0), 12.0), &said);
             }
         }

@@ -34,7 +34,15 @@ fn a_key_an_archive_and_what_they_say_of_themselves() {
     let made: serde_json::Value = serde_json::from_str(&made.out).unwrap();
     assert_eq!(made["key_file"], "app.key");
     run(&["key", "generate", "recovery.key"]);
-    let init = run(&["--key-file", "app.key", "init", "here", "--recovery-key-file", "recovery.key", "--json"]);
+    let init = run(&[
+        "--key-file",
+        "app.key",
+        "init",
+        "here",
+        "--recovery-key-file",
+        "recovery.key",
+        "--json",
+    ]);
     let init: serde_json::Value = serde_json::from_str(&init.out).unwrap();
     assert_eq!(init["recipients"].as_array().unwrap().len(), 2);
     assert_eq!(init["recipients"][0], made["recipient"]);
@@ -46,7 +54,9 @@ fn a_key_an_archive_and_what_they_say_of_themselves() {
     }
     // The key's own text, from the environment.
     let mut command = bare(&["--archive", "here", "info"]);
-    command.current_dir(dir.path()).env("REWOUND_KEY", std::fs::read_to_string(dir.path().join("app.key")).unwrap());
+    command
+        .current_dir(dir.path())
+        .env("REWOUND_KEY", std::fs::read_to_string(dir.path().join("app.key")).unwrap());
     assert_eq!(Run::of(command).code, 0);
 }
 
@@ -77,7 +87,10 @@ fn restores_what_was_asked_for() {
         assert_eq!(report["spaces"][0]["name"], "app.db");
     }
     let text = estate.ok(&["restore", "--lsn", "5", "-o", "text.db"]);
-    assert!(text.contains("restored app.db as of LSN 5 of 2026-10-16 21:33:25.000+00:00"), "{text}");
+    assert!(
+        text.contains("restored app.db as of LSN 5 of 2026-10-16 21:33:25.000+00:00"),
+        "{text}"
+    );
 
     // Into a directory, and back and forth in place.
     std::fs::create_dir(estate.path("dir")).unwrap();
@@ -100,7 +113,9 @@ fn lists_commits() {
         let out = estate.ok(&[&["log", "--json"], args].concat());
         out.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     };
-    let numbers = |args: &[&str]| -> Vec<u64> { list(args).iter().map(|c| c["lsn"].as_u64().unwrap()).collect() };
+    let numbers = |args: &[&str]| -> Vec<u64> {
+        list(args).iter().map(|c| c["lsn"].as_u64().unwrap()).collect()
+    };
     assert_eq!(numbers(&[]), (21..=40).rev().collect::<Vec<_>>());
     assert_eq!(numbers(&["--all", "--reverse"]), (1..=40).collect::<Vec<_>>());
     assert_eq!(numbers(&["--since", "point:half", "--until", &time(23)]), [23, 22, 21]);
@@ -120,7 +135,16 @@ fn lists_commits() {
 fn tells_what_there_is() {
     let estate = stocked();
     let text = estate.ok(&["info"]);
-    for part in ["node app.db", "earliest", "LSN 1", "(40 commits)", "half", "snapshot", "commits over time", "█"] {
+    for part in [
+        "node app.db",
+        "earliest",
+        "LSN 1",
+        "(40 commits)",
+        "half",
+        "snapshot",
+        "commits over time",
+        "█",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains('\x1b'), "no colours into a pipe");
@@ -128,8 +152,12 @@ fn tells_what_there_is() {
     let node = &info["nodes"][0];
     assert_eq!(node["window"]["latest"]["lsn"], 40);
     assert_eq!(node["restore_points"][0]["name"], "half");
-    assert_eq!(node["snapshots"].as_array().unwrap().len() + node["deltas"].as_array().unwrap().len(), 2);
-    let commits: f64 = node["activity"]["commits"].as_array().unwrap().iter().map(|c| c.as_f64().unwrap()).sum();
+    assert_eq!(
+        node["snapshots"].as_array().unwrap().len() + node["deltas"].as_array().unwrap().len(),
+        2
+    );
+    let commits: f64 =
+        node["activity"]["commits"].as_array().unwrap().iter().map(|c| c.as_f64().unwrap()).sum();
     assert!((commits - 40.0).abs() < 0.01);
     assert!(node["lag_seconds"].as_f64().is_some() && node["log"]["files"] == 1);
 
@@ -195,7 +223,10 @@ fn verifies_and_says_where_the_damage_is() {
     }
     let restore = estate.run(&["restore", "--lsn", "39", "-o", "out.db"]);
     assert_eq!(restore.code, 4, "{restore:?}");
-    assert!(restore.err.contains("hint: `rewound verify`") && !estate.path("out.db").exists(), "{restore:?}");
+    assert!(
+        restore.err.contains("hint: `rewound verify`") && !estate.path("out.db").exists(),
+        "{restore:?}"
+    );
 }
 
 fn files(dir: &Path, ending: &str) -> Vec<std::path::PathBuf> {
@@ -244,9 +275,11 @@ fn words(line: &str) -> Vec<String> {
 
 #[test]
 fn what_the_documents_tell_people_to_type_is_understood() {
-    let documents = [include_str!("../../../../README.md"), include_str!("../../../../docs/cli.md")];
+    let documents =
+        [include_str!("../../../../README.md"), include_str!("../../../../docs/cli.md")];
     let lines = documents.iter().flat_map(|d| d.lines());
-    let typed: Vec<&str> = lines.filter_map(|l| l.trim_start_matches("$ ").strip_prefix("rewound ")).collect();
+    let typed: Vec<&str> =
+        lines.filter_map(|l| l.trim_start_matches("$ ").strip_prefix("rewound ")).collect();
     assert!(typed.len() > 8, "{typed:?}");
     for line in typed {
         let line = words(line);
@@ -258,15 +291,21 @@ fn what_the_documents_tell_people_to_type_is_understood() {
     // Every command is in the manual's table, and in one about JSON where it has one.
     let manual = documents[1];
     let help = Run::of(bare(&["--help"])).out;
-    let commands = help.lines().skip_while(|l| !l.starts_with("Commands:")).skip(1).take_while(|l| l.starts_with(' '));
-    let commands: Vec<&str> = commands.filter_map(|l| l.strip_prefix("  ")?.split(' ').next()).collect();
+    let commands = help
+        .lines()
+        .skip_while(|l| !l.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|l| l.starts_with(' '));
+    let commands: Vec<&str> =
+        commands.filter_map(|l| l.strip_prefix("  ")?.split(' ').next()).collect();
     assert!(commands.len() > 20, "{commands:?}");
     for command in commands.into_iter().filter(|c| !c.is_empty() && *c != "help") {
         assert!(manual.contains(&format!("`{command}")), "{command}");
         let help = Run::of(bare(&[command, "--help"])).out;
         for option in help.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 3) {
             let option = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-            let known = manual.contains(option) || ["--help", "--version", "--latest"].contains(&option);
+            let known =
+                manual.contains(option) || ["--help", "--version", "--latest"].contains(&option);
             assert!(known, "{command} {option}");
         }
     }

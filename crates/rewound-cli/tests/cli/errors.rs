@@ -1,4 +1,5 @@
-//! What goes wrong says what went wrong, what to do next, and exits with the code that the manual names.
+//! What goes wrong says what went wrong, what to do next, and exits with the code that the manual
+//! names.
 
 use crate::estate::{Estate, Run, Shop, bare};
 
@@ -21,22 +22,42 @@ fn every_failure_has_its_words_and_its_code() {
         (&["restore", "-o", "x.db", "--lsn", "1", "--point", "half"], 2, "cannot be used with"),
         (&["restore", "-o", "x.db", "--at", "soon"], 2, "is no moment"),
         (&["restore", "-o", "x.db", "--at", "10 minutes"], 2, "did you mean \"10 minutes ago\"?"),
-        (&["restore", "-o", "missing-dir/other.db", "--delta"], 2, "a delta restore rewrites app.db"),
+        (
+            &["restore", "-o", "missing-dir/other.db", "--delta"],
+            2,
+            "a delta restore rewrites app.db",
+        ),
         (&["point", "a/b"], 2, "cannot name a restore point"),
-        (&["bisect", "--sql", "SELECT 1", "--from", "lsn:9", "--to", "lsn:3"], 2, "comes after --to"),
+        (
+            &["bisect", "--sql", "SELECT 1", "--from", "lsn:9", "--to", "lsn:3"],
+            2,
+            "comes after --to",
+        ),
         (&["completions", "tcsh"], 2, "invalid value"),
         (&["log", "-n", "1", "--all"], 2, "cannot be used with"),
         // Not in the window.
-        (&["restore", "-o", "x.db", "--lsn", "41"], 3, "hint: `rewound info` shows what can be restored"),
+        (
+            &["restore", "-o", "x.db", "--lsn", "41"],
+            3,
+            "hint: `rewound info` shows what can be restored",
+        ),
         (&["restore", "-o", "x.db", "--at", "2001-01-01"], 3, "before the restorable window"),
         (&["restore", "-o", "x.db", "--at", "2091-01-01T00:00:00Z"], 3, "after the durable end"),
-        (&["restore", "-o", "x.db", "--point", "nowhere"], 3, "hint: `rewound info` lists the restore points"),
+        (
+            &["restore", "-o", "x.db", "--point", "nowhere"],
+            3,
+            "hint: `rewound info` lists the restore points",
+        ),
         (&["plan", "--lsn", "99"], 3, "LSN 99 lies after"),
         (&["diff", "lsn:1", "lsn:99"], 3, "LSN 99 lies after"),
         (&["point", "p", "--lsn", "99"], 3, "LSN 99 lies after"),
         (&["bisect", "--sql", "SELECT 1", "--to", "lsn:99"], 3, "LSN 99 lies after"),
         // Keys.
-        (&["info", "--key-file", "other.key"], 5, "hint: give the key that the archive was created with"),
+        (
+            &["info", "--key-file", "other.key"],
+            5,
+            "hint: give the key that the archive was created with",
+        ),
         (&["info", "--key-file", "nothing.key"], 5, "not found"),
         (&["info", "--key-file", "open.key"], 5, "chmod 600"),
         (&["info", "--passphrase"], 5, "run in a terminal"),

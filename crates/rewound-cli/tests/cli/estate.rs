@@ -1,4 +1,5 @@
-//! Archives to type commands at: a SQLite database archived transaction by transaction, and histories with a clock of their own.
+//! Archives to type commands at: a SQLite database archived transaction by transaction, and
+//! histories with a clock of their own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rewound::env::Clock;
 use rewound::storage::FsStorage;
 use rewound::{
-    Archive, ArchiveOptions, Commit, Durability, KeyFile, Node, Origin, PageId, PageSize, SpaceId, Timestamp, Writer,
-    WriterOptions,
+    Archive, ArchiveOptions, Commit, Durability, KeyFile, Node, Origin, PageId, PageSize, SpaceId,
+    Timestamp, Writer, WriterOptions,
 };
 use tempfile::TempDir;
 
@@ -73,7 +74,9 @@ impl Estate {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = bare(args);
         command.current_dir(self.dir.path());
-        command.env("REWOUND_ARCHIVE", self.path("archive")).env("REWOUND_KEY_FILE", self.path("app.key"));
+        command
+            .env("REWOUND_ARCHIVE", self.path("archive"))
+            .env("REWOUND_KEY_FILE", self.path("app.key"));
         command
     }
 
@@ -93,7 +96,11 @@ impl Estate {
     }
 
     pub fn writer(&self, name: &str) -> (Node, Writer) {
-        let node = self.archive.node(name).or_else(|_| self.archive.create_node(name, Origin::Empty)).unwrap();
+        let node = self
+            .archive
+            .node(name)
+            .or_else(|_| self.archive.create_node(name, Origin::Empty))
+            .unwrap();
         let mut options = WriterOptions::default();
         options.flush_interval = None;
         let writer = node.open_writer_with(options).unwrap();
@@ -150,12 +157,20 @@ impl Shop {
         let mut batch = self.writer.batch();
         let space = match self.space {
             Some(space) => space,
-            None => batch.create_space(self.path.file_name().unwrap().to_str().unwrap(), PageSize::KIB_4).unwrap(),
+            None => batch
+                .create_space(self.path.file_name().unwrap().to_str().unwrap(), PageSize::KIB_4)
+                .unwrap(),
         };
         self.space = Some(space);
         for (i, page) in bytes.chunks(4096).enumerate() {
             if self.pages.get(i).is_none_or(|old| old != page) {
-                batch.write_page(PageId::new(space, i as u64), page, self.pages.get(i).map(Vec::as_slice)).unwrap();
+                batch
+                    .write_page(
+                        PageId::new(space, i as u64),
+                        page,
+                        self.pages.get(i).map(Vec::as_slice),
+                    )
+                    .unwrap();
             }
         }
         self.pages = bytes.chunks(4096).map(<[u8]>::to_vec).collect();
@@ -169,8 +184,11 @@ impl Shop {
     /// Forty orders, the restore point `half` at the twentieth, and an accident in commit 31.
     pub fn stock(estate: &Estate) -> Vec<Commit> {
         let mut shop = Shop::open(estate, "app.db");
-        let mut commits =
-            vec![shop.transact("CREATE TABLE orders (id INTEGER PRIMARY KEY, sum INT)", None, &estate.clock)];
+        let mut commits = vec![shop.transact(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, sum INT)",
+            None,
+            &estate.clock,
+        )];
         for n in 2..=40 {
             let sql = match n {
                 31 => "DELETE FROM orders WHERE id < 10".to_owned(),

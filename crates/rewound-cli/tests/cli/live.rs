@@ -27,7 +27,8 @@ pub fn watch(estate: &Estate, args: &[&str]) -> Child {
 fn rows(estate: &Estate, args: &[&str], file: &str) -> i64 {
     estate.ok(&[&["restore", "-o", file], args].concat());
     let connection = Connection::open(estate.path(file)).unwrap();
-    let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    let whole: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
     connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
@@ -52,7 +53,11 @@ pub fn interrupt(mut child: Child) -> Run {
     wait("the watcher stops", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 #[test]
@@ -74,13 +79,17 @@ fn every_transaction_of_a_watched_database_comes_back() {
     (50..60).for_each(|n| insert(&connection, n));
     let stopped = interrupt(child);
     assert_eq!(stopped.code, 0, "{stopped:?}");
-    assert!(stopped.err.contains("watching") && stopped.err.contains("stopped at LSN"), "{stopped:?}");
+    assert!(
+        stopped.err.contains("watching") && stopped.err.contains("stopped at LSN"),
+        "{stopped:?}"
+    );
     assert_eq!(rows(&estate, &[], "all.db"), 60);
     assert_eq!(rows(&estate, &["--point", "fifty"], "fifty.db"), 50);
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
 }
 
-/// The archive is moved away under a watcher, and back; then it is deleted: told, tried again, and no success.
+/// The archive is moved away under a watcher, and back; then it is deleted: told, tried again, and
+/// no success.
 #[test]
 fn a_watcher_whose_archive_goes_away_fails() {
     let estate = Estate::new();
@@ -98,7 +107,9 @@ fn a_watcher_whose_archive_goes_away_fails() {
     std::thread::sleep(Duration::from_secs(1));
     let stopped = interrupt(child);
     assert_eq!(stopped.code, 1, "{stopped:?}");
-    for word in ["tries again", "works again", "not archived", "no longer what was opened", "put it back"] {
+    for word in
+        ["tries again", "works again", "not archived", "no longer what was opened", "put it back"]
+    {
         assert!(stopped.err.contains(word), "{word}: {stopped:?}");
     }
     assert!(!estate.path("archive").exists());
@@ -137,7 +148,9 @@ fn an_interruption_ends_a_first_copy_and_the_next_one_begins_again() {
         let mut command = estate.command(args);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Its first file is there, the last one is not yet.
-        wait("the copy begins", || std::fs::read_dir(estate.path("archive/tmp")).is_ok_and(|dir| dir.count() > 0));
+        wait("the copy begins", || {
+            std::fs::read_dir(estate.path("archive/tmp")).is_ok_and(|dir| dir.count() > 0)
+        });
         interrupt(child)
     };
     for args in [&["backup", "live.db"][..], &["watch", "live.db"]] {
@@ -153,7 +166,8 @@ fn an_interruption_ends_a_first_copy_and_the_next_one_begins_again() {
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
 }
 
-/// What cannot be watched leaves no node behind, and what holds nothing, or is deleted, does not make a question of which node is meant.
+/// What cannot be watched leaves no node behind, and what holds nothing, or is deleted, does not
+/// make a question of which node is meant.
 #[test]
 fn a_refused_database_leaves_no_node() {
     let estate = Estate::new();
@@ -174,7 +188,8 @@ fn a_refused_database_leaves_no_node() {
     exclusive.execute_batch("PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
     let elsewhere = Estate::new();
     let archive = elsewhere.path("archive");
-    let mut command = estate.command(&["watch", "watched.db", "--archive", archive.to_str().unwrap()]);
+    let mut command =
+        estate.command(&["watch", "watched.db", "--archive", archive.to_str().unwrap()]);
     command.env("REWOUND_KEY_FILE", elsewhere.path("app.key"));
     let watched = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait("the other watcher", || latest(&elsewhere) >= 1);
@@ -193,13 +208,21 @@ fn a_refused_database_leaves_no_node() {
         let commands = if words == "is locked" { &["backup"][..] } else { &["watch", "backup"] };
         for command in commands {
             let refused = estate.run(&[&[*command], database].concat());
-            assert!(refused.code == code && refused.err.contains(words), "{command} {database:?}: {refused:?}");
+            assert!(
+                refused.code == code && refused.err.contains(words),
+                "{command} {database:?}: {refused:?}"
+            );
         }
     }
     assert_eq!(interrupt(watched).code, 0);
     let nodes = || {
         let info = estate.json(&["info"]);
-        info["nodes"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        info["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(nodes(), ["live.db"]);
     // Given a name it is protected; and deleted again.
@@ -209,7 +232,13 @@ fn a_refused_database_leaves_no_node() {
     estate.ok(&["delete-node", "hidden"]);
     estate.archive.create_node("nothing", rewound::Origin::Existing).unwrap();
     assert_eq!(nodes().len(), 3);
-    for command in [&["log"][..], &["plan"], &["point", "here"], &["diff", "latest"], &["restore", "-o", "back.db"]] {
+    for command in [
+        &["log"][..],
+        &["plan"],
+        &["point", "here"],
+        &["diff", "latest"],
+        &["restore", "-o", "back.db"],
+    ] {
         estate.ok(command);
     }
     assert_eq!(rows(&estate, &[], "again.db"), 1);
@@ -226,7 +255,8 @@ fn two_databases_of_one_name_do_not_share_a_node() {
     let estate = Estate::new();
     let [a, b] = ["a", "b"].map(|tenant| {
         std::fs::create_dir_all(estate.path(&format!("tenants/{tenant}"))).unwrap();
-        let connection = Connection::open(estate.path(&format!("tenants/{tenant}/app.db"))).unwrap();
+        let connection =
+            Connection::open(estate.path(&format!("tenants/{tenant}/app.db"))).unwrap();
         connection.pragma_update(None, "journal_mode", "wal").unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
         connection
@@ -242,18 +272,25 @@ fn two_databases_of_one_name_do_not_share_a_node() {
         }
     }
     let info = estate.json(&["info"]);
-    assert!(info["nodes"][0]["database"].as_str().unwrap().ends_with("/tenants/a/app.db"), "{info}");
+    assert!(
+        info["nodes"][0]["database"].as_str().unwrap().ends_with("/tenants/a/app.db"),
+        "{info}"
+    );
     assert_eq!(info["nodes"].as_array().unwrap().len(), 1);
     estate.ok(&["backup", "tenants/b/app.db", "--node", "b-app.db"]);
     assert_eq!(rows(&estate, &["--node", "app.db"], "a.db"), 1);
     assert_eq!(rows(&estate, &["--node", "b-app.db"], "b.db"), 5);
     let adopted = estate.json(&["backup", "tenants/b/app.db", "--node", "app.db", "--adopt"]);
     assert_eq!(adopted["resyncs"], 1);
-    // A file that takes the place of another, with all that belongs to it, is compared, and why is said.
+    // A file that takes the place of another, with all that belongs to it, is compared, and why is
+    // said.
     drop((a, b));
     std::fs::rename(estate.path("tenants/a/app.db"), estate.path("tenants/b/app.db")).unwrap();
     let compared = estate.run(&["backup", "tenants/b/app.db", "--node", "b-app.db"]);
-    assert!(compared.code == 0 && compared.err.contains("was replaced by another file"), "{compared:?}");
+    assert!(
+        compared.code == 0 && compared.err.contains("was replaced by another file"),
+        "{compared:?}"
+    );
     assert_eq!(rows(&estate, &["--node", "b-app.db"], "replaced.db"), 1);
     assert_eq!(rows(&estate, &["--node", "app.db"], "adopted.db"), 5);
 }

@@ -1,4 +1,5 @@
-//! The command line, used as a person would use it: the real program, real files, a real terminal where one matters.
+//! The command line, used as a person would use it: the real program, real files, a real terminal
+//! where one matters.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What cannot be written: a message ends nothing, a result that nobody gets is a failure, and neither is a panic.
+//! What cannot be written: a message ends nothing, a result that nobody gets is a failure, and
+//! neither is a panic.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +14,11 @@ use crate::live::{database, insert, latest, wait};
 fn redirected(estate: &Estate, args: &[&str], to: &str) -> Command {
     let program = estate.command(args);
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("exec \"$0\" \"$@\" {to}")).arg(program.get_program()).args(program.get_args());
+    command
+        .arg("-c")
+        .arg(format!("exec \"$0\" \"$@\" {to}"))
+        .arg(program.get_program())
+        .args(program.get_args());
     command.env_clear().current_dir(estate.dir.path()).stdin(Stdio::null());
     command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
@@ -111,14 +116,18 @@ fn a_result_that_cannot_be_written_is_a_failure_and_a_deed_stays_done() {
     // A document that was asked for is a result, whatever was done.
     for args in [&["point", "--node", "app.db", "again", "--json"][..], &["sweep", "--json"]] {
         let run = Run::of(redirected(&estate, args, ">/dev/full"));
-        assert!(run.code == 1 && run.err.contains("writing to standard output"), "{args:?}: {run:?}");
+        assert!(
+            run.code == 1 && run.err.contains("writing to standard output"),
+            "{args:?}: {run:?}"
+        );
     }
 }
 
 #[test]
 fn damage_is_told_by_the_exit_code_whoever_reads_the_list() {
     let estate = estate();
-    let node = std::fs::read_dir(estate.path("archive/nodes")).unwrap().next().unwrap().unwrap().path();
+    let node =
+        std::fs::read_dir(estate.path("archive/nodes")).unwrap().next().unwrap().unwrap().path();
     let mut found = Vec::new();
     let mut look = vec![node];
     while let Some(dir) = look.pop() {
@@ -154,7 +163,8 @@ fn a_watcher_goes_on_without_its_messages() {
     for to in ["2>/dev/full", "2>&-", ">&- 2>&-"] {
         let estate = Estate::new();
         let connection = database(&estate);
-        let mut child = redirected(&estate, &["watch", "live.db", "--maintain", "1"], to).spawn().unwrap();
+        let mut child =
+            redirected(&estate, &["watch", "live.db", "--maintain", "1"], to).spawn().unwrap();
         wait("the first copy", || latest(&estate) >= 1);
         let before = latest(&estate);
         (0..20).for_each(|n| insert(&connection, n));

@@ -52,12 +52,15 @@ fn of_five_weeks_with_points_resyncs_layers_and_a_gap() {
         node.maintain(&small()).unwrap();
     }
     let group = estate.path("archive/nodes/00000001/wal/00000001/00000000");
-    let mut segments: Vec<_> = std::fs::read_dir(group).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut segments: Vec<_> =
+        std::fs::read_dir(group).unwrap().map(|e| e.unwrap().path()).collect();
     segments.sort();
     std::fs::remove_file(&segments[12]).unwrap();
     std::fs::remove_file(&segments[13]).unwrap();
     let svg = draw(&estate, "weeks");
-    assert!(svg.contains("segments are missing after LSN") && svg.contains("class=\"resync\" points"));
+    assert!(
+        svg.contains("segments are missing after LSN") && svg.contains("class=\"resync\" points")
+    );
     assert!(svg.contains("release 1.0 &lt;&quot;&amp;&quot;&gt;"));
 }
 

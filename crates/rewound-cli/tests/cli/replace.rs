@@ -1,4 +1,5 @@
-//! A restored state in the place of the database: with `restore --replace`, with `--delta`, and by hand.
+//! A restored state in the place of the database: with `restore --replace`, with `--delta`, and by
+//! hand.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -26,7 +27,9 @@ fn history(estate: &Estate, bytes: u64) -> (u64, u64) {
     let then = estate.json(&["backup", "live.db"])["lsn"].as_u64().unwrap();
     // The accident: everything is different, and there is more of it.
     connection
-        .execute_batch("DELETE FROM t; INSERT INTO t VALUES (4); UPDATE large SET b = randomblob(90000)")
+        .execute_batch(
+            "DELETE FROM t; INSERT INTO t VALUES (4); UPDATE large SET b = randomblob(90000)",
+        )
         .unwrap();
     fill(bytes / 300_000);
     let now = estate.json(&["backup", "live.db"])["lsn"].as_u64().unwrap();
@@ -37,7 +40,8 @@ fn history(estate: &Estate, bytes: u64) -> (u64, u64) {
 /// The rows of `t`, of a sound database.
 fn rows(path: &Path) -> Vec<i64> {
     let connection = Connection::open(path).unwrap();
-    let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    let whole: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
     let mut statement = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
@@ -51,14 +55,18 @@ fn state(estate: &Estate, lsn: u64) -> Vec<u8> {
 }
 
 fn beside(estate: &Estate) -> Vec<String> {
-    let names = fs::read_dir(estate.path("")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> =
-        names.filter(|n| n.starts_with("live.db") || n.starts_with(".live") || n.contains("incomplete")).collect();
+    let names = fs::read_dir(estate.path(""))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names
+        .filter(|n| n.starts_with("live.db") || n.starts_with(".live") || n.contains("incomplete"))
+        .collect();
     names.sort();
     names
 }
 
-/// What a file holds, read by another process: this one would lose its connections' locks by closing it.
+/// What a file holds, read by another process: this one would lose its connections' locks by
+/// closing it.
 fn cat(path: &Path) -> Vec<u8> {
     Command::new("cat").arg(path).output().unwrap().stdout
 }
@@ -90,7 +98,8 @@ fn a_database_in_use_is_left_alone() {
         connection.busy_timeout(Duration::from_secs(5)).unwrap();
         connection
     };
-    let count = |c: &Connection| c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    let count =
+        |c: &Connection| c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
     let idle = open();
     idle.execute_batch("INSERT INTO t VALUES (50)").unwrap();
     refused(&estate, "a log with something in it");
@@ -102,7 +111,9 @@ fn a_database_in_use_is_left_alone() {
     fs::rename(estate.path("live.db"), estate.path("aside.db")).unwrap();
     fs::write(estate.path("live.db"), cat(&estate.path("aside.db"))).unwrap();
     let names = beside(&estate);
-    for args in [["restore", "--replace", "live.db"].as_slice(), &["restore", "--delta", "-o", "live.db"]] {
+    for args in
+        [["restore", "--replace", "live.db"].as_slice(), &["restore", "--delta", "-o", "live.db"]]
+    {
         let run = estate.run(args);
         assert!(run.code == 6 || run.err.contains("live.db-wal lies where"), "{run:?}");
         assert_eq!(beside(&estate), names);
@@ -113,7 +124,9 @@ fn a_database_in_use_is_left_alone() {
     fs::rename(estate.path("aside.db"), estate.path("live.db")).unwrap();
     drop(idle);
 
-    let reader = Connection::open_with_flags(estate.path("live.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let reader =
+        Connection::open_with_flags(estate.path("live.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .unwrap();
     count(&reader).unwrap();
     refused(&estate, "a connection that only reads");
     drop(reader);
@@ -151,7 +164,8 @@ fn a_replaced_database_is_the_target_and_stays_so() {
     let (old, new) = (state(&estate, now), state(&estate, then));
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
     let number = fs::metadata(&path).unwrap().ino();
-    let replace = |lsn: u64, to: &str| estate.json(&["restore", "--lsn", &lsn.to_string(), "--replace", to]);
+    let replace =
+        |lsn: u64, to: &str| estate.json(&["restore", "--lsn", &lsn.to_string(), "--replace", to]);
     let done = replace(then, "live.db");
     assert_eq!((done["lsn"].as_u64(), done["output"].as_str()), (Some(then), Some("live.db")));
     assert!(fs::read(&path).unwrap() == new);
@@ -160,7 +174,10 @@ fn a_replaced_database_is_the_target_and_stays_so() {
     assert_eq!(rows(&path), [1, 2, 3]);
     assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
     let audit = estate.ok(&["audit", "--json"]);
-    assert!(audit.lines().any(|l| l.contains("restore-started") && l.contains("/live.db\"")), "{audit}");
+    assert!(
+        audit.lines().any(|l| l.contains("restore-started") && l.contains("/live.db\"")),
+        "{audit}"
+    );
 
     // The log that a crash has left is of the old database, and goes with it.
     let crash = |estate: &Estate| {
@@ -187,7 +204,11 @@ fn a_replaced_database_is_the_target_and_stays_so() {
 
     // The archive takes it up as one commit, which another restore undoes.
     let taken_up = estate.json(&["backup", "live.db"]);
-    assert_eq!((taken_up["commits"].as_u64(), taken_up["resyncs"].as_u64()), (Some(0), Some(1)), "{taken_up}");
+    assert_eq!(
+        (taken_up["commits"].as_u64(), taken_up["resyncs"].as_u64()),
+        (Some(0), Some(1)),
+        "{taken_up}"
+    );
     assert!(state(&estate, taken_up["lsn"].as_u64().unwrap()) == new);
     replace(now, "live.db");
     assert_eq!(rows(&path), [4]);
@@ -218,8 +239,11 @@ fn what_cannot_be_replaced_is_told_and_stays() {
     let (then, _) = history(&estate, 0);
     let path = estate.path("live.db");
     let before = fs::read(&path).unwrap();
-    let run = |args: &[&str]| estate.run(&[&["restore", "--lsn", &then.to_string()], args].concat());
-    for args in [["--replace", "live.db", "-o", "x.db"], ["--replace", "live.db", "--delta", "--utc"]] {
+    let run =
+        |args: &[&str]| estate.run(&[&["restore", "--lsn", &then.to_string()], args].concat());
+    for args in
+        [["--replace", "live.db", "-o", "x.db"], ["--replace", "live.db", "--delta", "--utc"]]
+    {
         assert_eq!(run(&args).code, 2, "{args:?}");
     }
     assert_eq!(estate.run(&["restore", "--lsn", "99", "--replace", "live.db"]).code, 3);
@@ -241,7 +265,10 @@ fn what_cannot_be_replaced_is_told_and_stays() {
         std::os::unix::fs::lchown(estate.path("dir/up"), Some(65_534), None).unwrap();
         for link in ["link.db", "dir/up/live.db"] {
             let refused = run(&["--replace", link]);
-            assert!(refused.code == 1 && refused.err.contains("a link of another user's"), "{link}: {refused:?}");
+            assert!(
+                refused.code == 1 && refused.err.contains("a link of another user's"),
+                "{link}: {refused:?}"
+            );
         }
     }
     let (_, writer) = estate.writer("other");
@@ -256,7 +283,8 @@ fn what_cannot_be_replaced_is_told_and_stays() {
     assert_eq!(beside(&estate), ["live.db", "live.db-rewound"]);
 }
 
-/// What a crash in rollback mode has left is rolled back before the database is replaced, and refused by what rewrites it.
+/// What a crash in rollback mode has left is rolled back before the database is replaced, and
+/// refused by what rewrites it.
 #[test]
 fn a_journal_that_a_crash_has_left() {
     let estate = Estate::new();
@@ -265,7 +293,8 @@ fn a_journal_that_a_crash_has_left() {
     let app = Connection::open(estate.path("live.db")).unwrap();
     let mode: String = app.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).unwrap();
     assert_eq!(mode, "delete");
-    app.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE large SET b = randomblob(80000)").unwrap();
+    app.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE large SET b = randomblob(80000)")
+        .unwrap();
     let crashed = [("live.db", "crashed"), ("live.db-journal", "crashed-journal")];
     for (from, to) in crashed {
         fs::write(estate.path(to), cat(&estate.path(from))).unwrap();
@@ -274,8 +303,10 @@ fn a_journal_that_a_crash_has_left() {
     for (to, from) in crashed {
         fs::rename(estate.path(from), estate.path(to)).unwrap();
     }
-    let (before, journal) =
-        (fs::read(estate.path("live.db")).unwrap(), fs::read(estate.path("live.db-journal")).unwrap());
+    let (before, journal) = (
+        fs::read(estate.path("live.db")).unwrap(),
+        fs::read(estate.path("live.db-journal")).unwrap(),
+    );
     assert!(journal.len() > 4096 && journal[0] == 0xd9);
     let delta = estate.run(&["restore", "--lsn", &then.to_string(), "--delta", "-o", "live.db"]);
     assert!(delta.code == 1 && delta.err.contains("live.db-journal lies where"), "{delta:?}");
@@ -294,7 +325,8 @@ fn a_killed_replacement_is_the_old_or_the_new_one() {
     let path = estate.path("live.db");
     let states = [state(&estate, then), state(&estate, now)];
     let spawn = |lsn: u64| {
-        let mut command = estate.command(&["restore", "-q", "--lsn", &lsn.to_string(), "--replace", "live.db"]);
+        let mut command =
+            estate.command(&["restore", "-q", "--lsn", &lsn.to_string(), "--replace", "live.db"]);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let begun = Instant::now();
@@ -359,13 +391,19 @@ fn a_database_cannot_be_opened_in_the_midst_of_it() {
         });
         for round in 0..12 {
             let lsn = if round % 2 == 0 { then } else { now }.to_string();
-            let args = if round < 8 { ["--replace", "live.db", "-q"] } else { ["--delta", "-o", "live.db"] };
+            let args = if round < 8 {
+                ["--replace", "live.db", "-q"]
+            } else {
+                ["--delta", "-o", "live.db"]
+            };
             // In use, as it may be at the moment.
-            wait("a restore", || match estate.run(&[&["restore", "--lsn", &lsn], args.as_slice()].concat()).code {
-                6 => false,
-                code => {
-                    assert_eq!(code, 0);
-                    true
+            wait("a restore", || {
+                match estate.run(&[&["restore", "--lsn", &lsn], args.as_slice()].concat()).code {
+                    6 => false,
+                    code => {
+                        assert_eq!(code, 0);
+                        true
+                    }
                 }
             });
         }
@@ -392,7 +430,12 @@ fn the_lines_that_are_printed_put_a_file_in_place() {
     let restore = |name: &str| estate.json(&["restore", "--lsn", &then.to_string(), "-o", name]);
     let told = restore("it's restored.db");
     let lines = |told: &serde_json::Value| -> Vec<String> {
-        told["put_in_place"].as_array().unwrap().iter().map(|l| l.as_str().unwrap().to_owned()).collect()
+        told["put_in_place"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| l.as_str().unwrap().to_owned())
+            .collect()
     };
     // Where no watcher has put the database on record it is named in a line of its own.
     let script = lines(&told).join("\n").replace("/path/to/app.db", path.to_str().unwrap());
@@ -401,16 +444,30 @@ fn the_lines_that_are_printed_put_a_file_in_place() {
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
     // Typed once more, with what was committed since in the log, it does nothing.
     fs::write(estate.path("live.db-wal"), b"a log").unwrap();
-    assert!(!Command::new("bash").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success());
+    assert!(
+        !Command::new("bash")
+            .args(["-c", &script])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(fs::read(estate.path("live.db-wal")).unwrap(), b"a log");
     fs::remove_file(estate.path("live.db-wal")).unwrap();
     let text = estate.ok(&["restore", "--lsn", &then.to_string(), "-o", "plain.db"]);
     let mv = format!("mv -f {} ", estate.path("plain.db").display());
-    assert!(text.contains("-wal ") && text.contains(&mv) && text.contains("--replace DB"), "{text}");
+    assert!(
+        text.contains("-wal ") && text.contains(&mv) && text.contains("--replace DB"),
+        "{text}"
+    );
     for there in ["dir", "plain.db"] {
         fs::create_dir_all(estate.path("dir")).unwrap();
         let args = ["restore", "--lsn", &then.to_string(), "--replace", "plain.db"];
-        let told = if there == "dir" { estate.json(&["restore", "-o", "dir"]) } else { estate.json(&args) };
+        let told = if there == "dir" {
+            estate.json(&["restore", "-o", "dir"])
+        } else {
+            estate.json(&args)
+        };
         assert!(lines(&told).is_empty(), "{told}");
     }
 
@@ -446,8 +503,13 @@ fn a_replacement_that_does_not_fit_is_refused() {
             env!("CARGO_BIN_EXE_rewound")
         );
         let mut command = Command::new("unshare");
-        command.args(["-rm", "sh", "-c", &script]).current_dir(estate.path("")).stdin(Stdio::null());
-        command.env("REWOUND_ARCHIVE", estate.path("archive")).env("REWOUND_KEY_FILE", estate.path("app.key"));
+        command
+            .args(["-rm", "sh", "-c", &script])
+            .current_dir(estate.path(""))
+            .stdin(Stdio::null());
+        command
+            .env("REWOUND_ARCHIVE", estate.path("archive"))
+            .env("REWOUND_KEY_FILE", estate.path("app.key"));
         crate::estate::Run::of(command)
     };
     let small = run(bytes + bytes / 2);
@@ -455,6 +517,9 @@ fn a_replacement_that_does_not_fit_is_refused() {
         eprintln!("no file system of its own to be had: {small:?}");
         return;
     }
-    assert!(small.code == 1 && small.err.contains("bytes, ") && small.err.contains("are free"), "{small:?}");
+    assert!(
+        small.code == 1 && small.err.contains("bytes, ") && small.err.contains("are free"),
+        "{small:?}"
+    );
     assert_eq!(run(2 * bytes + (256 << 10)).code, 0);
 }

@@ -46,9 +46,17 @@ fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
     let node = &info["nodes"][0];
     let earliest = node["window"]["earliest"]["lsn"].as_u64().unwrap();
     assert!((180..=204).contains(&earliest), "{earliest}");
-    let kept: Vec<u64> = node["kept"].as_array().unwrap().iter().map(|k| k["from"]["lsn"].as_u64().unwrap()).collect();
+    let kept: Vec<u64> = node["kept"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| k["from"]["lsn"].as_u64().unwrap())
+        .collect();
     assert_eq!(kept, [57, 59]);
-    assert_eq!((node["gaps"].as_array().unwrap().len(), node["restore_points"].as_array().unwrap().len()), (0, 2));
+    assert_eq!(
+        (node["gaps"].as_array().unwrap().len(), node["restore_points"].as_array().unwrap().len()),
+        (0, 2)
+    );
     assert_eq!(node["policy"]["window_seconds"], 7 * 86_400);
     assert!(node["usage"]["log_bytes_per_day"].as_u64().unwrap() > 0);
     let text = estate.ok(&["info"]);
@@ -75,9 +83,15 @@ fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
 
     estate.ok(&["restore", "--point", "release", "-o", "release.bin"]);
     estate.ok(&["restore", "--lsn", "57", "-o", "57.bin"]);
-    assert_eq!(std::fs::read(estate.path("release.bin")).unwrap(), std::fs::read(estate.path("57.bin")).unwrap());
+    assert_eq!(
+        std::fs::read(estate.path("release.bin")).unwrap(),
+        std::fs::read(estate.path("57.bin")).unwrap()
+    );
     let expired = estate.run(&["restore", "--lsn", "58", "-o", "58.bin"]);
-    assert!(expired.code == 3 && expired.err.contains("before the restorable window"), "{expired:?}");
+    assert!(
+        expired.code == 3 && expired.err.contains("before the restorable window"),
+        "{expired:?}"
+    );
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
     estate.ok(&["diff", "point:release", "latest"]);
     let across = estate.run(&["bisect", "--sql", "SELECT 1", "--from", "point:release"]);
@@ -90,11 +104,18 @@ fn what_has_expired_is_told_apart_from_what_is_kept_and_what_is_missing() {
     }
 
     let plan = estate.json(&["sweep", "--dry-run"]);
-    let reasons: Vec<&str> =
-        plan["nodes"][0]["kept"].as_array().unwrap().iter().map(|k| k["reasons"][0].as_str().unwrap()).collect();
+    let reasons: Vec<&str> = plan["nodes"][0]["kept"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| k["reasons"][0].as_str().unwrap())
+        .collect();
     assert_eq!(reasons, ["restore point \"release\"", "restore point \"held\"", "the window"]);
     let text = estate.ok(&["sweep", "--dry-run"]);
-    assert!(text.contains("stays     LSN 57") && text.contains("restore point \"release\""), "{text}");
+    assert!(
+        text.contains("stays     LSN 57") && text.contains("restore point \"release\""),
+        "{text}"
+    );
     let swept = estate.json(&["sweep"]);
     assert!(swept["failed"].as_array().unwrap().is_empty());
     assert!(estate.ok(&["verify"]).ends_with("intact\n"));
@@ -116,7 +137,11 @@ fn a_watcher_lets_expire_what_is_due() {
     let stopped = live::interrupt(child);
     assert_eq!(stopped.code, 0, "{stopped:?}");
     assert!(stopped.err.contains("keeps every commit of the last 7 days"), "{stopped:?}");
-    assert!(events().lines().any(|l| l.contains("files-expired") && l.contains("rewound watch")), "{}", events());
+    assert!(
+        events().lines().any(|l| l.contains("files-expired") && l.contains("rewound watch")),
+        "{}",
+        events()
+    );
     let info = estate.json(&["info", "--node", "app.db"]);
     assert!(info["nodes"][0]["window"]["earliest"]["lsn"].as_u64().unwrap() > 20, "{info}");
 }
@@ -126,9 +151,16 @@ fn policies_locks_holds_and_deletion() {
     let estate = Estate::days_ago(0);
     Shop::stock(&estate);
     assert!(estate.ok(&["retention"]).contains("everything, for ever"));
-    assert_eq!(estate.json(&["sweep"])["nodes"][0]["nothing_expires"], "no policy was set: everything is kept");
-    let set = estate.json(&["retention", "set", "--keep", "30d", "--points-for", "1y", "--grace", "36h"]);
-    assert_eq!((set["window_seconds"].as_u64(), set["grace_seconds"].as_u64()), (Some(2_592_000), Some(129_600)));
+    assert_eq!(
+        estate.json(&["sweep"])["nodes"][0]["nothing_expires"],
+        "no policy was set: everything is kept"
+    );
+    let set =
+        estate.json(&["retention", "set", "--keep", "30d", "--points-for", "1y", "--grace", "36h"]);
+    assert_eq!(
+        (set["window_seconds"].as_u64(), set["grace_seconds"].as_u64()),
+        (Some(2_592_000), Some(129_600))
+    );
     let text = estate.ok(&["retention", "set", "--keep", "35d", "--node", "app.db"]);
     assert!(text.contains("node app.db keeps every commit of the last 35 days"), "{text}");
     let shown = estate.json(&["retention"]);
@@ -136,7 +168,18 @@ fn policies_locks_holds_and_deletion() {
     assert_eq!(shown["nodes"][0]["policy"]["window_seconds"], 35 * 86_400);
 
     estate.ok(&["lock", "prod"]);
-    estate.ok(&["hold", "case", "--from", "lsn:3", "--to", "point:half", "--until", "90d", "--reason", "case 17"]);
+    estate.ok(&[
+        "hold",
+        "case",
+        "--from",
+        "lsn:3",
+        "--to",
+        "point:half",
+        "--until",
+        "90d",
+        "--reason",
+        "case 17",
+    ]);
     estate.ok(&["hold", "all", "--reason", "audit of 2026"]);
     let shown = estate.json(&["retention"]);
     assert_eq!(shown["locks"][0], "prod");
@@ -145,10 +188,14 @@ fn policies_locks_holds_and_deletion() {
         (case["from"].as_u64(), case["to"].as_u64(), case["node"].as_str()),
         (Some(3), Some(20), Some("app.db"))
     );
-    assert_eq!((case["reason"].as_str(), shown["holds"][0]["on"].as_str()), (Some("case 17"), Some("archive")));
+    assert_eq!(
+        (case["reason"].as_str(), shown["holds"][0]["on"].as_str()),
+        (Some("case 17"), Some("archive"))
+    );
     let text = estate.ok(&["info"]);
     assert!(
-        text.contains("case on LSN 3 to 20 of node app.db, until") && text.contains("lock           prod"),
+        text.contains("case on LSN 3 to 20 of node app.db, until")
+            && text.contains("lock           prod"),
         "{text}"
     );
 
@@ -225,7 +272,13 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
         assert_eq!(entries().len(), before, "{look:?}");
     }
     estate.ok(&["restore", "--lsn", "7", "-o", "seven.db", "--reason", "drill 4"]);
-    estate.ok(&["bisect", "--sql", "SELECT count(*) FROM orders WHERE id < 10", "--from", "lsn:20"]);
+    estate.ok(&[
+        "bisect",
+        "--sql",
+        "SELECT count(*) FROM orders WHERE id < 10",
+        "--from",
+        "lsn:20",
+    ]);
     let new = entries().split_off(before);
     let told: Vec<(&str, &str)> =
         new.iter().map(|e| (e["event"].as_str().unwrap(), e["reason"].as_str().unwrap())).collect();
@@ -244,9 +297,20 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
     estate.ok(&["point", "p", "--reason", "\x1b[31mred\nherring"]);
     let text = estate.ok(&["audit", "-n", "1"]);
     assert!(!text.contains('\x1b') && text.lines().count() == 1, "{text}");
-    estate.ok(&["bisect", "--sql", "SELECT count(*) FROM orders WHERE id < 10", "--from", "lsn:20"]);
+    estate.ok(&[
+        "bisect",
+        "--sql",
+        "SELECT count(*) FROM orders WHERE id < 10",
+        "--from",
+        "lsn:20",
+    ]);
     let text = estate.ok(&["audit", "-n", "2"]);
-    assert!(text.lines().count() == 2 && text.contains("node app.db") && text.contains(": rewound bisect"), "{text}");
+    assert!(
+        text.lines().count() == 2
+            && text.contains("node app.db")
+            && text.contains(": rewound bisect"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -257,7 +321,10 @@ fn an_archive_that_cannot_be_written_to_is_read_all_the_same() {
     std::fs::remove_dir_all(&tmp).unwrap();
     std::fs::remove_dir_all(&leases).ok();
     std::fs::create_dir(&leases).unwrap();
-    let mode = |mode| std::fs::set_permissions(&leases, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let mode = |mode| {
+        std::fs::set_permissions(&leases, std::os::unix::fs::PermissionsExt::from_mode(mode))
+            .unwrap()
+    };
     mode(0o555);
     if std::fs::write(leases.join("probe"), "").is_err() {
         let refused = estate.run(&["restore", "-o", "a.db"]);
@@ -265,7 +332,9 @@ fn an_archive_that_cannot_be_written_to_is_read_all_the_same() {
     }
     estate.ok(&["restore", "-o", "b.db", "--unaudited"]);
     estate.ok(&["bisect", "--sql", "SELECT 1", "--unaudited"]);
-    for look in [&["info"][..], &["log"], &["verify"], &["diff", "lsn:3"], &["audit"], &["sweep", "-n"]] {
+    for look in
+        [&["info"][..], &["log"], &["verify"], &["diff", "lsn:3"], &["audit"], &["sweep", "-n"]]
+    {
         estate.ok(look);
     }
     mode(0o755);
@@ -276,7 +345,10 @@ fn an_attestation_tells_a_rolled_back_archive() {
     let estate = Estate::days_ago(0);
     Shop::stock(&estate);
     let copy = |to: &str| {
-        let done = std::process::Command::new("cp").args(["-a", "archive", to]).current_dir(estate.dir.path()).status();
+        let done = std::process::Command::new("cp")
+            .args(["-a", "archive", to])
+            .current_dir(estate.dir.path())
+            .status();
         assert!(done.unwrap().success());
     };
     copy("older");
@@ -310,7 +382,10 @@ fn an_archive_is_created_with_a_policy() {
     let estate = Estate::days_ago(0);
     let run = |args: &[&str]| Run::of(estate.command(args));
     let made = run(&["init", "new", "--keep", "35d"]);
-    assert!(made.code == 0 && made.out.contains("keeps every commit of the last 35 days"), "{made:?}");
+    assert!(
+        made.code == 0 && made.out.contains("keeps every commit of the last 35 days"),
+        "{made:?}"
+    );
     assert!(run(&["init", "other"]).out.contains("rewound retention set"));
     let wrong = run(&["init", "third", "--keep", "-1d"]);
     assert!(wrong.code == 2 && !estate.path("third").exists(), "{wrong:?}");

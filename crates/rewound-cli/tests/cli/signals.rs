@@ -11,7 +11,8 @@ use crate::estate::{Estate, Run, SECOND, Shop, commits};
 use crate::live::{database, latest, wait};
 
 /// Runs for ever, and can be interrupted.
-const ENDLESS: &str = "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c";
+const ENDLESS: &str =
+    "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c";
 /// Runs for ever within one function, which SQLite does not interrupt.
 const STUBBORN: &str = "SELECT instr(zeroblob(8000000), CAST(zeroblob(4000000) || x'01' AS BLOB))";
 
@@ -20,7 +21,9 @@ fn send(child: &Child, signal: i32) {
         kill_process(Pid::from_child(child), Signal::from_named_raw(signal).unwrap())
     } else {
         // No name, so not by the library.
-        let status = std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        let status = std::process::Command::new("kill")
+            .args([format!("-{signal}"), child.id().to_string()])
+            .status();
         assert!(status.unwrap().success());
         Ok(())
     };
@@ -31,7 +34,11 @@ fn end(mut child: Child) -> Run {
     wait("the command ends", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 fn listed(dir: &Path) -> Vec<PathBuf> {
@@ -63,8 +70,12 @@ impl Bisecting {
         let mut command = self.estate.command(&["bisect", "--quiet", "--sql", sql]);
         command.env("TMPDIR", &self.tmp).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        let asked = |dir: &PathBuf| dir.join("app.db").exists() && !dir.join(".rewound-incomplete").exists();
-        wait("the query begins", || listed(&self.tmp).iter().any(|dir| !before.contains(dir) && asked(dir)));
+        let asked = |dir: &PathBuf| {
+            dir.join("app.db").exists() && !dir.join(".rewound-incomplete").exists()
+        };
+        wait("the query begins", || {
+            listed(&self.tmp).iter().any(|dir| !before.contains(dir) && asked(dir))
+        });
         std::thread::sleep(Duration::from_millis(100));
         child
     }
@@ -73,7 +84,8 @@ impl Bisecting {
 #[test]
 fn every_signal_that_ends_a_program_leaves_no_plaintext() {
     let bisecting = Bisecting::new();
-    // HUP, INT, QUIT, USR1, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO, PWR, and real-time ones.
+    // HUP, INT, QUIT, USR1, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO, PWR, and real-time
+    // ones.
     for signal in [1, 2, 3, 10, 12, 14, 15, 16, 24, 26, 27, 29, 30, 34, 50, 64] {
         let child = bisecting.ask(ENDLESS);
         let dirs = listed(&bisecting.tmp);
@@ -132,11 +144,14 @@ fn what_a_killed_process_left_is_removed_by_the_next_start_and_what_is_in_use_st
 fn a_umask_changes_nothing_about_temporary_files() {
     let bisecting = Bisecting::new();
     for umask in ["000", "777"] {
-        let bare = bisecting.estate.command(&["bisect", "--sql", "SELECT count(*) > 12 FROM orders"]);
+        let bare =
+            bisecting.estate.command(&["bisect", "--sql", "SELECT count(*) > 12 FROM orders"]);
         let mut command = std::process::Command::new("sh");
         command.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(bare.get_program());
         command.args(bare.get_args()).current_dir(bisecting.estate.dir.path());
-        command.envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TMPDIR", &bisecting.tmp);
+        command
+            .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("TMPDIR", &bisecting.tmp);
         let run = Run::of(command);
         assert!(run.code == 0 && run.out.contains("changed by LSN 14"), "{umask}: {run:?}");
         assert!(listed(&bisecting.tmp).is_empty());
@@ -156,8 +171,14 @@ fn a_hangup_ends_a_watcher_cleanly_unless_it_is_ignored() {
 
     let bare = estate.command(&["watch", "live.db"]);
     let mut command = std::process::Command::new("sh");
-    command.arg("-c").arg("trap '' HUP; exec \"$0\" \"$@\"").arg(bare.get_program()).args(bare.get_args());
-    command.current_dir(estate.dir.path()).envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+        .arg("-c")
+        .arg("trap '' HUP; exec \"$0\" \"$@\"")
+        .arg(bare.get_program())
+        .args(bare.get_args());
+    command
+        .current_dir(estate.dir.path())
+        .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let before = latest(&estate);
     connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
@@ -185,8 +206,14 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_end() {
     std::fs::create_dir(estate.path("out")).unwrap();
     let bare = estate.command(&["restore", "-o", "out/app.db"]);
     let mut command = std::process::Command::new("sh");
-    command.arg("-c").arg("ulimit -f 1000; exec \"$0\" \"$@\"").arg(bare.get_program()).args(bare.get_args());
-    command.current_dir(estate.dir.path()).envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+        .arg("-c")
+        .arg("ulimit -f 1000; exec \"$0\" \"$@\"")
+        .arg(bare.get_program())
+        .args(bare.get_args());
+    command
+        .current_dir(estate.dir.path())
+        .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let run = Run::of(command);
     assert!(run.code == 1 && run.err.contains("File too large"), "{run:?}");
     assert_eq!(listed(&estate.path("out")), Vec::<PathBuf>::new());

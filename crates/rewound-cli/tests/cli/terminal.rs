@@ -1,4 +1,5 @@
-//! In a terminal: progress bars, colours, a passphrase at the prompt. The terminal is `script`'s, of util-linux.
+//! In a terminal: progress bars, colours, a passphrase at the prompt. The terminal is `script`'s,
+//! of util-linux.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,7 +7,12 @@ use std::process::{Command, Stdio};
 use crate::estate::{Estate, SECOND, Shop, commits};
 
 /// Runs a command line in a pseudo-terminal; gives all that the terminal showed, and the exit code.
-fn in_terminal(estate: &Estate, environment: &[(&str, &str)], line: &str, typed: &[&str]) -> (String, i32) {
+fn in_terminal(
+    estate: &Estate,
+    environment: &[(&str, &str)],
+    line: &str,
+    typed: &[&str],
+) -> (String, i32) {
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--log-out", "/dev/null", "--command"]);
     command.arg(format!("stty cols 100; {} {line}", env!("CARGO_BIN_EXE_rewound")));
@@ -29,7 +35,8 @@ fn in_terminal(estate: &Estate, environment: &[(&str, &str)], line: &str, typed:
 #[test]
 fn a_signal_ends_a_prompt_and_gives_the_terminal_back() {
     let estate = Estate::new();
-    let (shown, code) = in_terminal(&estate, &[], "init new; code=$?; stty -a; exit $code", &["\x03"]);
+    let (shown, code) =
+        in_terminal(&estate, &[], "init new; code=$?; stty -a; exit $code", &["\x03"]);
     assert!(code == 130 && shown.contains(" echo ") && !shown.contains("-echo "), "{code} {shown}");
     assert!(!estate.path("new").exists());
 }
@@ -44,14 +51,23 @@ fn long_work_shows_how_far_it_is_and_a_pipe_sees_nothing_of_it() {
         let space = writer.space("main");
         for page in 0..20 {
             if let Some(space) = space {
-                batch.write_page(rewound::PageId::new(space, n * 20 + page), &[n.to_le_bytes()[0]; 512], None).unwrap();
+                batch
+                    .write_page(
+                        rewound::PageId::new(space, n * 20 + page),
+                        &[n.to_le_bytes()[0]; 512],
+                        None,
+                    )
+                    .unwrap();
             }
         }
     });
     writer.close().unwrap();
     let (shown, code) = in_terminal(&estate, &[KEY], "restore -o out.db", &[]);
     assert!(
-        code == 0 && shown.contains("restoring") && shown.contains("20.48 MB") && shown.contains("restored"),
+        code == 0
+            && shown.contains("restoring")
+            && shown.contains("20.48 MB")
+            && shown.contains("restored"),
         "{shown}"
     );
     let (shown, _) = in_terminal(&estate, &[KEY], "verify", &[]);
@@ -81,7 +97,10 @@ fn a_passphrase_is_asked_for_and_never_shown() {
     let (shown, code) = in_terminal(&estate, &[], "init new", &[words, words]);
     assert!(code == 0 && shown.contains("created") && !shown.contains("horse"), "{shown}");
     let (shown, code) = in_terminal(&estate, &[], "-a new info", &[words]);
-    assert!(code == 0 && shown.contains("passphrase of the archive") && !shown.contains("horse"), "{shown}");
+    assert!(
+        code == 0 && shown.contains("passphrase of the archive") && !shown.contains("horse"),
+        "{shown}"
+    );
     let (shown, code) = in_terminal(&estate, &[], "-a new info", &["wrong horse battery"]);
     assert!(code == 5 && shown.contains("type it again"), "{shown}");
     let (shown, code) = in_terminal(&estate, &[], "init other", &[words, "something else"]);

@@ -1,4 +1,5 @@
-//! Places of other users, and names that lead elsewhere. As root only: what needs another user is left out otherwise.
+//! Places of other users, and names that lead elsewhere. As root only: what needs another user is
+//! left out otherwise.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
@@ -44,7 +45,8 @@ fn as_user(estate: &Estate, args: &[&str]) -> Run {
     Run::of(command)
 }
 
-/// An estate that belongs to another user, with an archived database, and a directory of that user's.
+/// An estate that belongs to another user, with an archived database, and a directory of that
+/// user's.
 fn theirs() -> (Estate, PathBuf) {
     let estate = Estate::days_ago(0);
     Shop::stock(&estate);
@@ -69,7 +71,10 @@ fn what_root_creates_belongs_to_whom_its_place_belongs_to() {
     std::fs::create_dir(place.join("empty")).unwrap();
     give(&place);
     estate.ok(&["restore", "-o", "place/empty"]);
-    assert_eq!((of(&place.join("empty")), of(&place.join("empty/app.db"))), ((USER, GROUP, 0o700), private));
+    assert_eq!(
+        (of(&place.join("empty")), of(&place.join("empty/app.db"))),
+        ((USER, GROUP, 0o700), private)
+    );
     // What is rewritten stays whose it is; what is missing is made like anything new.
     std::fs::set_permissions(place.join("app.db"), PermissionsExt::from_mode(0o640)).unwrap();
     estate.ok(&["restore", "-o", "place/app.db", "--delta", "--lsn", "20"]);
@@ -154,7 +159,10 @@ fn a_user_turns_nothing_that_root_writes_to_another_place() {
             assert!(run.err.contains(link.rsplit('/').next().unwrap()), "{args:?}: {run:?}");
             assert!(begun.elapsed() < Duration::from_secs(20));
             assert_eq!(std::fs::read(&victim).unwrap(), b"precious", "{args:?}");
-            assert!(!estate.path("nothing").exists() && !place.join("nothing").exists(), "{args:?}");
+            assert!(
+                !estate.path("nothing").exists() && !place.join("nothing").exists(),
+                "{args:?}"
+            );
             std::fs::remove_file(estate.path(link)).unwrap();
         }
         // A FIFO is not waited for.
@@ -175,7 +183,14 @@ fn a_user_turns_nothing_that_root_writes_to_another_place() {
         std::fs::remove_file(estate.path(link)).unwrap();
     }
     let mut fifo = estate.command(&["info", "--key-file", "fifo"]);
-    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(estate.path("fifo")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(estate.path("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
     let run = Run::of({
         fifo.stdin(Stdio::null());
         fifo
@@ -200,7 +215,8 @@ fn root_does_not_restore_for_a_user_where_others_could_interfere() {
     estate.ok(&["restore", "-o", "place/app.db"]);
     assert_eq!(of(&place.join("app.db")), (USER, GROUP, 0o600));
     // What somebody else has laid there gets no plaintext.
-    std::fs::set_permissions(estate.path("place/app.db"), PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(estate.path("place/app.db"), PermissionsExt::from_mode(0o666))
+        .unwrap();
     std::os::unix::fs::chown(place.join("app.db"), Some(1), Some(1)).unwrap();
     let before = std::fs::read(place.join("app.db")).unwrap();
     let run = estate.run(&["restore", "--lsn", "1", "-o", "place", "--delta"]);
@@ -228,12 +244,19 @@ fn a_umask_opens_and_closes_nothing() {
         ] {
             let program = estate.command(&args);
             let mut command = Command::new("sh");
-            command.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(program.get_program());
+            command
+                .arg("-c")
+                .arg(format!("umask {umask}; exec \"$0\" \"$@\""))
+                .arg(program.get_program());
             command.args(program.get_args()).current_dir(estate.dir.path());
             command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
             let run = Run::of(command);
             assert_eq!(run.code, 0, "{umask} {args:?}: {run:?}");
-            assert_eq!((of(&estate.path(path)).2, of(&estate.path("one")).2), (0o600, 0o700), "{umask} {args:?}");
+            assert_eq!(
+                (of(&estate.path(path)).2, of(&estate.path("one")).2),
+                (0o600, 0o700),
+                "{umask} {args:?}"
+            );
         }
         std::fs::remove_dir_all(estate.path("one")).unwrap();
     }
@@ -254,7 +277,10 @@ fn a_place_that_cannot_be_written_to_is_said() {
         &["info", "--svg", "place/picture.svg"],
     ] {
         let run = as_user(&estate, args);
-        assert!(run.code == 1 && run.err.to_lowercase().contains("permission denied"), "{args:?}: {run:?}");
+        assert!(
+            run.code == 1 && run.err.to_lowercase().contains("permission denied"),
+            "{args:?}: {run:?}"
+        );
     }
     assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
 }
@@ -279,8 +305,12 @@ fn a_restore_that_is_killed_leaves_nothing_after_the_next_one() {
         estate.ok(args);
         let whole = begun.elapsed();
         for step in 1..12 {
-            let _ = (std::fs::remove_file(place.join("app.db")), std::fs::remove_file(place.join("dir/app.db")));
-            let mut child = estate.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let _ = (
+                std::fs::remove_file(place.join("app.db")),
+                std::fs::remove_file(place.join("dir/app.db")),
+            );
+            let mut child =
+                estate.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             std::thread::sleep(whole * step / 10);
             child.kill().unwrap();
             child.wait().unwrap();
@@ -295,7 +325,10 @@ fn a_restore_that_is_killed_leaves_nothing_after_the_next_one() {
                 }
             }
         }
-        let _ = (std::fs::remove_file(place.join("app.db")), std::fs::remove_file(place.join("dir/app.db")));
+        let _ = (
+            std::fs::remove_file(place.join("app.db")),
+            std::fs::remove_file(place.join("dir/app.db")),
+        );
         if args[2] == "place/dir" {
             let _ = std::fs::create_dir(place.join("dir"));
         }
@@ -328,7 +361,10 @@ fn root_follows_a_link_of_whose_place_it_leads_to_and_of_nobody_else() {
         &["man", "--dir", "place/data"],
     ] {
         let run = estate.run(args);
-        assert!(run.code == 1 && run.err.contains("is a symbolic link of user 12345"), "{args:?}: {run:?}");
+        assert!(
+            run.code == 1 && run.err.contains("is a symbolic link of user 12345"),
+            "{args:?}: {run:?}"
+        );
         assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1, "{args:?}");
     }
     assert_eq!(std::fs::read(foreign.join("app.db")).unwrap(), before);

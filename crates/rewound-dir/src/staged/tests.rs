@@ -35,10 +35,16 @@ fn a_file_has_its_name_when_it_is_complete() {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(dir.names().unwrap(), ["out"], "way {way}");
         for taken in both(&dir, "out".as_ref()) {
-            assert_eq!(taken.publish(&dir, "out".as_ref()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(
+                taken.publish(&dir, "out".as_ref()).unwrap_err().kind(),
+                io::ErrorKind::AlreadyExists
+            );
             taken.discard(&dir);
         }
-        assert_eq!((std::fs::read(&path).unwrap(), dir.names().unwrap().len()), (b"complete".to_vec(), 1));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), dir.names().unwrap().len()),
+            (b"complete".to_vec(), 1)
+        );
     }
 }
 
@@ -58,10 +64,16 @@ fn what_was_left_behind_is_swept_and_what_is_in_use_is_not() {
     symlink(temp.path().join("kept"), temp.path().join(&left).join("link")).unwrap();
     drop(inner);
     // What only looks like it.
-    for name in [".out.rewound-1", ".out.rewound-", ".other.rewound-00112233445566778899aabbccddeeff"] {
+    for name in
+        [".out.rewound-1", ".out.rewound-", ".other.rewound-00112233445566778899aabbccddeeff"]
+    {
         std::fs::write(temp.path().join(name), b"kept").unwrap();
     }
-    symlink(temp.path().join("kept"), temp.path().join(format!(".out.rewound-{}", ID.replace('1', "a")))).unwrap();
+    symlink(
+        temp.path().join("kept"),
+        temp.path().join(format!(".out.rewound-{}", ID.replace('1', "a"))),
+    )
+    .unwrap();
     let before = dir.names().unwrap().len();
     dir.sweep_staged(name);
     dir.sweep_staged("dir".as_ref());

@@ -1,4 +1,5 @@
-//! Every transition of a follower, with a fake database and a fake clock. How it ends is in [`ends`].
+//! Every transition of a follower, with a fake database and a fake clock. How it ends is in
+//! [`ends`].
 
 mod ends;
 mod fake;

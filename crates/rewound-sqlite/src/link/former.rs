@@ -19,7 +19,8 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// Whether the file was written to since, and by no checkpoint as far as one can see: the log is the same, and no more of it is in the file.
+    /// Whether the file was written to since, and by no checkpoint as far as one can see: the log
+    /// is the same, and no more of it is in the file.
     fn is_betrayed(&self, at: IndexHeader, file: Stamp) -> bool {
         self.salts == at.salts && at.backfilled <= self.backfilled && self.file != file
     }
@@ -42,11 +43,13 @@ impl Former {
     /// An error where that file was written to since, and not by SQLite.
     pub fn check_content(&self, link: &Link) -> Result<()> {
         let Pin { at, file, .. } = link.pins.pin();
-        let betrayed = self.is_of(link) && self.quiet.is_some_and(|quiet| quiet.is_betrayed(at, file));
+        let betrayed =
+            self.is_of(link) && self.quiet.is_some_and(|quiet| quiet.is_betrayed(at, file));
         if betrayed { Err(link.inconsistent(FOREIGN)) } else { Ok(()) }
     }
 
-    /// An error where another process still uses an index that is not that of the database any more: what it commits would not be seen.
+    /// An error where another process still uses an index that is not that of the database any
+    /// more: what it commits would not be seen.
     pub fn check(&self, paths: &Paths) -> Result<()> {
         not_to_be_used(self.index.left_behind()?, paths)
     }
@@ -81,7 +84,8 @@ mod tests {
         let mut bytes = [0; INDEX_HEADER];
         bytes[12] = 1;
         bytes[32..40].fill(salts);
-        let sum = crate::format::Checksum::default().over(&bytes[..40], cfg!(target_endian = "big"));
+        let sum =
+            crate::format::Checksum::default().over(&bytes[..40], cfg!(target_endian = "big"));
         bytes[40..44].copy_from_slice(&sum.0.to_ne_bytes());
         bytes[44..48].copy_from_slice(&sum.1.to_ne_bytes());
         bytes.copy_within(..48, 48);

@@ -1,8 +1,8 @@
 //! Looks after the pin, and the length of the log.
 //!
-//! Invariants: what the pin gives up is archived, durably, before; the log is copied back no further than
-//! what is archived. Where that cannot be done now it is tried again later, and nothing waits for it but
-//! the log, which grows.
+//! Invariants: what the pin gives up is archived, durably, before; the log is copied back no
+//! further than what is archived. Where that cannot be done now it is tried again later, and
+//! nothing waits for it but the log, which grows.
 
 use std::time::{Duration, Instant};
 
@@ -16,20 +16,23 @@ use crate::pin::{Hold, Pin};
 const QUIET: Duration = Duration::from_millis(20);
 /// How long the pin is given up then: SQLite's `busy_timeout` looks every 100 ms at least.
 const ASIDE: Duration = Duration::from_millis(120);
-/// After so long the log is copied back, however short it is, and its file emptied: longer than an application pauses that is at work, whose next
-/// transaction would have to make the file longer again; and shorter than it takes to stop it and to copy or replace the file.
+/// After so long the log is copied back, however short it is, and its file emptied: longer than an
+/// application pauses that is at work, whose next transaction would have to make the file longer
+/// again; and shorter than it takes to stop it and to copy or replace the file.
 const IDLE: Duration = Duration::from_secs(3);
 /// How often the log is tried to be copied back where that did not get it to start over.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The same with the write lock.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
-/// So much of the log more or less makes no difference to how long transactions wait: that is the disk's syncs. An eighth of the bound where that is less.
+/// So much of the log more or less makes no difference to how long transactions wait: that is the
+/// disk's syncs. An eighth of the bound where that is less.
 const SMALL_REMAINDER: u64 = 4 << 20;
 /// Passes of copying back before the write lock is taken, however much each left.
 const PASSES: u32 = 8;
 /// What came since a pass tells how fast the log grows if that ended so short a time ago.
 const PASS_FRESHNESS: Duration = Duration::from_millis(100);
-/// How long it is tried to get the write lock, for each time that the log has reached its bound, ...
+/// How long it is tried to get the write lock, for each time that the log has reached its bound,
+/// ...
 const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 /// ... for so many times at most.
 const MAX_LOCK_TIMEOUTS: u64 = 10;
@@ -78,7 +81,9 @@ impl Link {
                 self.empty_after = now + LOCK_AGAIN;
                 caught.add(&self.empty(archivist)?);
             }
-        } else if bytes >= options.wal_bytes_max && (self.locked != self.seen.salts || now >= self.lock_after) {
+        } else if bytes >= options.wal_bytes_max
+            && (self.locked != self.seen.salts || now >= self.lock_after)
+        {
             caught.add(&self.force_wal_reset(archivist, options.wal_bytes_max.max(1))?);
         } else if settled && (bytes >= options.wal_bytes || idle) && now >= self.checkpoint_after {
             self.checkpoint_after = now + if idle { LOCK_AGAIN } else { TRY_AGAIN };
@@ -105,14 +110,20 @@ impl Link {
         Ok(caught)
     }
 
-    /// Empties the file of a log that was copied back. As long as it is there, a copy of the database alone lacks what is in it, and SQLite plays it into whatever takes
-    /// the database's place. The pin keeps everything that is not archived, as from any checkpoint.
+    /// Empties the file of a log that was copied back. As long as it is there, a copy of the
+    /// database alone lacks what is in it, and SQLite plays it into whatever takes the database's
+    /// place. The pin keeps everything that is not archived, as from any checkpoint.
     fn empty(&mut self, archivist: &mut Archivist) -> Result<Caught> {
-        let there = self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
+        let there =
+            self.log.file().metadata().map_err(|e| Error::io("look at", &self.paths.wal, e))?;
         // Where another database has taken this one's name it may have taken its log as well.
         self.check_files()?;
-        // Who has read in a transaction could not write in it any more (SQLITE_BUSY_SNAPSHOT), also where that needs nothing of the log.
-        if there.len() == 0 || self.pins.index_file().is_read_elsewhere()? || !self.pins.empty_log()? {
+        // Who has read in a transaction could not write in it any more (SQLITE_BUSY_SNAPSHOT), also
+        // where that needs nothing of the log.
+        if there.len() == 0
+            || self.pins.index_file().is_read_elsewhere()?
+            || !self.pins.empty_log()?
+        {
             return Ok(Caught::default());
         }
         self.emptied = true;
@@ -125,12 +136,15 @@ impl Link {
         std::mem::take(&mut self.emptied)
     }
 
-    /// One step towards a log that starts over without the application's help. Most of it is copied back first, while transactions go on; then what came
-    /// meanwhile, as long as that becomes clearly less; transactions wait for the rest.
+    /// One step towards a log that starts over without the application's help. Most of it is copied
+    /// back first, while transactions go on; then what came meanwhile, as long as that becomes
+    /// clearly less; transactions wait for the rest.
     fn force_wal_reset(&mut self, archivist: &mut Archivist, bound: u64) -> Result<Caught> {
-        let left = self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(self.seen.backfilled));
+        let left =
+            self.log.bytes(self.seen.frames).saturating_sub(self.log.bytes(self.seen.backfilled));
         let again = self.pass.is_none_or(|pass| {
-            pass.number < PASSES && (left <= pass.left / 4 * 3 || pass.ended.elapsed() > PASS_FRESHNESS)
+            pass.number < PASSES
+                && (left <= pass.left / 4 * 3 || pass.ended.elapsed() > PASS_FRESHNESS)
         });
         if left > SMALL_REMAINDER.min(bound / 8) && again {
             let number = self.pass.map_or(1, |pass| pass.number + 1);
@@ -138,10 +152,12 @@ impl Link {
             return self.checkpoint_most(archivist);
         }
         self.pass = None;
-        // Where the application's readers keep the log from starting over all the same, once in a while is enough.
+        // Where the application's readers keep the log from starting over all the same, once in a
+        // while is enough.
         self.locked = self.seen.salts;
         let mut caught = Caught::default();
-        // The longer the log has become the longer it may take to get in between transactions, which are not followed meanwhile.
+        // The longer the log has become the longer it may take to get in between transactions,
+        // which are not followed meanwhile.
         let times = (self.wal_bytes() / bound).min(MAX_LOCK_TIMEOUTS);
         if self.pins.lock(LOCK_TIMEOUT * u32::try_from(times).expect("a bounded number"))? {
             let done = self.copy_the_rest(archivist);
@@ -154,8 +170,9 @@ impl Link {
         Ok(caught)
     }
 
-    /// Begins to copy back while the application goes on, but for the moment in which that begins: it checkpoints after each of its transactions as long as there is
-    /// anything to copy, and would nearly always be first, and copy everything itself.
+    /// Begins to copy back while the application goes on, but for the moment in which that begins:
+    /// it checkpoints after each of its transactions as long as there is anything to copy, and
+    /// would nearly always be first, and copy everything itself.
     fn checkpoint_most(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
@@ -177,15 +194,21 @@ impl Link {
         Ok(caught)
     }
 
-    /// Whether the pin keeps a checkpoint or a new beginning of the log from happening that need not wait.
+    /// Whether the pin keeps a checkpoint or a new beginning of the log from happening that need
+    /// not wait.
     fn pin_is_in_the_way(&self, settled: bool) -> bool {
         let Pin { at, hold, .. } = self.pins.pin();
         match hold {
-            // It lets nothing be copied back, and would make each of the application's attempts cost as much as a success.
+            // It lets nothing be copied back, and would make each of the application's attempts
+            // cost as much as a success.
             Hold::File => !self.is_copied_back(),
-            // While transactions follow each other it stays where it is: else SQLite would copy back after each of them.
+            // While transactions follow each other it stays where it is: else SQLite would copy
+            // back after each of them.
             Hold::Frames => {
-                settled && (self.seen.salts != at.salts || self.seen.frames > at.frames || self.is_copied_back())
+                settled
+                    && (self.seen.salts != at.salts
+                        || self.seen.frames > at.frames
+                        || self.is_copied_back())
             }
             // It could be in the way of whoever waits already, and nothing would tell.
             Hold::Unproven => true,
@@ -197,7 +220,8 @@ impl Link {
         !self.pin_is_clear && self.pins.pin().hold == Hold::Frames
     }
 
-    /// Gives up the pin for a moment, so that a checkpoint that waits for it passes. What is committed meanwhile is found in the log, all of it, or else the pin counts as lost.
+    /// Gives up the pin for a moment, so that a checkpoint that waits for it passes. What is
+    /// committed meanwhile is found in the log, all of it, or else the pin counts as lost.
     fn step_aside(&mut self, archivist: &mut Archivist) -> Result<Caught> {
         const LOST: &str = "the log started over while the pin was given up for a checkpoint";
         let mut caught = self.catch_up(archivist)?;
@@ -239,7 +263,8 @@ impl Link {
 
     /// Moves the pin to now, and begins to copy back the log up to there.
     fn copy_back(&mut self, archivist: &mut Archivist, patience: Duration) -> Result<Caught> {
-        // The log of a file that was replaced serves the new one: copied back into the old one, all of it would be lost.
+        // The log of a file that was replaced serves the new one: copied back into the old one, all
+        // of it would be lost.
         self.check_files()?;
         let (next, caught) = self.next_pin(archivist)?;
         self.pin_is_clear = false;
@@ -265,7 +290,8 @@ impl Link {
                 }
             }
             Err(e) => {
-                // The database's disk is full, say. The log keeps what is not copied back, and the pin stays.
+                // The database's disk is full, say. The log keeps what is not copied back, and the
+                // pin stays.
                 self.checkpoint_after = Instant::now() + LOCK_AGAIN;
                 self.trouble = Some(e.to_string());
                 self.pass = None;

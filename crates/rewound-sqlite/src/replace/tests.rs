@@ -81,7 +81,9 @@ fn step_by_step(old: &[u8], new: &[u8], page_size: u32) {
     // Begins once more, as where a layer is damaged.
     for round in 0..2 {
         let sink = place.begin(&spaces).unwrap();
-        for (number, bytes) in new.chunks(step).enumerate().take(if round == 0 { 3 } else { usize::MAX }) {
+        for (number, bytes) in
+            new.chunks(step).enumerate().take(if round == 0 { 3 } else { usize::MAX })
+        {
             sink.write(SpaceId::new(1), (number * step) as u64, bytes).unwrap();
             before("written in part");
         }

@@ -1,4 +1,5 @@
-//! The archive goes away under a running watcher: told soon, tried again, mended once it is back, and no success where it is not.
+//! The archive goes away under a running watcher: told soon, tried again, mended once it is back,
+//! and no success where it is not.
 
 use std::path::Path;
 use std::process::Command;
@@ -69,7 +70,8 @@ impl Scene {
         self.watching.handle.status()
     }
 
-    /// 39 transactions that the archive does not get, and that the application's own checkpoint must not throw away.
+    /// 39 transactions that the archive does not get, and that the application's own checkpoint
+    /// must not throw away.
     fn work_on(&mut self) {
         self.fill(20);
         let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -164,7 +166,10 @@ fn a_copy_of_it_in_its_place_is_gone_on_with() {
     scene.move_away();
     scene.told();
     scene.work_on();
-    let copied = Command::new("cp").arg("-a").args([scene.place.path("away"), scene.place.path("archive")]).status();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([scene.place.path("away"), scene.place.path("archive")])
+        .status();
     assert!(copied.unwrap().success());
     scene.recovers();
 }
@@ -197,7 +202,8 @@ fn a_lock_that_is_deleted() {
     scene.recovers();
 }
 
-/// The segment that is written loses its name, and the archive what it had acknowledged: that is no end in silence.
+/// The segment that is written loses its name, and the archive what it had acknowledged: that is no
+/// end in silence.
 #[test]
 fn a_segment_in_use_that_is_deleted() {
     let mut scene = Scene::new();
@@ -219,8 +225,12 @@ fn an_archive_that_is_unmounted() {
         .args(["--ignored", "--exact", "away::on_a_disk_of_its_own", "--nocapture"])
         .output();
     match done {
-        Ok(done) if done.status.success() => assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed")),
-        Ok(done) if done.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&done.stderr)),
+        Ok(done) if done.status.success() => {
+            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"))
+        }
+        Ok(done) if done.status.code() == Some(101) => {
+            panic!("{}", String::from_utf8_lossy(&done.stderr))
+        }
         refused => eprintln!("left out: nothing can be mounted here: {refused:?}"),
     }
 }
@@ -241,7 +251,11 @@ fn on_a_disk_of_its_own() {
     mount(&["umount", "--lazy"]);
     scene.told();
     scene.fill(39);
-    assert_eq!(std::fs::read_dir(scene.place.path("archive")).unwrap().count(), 0, "nothing is written under it");
+    assert_eq!(
+        std::fs::read_dir(scene.place.path("archive")).unwrap().count(),
+        0,
+        "nothing is written under it"
+    );
     mount(&["mount", "--bind"]);
     scene.watching.handle.catch_up(Duration::from_secs(30)).expect("mounted again");
     mount(&["umount", "--lazy"]);
@@ -257,7 +271,8 @@ fn files(dir: &Path) -> Vec<(String, u64)> {
         if entry.file_type().unwrap().is_dir() {
             found.extend(files(&entry.path()));
         } else {
-            found.push((entry.path().to_str().unwrap().to_owned(), entry.metadata().unwrap().len()));
+            found
+                .push((entry.path().to_str().unwrap().to_owned(), entry.metadata().unwrap().len()));
         }
     }
     found.sort();

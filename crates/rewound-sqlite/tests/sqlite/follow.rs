@@ -68,7 +68,8 @@ fn the_log_stays_bounded_without_a_pause() {
     options.wal_bytes_max = 1 << 20;
     let watching = watch(&node, &place.db(), options);
     let shape = Shape { blob: 2_000, ..Shape::default() };
-    let writers: Vec<Process> = (0..2).map(|w| Process::writer(&place.db(), w, seed + w, &shape, 0)).collect();
+    let writers: Vec<Process> =
+        (0..2).map(|w| Process::writer(&place.db(), w, seed + w, &shape, 0)).collect();
     let mut longest = 0;
     let begun = Instant::now();
     // On a busy machine everything takes longer.
@@ -81,10 +82,14 @@ fn the_log_stays_bounded_without_a_pause() {
     writers.into_iter().for_each(Process::kill);
     let expected = counter(&db);
     let status = watching.stop();
-    eprintln!("log at most {longest} bytes, {} commits, {} resets", status.commits, status.wal_resets);
+    eprintln!(
+        "log at most {longest} bytes, {} commits, {} resets",
+        status.commits, status.wal_resets
+    );
     assert_eq!(status.resyncs, 0, "{:?}", status.last_resync);
     assert!(status.wal_resets >= 2, "{status:?}");
-    // How long it becomes depends on how long the writers hold the lock, and on who else uses the machine: it is printed, above.
+    // How long it becomes depends on how long the writers hold the lock, and on who else uses the
+    // machine: it is printed, above.
     let seen = oracle::check_from(&node, 0, (status.commits / 50).max(7));
     assert_eq!(seen.last().unwrap().counter, expected);
 }
@@ -104,8 +109,14 @@ fn live_copies_equal_what_is_restored() {
             db.execute_batch("BEGIN IMMEDIATE").unwrap();
             let to = place.path(&format!("copy-{n}.db"));
             // By another process: closing the file in this one would give up SQLite's locks on it.
-            let script = format!("cp '{0}' '{1}' && cp '{0}-wal' '{1}-wal'", place.db().display(), to.display());
-            assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+            let script = format!(
+                "cp '{0}' '{1}' && cp '{0}-wal' '{1}-wal'",
+                place.db().display(),
+                to.display()
+            );
+            assert!(
+                std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success()
+            );
             copies.push((counter(&db), to));
             db.execute_batch("ROLLBACK").unwrap();
         }
@@ -142,7 +153,8 @@ fn a_restored_file_is_a_database() {
     assert_eq!(check(&restored).unwrap(), counter(&db) + 1);
 }
 
-/// What follows a commit is archived within milliseconds, also after a pause; an application's checkpoints are not kept waiting.
+/// What follows a commit is archived within milliseconds, also after a pause; an application's
+/// checkpoints are not kept waiting.
 #[test]
 fn commits_are_archived_soon_and_checkpoints_go_through() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -165,7 +177,8 @@ fn commits_are_archived_soon_and_checkpoints_go_through() {
         for _ in 0..5 {
             transaction(&db, 1, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap();
             let begun = Instant::now();
-            let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+            let busy: i64 =
+                db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
             let took = begun.elapsed();
             assert!(took < Duration::from_secs(2), "{mode}: {took:?}");
             assert!(busy == 0, "{mode} was refused");
@@ -176,8 +189,9 @@ fn commits_are_archived_soon_and_checkpoints_go_through() {
     oracle::check(&node);
 }
 
-/// Checkpoints that wait for readers get past the watcher at once, also if nothing is committed after them: whatever was committed or copied back
-/// while a pin began, and however late the watcher looks at the log after that.
+/// Checkpoints that wait for readers get past the watcher at once, also if nothing is committed
+/// after them: whatever was committed or copied back while a pin began, and however late the
+/// watcher looks at the log after that.
 #[test]
 fn a_checkpoint_never_waits_for_a_pin() {
     let mut random = Random(seed());
@@ -206,7 +220,8 @@ fn a_checkpoint_never_waits_for_a_pin() {
             }
             let mode = ["FULL", "RESTART", "TRUNCATE", "TRUNCATE"][n as usize % 4];
             let begun = Instant::now();
-            let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+            let busy: i64 =
+                db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
             // Refused at once: somebody was at another checkpoint. Refused late: it waited in vain.
             refused += u32::from(busy != 0 && begun.elapsed() > Duration::from_secs(1));
             longest = longest.max(begun.elapsed());
@@ -217,16 +232,21 @@ fn a_checkpoint_never_waits_for_a_pin() {
             status.resyncs
         );
         assert_eq!(refused, 0, "reads delayed by {delay:?}: longest {longest:?}");
-        assert!(longest < Duration::from_secs(2), "reads delayed by {delay:?}: longest {longest:?}");
-        // So slow a watcher can come too late after it has let a checkpoint through, and then says so.
-        let excused = |reason: String| !delay.is_zero() && reason.contains("given up for a checkpoint");
+        assert!(
+            longest < Duration::from_secs(2),
+            "reads delayed by {delay:?}: longest {longest:?}"
+        );
+        // So slow a watcher can come too late after it has let a checkpoint through, and then says
+        // so.
+        let excused =
+            |reason: String| !delay.is_zero() && reason.contains("given up for a checkpoint");
         assert!(status.last_resync.clone().is_none_or(excused), "{:?}", status.last_resync);
         assert_eq!(oracle::check_from(&node, 0, 20).last().unwrap().counter, counter(&db));
     }
 }
 
-/// The application's readers have all of SQLite's slots when the pin moves, so that it shares one of theirs and holds less than it could. Once
-/// they have ended it is in nobody's way.
+/// The application's readers have all of SQLite's slots when the pin moves, so that it shares one
+/// of theirs and holds less than it could. Once they have ended it is in nobody's way.
 #[test]
 fn a_pin_that_shares_a_readers_slot_is_moved_once_it_can_be() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -254,15 +274,21 @@ fn a_pin_that_shares_a_readers_slot_is_moved_once_it_can_be() {
         commit(30);
         drop(readers);
         let begun = Instant::now();
-        let busy: i64 = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
-        assert!(busy == 0 && begun.elapsed() < Duration::from_secs(1), "{mode}: {busy}, {:?}", begun.elapsed());
+        let busy: i64 =
+            db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+        assert!(
+            busy == 0 && begun.elapsed() < Duration::from_secs(1),
+            "{mode}: {busy}, {:?}",
+            begun.elapsed()
+        );
     }
     assert_eq!(watching.stop().resyncs, 0);
     assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
 }
 
-/// A checkpoint waits for a reader's slot. The reader ends, and before the checkpoint looks again the pin has moved there: SQLite would wait for the pin then, though
-/// that reaches the end of the log.
+/// A checkpoint waits for a reader's slot. The reader ends, and before the checkpoint looks again
+/// the pin has moved there: SQLite would wait for the pin then, though that reaches the end of the
+/// log.
 #[test]
 fn a_checkpoint_does_not_wait_for_a_slot_that_the_pin_took_over() {
     static WAITS: AtomicBool = AtomicBool::new(false);
@@ -293,7 +319,9 @@ fn a_checkpoint_does_not_wait_for_a_slot_that_the_pin_took_over() {
                 app.busy_handler(Some(patient)).unwrap();
                 transaction(&app, 1, &mut Random(1), &sure).unwrap();
                 let begun = Instant::now();
-                let busy: i64 = app.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0)).unwrap();
+                let busy: i64 = app
+                    .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| r.get(0))
+                    .unwrap();
                 (begun.elapsed(), busy)
             });
             while !WAITS.load(Ordering::SeqCst) {

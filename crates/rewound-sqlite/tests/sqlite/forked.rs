@@ -1,4 +1,5 @@
-//! A process with a watcher forks: SQLite's locks are not inherited, and what the child does with its copy must not matter.
+//! A process with a watcher forks: SQLite's locks are not inherited, and what the child does with
+//! its copy must not matter.
 
 use rewound::Target;
 use rewound_sqlite::{Error, WatchOptions, Watcher};
@@ -20,7 +21,8 @@ fn a_child_that_inherited_a_watcher_does_nothing_to_it() {
     let before = std::fs::read(&wal).unwrap();
     assert!(!before.is_empty());
 
-    let refused = |e: Error| assert!(matches!(e, Error::Archive(rewound::Error::Forked { .. })), "{e}");
+    let refused =
+        |e: Error| assert!(matches!(e, Error::Archive(rewound::Error::Forked { .. })), "{e}");
     in_child(&place.path(""), || {
         refused(watcher.as_mut().unwrap().poll_once().unwrap_err());
         refused(watcher.as_mut().unwrap().run().unwrap_err());
@@ -36,6 +38,9 @@ fn a_child_that_inherited_a_watcher_does_nothing_to_it() {
     watcher.take().unwrap().close().unwrap();
     let out = place.path("out.db");
     node.restore(Target::Latest).into_file(&out).unwrap();
-    let sum: i64 = Connection::open(&out).unwrap().query_row("SELECT sum(n) FROM t", [], |r| r.get(0)).unwrap();
+    let sum: i64 = Connection::open(&out)
+        .unwrap()
+        .query_row("SELECT sum(n) FROM t", [], |r| r.get(0))
+        .unwrap();
     assert_eq!(sum, 3);
 }

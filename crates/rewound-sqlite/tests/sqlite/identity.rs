@@ -29,7 +29,8 @@ fn add(db: &Connection, whose: &str, rows: usize) {
 
 /// How many rows there are of whom.
 fn rows(db: &Connection) -> Vec<(String, i64)> {
-    let mut counts = db.prepare("SELECT whose, count(*) FROM t GROUP BY whose ORDER BY whose").unwrap();
+    let mut counts =
+        db.prepare("SELECT whose, count(*) FROM t GROUP BY whose ORDER BY whose").unwrap();
     counts.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
 }
 
@@ -50,7 +51,8 @@ fn once(node: &Node, db: &Path) -> Result<Status, Error> {
     backup(node, db, WatchOptions::default(), |_| {})
 }
 
-/// Ends the application's side of a database and leaves its log: as SQLite does while a watcher is attached.
+/// Ends the application's side of a database and leaves its log: as SQLite does while a watcher is
+/// attached.
 fn with_log_left(db: Connection) {
     use rusqlite::config::DbConfig;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
@@ -65,11 +67,16 @@ fn reading(db: &Path) -> Connection {
 }
 
 fn files_of(db: &Path) -> [PathBuf; 4] {
-    ["", "-wal", "-shm", "-rewound"].map(|ending| PathBuf::from(format!("{}{ending}", db.display())))
+    ["", "-wal", "-shm", "-rewound"]
+        .map(|ending| PathBuf::from(format!("{}{ending}", db.display())))
 }
 
 fn remarks(node: &Node) -> Vec<String> {
-    oracle::remarked(node).into_values().filter(|(key, _)| key == "resync").map(|(_, text)| text).collect()
+    oracle::remarked(node)
+        .into_values()
+        .filter(|(key, _)| key == "resync")
+        .map(|(_, text)| text)
+        .collect()
 }
 
 /// Waits for the archive to be as the database is.
@@ -81,7 +88,8 @@ fn caught_up(watching: &Watching) {
 /// `mv new.db app.db` with the log left in place. The log goes on, and continues nothing.
 #[test]
 fn a_database_replaced_by_a_rename_is_compared() {
-    // The watcher goes on; or it is stopped, and the application is first to see the new file; or the watcher is.
+    // The watcher goes on; or it is stopped, and the application is first to see the new file; or
+    // the watcher is.
     for (stopped, first) in [(false, false), (true, false), (true, true)] {
         let place = Place::new();
         let db = make(&place.db(), "old", 30);
@@ -104,7 +112,8 @@ fn a_database_replaced_by_a_rename_is_compared() {
         }
         let db = place.connect();
         add(&db, "late", 1);
-        let watching = running.unwrap_or_else(|| watch(&place.reopened(), &place.db(), WatchOptions::default()));
+        let watching = running
+            .unwrap_or_else(|| watch(&place.reopened(), &place.db(), WatchOptions::default()));
         watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
         add(&db, "late", 1);
         caught_up(&watching);
@@ -113,7 +122,8 @@ fn a_database_replaced_by_a_rename_is_compared() {
         watching.stop();
         let said = remarks(&node);
         assert!(said.len() == 1 && said[0].contains("another file"), "{said:?}");
-        // As long as that log lasts it belongs to the file of before: opened anew, SQLite could take more of it than it did.
+        // As long as that log lasts it belongs to the file of before: opened anew, SQLite could
+        // take more of it than it did.
         assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 1);
         assert!(remarks(&node)[1].contains("that of another file"));
         drop(reader);
@@ -143,13 +153,21 @@ fn a_database_that_was_moved_goes_on() {
     add(&db, "a", 1);
     for moved_on in [true, false] {
         let status = once(&place.reopened(), &moved).unwrap();
-        assert_eq!((status.resyncs, status.commits), (0, u64::from(moved_on)), "{:?}", status.last_resync);
+        assert_eq!(
+            (status.resyncs, status.commits),
+            (0, u64::from(moved_on)),
+            "{:?}",
+            status.last_resync
+        );
     }
     assert_eq!(archived(&node), [count("a", 4)]);
     // What takes its old place is another database now.
     drop(make(&place.db(), "b", 1));
     let refused = once(&place.reopened(), &place.db()).unwrap_err();
-    assert!(matches!(&refused, Error::WrongNode { database: Some(of), .. } if *of == moved), "{refused}");
+    assert!(
+        matches!(&refused, Error::WrongNode { database: Some(of), .. } if *of == moved),
+        "{refused}"
+    );
 }
 
 /// What was archived before identities were on record is compared once.
@@ -195,7 +213,8 @@ fn another_database_is_adopted_when_told_so() {
     assert!(once(&node, &place.db()).is_err());
 }
 
-/// A link is re-pointed under the watcher: what it leads to now is another database, and no word of it goes into the node of the first.
+/// A link is re-pointed under the watcher: what it leads to now is another database, and no word of
+/// it goes into the node of the first.
 #[test]
 fn a_link_that_is_pointed_elsewhere_is_noticed() {
     for (adopt, to_file) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -263,11 +282,16 @@ fn a_directory_that_takes_the_place_of_another_is_compared() {
     let second = Watcher::open(&node, &path, WatchOptions::default()).unwrap_err();
     assert!(matches!(second, Error::AlreadyWatched { .. }), "{second}");
     let events = watching.events.lock().clone();
-    assert!(events.iter().any(|e| matches!(e, Event::ResyncStarted { reason } if reason.contains("another file"))));
+    assert!(
+        events.iter().any(
+            |e| matches!(e, Event::ResyncStarted { reason } if reason.contains("another file"))
+        )
+    );
     watching.stop();
 }
 
-/// The database's number on its device may be given to the file that takes its place: the time of its birth is not.
+/// The database's number on its device may be given to the file that takes its place: the time of
+/// its birth is not.
 #[test]
 fn a_database_made_anew_is_another_file() {
     let place = Place::new();
@@ -314,7 +338,8 @@ fn two_databases_of_one_name_are_told_apart() {
     drop((in_a, in_b));
 }
 
-/// Overwritten in place, by something that knows nothing of SQLite's locks: the file is the same, and so is the log.
+/// Overwritten in place, by something that knows nothing of SQLite's locks: the file is the same,
+/// and so is the log.
 #[test]
 fn a_database_that_is_overwritten_in_place_is_compared() {
     let place = Place::new();
@@ -330,7 +355,8 @@ fn a_database_that_is_overwritten_in_place_is_compared() {
     std::thread::sleep(WatchOptions::default().poll_interval * 2);
     assert_eq!(watching.handle.status().resyncs, 0);
     // By another process: closing the file in this one would give up SQLite's locks on it.
-    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    let copied =
+        std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
     assert!(copied.unwrap().success());
     watching.until("a comparison", |s| s.resyncs > 0 && s.state == State::Following);
     let db = place.connect();
@@ -355,7 +381,10 @@ fn a_database_that_is_overwritten_without_its_index_is_compared() {
     with_log_left(db);
     std::thread::sleep(WatchOptions::default().poll_interval * 2);
     let script = "cat older.db > app.db; rm app.db-shm";
-    let done = std::process::Command::new("sh").args(["-c", script]).current_dir(place.db().parent().unwrap()).status();
+    let done = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(place.db().parent().unwrap())
+        .status();
     assert!(done.unwrap().success());
     watching.until("the failure", |s| s.failures > 0);
     watching.until("the end of it", |s| s.state == State::Following);
@@ -364,7 +393,8 @@ fn a_database_that_is_overwritten_without_its_index_is_compared() {
     assert_eq!(archived(&node), rows(&place.connect()));
 }
 
-/// The log's file, or its index, is removed behind the watcher's back once the application has ended.
+/// The log's file, or its index, is removed behind the watcher's back once the application has
+/// ended.
 #[test]
 fn a_log_or_an_index_that_is_removed_is_made_anew() {
     for ending in ["-wal", "-shm"] {
@@ -399,7 +429,10 @@ fn a_lock_that_is_removed_is_taken_again() {
     watching.until("the lock", |_| {
         // Whoever gets it first before the watcher has noticed lets go of it at once.
         lock.exists()
-            && matches!(Attached::open(place.db(), WatchOptions::default()), Err(Error::AlreadyWatched { .. }))
+            && matches!(
+                Attached::open(place.db(), WatchOptions::default()),
+                Err(Error::AlreadyWatched { .. })
+            )
     });
     // What else somebody put there stays.
     add(&db, "a", 1);
@@ -410,7 +443,8 @@ fn a_lock_that_is_removed_is_taken_again() {
     assert_eq!(std::fs::read(&lock).unwrap(), b"a note");
 }
 
-/// An index is removed while another process goes on with it: nobody sees what that process commits, and this is said until it ends.
+/// An index is removed while another process goes on with it: nobody sees what that process
+/// commits, and this is said until it ends.
 #[test]
 fn an_index_removed_under_the_application_is_told() {
     let (place, random) = (Place::new(), super::support::seed());
@@ -418,7 +452,8 @@ fn an_index_removed_under_the_application_is_told() {
     prepare(&db);
     let node = place.node();
     let watching = watch(&node, &place.db(), WatchOptions::default());
-    let mut writer = Process::writer(&place.db(), 1, random, &Shape { rollback: 0, ..Shape::default() }, 2_000);
+    let mut writer =
+        Process::writer(&place.db(), 1, random, &Shape { rollback: 0, ..Shape::default() }, 2_000);
     writer.until(&["ready"]);
     watching.until("some transactions", |s| s.commits > 20);
     with_log_left(db);
@@ -430,7 +465,13 @@ fn an_index_removed_under_the_application_is_told() {
     writer.kill();
     watching.until("the end of it", |s| s.state == State::Following);
     let db = place.connect();
-    transaction(&db, 2, &mut super::support::Random(random), &Shape { rollback: 0, ..Shape::default() }).unwrap();
+    transaction(
+        &db,
+        2,
+        &mut super::support::Random(random),
+        &Shape { rollback: 0, ..Shape::default() },
+    )
+    .unwrap();
     caught_up(&watching);
     watching.stop();
     assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db));
@@ -446,12 +487,18 @@ fn an_index_removed_before_the_watcher_is_told() {
     std::fs::remove_file(place.path("app.db-shm")).unwrap();
     let told = format!("while process {} uses it", reader.0.id());
     let refused = Attached::open(place.db(), WatchOptions::default()).unwrap_err();
-    assert!(matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)), "{refused}");
+    assert!(
+        matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)),
+        "{refused}"
+    );
     // Somebody has made another one meanwhile.
     counter(&place.connect());
     assert!(place.path("app.db-shm").exists());
     let refused = Attached::open(place.db(), WatchOptions::default()).unwrap_err();
-    assert!(matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)), "{refused}");
+    assert!(
+        matches!(&refused, Error::Inconsistent { reason } if reason.contains(&told)),
+        "{refused}"
+    );
     reader.stop();
     Attached::open(place.db(), WatchOptions::default()).unwrap();
 }
@@ -464,7 +511,9 @@ fn a_process_of_another_container_is_told() {
     prepare(&db);
     std::fs::remove_file(place.path("app.db-shm")).unwrap();
     match Process::run_in_a_container(&place.db(), "attach") {
-        Some(said) => assert!(said.contains("while another process (of another container) uses it"), "{said}"),
+        Some(said) => {
+            assert!(said.contains("while another process (of another container) uses it"), "{said}")
+        }
         None => eprintln!("left out: no namespace can be made here"),
     }
 }
@@ -477,7 +526,8 @@ fn a_file_replaced_under_the_application_is_told() {
     prepare(&db);
     let node = place.node();
     let watching = watch(&node, &place.db(), WatchOptions::default());
-    let mut writer = Process::writer(&place.db(), 1, 1, &Shape { rollback: 0, ..Shape::default() }, 2_000);
+    let mut writer =
+        Process::writer(&place.db(), 1, 1, &Shape { rollback: 0, ..Shape::default() }, 2_000);
     writer.until(&["ready"]);
     watching.until("some transactions", |s| s.commits > 20);
     writer.signal("STOP");
@@ -486,7 +536,10 @@ fn a_file_replaced_under_the_application_is_told() {
     watching.until("a comparison", |s| s.resyncs == 1 && s.state == State::Following);
     let told = format!("process {} still has the file open", writer.0.id());
     let events = watching.events.lock().clone();
-    assert!(events.iter().any(|e| matches!(e, Event::Warning(text) if text.contains(&told))), "{events:?}");
+    assert!(
+        events.iter().any(|e| matches!(e, Event::Warning(text) if text.contains(&told))),
+        "{events:?}"
+    );
     writer.kill();
     watching.stop();
 }
@@ -502,7 +555,10 @@ fn attaching_needs_no_node() {
     let odd = place.path(".app\n.db");
     let db = make(&odd, "a", 1);
     let attached = Attached::open(&odd, WatchOptions::default()).unwrap();
-    assert!(matches!(Attached::open(&odd, WatchOptions::default()), Err(Error::AlreadyWatched { .. })));
+    assert!(matches!(
+        Attached::open(&odd, WatchOptions::default()),
+        Err(Error::AlreadyWatched { .. })
+    ));
     let node = place.node();
     attached.watch(&node).unwrap().backup().unwrap();
     assert_eq!(archived(&node), rows(&db));
@@ -526,17 +582,25 @@ fn a_database_that_was_overwritten_in_place_is_compared() {
     // The log is copied back, and stays.
     let reader = reading(&place.db());
     watching.until("a pin that lets it", |_| {
-        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| Ok(r.get::<_, i64>(1)? == r.get::<_, i64>(2)?)).unwrap()
+        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| {
+            Ok(r.get::<_, i64>(1)? == r.get::<_, i64>(2)?)
+        })
+        .unwrap()
     });
     watching.stop();
     with_log_left(db);
     assert_eq!(once(&place.reopened(), &place.db()).unwrap().resyncs, 0);
     with_log_left(reader);
-    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    let copied =
+        std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
     assert!(copied.unwrap().success());
     let status = once(&place.reopened(), &place.db()).unwrap();
     assert_eq!(status.resyncs, 1);
-    assert!(remarks(&node)[0].contains("something else than SQLite while nobody watched"), "{:?}", remarks(&node));
+    assert!(
+        remarks(&node)[0].contains("something else than SQLite while nobody watched"),
+        "{:?}",
+        remarks(&node)
+    );
     assert_eq!(archived(&node), rows(&place.connect()));
 }
 
@@ -559,7 +623,8 @@ fn an_unused_database_is_not_compared() {
     assert_eq!(archived(&node), rows(&db));
 }
 
-/// What is in a log that started over while nobody watched is archived transaction by transaction where nothing of it can be missing: the file is as it was.
+/// What is in a log that started over while nobody watched is archived transaction by transaction
+/// where nothing of it can be missing: the file is as it was.
 #[test]
 fn a_log_that_started_over_once_is_continued() {
     let place = Place::new();
@@ -608,7 +673,8 @@ fn a_database_that_is_overwritten_as_the_watcher_ends_is_compared() {
         watcher.poll_once().unwrap();
         std::thread::sleep(Duration::from_millis(10));
     }
-    let copied = std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
+    let copied =
+        std::process::Command::new("cp").args([place.path("older.db"), place.db()]).status();
     assert!(copied.unwrap().success());
     watcher.close().unwrap();
     let status = once(&node, &place.db()).unwrap();
@@ -617,7 +683,8 @@ fn a_database_that_is_overwritten_as_the_watcher_ends_is_compared() {
     drop(db);
 }
 
-/// Several follow one database, each now and then: what one of them left says nothing to the others, also where their marks are the same.
+/// Several follow one database, each now and then: what one of them left says nothing to the
+/// others, also where their marks are the same.
 #[test]
 fn what_another_node_left_is_not_gone_by() {
     for two_archives in [false, true] {
@@ -647,10 +714,12 @@ fn what_another_copy_of_the_archive_left_is_not_gone_by() {
     let place = Place::new();
     drop(make(&place.db(), "one", 1));
     once(&place.node(), &place.db()).unwrap();
-    let copied =
-        std::process::Command::new("cp").args(["-r".into(), place.path("archive"), place.path("copy")]).status();
+    let copied = std::process::Command::new("cp")
+        .args(["-r".into(), place.path("archive"), place.path("copy")])
+        .status();
     assert!(copied.unwrap().success());
-    // Two commits, each the second of its archive, each of the first frames of a log that began anew.
+    // Two commits, each the second of its archive, each of the first frames of a log that began
+    // anew.
     for (archive, whose) in [("archive", "two"), ("copy", "three"), ("archive", "")] {
         let node = super::support::open_node(&place.path(archive));
         if !whose.is_empty() {

@@ -14,7 +14,8 @@ use super::workload::{Shape, counter, prepare, transaction};
 
 const SURE: Shape = Shape { blob: 300, changes: 4, rollback: 0, checkpoint: 0, cache: -2000 };
 
-/// `hook` wakes the watcher at each commit, and leaves checkpoints to it; `catch_up` waits for exactly what was committed before.
+/// `hook` wakes the watcher at each commit, and leaves checkpoints to it; `catch_up` waits for
+/// exactly what was committed before.
 #[test]
 fn hook_and_catch_up() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -62,8 +63,12 @@ fn catch_up_does_not_lie() {
     let db = place.connect();
     prepare(&db);
     let storage = rewound::storage::MemStorage::without_recording();
-    let archive =
-        Archive::create_in(std::sync::Arc::new(storage.clone()), key(), rewound::ArchiveOptions::new()).unwrap();
+    let archive = Archive::create_in(
+        std::sync::Arc::new(storage.clone()),
+        key(),
+        rewound::ArchiveOptions::new(),
+    )
+    .unwrap();
     let node = archive.create_node("app", Origin::Existing).unwrap();
     let watching = watch(&node, &place.db(), WatchOptions::default());
     storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()));
@@ -78,14 +83,16 @@ fn catch_up_does_not_lie() {
     // A few at once.
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| assert_eq!(watching.handle.catch_up(Duration::from_secs(30)), Some(archived)));
+            scope.spawn(|| {
+                assert_eq!(watching.handle.catch_up(Duration::from_secs(30)), Some(archived))
+            });
         }
     });
     watching.stop();
 }
 
-/// POSIX: a process that closes any descriptor of a file gives up all its locks on it. A watcher that comes and goes in the application's
-/// process must not cost the application its own.
+/// POSIX: a process that closes any descriptor of a file gives up all its locks on it. A watcher
+/// that comes and goes in the application's process must not cost the application its own.
 #[test]
 fn the_applications_locks_outlive_the_watcher() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -99,7 +106,8 @@ fn the_applications_locks_outlive_the_watcher() {
         assert_eq!(Process::run(&place.db(), "lock"), "busy");
         watcher.close().unwrap();
         assert_eq!(Process::run(&place.db(), "lock"), "busy");
-        // Were the lock on the database file lost, whoever closes last beside us would take the log away.
+        // Were the lock on the database file lost, whoever closes last beside us would take the log
+        // away.
         assert!(place.path("app.db-wal").exists());
     }
     assert!(Watcher::open(&node, place.path("app.db-wal"), WatchOptions::default()).is_err());
@@ -111,7 +119,8 @@ fn the_applications_locks_outlive_the_watcher() {
     assert_eq!(watcher.close().unwrap().resyncs, 0);
 }
 
-/// Transactions over several attached databases: each database is followed by a watcher of its own, to a node of its own.
+/// Transactions over several attached databases: each database is followed by a watcher of its own,
+/// to a node of its own.
 #[test]
 fn attached_databases() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -121,7 +130,10 @@ fn attached_databases() {
     other.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY, v)").unwrap();
     db.execute("ATTACH ?1 AS other", [place.path("other.db").to_str().unwrap()]).unwrap();
     let node = place.node();
-    let second = Archive::open(place.path("archive"), key()).unwrap().create_node("other", Origin::Existing).unwrap();
+    let second = Archive::open(place.path("archive"), key())
+        .unwrap()
+        .create_node("other", Origin::Existing)
+        .unwrap();
     let watching = watch(&node, &place.db(), WatchOptions::default());
     let watching_other = watch(&second, &place.path("other.db"), WatchOptions::default());
     for n in 1..=60i64 {
@@ -145,12 +157,16 @@ fn attached_databases() {
     let file = place.path("restored.db");
     second.restore(Target::Latest).into_file(&file).unwrap();
     let sum = |db: &Connection| -> (i64, i64) {
-        db.query_row("SELECT count(*), total(n) FROM t", [], |r| Ok((r.get(0)?, r.get::<_, f64>(1)? as i64))).unwrap()
+        db.query_row("SELECT count(*), total(n) FROM t", [], |r| {
+            Ok((r.get(0)?, r.get::<_, f64>(1)? as i64))
+        })
+        .unwrap()
     };
     assert_eq!(sum(&Connection::open(&file).unwrap()), sum(&other));
 }
 
-/// A restore in place that is refused, as this process itself uses the database, leaves its locks alone.
+/// A restore in place that is refused, as this process itself uses the database, leaves its locks
+/// alone.
 #[test]
 fn a_refused_replacement_costs_no_locks() {
     let place = Place::new();
@@ -161,14 +177,19 @@ fn a_refused_replacement_costs_no_locks() {
     db.execute_batch("BEGIN IMMEDIATE; INSERT INTO keyed VALUES ('mine', 1)").unwrap();
     let refused = |by_watcher| {
         let kept = |e: &Error| {
-            if by_watcher { matches!(e, Error::AlreadyWatched { .. }) } else { matches!(e, Error::InUse { .. }) }
+            if by_watcher {
+                matches!(e, Error::AlreadyWatched { .. })
+            } else {
+                matches!(e, Error::InUse { .. })
+            }
         };
         let held = Alone::hold(place.db()).unwrap_err();
         assert!(kept(&held), "{held}");
         let replaced = replace(node.restore(Target::Latest), place.db()).unwrap_err();
         assert!(kept(&replaced), "{replaced}");
         assert_eq!(Process::run(&place.db(), "lock"), "busy");
-        // Were the lock on the database file lost, whoever closes last beside us would take the log away.
+        // Were the lock on the database file lost, whoever closes last beside us would take the log
+        // away.
         assert!(place.path("app.db-wal").exists());
     };
     refused(false);

@@ -1,4 +1,5 @@
-//! What SQLite, its applications and others do to the log itself. The watcher's rounds are made one by one, so that each meets exactly what it is to meet.
+//! What SQLite, its applications and others do to the log itself. The watcher's rounds are made one
+//! by one, so that each meets exactly what it is to meet.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -34,7 +35,8 @@ fn ledger(db: &Connection) {
     .unwrap();
 }
 
-/// A transaction larger than its cache writes frames long before it commits; they are rewritten in place, or given up and overwritten.
+/// A transaction larger than its cache writes frames long before it commits; they are rewritten in
+/// place, or given up and overwritten.
 #[test]
 fn frames_that_were_spilled_count_only_once_committed() {
     let place = Place::new();
@@ -81,7 +83,8 @@ fn frames_that_were_spilled_count_only_once_committed() {
     newest_matches(&node, &db);
 }
 
-/// One wrong bit in a committed frame: nothing of it is archived, and once it is right again nothing is missing.
+/// One wrong bit in a committed frame: nothing of it is archived, and once it is right again
+/// nothing is missing.
 #[test]
 fn a_damaged_frame_is_never_archived() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -135,7 +138,8 @@ fn exactly_at_the_header() {
     assert_eq!((seen.len(), seen.last().unwrap().counter), (3, 2));
 }
 
-/// The log starts over several times between two looks, with and without frames: by turns, all of it seen.
+/// The log starts over several times between two looks, with and without frames: by turns, all of
+/// it seen.
 #[test]
 fn checkpoints_of_every_kind_between_two_rounds() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -149,7 +153,8 @@ fn checkpoints_of_every_kind_between_two_rounds() {
                     let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][random.below(4) as usize];
                     let by = if random.below(2) == 0 { &db } else { &other };
                     by.busy_timeout(std::time::Duration::ZERO).unwrap();
-                    by.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())).unwrap();
+                    by.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+                        .unwrap();
                 }
                 _ => _ = transaction(&db, 1, &mut random, &SURE).unwrap(),
             }
@@ -165,25 +170,33 @@ fn checkpoints_of_every_kind_between_two_rounds() {
     newest_matches(&node, &db);
 }
 
-/// Another part of the process closes a descriptor of the log's index, and with it POSIX takes all our locks: the log can then be
-/// copied back and start over with transactions that nobody saw. Whenever that happens it is noticed.
+/// Another part of the process closes a descriptor of the log's index, and with it POSIX takes all
+/// our locks: the log can then be copied back and start over with transactions that nobody saw.
+/// Whenever that happens it is noticed.
 #[test]
 fn a_lost_pin_is_a_resync_and_never_silence() {
     let (place, mut random) = (Place::new(), Random(seed()));
     let db = place.connect();
     prepare(&db);
-    db.execute_batch("CREATE TABLE a(n); INSERT INTO a VALUES (0); CREATE TABLE b(n); INSERT INTO b VALUES (0)")
-        .unwrap();
+    db.execute_batch(
+        "CREATE TABLE a(n); INSERT INTO a VALUES (0); CREATE TABLE b(n); INSERT INTO b VALUES (0)",
+    )
+    .unwrap();
     drop(db);
     let node = place.node();
-    // What is lost is on a page of its own, which no later transaction writes: the images do not tell.
-    for lost in
-        ["a checkpoint b", "tx tx checkpoint tx", "a checkpoint b checkpoint", "a a a checkpoint b checkpoint b"]
-    {
+    // What is lost is on a page of its own, which no later transaction writes: the images do not
+    // tell.
+    for lost in [
+        "a checkpoint b",
+        "tx tx checkpoint tx",
+        "a checkpoint b checkpoint",
+        "a a a checkpoint b checkpoint b",
+    ] {
         let mut watcher = Watcher::open(&node, place.db(), WatchOptions::default()).unwrap();
         watcher.poll_once().unwrap();
         let before = watcher.handle().status().resyncs;
-        // The pin is where it is in nobody's way: the log is copied back completely, and may start over.
+        // The pin is where it is in nobody's way: the log is copied back completely, and may start
+        // over.
         for steps in ["tx tx", "checkpoint"] {
             Process::run(&place.db(), &format!("steps {} {steps}", random.next()));
             watcher.poll_once().unwrap();
@@ -197,11 +210,17 @@ fn a_lost_pin_is_a_resync_and_never_silence() {
         let _ = watcher.poll_once();
         watcher.poll_once().unwrap();
         let status = watcher.close().unwrap();
-        assert_eq!(status.resyncs, before + 1, "{lost}: transactions were lost, and nothing is said");
+        assert_eq!(
+            status.resyncs,
+            before + 1,
+            "{lost}: transactions were lost, and nothing is said"
+        );
         eprintln!("{lost}: {:?}", status.last_resync);
     }
     let db = place.connect();
-    let sum = |db: &Connection| db.query_row("SELECT a.n * 1000 + b.n FROM a, b", [], |r| r.get::<_, i64>(0)).unwrap();
+    let sum = |db: &Connection| {
+        db.query_row("SELECT a.n * 1000 + b.n FROM a, b", [], |r| r.get::<_, i64>(0)).unwrap()
+    };
     let dir = tempfile::tempdir().unwrap();
     let restored = oracle::open(dir.path(), &oracle::restore(&node, rewound::Target::Latest));
     assert_eq!((sum(&restored), counter(&restored)), (sum(&db), counter(&db)));

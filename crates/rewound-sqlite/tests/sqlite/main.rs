@@ -1,6 +1,7 @@
 //! The SQLite adapter under everything that is known to break tools of its kind.
 //!
-//! Every test prints its seed; `REWOUND_SEED` repeats it. `REWOUND_STORM` sets the rounds of the start/stop storm.
+//! Every test prints its seed; `REWOUND_SEED` repeats it. `REWOUND_STORM` sets the rounds of the
+//! start/stop storm.
 
 #![allow(
     clippy::unwrap_used,

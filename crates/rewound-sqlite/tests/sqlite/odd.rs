@@ -33,7 +33,9 @@ fn newest_matches(node: &rewound::Node, db: &Connection) {
 fn what_cannot_be_watched_is_refused_with_a_reason() {
     let place = Place::new();
     let node = place.node();
-    let open = |name: &str, options: WatchOptions| Watcher::open(&node, place.path(name), options).map(drop);
+    let open = |name: &str, options: WatchOptions| {
+        Watcher::open(&node, place.path(name), options).map(drop)
+    };
     assert!(matches!(open("missing.db", WatchOptions::default()), Err(Error::NoDatabase { .. })));
     std::fs::write(place.path("empty.db"), b"").unwrap();
     assert!(matches!(open("empty.db", WatchOptions::default()), Err(Error::NotADatabase { .. })));
@@ -42,7 +44,10 @@ fn what_cannot_be_watched_is_refused_with_a_reason() {
     let db = Connection::open(place.db()).unwrap();
     db.execute_batch("CREATE TABLE t(a)").unwrap();
     let refused = open("app.db", WatchOptions::default()).unwrap_err();
-    assert!(matches!(refused, Error::NotWal { .. }) && refused.to_string().contains("journal_mode=WAL"), "{refused}");
+    assert!(
+        matches!(refused, Error::NotWal { .. }) && refused.to_string().contains("journal_mode=WAL"),
+        "{refused}"
+    );
     drop(db);
     let mut options = WatchOptions::default();
     options.enable_wal = true;
@@ -54,24 +59,30 @@ fn what_cannot_be_watched_is_refused_with_a_reason() {
     // That may end: it is waited for, and said.
     let mut watcher = Watcher::open(&node, place.db(), options).unwrap();
     let status = watcher.handle().status();
-    assert!(status.state == State::Retrying && status.failure.unwrap().contains("locking_mode=EXCLUSIVE"));
+    assert!(
+        status.state == State::Retrying
+            && status.failure.unwrap().contains("locking_mode=EXCLUSIVE")
+    );
     assert!(matches!(watcher.poll_once(), Err(Error::Locked { .. })));
     drop(db);
     watcher.poll_once().unwrap();
     assert_eq!(watcher.handle().status().state, State::Following);
 }
 
-/// What waiting can mend ends no watcher, whether it comes when it starts or later: the archive is full from the beginning, and the log is pinned all
-/// the same, so that nothing is lost.
+/// What waiting can mend ends no watcher, whether it comes when it starts or later: the archive is
+/// full from the beginning, and the log is pinned all the same, so that nothing is lost.
 #[test]
 fn a_watcher_that_starts_while_the_archive_is_full_waits_for_room() {
     let (place, mut random) = (Place::new(), Random(seed()));
     let db = place.connect();
     prepare(&db);
     let storage = MemStorage::without_recording();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
     let node = archive.create_node("app", Origin::Existing).unwrap();
-    let full = || storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()));
+    let full = || {
+        storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()))
+    };
     let mut options = WatchOptions::default();
     options.retry_max = Duration::from_millis(200);
     for round in 0..2 {
@@ -96,11 +107,21 @@ fn a_watcher_that_starts_while_the_archive_is_full_waits_for_room() {
         assert!(handle.status().pending_bytes > status.pending_bytes, "{:?}", handle.status());
         storage.set_capacity(None);
         handle.catch_up(Duration::from_secs(30)).expect("more room");
-        assert!(events.lock().iter().any(|e| matches!(e, Event::Retrying { failure, .. } if failure.contains("full"))));
+        assert!(
+            events
+                .lock()
+                .iter()
+                .any(|e| matches!(e, Event::Retrying { failure, .. } if failure.contains("full")))
+        );
         assert!(events.lock().iter().any(|e| matches!(e, Event::Recovered)));
         handle.stop();
         let status = thread.join().unwrap().unwrap();
-        assert_eq!((status.resyncs, status.failure), (0, None), "round {round}: {:?}", status.last_resync);
+        assert_eq!(
+            (status.resyncs, status.failure),
+            (0, None),
+            "round {round}: {:?}",
+            status.last_resync
+        );
     }
     newest_matches(&node, &db);
     // Stopped before there is room: that is no success.
@@ -138,12 +159,14 @@ fn what_is_no_file_is_not_waited_for() {
         let node = place.node();
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         let make = |path: &std::path::Path| {
-            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)
+                .unwrap();
         };
         make(&place.path("fifo.db"));
         let fifo = Watcher::open(&node, place.path("fifo.db"), WatchOptions::default()).map(drop);
         let _socket = std::os::unix::net::UnixListener::bind(place.path("socket.db")).unwrap();
-        let socket = Watcher::open(&node, place.path("socket.db"), WatchOptions::default()).map(drop);
+        let socket =
+            Watcher::open(&node, place.path("socket.db"), WatchOptions::default()).map(drop);
         let device = Watcher::open(&node, "/dev/zero", WatchOptions::default()).map(drop);
         let db = connect(&place.db());
         db.execute_batch("CREATE TABLE t(a)").unwrap();
@@ -166,7 +189,9 @@ fn what_is_no_file_is_not_waited_for() {
 #[test]
 fn a_database_that_may_only_be_read_is_refused() {
     let place = Place::new();
-    let allow = |name: &str, mode| std::fs::set_permissions(place.path(name), Permissions::from_mode(mode)).unwrap();
+    let allow = |name: &str, mode| {
+        std::fs::set_permissions(place.path(name), Permissions::from_mode(mode)).unwrap()
+    };
     let db = place.connect();
     prepare(&db);
     allow("", 0o755);
@@ -205,7 +230,8 @@ fn a_node_of_another_database_is_refused() {
     let node = place.node();
     backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
     prepare(&connect(&place.path("other.db")));
-    let refused = backup(&node, place.path("other.db"), WatchOptions::default(), |_| {}).unwrap_err();
+    let refused =
+        backup(&node, place.path("other.db"), WatchOptions::default(), |_| {}).unwrap_err();
     assert!(matches!(refused, Error::WrongNode { .. }), "{refused}");
 }
 
@@ -215,14 +241,17 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let db = place.connect();
     prepare(&db);
     let storage = MemStorage::without_recording();
-    let archive = Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
     let node = archive.create_node("app", Origin::Existing).unwrap();
     let mut options = WatchOptions::default();
     options.retry_max = Duration::from_millis(200);
     let watching = watch(&node, &place.db(), options);
     for _ in 0..3 {
         fill(&db, &mut random, 20);
-        storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>() + 3_000));
+        storage.set_capacity(Some(
+            storage.files().values().map(|f| f.len() as u64).sum::<u64>() + 3_000,
+        ));
         fill(&db, &mut random, 60);
         watching.until("a full disk", |s| s.state == State::Retrying && s.failure.is_some());
         // The application's own checkpoint must not throw away what is not archived.
@@ -240,7 +269,8 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     newest_matches(&node, &db);
 }
 
-/// Database, log and archive share a disk, and it is full: the application's transactions fail, the archive's writes, and checkpoints.
+/// Database, log and archive share a disk, and it is full: the application's transactions fail, the
+/// archive's writes, and checkpoints.
 #[test]
 fn a_disk_shared_with_the_database_fills_up() {
     let place = Place::new();
@@ -254,8 +284,12 @@ fn a_disk_shared_with_the_database_fills_up() {
         .env("TMPDIR", &disk)
         .output();
     match done {
-        Ok(done) if done.status.success() => assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed")),
-        Ok(done) if done.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&done.stderr)),
+        Ok(done) if done.status.success() => {
+            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"))
+        }
+        Ok(done) if done.status.code() == Some(101) => {
+            panic!("{}", String::from_utf8_lossy(&done.stderr))
+        }
         refused => eprintln!("left out: no disk can be made here: {refused:?}"),
     }
 }
@@ -266,7 +300,8 @@ fn on_a_small_disk() {
     let (place, mut random) = (Place::new(), Random(seed()));
     let db = place.connect();
     prepare(&db);
-    // The log's file keeps its length when it starts over: the archive is in need of room before the application is.
+    // The log's file keeps its length when it starts over: the archive is in need of room before
+    // the application is.
     db.execute_batch("INSERT INTO keyed VALUES ('large', randomblob(4000000))").unwrap();
     let node = place.node();
     let mut options = WatchOptions::default();
@@ -395,7 +430,8 @@ fn a_replaced_database_is_a_resync() {
     newest_matches(&node, &db);
 }
 
-/// `journal_mode` cannot leave WAL under a watcher; when it did without one, and came back, the archive is right again.
+/// `journal_mode` cannot leave WAL under a watcher; when it did without one, and came back, the
+/// archive is right again.
 #[test]
 fn leaving_wal_mode() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -405,11 +441,13 @@ fn leaving_wal_mode() {
     let watching = watch(&node, &place.db(), WatchOptions::default());
     fill(&db, &mut random, 5);
     db.busy_timeout(Duration::from_millis(20)).unwrap();
-    let mode = db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get::<_, String>(0));
+    let mode =
+        db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get::<_, String>(0));
     assert!(mode.is_err() || mode.unwrap() == "wal");
     fill(&db, &mut random, 5);
     watching.stop();
-    let mode: String = db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get(0)).unwrap();
+    let mode: String =
+        db.pragma_update_and_check(None, "journal_mode", "DELETE", |r| r.get(0)).unwrap();
     assert_eq!(mode, "delete");
     fill(&db, &mut random, 5);
     let refused = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap_err();
@@ -424,7 +462,8 @@ fn leaving_wal_mode() {
     newest_matches(&node, &db);
 }
 
-/// The application ends, and with it nobody but the watcher keeps the log; it comes back, and the watcher too.
+/// The application ends, and with it nobody but the watcher keeps the log; it comes back, and the
+/// watcher too.
 #[test]
 fn the_application_and_the_watcher_take_turns() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -466,7 +505,8 @@ fn a_huge_transaction() {
     newest_matches(&node, &db);
 }
 
-/// SIGKILL of a writer in the midst of its transactions leaves frames in the log that count for nothing, and are overwritten.
+/// SIGKILL of a writer in the midst of its transactions leaves frames in the log that count for
+/// nothing, and are overwritten.
 #[test]
 fn killed_writers() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -490,7 +530,9 @@ fn killed_writers() {
 fn rows_of_a_copy(place: &Place) -> i64 {
     let copy = place.path("copy.db");
     // By another process: this one would lose its connections' locks.
-    assert!(std::process::Command::new("cp").arg(place.db()).arg(&copy).status().unwrap().success());
+    assert!(
+        std::process::Command::new("cp").arg(place.db()).arg(&copy).status().unwrap().success()
+    );
     let db = Connection::open(copy).unwrap();
     let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
@@ -501,13 +543,16 @@ fn log_bytes(place: &Place) -> u64 {
     std::fs::metadata(place.path("app.db-wal")).map_or(0, |log| log.len())
 }
 
-/// What is left when everybody has ended is the whole database, in one file, whoever ended last; and the next watcher knows it.
+/// What is left when everybody has ended is the whole database, in one file, whoever ended last;
+/// and the next watcher knows it.
 #[test]
 fn a_database_that_everybody_has_left_is_complete_without_its_log() {
     let (place, mut random) = (Place::new(), Random(seed()));
     prepare(&place.connect());
     let node = place.node();
-    let rows = |db: &Connection| db.query_row("SELECT count(*) FROM ledger", [], |row| row.get::<_, i64>(0)).unwrap();
+    let rows = |db: &Connection| {
+        db.query_row("SELECT count(*) FROM ledger", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
     let mut resyncs = 0;
     for round in 0..6 {
         let watching = watch(&node, &place.db(), WatchOptions::default());
@@ -558,7 +603,8 @@ fn a_lock_file_that_holds_something_else_is_not_written_to() {
     assert_eq!(std::fs::read(place.path("app.db-rewound")).unwrap(), b"somebody's\n");
 }
 
-/// Where nothing happens for a while the log is emptied under the watcher, and a watcher that is killed then is continued.
+/// Where nothing happens for a while the log is emptied under the watcher, and a watcher that is
+/// killed then is continued.
 #[test]
 fn an_idle_database_is_complete_without_its_log() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -584,7 +630,10 @@ fn an_idle_database_is_complete_without_its_log() {
         assert!(log_bytes(&place) > 0);
         db.execute_batch("COMMIT").unwrap();
         empty();
-        assert_eq!(rows_of_a_copy(&place), other.query_row("SELECT count(*) FROM ledger", [], |r| r.get(0)).unwrap());
+        assert_eq!(
+            rows_of_a_copy(&place),
+            other.query_row("SELECT count(*) FROM ledger", [], |r| r.get(0)).unwrap()
+        );
         // It leaves word of that just after.
         std::thread::sleep(Duration::from_millis(500));
         watcher.kill();
@@ -595,7 +644,8 @@ fn an_idle_database_is_complete_without_its_log() {
     newest_matches(&node, &db);
 }
 
-/// A transaction of the application's that has read, and writes later, can do so however long it takes: the log does not start over under it.
+/// A transaction of the application's that has read, and writes later, can do so however long it
+/// takes: the log does not start over under it.
 #[test]
 fn a_log_is_not_emptied_under_a_transaction_that_may_write() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -606,7 +656,9 @@ fn a_log_is_not_emptied_under_a_transaction_that_may_write() {
     watcher.until(&["CopyFinished"]);
     fill(&db, &mut random, 5);
     let begin = || {
-        let copied = |r: &rusqlite::Row<'_>| Ok(r.get::<_, i64>(1)? > 0 && r.get::<_, i64>(1)? == r.get::<_, i64>(2)?);
+        let copied = |r: &rusqlite::Row<'_>| {
+            Ok(r.get::<_, i64>(1)? > 0 && r.get::<_, i64>(1)? == r.get::<_, i64>(2)?)
+        };
         while !db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], copied).unwrap() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -640,12 +692,17 @@ fn a_complete_database_that_was_changed_is_compared() {
         backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
         drop(db);
         let older = place.path("older.db");
-        node.restore(rewound::Target::Lsn(rewound::Lsn::new(2).unwrap())).into_file(&older).unwrap();
+        node.restore(rewound::Target::Lsn(rewound::Lsn::new(2).unwrap()))
+            .into_file(&older)
+            .unwrap();
         match how {
             "mv" => std::fs::rename(&older, place.db()).unwrap(),
             "cp" => _ = std::fs::copy(&older, place.db()).unwrap(),
             "rewritten" => std::fs::write(place.db(), std::fs::read(place.db()).unwrap()).unwrap(),
-            _ => std::fs::File::open(place.db()).unwrap().set_modified(std::time::SystemTime::now()).unwrap(),
+            _ => std::fs::File::open(place.db())
+                .unwrap()
+                .set_modified(std::time::SystemTime::now())
+                .unwrap(),
         }
         let status = backup(&node, place.db(), WatchOptions::default(), |_| {}).unwrap();
         assert_eq!(status.resyncs, 1, "{how}");
@@ -659,7 +716,8 @@ fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The damage is met after pages that differ were found: these are not compared with what they have become.
+/// The damage is met after pages that differ were found: these are not compared with what they have
+/// become.
 #[test]
 fn a_comparison_does_without_a_damaged_layer() {
     let place = Place::new();
@@ -676,7 +734,11 @@ fn a_comparison_does_without_a_damaged_layer() {
     backup(&node, place.db(), options.clone(), |_| {}).unwrap();
     db.execute_batch("UPDATE t SET b = randomblob(3000)").unwrap();
     backup(&node, place.db(), options.clone(), |_| {}).unwrap();
-    let parts = || files(&place.path("archive")).into_iter().filter(|p| p.extension().is_some_and(|e| e == "part"));
+    let parts = || {
+        files(&place.path("archive"))
+            .into_iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "part"))
+    };
     let before: Vec<_> = parts().collect();
     let mut compact = rewound::CompactOptions::default();
     (compact.layer_log_bytes, compact.snapshot_percent) = (1, 10_000);

@@ -29,7 +29,8 @@ pub fn open(dir: &Path, bytes: &[u8]) -> Connection {
     let path = dir.join("restored.db");
     std::fs::write(&path, bytes).unwrap();
     let uri = format!("file:{}?immutable=1", path.display());
-    Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI).unwrap()
+    Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+        .unwrap()
 }
 
 /// Commits that are a first copy or a comparison.
@@ -38,8 +39,8 @@ pub fn remarked(node: &Node) -> BTreeMap<u64, (String, String)> {
     commits.filter_map(|c| Some((c.lsn.get(), c.annotations.first()?.clone()))).collect()
 }
 
-/// Restores every commit from `from` on. Each state has to be whole, and has to hold exactly one transaction more than the one before, unless it is
-/// remarked as a comparison.
+/// Restores every commit from `from` on. Each state has to be whole, and has to hold exactly one
+/// transaction more than the one before, unless it is remarked as a comparison.
 pub fn check_from(node: &Node, from: u64, step: u64) -> Vec<Seen> {
     let dir = TempDir::new().unwrap();
     let remarks = remarked(node);
@@ -49,7 +50,13 @@ pub fn check_from(node: &Node, from: u64, step: u64) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     for lsn in first..=last {
         let resync = remarks.contains_key(&lsn);
-        if step > 1 && lsn % step != 0 && lsn != first && lsn != last && !resync && !remarks.contains_key(&(lsn + 1)) {
+        if step > 1
+            && lsn % step != 0
+            && lsn != first
+            && lsn != last
+            && !resync
+            && !remarks.contains_key(&(lsn + 1))
+        {
             continue;
         }
         let bytes = restore(node, Target::Lsn(rewound::Lsn::new(lsn).unwrap()));

@@ -1,4 +1,5 @@
-//! Other processes: the test binary again, told by its environment what to be. They end when the test does, as their input then ends.
+//! Other processes: the test binary again, told by its environment what to be. They end when the
+//! test does, as their input then ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -23,7 +24,9 @@ impl Process {
     pub fn writer(db: &Path, who: u64, seed: u64, shape: &Shape, pause: u64) -> Process {
         let Shape { blob, changes, rollback, checkpoint, cache } = shape;
         start(
-            &format!("writer {who} {seed} {pause} {blob} {changes} {rollback} {checkpoint} {cache}"),
+            &format!(
+                "writer {who} {seed} {pause} {blob} {changes} {rollback} {checkpoint} {cache}"
+            ),
             db,
             Path::new(""),
         )
@@ -46,7 +49,8 @@ impl Process {
         Process::last_word(&mut command(&std::env::current_exe().unwrap(), role, db, Path::new("")))
     }
 
-    /// The same as a user that has no rights of its own. The tests' program is copied beside the database, as that user may not get at where it is.
+    /// The same as a user that has no rights of its own. The tests' program is copied beside the
+    /// database, as that user may not get at where it is.
     pub fn run_as_nobody(db: &Path, role: &str) -> String {
         let program = db.with_file_name("program");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -58,7 +62,8 @@ impl Process {
         Process::last_word(&mut command)
     }
 
-    /// The same where the numbers of all other processes are unknown; `None` where that is not to be had.
+    /// The same where the numbers of all other processes are unknown; `None` where that is not to
+    /// be had.
     pub fn run_in_a_container(db: &Path, role: &str) -> Option<String> {
         let unshare = |program: &Path| {
             let mut unshare = Command::new("unshare");
@@ -69,12 +74,20 @@ impl Process {
         let program = std::env::current_exe().unwrap();
         let mut outer = unshare(&program);
         let inner = command(&program, role, db, Path::new(""));
-        outer.args(inner.get_args()).envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        outer
+            .args(inner.get_args())
+            .envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
         Some(Process::last_word(&mut outer))
     }
 
     fn last_word(command: &mut Command) -> String {
-        let out = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let out = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
         assert!(out.status.success());
         let said = String::from_utf8(out.stdout).unwrap();
         let word = said.lines().rev().find_map(|l| l.strip_prefix("says "));
@@ -90,7 +103,8 @@ impl Process {
 
     /// STOP or CONT.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status();
+        let done =
+            Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status();
         assert!(done.unwrap().success());
     }
 
@@ -118,7 +132,13 @@ fn command(program: &Path, role: &str, db: &Path, archive: &Path) -> Command {
 
 fn start(role: &str, db: &Path, archive: &Path) -> Process {
     let program = std::env::current_exe().unwrap();
-    Process(command(&program, role, db, archive).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    Process(
+        command(&program, role, db, archive)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    )
 }
 
 /// Not a test: what another process runs.
@@ -129,7 +149,8 @@ fn other_process() {
     let words: Vec<&str> = role.split(' ').collect();
     match words[0] {
         "writer" => {
-            let number = |w: &&str| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed);
+            let number =
+                |w: &&str| w.parse::<u64>().map_or_else(|_| w.parse().unwrap(), u64::cast_signed);
             writer(Path::new(&db), &words[1..].iter().map(number).collect::<Vec<i64>>());
         }
         "lock" => lock(Path::new(&db)),
@@ -146,7 +167,9 @@ fn writer(path: &Path, numbers: &[i64]) {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    let [who, seed, pause, blob, changes, rollback, checkpoint, cache] = numbers else { panic!("{numbers:?}") };
+    let [who, seed, pause, blob, changes, rollback, checkpoint, cache] = numbers else {
+        panic!("{numbers:?}")
+    };
     let shape = Shape {
         blob: blob.cast_unsigned(),
         changes: changes.cast_unsigned(),
@@ -171,7 +194,10 @@ fn writer(path: &Path, numbers: &[i64]) {
 fn lock(path: &Path) {
     let db = connect(path);
     db.busy_timeout(Duration::from_millis(100)).unwrap();
-    println!("\nsays {}", if db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() { "free" } else { "busy" });
+    println!(
+        "\nsays {}",
+        if db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() { "free" } else { "busy" }
+    );
 }
 
 /// Has the database open, and is idle.
@@ -184,7 +210,9 @@ fn reader(path: &Path) {
 
 /// Whether a watcher may attach.
 fn attach(path: &Path) {
-    let archive = Archive::create_in(Arc::new(MemStorage::without_recording()), key(), ArchiveOptions::new()).unwrap();
+    let archive =
+        Archive::create_in(Arc::new(MemStorage::without_recording()), key(), ArchiveOptions::new())
+            .unwrap();
     let node = archive.create_node("app", Origin::Existing).unwrap();
     match Watcher::open(&node, path, WatchOptions::default()) {
         Ok(watcher) => {
@@ -200,7 +228,10 @@ fn steps(path: &Path, seed: u64, steps: &[&str]) {
     let (db, mut random) = (connect(path), Random(seed));
     for step in steps {
         match *step {
-            "tx" => _ = transaction(&db, 9, &mut random, &Shape { rollback: 0, ..Shape::default() }).unwrap(),
+            "tx" => {
+                _ = transaction(&db, 9, &mut random, &Shape { rollback: 0, ..Shape::default() })
+                    .unwrap()
+            }
             "a" | "b" => _ = db.execute(&format!("UPDATE {step} SET n = n + 1"), []).unwrap(),
             "checkpoint" => db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap(),
             other => panic!("{other}"),

@@ -37,7 +37,9 @@ fn a_database_in_use_is_not_restored_into() {
     let unchanged = || {
         let out = std::process::Command::new("cat").arg(place.db()).output().unwrap();
         assert!(out.stdout == whole);
-        assert!(!dir.join(".rewound-incomplete").exists() && !place.path("app.db-journal").exists());
+        assert!(
+            !dir.join(".rewound-incomplete").exists() && !place.path("app.db-journal").exists()
+        );
     };
 
     let reader = Process::reader(&place.db());
@@ -57,13 +59,21 @@ fn a_database_in_use_is_not_restored_into() {
     unchanged();
     drop(db);
     let watching = watch(&node, &place.db(), WatchOptions::default());
-    assert!(matches!(replace(node.restore(first()), place.db()), Err(Error::AlreadyWatched { .. })));
+    assert!(matches!(
+        replace(node.restore(first()), place.db()),
+        Err(Error::AlreadyWatched { .. })
+    ));
     watching.stop();
     unchanged();
 
-    let failed =
-        replace(node.restore(first()).expect_page_size("app.db", rewound::PageSize::new(512).unwrap()), place.db());
-    assert!(matches!(failed, Err(Error::Archive(rewound::Error::TargetMismatch { .. }))), "{failed:?}");
+    let failed = replace(
+        node.restore(first()).expect_page_size("app.db", rewound::PageSize::new(512).unwrap()),
+        place.db(),
+    );
+    assert!(
+        matches!(failed, Err(Error::Archive(rewound::Error::TargetMismatch { .. }))),
+        "{failed:?}"
+    );
     unchanged();
     let interrupted = rewound::ReplayOptions::default();
     interrupted.cancel.cancel();
@@ -74,7 +84,8 @@ fn a_database_in_use_is_not_restored_into() {
     assert!(fs::read(place.db()).unwrap() != whole);
 }
 
-/// There and back again, with transactions in between: the archive has all of it, and every state of it is right.
+/// There and back again, with transactions in between: the archive has all of it, and every state
+/// of it is right.
 #[test]
 fn a_replacement_is_a_commit_like_any_other() {
     let (place, mut random) = (Place::new(), Random(seed()));
@@ -85,7 +96,8 @@ fn a_replacement_is_a_commit_like_any_other() {
         if round == 2 {
             // Pages of another size.
             let db = Connection::open(place.db()).unwrap();
-            db.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA page_size = 1024; VACUUM").unwrap();
+            db.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA page_size = 1024; VACUUM")
+                .unwrap();
         }
         let db = connect(&place.db());
         let watching = watch(&node, &place.db(), WatchOptions::default());
@@ -96,7 +108,8 @@ fn a_replacement_is_a_commit_like_any_other() {
         }
         drop(db);
         resyncs += watching.stop().resyncs;
-        let report = replace(node.restore(Target::Lsn(Lsn::new(3 + round).unwrap())), place.db()).unwrap();
+        let report =
+            replace(node.restore(Target::Lsn(Lsn::new(3 + round).unwrap())), place.db()).unwrap();
         let (_, spaces) = node.restore(Target::Lsn(report.lsn)).into_memory().unwrap();
         assert!(fs::read(place.db()).unwrap() == spaces["app.db"]);
     }

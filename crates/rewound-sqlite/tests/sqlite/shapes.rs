@@ -23,10 +23,21 @@ fn every_page_size() {
         let node = place.node();
         let watching = watch(&node, &place.db(), WatchOptions::default());
         for _ in 0..25 {
-            transaction(&db, 1, &mut random, &Shape { blob: 2_000, checkpoint: 5, ..Shape::default() }).unwrap();
+            transaction(
+                &db,
+                1,
+                &mut random,
+                &Shape { blob: 2_000, checkpoint: 5, ..Shape::default() },
+            )
+            .unwrap();
         }
         assert_eq!(watching.stop().resyncs, 0);
-        assert_eq!(oracle::check(&node).last().unwrap().counter, counter(&db), "pages of {}", 1 << bits);
+        assert_eq!(
+            oracle::check(&node).last().unwrap().counter,
+            counter(&db),
+            "pages of {}",
+            1 << bits
+        );
     }
 }
 
@@ -80,14 +91,20 @@ fn vacuum_schema_changes_and_free_pages() {
         let window = node.window().unwrap();
         let mut reached = None;
         for lsn in window.earliest.lsn.get()..=window.latest.lsn.get() {
-            let bytes = oracle::restore(&node, rewound::Target::Lsn(rewound::Lsn::new(lsn).unwrap()));
+            let bytes =
+                oracle::restore(&node, rewound::Target::Lsn(rewound::Lsn::new(lsn).unwrap()));
             let db = oracle::open(dir.path(), &bytes);
-            let integrity: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+            let integrity: String =
+                db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
             assert_eq!(integrity, "ok", "{auto_vacuum}, LSN {lsn}");
             let step: Option<usize> = db.query_row("SELECT n FROM step", [], |r| r.get(0)).unwrap();
             if step != reached {
                 assert_eq!(step, Some(reached.map_or(0, |r| r + 1)), "no step is missing");
-                assert_eq!(content(&db), expected[step.unwrap()], "{auto_vacuum}, LSN {lsn}, step {step:?}");
+                assert_eq!(
+                    content(&db),
+                    expected[step.unwrap()],
+                    "{auto_vacuum}, LSN {lsn}, step {step:?}"
+                );
                 reached = step;
             }
         }
@@ -98,16 +115,20 @@ fn vacuum_schema_changes_and_free_pages() {
 /// Schema and rows, as text.
 fn content(db: &Connection) -> String {
     let mut text = String::new();
-    let mut statement = db.prepare("SELECT name, type, sql FROM sqlite_schema ORDER BY name").unwrap();
-    let rows = statement
-        .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?)));
+    let mut statement =
+        db.prepare("SELECT name, type, sql FROM sqlite_schema ORDER BY name").unwrap();
+    let rows = statement.query_map([], |r| {
+        Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?))
+    });
     for (name, kind, sql) in rows.unwrap().map(Result::unwrap) {
         write!(text, "{name} {kind} {sql:?}").unwrap();
         if kind == "table" {
             let hash: (i64, Option<i64>) = db
-                .query_row(&format!("SELECT count(*), sum(unicode(hex(quote({name}.rowid)))) FROM {name}"), [], |r| {
-                    Ok((r.get(0)?, r.get(1)?))
-                })
+                .query_row(
+                    &format!("SELECT count(*), sum(unicode(hex(quote({name}.rowid)))) FROM {name}"),
+                    [],
+                    |r| Ok((r.get(0)?, r.get(1)?)),
+                )
                 .unwrap();
             write!(text, " {hash:?}").unwrap();
             let mut rows = db.prepare(&format!("SELECT * FROM {name}")).unwrap();
@@ -143,7 +164,8 @@ fn the_page_at_one_gibibyte() {
     db.execute_batch("INSERT INTO t VALUES (1, randomblob(100))").unwrap();
     let node = place.node();
     let watching = watch(&node, &place.db(), WatchOptions::default());
-    db.execute_batch("INSERT INTO t VALUES (2, zeroblob(536800000)), (3, zeroblob(536800000))").unwrap();
+    db.execute_batch("INSERT INTO t VALUES (2, zeroblob(536800000)), (3, zeroblob(536800000))")
+        .unwrap();
     db.execute_batch("INSERT INTO t VALUES (4, randomblob(3000000))").unwrap();
     let status = watching.stop();
     assert_eq!(status.resyncs, 0);
@@ -151,7 +173,8 @@ fn the_page_at_one_gibibyte() {
     node.restore(rewound::Target::Latest).into_file(&file).unwrap();
     let restored = Connection::open(&file).unwrap();
     let sum = |db: &Connection| -> (i64, i64) {
-        db.query_row("SELECT count(*), sum(length(b)) FROM t", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap()
+        db.query_row("SELECT count(*), sum(length(b)) FROM t", [], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap()
     };
     assert_eq!(sum(&restored), sum(&db));
     let check: String = restored.query_row("PRAGMA quick_check", [], |r| r.get(0)).unwrap();

@@ -1,7 +1,10 @@
-//! The watcher is started, stopped and killed at random moments under two heavy writers, which are killed now and then as well.
+//! The watcher is started, stopped and killed at random moments under two heavy writers, which are
+//! killed now and then as well.
 //!
-//! `REWOUND_STORM` rounds (10), each followed by restoring every `REWOUND_STEP`-th commit (5) and all around comparisons; between them the counters
-//! have to agree with the number of commits. Whatever happens, every commit that the archive has is whole, and transactions are missing only where a comparison says so.
+//! `REWOUND_STORM` rounds (10), each followed by restoring every `REWOUND_STEP`-th commit (5) and
+//! all around comparisons; between them the counters have to agree with the number of commits.
+//! Whatever happens, every commit that the archive has is whole, and transactions are missing only
+//! where a comparison says so.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +28,10 @@ fn start_stop_storm() {
     while done < rounds {
         let (c, r) = archive(&mut random, ROUNDS.min(rounds - done), step);
         (commits, resyncs, done) = (commits + c, resyncs + r, done + ROUNDS);
-        eprintln!("{done} rounds: {commits} commits checked, {resyncs} comparisons, {:?}", begun.elapsed());
+        eprintln!(
+            "{done} rounds: {commits} commits checked, {resyncs} comparisons, {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -42,14 +48,21 @@ fn archive(random: &mut Random, rounds: u64, step: u64) -> (u64, u64) {
             cache: if who == 1 { -2000 } else { 5 },
             ..Shape::default()
         };
-        Process::writer(&place.db(), who, random.next(), &shape, [100, 500, 4_000][random.below(3) as usize])
+        Process::writer(
+            &place.db(),
+            who,
+            random.next(),
+            &shape,
+            [100, 500, 4_000][random.below(3) as usize],
+        )
     };
     let mut writers = [1, 2].map(|who| Some(writer(random, who)));
     let (mut checked, mut resyncs) = (0u64, 0);
     let mut last: Option<Seen> = None;
     for _ in 0..rounds {
         // At 256 KiB the log is nearly always being copied back when the watcher ends.
-        let wal_bytes_max = if random.below(2) == 0 { 256 << 10 } else { WatchOptions::default().wal_bytes_max };
+        let wal_bytes_max =
+            if random.below(2) == 0 { 256 << 10 } else { WatchOptions::default().wal_bytes_max };
         let mut watcher = Process::watcher(&place.db(), &place.path("archive"), wal_bytes_max);
         if random.below(2) == 0 {
             // However it begins.
@@ -71,7 +84,8 @@ fn archive(random: &mut Random, rounds: u64, step: u64) -> (u64, u64) {
         writers.iter().flatten().for_each(|w| w.signal("STOP"));
         // Nothing to restore before the first copy is complete.
         if place.reopened().window().is_ok() {
-            let seen = oracle::check_from(&place.reopened(), last.as_ref().map_or(0, |s| s.lsn), step);
+            let seen =
+                oracle::check_from(&place.reopened(), last.as_ref().map_or(0, |s| s.lsn), step);
             checked += seen.len() as u64;
             resyncs += seen.iter().skip(1).filter(|s| s.resync).count() as u64;
             let newest = seen.last().unwrap().clone();

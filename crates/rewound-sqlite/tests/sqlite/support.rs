@@ -118,7 +118,11 @@ impl Watching {
     pub fn until(&self, what: &str, done: impl Fn(&Status) -> bool) {
         let begun = Instant::now();
         while !done(&self.handle.status()) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "waited for {what}: {:?}", self.handle.status());
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "waited for {what}: {:?}",
+                self.handle.status()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,7 +1,8 @@
 //! Transactions that carry a counter, so that any state tells exactly which of them it holds.
 //!
-//! `ledger` has one row for each transaction, numbered without gaps, with the number and the bytes of the items that there were after it. A
-//! state is right when the rows are 1 to n, and the items are as row n says.
+//! `ledger` has one row for each transaction, numbered without gaps, with the number and the bytes
+//! of the items that there were after it. A state is right when the rows are 1 to n, and the items
+//! are as row n says.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -42,7 +43,12 @@ pub fn counter(db: &Connection) -> u64 {
 }
 
 /// One transaction; whether it committed.
-pub fn transaction(db: &Connection, who: u64, random: &mut Random, shape: &Shape) -> rusqlite::Result<bool> {
+pub fn transaction(
+    db: &Connection,
+    who: u64,
+    random: &mut Random,
+    shape: &Shape,
+) -> rusqlite::Result<bool> {
     db.execute_batch(&format!("PRAGMA cache_size = {}", shape.cache))?;
     db.execute_batch("BEGIN IMMEDIATE")?;
     let done = changes(db, who, random, shape);
@@ -97,30 +103,40 @@ fn change(db: &Connection, random: &mut Random, shape: &Shape) -> rusqlite::Resu
 /// Checks a state and gives its counter; zero where the tables are not there yet.
 pub fn check(db: &Connection) -> Result<u64, String> {
     let text = |e: rusqlite::Error| e.to_string();
-    let integrity: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).map_err(text)?;
+    let integrity: String =
+        db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).map_err(text)?;
     if integrity != "ok" {
         return Err(format!("integrity_check: {integrity}"));
     }
-    let there: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'ledger'", [], |r| r.get(0)).map_err(text)?;
+    let there: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'ledger'", [], |r| r.get(0))
+        .map_err(text)?;
     if there == 0 {
         return Ok(0);
     }
     let (count, newest): (u64, u64) = db
-        .query_row("SELECT count(*), coalesce(max(n), 0) FROM ledger", [], |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row("SELECT count(*), coalesce(max(n), 0) FROM ledger", [], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .map_err(text)?;
     if count != newest {
         return Err(format!("{count} transactions, the newest is {newest}"));
     }
     let said: Option<(u64, u64)> = db
-        .query_row("SELECT items, bytes FROM ledger WHERE n = ?1", [newest], |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row("SELECT items, bytes FROM ledger WHERE n = ?1", [newest], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .optional()
         .map_err(text)?;
     let found: (u64, u64) = db
-        .query_row("SELECT count(*), coalesce(sum(length(v)), 0) FROM items", [], |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row("SELECT count(*), coalesce(sum(length(v)), 0) FROM items", [], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .map_err(text)?;
     if said.is_some_and(|said| said != found) {
-        return Err(format!("transaction {newest} left {said:?} items and bytes, there are {found:?}"));
+        return Err(format!(
+            "transaction {newest} left {said:?} items and bytes, there are {found:?}"
+        ));
     }
     Ok(newest)
 }

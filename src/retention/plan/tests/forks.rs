@@ -39,7 +39,10 @@ impl Estate {
                 let node = NodeId::new(u32::try_from(estate.state.nodes.len()).unwrap() + 1);
                 let branched = Some(Fork { line: parent, at });
                 let name = format!("n{node}");
-                estate.state.nodes.insert(node, NodeRecord { name, branched, ..record(Origin::Existing) });
+                estate
+                    .state
+                    .nodes
+                    .insert(node, NodeRecord { name, branched, ..record(Origin::Existing) });
                 Line::new(node, FIRST)
             } else {
                 let record = estate.state.nodes.get_mut(&parent.node).unwrap();
@@ -53,9 +56,15 @@ impl Estate {
             let start = estate.lineage(line).last().after.get();
             let own = cuts.iter().copied().filter(|c| (start + 1..END).contains(c));
             let starts = std::iter::once(start).chain(own);
-            let segments = starts.zip(1..).map(|(from, sequence)| SegmentInfo { sequence, from: at(from), bytes: 10 });
+            let segments = starts.zip(1..).map(|(from, sequence)| SegmentInfo {
+                sequence,
+                from: at(from),
+                bytes: 10,
+            });
             let windows = vec![(Position::ORIGIN, None)];
-            estate.logs.insert(line, TimelineLog { segments: segments.collect(), end: at(END), windows });
+            estate
+                .logs
+                .insert(line, TimelineLog { segments: segments.collect(), end: at(END), windows });
         }
         estate
     }
@@ -70,12 +79,17 @@ impl Estate {
 
     fn lines(&self) -> Vec<Line> {
         let timelines = |node: &NodeId| self.view(*node).timelines();
-        self.state.nodes.keys().flat_map(|node| timelines(node).into_iter().map(|t| Line::new(*node, t))).collect()
+        self.state
+            .nodes
+            .keys()
+            .flat_map(|node| timelines(node).into_iter().map(|t| Line::new(*node, t)))
+            .collect()
     }
 
     fn add(&mut self, line: Line, from: Option<u64>, to: u64) {
         self.made += 1;
-        let layer = LayerRecord { node: line.node, ..layer(self.made, line.timeline, from, to, to) };
+        let layer =
+            LayerRecord { node: line.node, ..layer(self.made, line.timeline, from, to, to) };
         self.state.nodes.get_mut(&line.node).unwrap().layers.push(layer);
     }
 
@@ -89,9 +103,15 @@ impl Estate {
         let Some(replay_floor) = view.replay_floor(&lineage, to) else { return false };
         let root = &self.logs[&lineage.at(Position::ORIGIN).line];
         let begins = root.segments.first().is_some_and(|s| s.from == Position::ORIGIN);
-        let empty_origin =
-            view.origin(&lineage) == Origin::Empty && replay_floor == Position::ORIGIN && (kept.is_some() || begins);
-        let input = PlanInput { lineage: &lineage, empty_origin, replay_floor, layers: &view.layers(&lineage) };
+        let empty_origin = view.origin(&lineage) == Origin::Empty
+            && replay_floor == Position::ORIGIN
+            && (kept.is_some() || begins);
+        let input = PlanInput {
+            lineage: &lineage,
+            empty_origin,
+            replay_floor,
+            layers: &view.layers(&lineage),
+        };
         let Some(plan) = replay_plan(&input, to) else { return false };
         lineage.over(plan.log_from, to).all(|(stretch, from, to)| {
             let log = &self.logs[&stretch.line];
@@ -103,7 +123,8 @@ impl Estate {
         let record = &self.state.nodes[&node];
         let own = self.logs.iter().filter(|(line, _)| line.node == node);
         let logs = own.map(|(line, log)| (line.timeline, log.clone())).collect();
-        let redo = record.layers.iter().filter(|l| l.from.is_none()).map(|l| (l.file, l.to)).collect();
+        let redo =
+            record.layers.iter().filter(|l| l.from.is_none()).map(|l| (l.file, l.to)).collect();
         plan_expiry(&ExpiryInput {
             state: &self.state,
             node,
@@ -127,7 +148,9 @@ impl Estate {
             record.retention.kept.insert(timeline.timeline, timeline.kept.clone());
             if remove {
                 let log = self.logs.get_mut(&Line::new(node, timeline.timeline)).unwrap();
-                log.segments.retain(|s| !timeline.segments.iter().any(|(a, b)| (*a..=*b).contains(&s.sequence)));
+                log.segments.retain(|s| {
+                    !timeline.segments.iter().any(|(a, b)| (*a..=*b).contains(&s.sequence))
+                });
             }
         }
         plan
