@@ -139,7 +139,7 @@ fn commits(c: &mut Criterion) {
             [
                 &mut || {
                     (0..count).for_each(|i| {
-                        raw.file.write_all_at(bytes, i * bytes.len() as u64).unwrap()
+                        raw.file.write_all_at(bytes, i * bytes.len() as u64).unwrap();
                     });
                     raw.file.sync_data().unwrap();
                 },
@@ -171,11 +171,11 @@ fn commits(c: &mut Criterion) {
     group.bench_function("raw overwrite + fdatasync, 1 KiB", |b| b.iter(raw_one));
     group.bench_function("synced, 1 KiB", |b| b.iter(synced));
     group.bench_function("buffered, 1 KiB", |b| {
-        b.iter(|| commit(&writer, &bytes, Durability::Buffered))
+        b.iter(|| commit(&writer, &bytes, Durability::Buffered));
     });
     group.throughput(Throughput::Bytes(big.len() as u64));
     group.bench_function("buffered, 64 KiB", |b| {
-        b.iter(|| commit(&writer, &big, Durability::Buffered))
+        b.iter(|| commit(&writer, &big, Durability::Buffered));
     });
     group.finish();
     drop(writer);

@@ -129,9 +129,9 @@ fn steps(
         if quick() { 1 } else { 15 },
         [
             &mut || {
-                pairs
-                    .iter()
-                    .for_each(|(old, _)| black_box(&mut copied).copy_from_slice(black_box(old)))
+                for (old, _) in pairs {
+                    black_box(&mut copied).copy_from_slice(black_box(old));
+                }
             },
             &mut || {
                 for (old, new) in pairs {
@@ -140,9 +140,9 @@ fn steps(
                 }
             },
             &mut || {
-                patches.iter().for_each(|(old, patch)| {
-                    decoder.apply(black_box(patch), old, &mut page).unwrap()
-                })
+                for (old, patch) in patches {
+                    decoder.apply(black_box(patch), old, &mut page).unwrap();
+                }
             },
             &mut || {
                 for page in pages {
@@ -151,9 +151,9 @@ fn steps(
                 }
             },
             &mut || {
-                images
-                    .iter()
-                    .for_each(|packed| fourth.decompress(black_box(packed), &mut image).unwrap())
+                for packed in images {
+                    fourth.decompress(black_box(packed), &mut image).unwrap();
+                }
             },
             &mut || {
                 for block in blocks {
@@ -162,9 +162,9 @@ fn steps(
                 }
             },
             &mut || {
-                packed
-                    .iter()
-                    .for_each(|packed| fifth.decompress(black_box(packed), &mut block).unwrap())
+                for packed in packed {
+                    fifth.decompress(black_box(packed), &mut block).unwrap();
+                }
             },
         ],
     );

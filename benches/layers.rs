@@ -112,7 +112,7 @@ fn layers(c: &mut Criterion) {
         let mut group = c.benchmark_group("layers");
         group.sample_size(10);
         group.bench_function("build", |b| {
-            b.iter_custom(|n| (0..n).map(|_| build(&made.archive, &fresh)).sum())
+            b.iter_custom(|n| (0..n).map(|_| build(&made.archive, &fresh)).sum());
         });
         group.bench_function("plan", |b| b.iter(|| node.plan(&middle).unwrap()));
         group.finish();

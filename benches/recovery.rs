@@ -121,7 +121,7 @@ fn recovery(c: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Bytes(log));
     if with_criterion() {
         group.bench_function("open a writer over an unsealed segment", |b| {
-            b.iter(|| node.open_writer().unwrap())
+            b.iter(|| node.open_writer().unwrap());
         });
         group.bench_function("scan an unsealed segment", |b| b.iter(|| node.window().unwrap()));
     }

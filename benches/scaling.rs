@@ -171,6 +171,7 @@ const DAY: u64 = 86_400 * 1_000_000_000;
 ///
 /// Everything is a sixteenth of a database of 1 GiB with 64,000 commits a day and layers of the
 /// default size.
+#[expect(clippy::too_many_lines, reason = "one table, row by row")]
 fn window() {
     let (state_mib, commits) = if quick() { (4, 200) } else { (64, 4_000) };
     let days: &[u64] = if quick() { &[1, 3] } else { &[1, 2, 4, 7, 14, 21, 28, 35] };

@@ -95,7 +95,7 @@ fn snapshots(c: &mut Criterion) {
             copy_dir(archive, &fresh);
             let node = Archive::open(&fresh, key()).unwrap().node("sqlite").unwrap();
             time(|| {
-                assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1)
+                assert_eq!(node.build_snapshot(&Target::Latest, &options).unwrap().snapshots, 1);
             })
         };
         let rounds = if quick() { 2 } else { 9 };
@@ -130,10 +130,10 @@ fn snapshots(c: &mut Criterion) {
         }
         group.sample_size(10).throughput(Throughput::Bytes(bytes));
         group.bench_function(format!("{name}: zstd-1 alone"), |b| {
-            b.iter(|| compress(pages, threads, false))
+            b.iter(|| compress(pages, threads, false));
         });
         group.bench_function(format!("{name}: build"), |b| {
-            b.iter_custom(|n| (0..n).map(|_| build()).sum())
+            b.iter_custom(|n| (0..n).map(|_| build()).sum());
         });
     }
     group.finish();

@@ -82,7 +82,7 @@ impl SealedFrames {
         loop {
             match stream.next()? {
                 Step::Frame { plaintext, .. } => {
-                    bytes += std::hint::black_box(plaintext).len() as u64
+                    bytes += std::hint::black_box(plaintext).len() as u64;
                 }
                 Step::Stop { error: None, .. } => return Ok(bytes),
                 Step::Stop { error: Some(error), .. } => return Err(error),

@@ -81,7 +81,7 @@ impl CommitInfo {
                 Op::Mark(mark) => self.mark = Some(mark.to_vec()),
                 Op::GlobalTransaction(id) => self.global_transaction = Some(id.to_vec()),
                 Op::Annotation { key, text } => {
-                    self.annotations.push((key.to_owned(), text.to_owned()))
+                    self.annotations.push((key.to_owned(), text.to_owned()));
                 }
                 Op::SetConfig { .. } | Op::RemoveConfig(_) | Op::RedoPoint(_) => {}
             }

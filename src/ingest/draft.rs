@@ -183,7 +183,7 @@ impl Draft {
     fn extend(&mut self, page: PageId) {
         match self.effects.last_mut() {
             Some(Effect::Extend(last)) if last.space == page.space => {
-                last.page = last.page.max(page.page)
+                last.page = last.page.max(page.page);
             }
             _ => self.effects.push(Effect::Extend(page)),
         }
@@ -276,7 +276,7 @@ impl Applied {
         for (page, local) in pages {
             match local {
                 Local::Written { crc, chain, image } => {
-                    known.table.record(page, Version { crc, chain, at }, image)
+                    known.table.record(page, Version { crc, chain, at }, image);
                 }
                 Local::Unknown => known.table.forget(page),
             }

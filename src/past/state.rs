@@ -164,7 +164,7 @@ fn open(
     loop {
         match context.sources(&plan, options) {
             Err(Error::Damaged(damage)) => {
-                plan = do_without(context, &plan, None, *damage, damaged)?
+                plan = do_without(context, &plan, None, *damage, damaged)?;
             }
             opened => return opened.map(|sources| (plan, sources)),
         }

@@ -220,7 +220,7 @@ pub(crate) fn commits_of(
             None => commits.push((first, None)),
             // Nothing of what was archived by then may be left.
             Some(until) => {
-                commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last))))
+                commits.extend(last_by(times, kept, *until)?.map(|last| (first, Some(last))));
             }
         }
     }

@@ -20,8 +20,12 @@ pub(super) fn bytes(context: &NodeContext, report: &mut VerifyReport) -> Result<
         total += record.length;
         match LayerReader::open(context.storage.as_ref(), &context.keys, record) {
             Ok(body) => {
-                total +=
-                    body.parts.iter().filter(|p| seen.insert(p.file)).map(|p| p.length).sum::<u64>()
+                total += body
+                    .parts
+                    .iter()
+                    .filter(|p| seen.insert(p.file))
+                    .map(|p| p.length)
+                    .sum::<u64>();
             }
             Err(e) => report.found(Err(e))?,
         }

@@ -201,20 +201,20 @@ impl SegmentReader {
         let skip = self.seal.as_ref().and_then(|seal| {
             seal.index.iter().rev().find(|e| e.before <= from && e.offset > self.file.header_len())
         });
-        let (mut stream, mut position, mut timestamp) = match skip {
+        let begin = self.preface.state.timestamp;
+        let (mut stream, position, timestamp) = match skip {
             Some(e) => {
                 (FrameStream::resume(&self.file, end, e.offset, e.frame)?, e.before, e.timestamp)
             }
-            None => {
-                (FrameStream::new(&self.file, end), self.segment.from, self.preface.state.timestamp)
-            }
+            None => (FrameStream::new(&self.file, end), self.segment.from, begin),
         };
-        let mut known_until = self.preface.state.known_until.max(timestamp);
-        let mut partial = false;
+        let known_until = self.preface.state.known_until.max(timestamp);
+        let mut walk =
+            Walk { reader: self, from, position, timestamp, known_until, partial: false };
         // The end of the last whole commit or tick.
         let mut whole = (stream.index(), self.file.header_len(), stream.chain());
-        let (mut stopped, mut looked) = (false, None);
-        let (stop_offset, stop_error) = 'frames: loop {
+        let mut looked = None;
+        let (stopped, stop_offset, stop_error) = loop {
             let (header, offset, plaintext) = match stream.next()? {
                 Step::Frame { header, offset, plaintext } => (header, offset, plaintext),
                 Step::Stop { offset, error: Some(error) }
@@ -222,99 +222,25 @@ impl SegmentReader {
                 {
                     let index = stream.index();
                     if !self.appended_concurrently(offset, index, &mut looked, error)? {
-                        break 'frames (offset, None);
+                        break (false, offset, None);
                     }
                     end = end.max(self.file.len()?);
                     stream = FrameStream::resume(&self.file, end, offset, index)?;
                     continue;
                 }
-                Step::Stop { offset, error } => break 'frames (offset, error),
+                Step::Stop { offset, error } => break (false, offset, error),
             };
-            let bad = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
-                Error::damage(
-                    DamageKind::Structure,
-                    &self.segment.path,
-                    offset,
-                    what,
-                    expected,
-                    found,
-                )
-            };
-            let next = position.next_lsn();
-            match header.kind {
-                FrameKind::Preface if header.index == 0 => {}
-                FrameKind::Partial => {
-                    if (header.first, header.last) != (next.get(), next.get())
-                        || header.continues != partial
-                    {
-                        return Err(bad("LSN of a partial commit", &next, &header.first));
-                    }
-                    partial = true;
-                    if next.get() > from.get()
-                        && !visit(Visit::Partial { lsn: next, ops: plaintext, offset })?
-                    {
-                        stopped = true;
-                        break 'frames (offset, None);
-                    }
-                    continue;
+            match walk.frame(&header, offset, plaintext, visit)? {
+                Then::Whole => {
+                    let end = offset + header.frame_len() as u64;
+                    whole = (stream.index(), end, stream.chain());
                 }
-                FrameKind::Commits => {
-                    if header.first != next.get() || header.continues != partial {
-                        return Err(bad("first LSN of a frame", &next, &header.first));
-                    }
-                    partial = false;
-                    let mut commits = Commits::new(plaintext, timestamp);
-                    while let Some(commit) =
-                        commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))?
-                    {
-                        let lsn = position.next_lsn();
-                        position = lsn.into();
-                        timestamp = commit.timestamp;
-                        if lsn.get() <= from.get() {
-                            continue;
-                        }
-                        let (timestamp, ops) = (commit.timestamp, commit.ops);
-                        if !visit(Visit::Commit { lsn, timestamp, ops, offset })? {
-                            stopped = true;
-                            break 'frames (offset, None);
-                        }
-                    }
-                    if position.get() != header.last {
-                        return Err(bad("last LSN of a frame", &header.last, &position));
-                    }
-                    known_until = known_until.max(timestamp);
-                }
-                FrameKind::Tick => {
-                    let until = Reader::new(plaintext)
-                        .u64("tick")
-                        .map_err(|e| bad(e.what, &e.expected, &e.found))?;
-                    let until = Timestamp::from_nanos(until);
-                    if until < known_until || header.first != position.get() || partial {
-                        return Err(bad("tick", &known_until, &until));
-                    }
-                    known_until = until;
-                    if position >= from && !visit(Visit::Tick)? {
-                        stopped = true;
-                        break 'frames (offset, None);
-                    }
-                }
-                // A crash came between the seal and the trailer, or took the latter: nothing
-                // follows.
-                FrameKind::Seal
-                    if self.seal.is_none() && !partial && header.first == position.get() =>
-                {
-                    break 'frames (offset, None);
-                }
-                other => {
-                    return Err(bad(
-                        "frame kind",
-                        &"preface, commits, partial or tick",
-                        &format_args!("{other:?}"),
-                    ));
-                }
+                Then::Partial => {}
+                Then::Stop => break (true, offset, None),
+                Then::End => break (false, offset, None),
             }
-            whole = (stream.index(), offset + header.frame_len() as u64, stream.chain());
         };
+        let Walk { position, timestamp, known_until, .. } = walk;
         let (frames, length, tag) = whole;
         let facts = self.facts(frames, length, tag);
         if !stopped {
@@ -435,6 +361,105 @@ impl SegmentReader {
             }
         }
         Ok(())
+    }
+}
+
+/// What a scan has reached.
+struct Walk<'r> {
+    reader: &'r SegmentReader,
+    /// Nothing up to here is visited.
+    from: Position,
+    position: Position,
+    timestamp: Timestamp,
+    known_until: Timestamp,
+    /// Whether the frames before belong to a commit that has not ended.
+    partial: bool,
+}
+
+/// What comes after a frame.
+enum Then {
+    /// The next one, and a segment may end here.
+    Whole,
+    /// The next one, and no segment may end here.
+    Partial,
+    /// Nothing: the visitor has seen enough.
+    Stop,
+    /// Nothing: the segment ends before this frame.
+    End,
+}
+
+impl Walk<'_> {
+    /// Checks that a frame continues those before it, and visits what is in it.
+    fn frame(
+        &mut self,
+        header: &FrameHeader,
+        offset: u64,
+        plaintext: &[u8],
+        visit: &mut dyn FnMut(Visit<'_>) -> Result<bool>,
+    ) -> Result<Then> {
+        let path = &self.reader.segment.path;
+        let bad = |what, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+            Error::damage(DamageKind::Structure, path, offset, what, expected, found)
+        };
+        let next = self.position.next_lsn();
+        let sealed = self.reader.seal.is_some();
+        match header.kind {
+            FrameKind::Preface if header.index == 0 => Ok(Then::Whole),
+            FrameKind::Partial => {
+                let lsns = (header.first, header.last);
+                if lsns != (next.get(), next.get()) || header.continues != self.partial {
+                    return Err(bad("LSN of a partial commit", &next, &header.first));
+                }
+                self.partial = true;
+                let partial = Visit::Partial { lsn: next, ops: plaintext, offset };
+                let goes_on = next.get() <= self.from.get() || visit(partial)?;
+                Ok(if goes_on { Then::Partial } else { Then::Stop })
+            }
+            FrameKind::Commits => {
+                if header.first != next.get() || header.continues != self.partial {
+                    return Err(bad("first LSN of a frame", &next, &header.first));
+                }
+                self.partial = false;
+                let mut commits = Commits::new(plaintext, self.timestamp);
+                while let Some(commit) =
+                    commits.next().map_err(|e| bad(e.what, &e.expected, &e.found))?
+                {
+                    let lsn = self.position.next_lsn();
+                    (self.position, self.timestamp) = (lsn.into(), commit.timestamp);
+                    let (timestamp, ops) = (commit.timestamp, commit.ops);
+                    if lsn.get() > self.from.get()
+                        && !visit(Visit::Commit { lsn, timestamp, ops, offset })?
+                    {
+                        return Ok(Then::Stop);
+                    }
+                }
+                if self.position.get() != header.last {
+                    return Err(bad("last LSN of a frame", &header.last, &self.position));
+                }
+                self.known_until = self.known_until.max(self.timestamp);
+                Ok(Then::Whole)
+            }
+            FrameKind::Tick => {
+                let until = Reader::new(plaintext).u64("tick");
+                let until = until.map_err(|e| bad(e.what, &e.expected, &e.found))?;
+                let until = Timestamp::from_nanos(until);
+                let fits = header.first == self.position.get() && !self.partial;
+                if until < self.known_until || !fits {
+                    return Err(bad("tick", &self.known_until, &until));
+                }
+                self.known_until = until;
+                let goes_on = self.position < self.from || visit(Visit::Tick)?;
+                Ok(if goes_on { Then::Whole } else { Then::Stop })
+            }
+            // A crash came between the seal and the trailer, or took the latter: nothing follows.
+            FrameKind::Seal if !sealed && !self.partial && header.first == self.position.get() => {
+                Ok(Then::End)
+            }
+            other => {
+                let expected = "preface, commits, partial or tick";
+                Err(bad("frame kind", &expected, &format_args!("{other:?}")))
+            }
+        }
     }
 }
 

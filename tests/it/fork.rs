@@ -25,7 +25,7 @@ fn key() -> KeyFile {
 fn forked<T: Debug>(done: Result<T>) {
     match done {
         Err(e @ Error::Forked { .. }) => {
-            assert!(e.to_string().contains("open it again in this process"), "{e}")
+            assert!(e.to_string().contains("open it again in this process"), "{e}");
         }
         other => panic!("{other:?} instead of a refusal"),
     }

@@ -83,7 +83,7 @@ impl Change {
                 bytes[at + offset..at + offset + range.len()].copy_from_slice(range);
             }
             Change::Length(name, length) => {
-                spaces.get_mut(*name).unwrap().resize(*length as usize, 0)
+                spaces.get_mut(*name).unwrap().resize(*length as usize, 0);
             }
             Change::Drop(name) => {
                 spaces.remove(*name);
@@ -321,7 +321,7 @@ pub fn assert_poisoned(writer: &Writer, error: &Error) {
         return;
     }
     let refused = |e: Option<Error>| {
-        assert!(matches!(e, Some(Error::Poisoned { .. })), "{error}, then {e:?}")
+        assert!(matches!(e, Some(Error::Poisoned { .. })), "{error}, then {e:?}");
     };
     refused(writer.batch().commit(Durability::Synced).err());
     refused(writer.batch().commit(Durability::Buffered).err());

@@ -61,7 +61,7 @@ fn commit(writer: &Writer, value: u8, durability: Durability) -> Result<()> {
 fn displaced<T: std::fmt::Debug>(result: Result<T>, path: &Path) {
     match result {
         Err(Error::Displaced { path: told, .. }) => {
-            assert!(path.ends_with(&told), "{told} for {}", path.display())
+            assert!(path.ends_with(&told), "{told} for {}", path.display());
         }
         other => panic!("{other:?}"),
     }
@@ -234,7 +234,7 @@ fn a_part_that_is_gone_is_noticed() {
         (
             |root| {
                 fs::rename(root.join("nodes/00000001/wal"), root.join("nodes/00000001/old"))
-                    .unwrap()
+                    .unwrap();
             },
             false,
         ),

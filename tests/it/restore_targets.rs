@@ -510,7 +510,7 @@ fn a_delta_restore_writes_through_nothing_that_is_no_file_of_its_own() {
         ("a symbolic link", &|path| std::os::unix::fs::symlink("dangling", path).unwrap()),
         ("hard links", &|path| fs::hard_link(&victim, path).unwrap()),
         ("a FIFO", &|path| {
-            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()
+            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         }),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
     ];
@@ -620,9 +620,9 @@ fn nothing_has_a_name_before_it_is_complete() {
             while let Some(at) = look.pop() {
                 for entry in fs::read_dir(at).unwrap().map(std::result::Result::unwrap) {
                     if entry.file_type().unwrap().is_dir() {
-                        look.push(entry.path())
+                        look.push(entry.path());
                     } else {
-                        seen.push(entry.path())
+                        seen.push(entry.path());
                     }
                 }
             }
@@ -653,7 +653,7 @@ fn what_a_killed_restore_left_goes_with_the_next_one_to_the_same_place() {
         (leave("data"), dir.path().join(format!(".small.rewound-{id}")), leave("other"));
     fs::write(&of_file, b"plaintext").unwrap();
     restore_and_meanwhile(&node, 0, dir.path(), &mut || {
-        assert!(!of_dir.exists() && of_file.exists())
+        assert!(!of_dir.exists() && of_file.exists());
     })
     .unwrap();
     // Somebody is at work there.

@@ -111,7 +111,7 @@ fn finds_a_flipped_bit_in_every_kind_of_file() {
                 }
                 match verify(&copy) {
                     Ok(report) if report.findings.is_empty() => {
-                        missed.push(format!("{path} at {at} with key"))
+                        missed.push(format!("{path} at {at} with key"));
                     }
                     Err(e) if ending != ".entry" => missed.push(format!("{path} at {at}: {e}")),
                     _ => {}

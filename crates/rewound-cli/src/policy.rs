@@ -63,7 +63,7 @@ impl PolicyInfo {
         };
         match policy.mode {
             Mode::Continuous { window } => {
-                (info.mode, info.window_seconds) = ("continuous", Some(window.as_secs()))
+                (info.mode, info.window_seconds) = ("continuous", Some(window.as_secs()));
             }
             Mode::Periodic { every, keep_for, keep_count, log_for } => {
                 info.mode = "periodic";

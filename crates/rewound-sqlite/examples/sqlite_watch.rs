@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     watcher.on_event(|event| match event {
         Event::Archived { .. } => {}
         Event::ResyncFinished { lsn, pages, .. } => {
-            println!("watcher: {pages} pages compared into LSN {lsn}")
+            println!("watcher: {pages} pages compared into LSN {lsn}");
         }
         other => println!("watcher: {other:?}"),
     });

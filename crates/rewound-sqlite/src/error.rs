@@ -159,9 +159,9 @@ impl Failure for Error {
             }
             Error::Sqlite { .. } | Error::Io { .. } => stage.worked_before(Duration::MAX),
             Error::Locked { .. } | Error::Inconsistent { .. } => Duration::MAX,
-            Error::WrongNode { .. } => Duration::ZERO,
-            // What a restore in place meets, not a watcher.
-            Error::InUse { .. }
+            // All but the first are what a restore in place meets, not a watcher.
+            Error::WrongNode { .. }
+            | Error::InUse { .. }
             | Error::Leftover { .. }
             | Error::Refused { .. }
             | Error::HalfReplaced { .. } => Duration::ZERO,

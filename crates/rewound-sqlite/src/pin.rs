@@ -268,7 +268,7 @@ impl Pins {
             match self.keeper.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])) {
                 Ok(_) => return Ok(true),
                 Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                    end(&self.keeper, &self.path)?
+                    end(&self.keeper, &self.path)?;
                 }
                 Err(e) => return Err(failed("lock", &self.path, &e)),
             }

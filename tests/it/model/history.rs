@@ -72,7 +72,7 @@ impl State {
             }
             Effect::Page(page, image) => self.space(page.space)?.put(page.page, 0, image),
             Effect::Range(page, offset, bytes) => {
-                self.space(page.space)?.put(page.page, *offset, bytes)
+                self.space(page.space)?.put(page.page, *offset, bytes);
             }
             Effect::Length(id, length) => {
                 Arc::make_mut(&mut self.space(*id)?.bytes)

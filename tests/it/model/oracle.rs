@@ -259,7 +259,7 @@ impl Seen<'_> {
             (Err(Error::BeforeWindow { target: t, .. }), Expected::BeforeWindow)
             | (Err(Error::AfterDurableEnd { target: t, .. }), Expected::AfterEnd)
             | (Err(Error::TargetNotFound { target: t, .. }), Expected::Unknown) => {
-                assert_eq!(t, *target)
+                assert_eq!(t, *target);
             }
             (found, expected) => panic!("{target:?} is {expected:?}, found {found:?}"),
         }

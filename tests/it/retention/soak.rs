@@ -248,10 +248,10 @@ fn a_thousand_days() {
         let time = fixture.commits[&old].0;
         match fixture.restore(Target::Time(time)) {
             Ok((found, bytes)) => {
-                assert!(found == old && bytes == fixture.model(old), "{what}: LSN {old} by time")
+                assert!(found == old && bytes == fixture.model(old), "{what}: LSN {old} by time");
             }
             Err(Error::BeforeWindow { .. }) => {
-                assert!(promises.dropped.contains(&old), "{what}: LSN {old}")
+                assert!(promises.dropped.contains(&old), "{what}: LSN {old}");
             }
             Err(e) => panic!("{what}: LSN {old} by its time: {e}"),
         }

@@ -15,6 +15,7 @@ use super::retention::{HoldInfo, Rules};
 use super::shapes::{At, Layer};
 use crate::chart;
 use crate::failure::{Failure, Result};
+use crate::moment::Zone;
 use crate::moment::ago;
 use crate::output::{BAD, BOLD, DIM, NOTE, json, stdout, width};
 use crate::policy::{self, PolicyInfo};
@@ -180,7 +181,56 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
     if let Deletion::Until(until) = facts.deletion {
         writeln!(out, "  {BAD}deleted{BAD:#}        goes for good after {}", zone.show(until))?;
     }
-    match &facts.window {
+    print_window(out, zone, &facts.window)?;
+    for kept in facts.beyond.iter().rev().take(SHOWN) {
+        let (from, to) = (kept.from, kept.to);
+        let time = zone.show(from.timestamp);
+        if from.lsn == to.lsn {
+            writeln!(out, "  kept as well   {time}  LSN {}", from.lsn)?;
+        } else {
+            let commits = units::plural(to.lsn.get() - from.lsn.get() + 1, "commit");
+            writeln!(out, "  kept as well   {time}  LSN {} to {}  ({commits})", from.lsn, to.lsn)?;
+        }
+    }
+    more(out, facts.beyond.len())?;
+    let keeps = facts.policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words);
+    writeln!(out, "  keeps          {keeps}")?;
+    let locks =
+        rules.nodes.iter().filter(|(name, ..)| *name == facts.name).flat_map(|(_, _, locks)| locks);
+    for lock in locks.filter(|lock| !rules.locks.contains(lock)) {
+        writeln!(out, "  lock           {BOLD}{lock}{BOLD:#}")?;
+    }
+    print_files(out, facts)?;
+    for gap in &facts.activity.gaps {
+        writeln!(
+            out,
+            "  {BAD}gap{BAD:#}            segments are missing somewhere after LSN {} up to LSN {}",
+            gap.after, gap.until
+        )?;
+    }
+    print_resyncs(out, zone, facts)?;
+    for (name, commit) in facts.points.iter().rev().take(SHOWN) {
+        writeln!(
+            out,
+            "  point          {}  LSN {}  {BOLD}{name}{BOLD:#}",
+            zone.show(commit.timestamp),
+            commit.lsn
+        )?;
+    }
+    more(out, facts.points.len())?;
+    if facts.expired_points > 0 {
+        writeln!(
+            out,
+            "  {DIM}{} expired{DIM:#}",
+            units::plural(facts.expired_points, "restore point")
+        )?;
+    }
+    chart::draw(out, &facts.activity, zone)
+}
+
+/// What of a node can be restored.
+fn print_window(out: &mut impl Write, zone: &Zone, window: &rewound::Result<Window>) -> Result {
+    match window {
         Ok(w) => {
             let commits = units::plural(w.latest.lsn.get() - w.earliest.lsn.get() + 1, "commit");
             writeln!(
@@ -206,24 +256,11 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
         }
         Err(e) => writeln!(out, "  {NOTE}nothing can be restored:{NOTE:#} {e}")?,
     }
-    for kept in facts.beyond.iter().rev().take(SHOWN) {
-        let (from, to) = (kept.from, kept.to);
-        let time = zone.show(from.timestamp);
-        if from.lsn == to.lsn {
-            writeln!(out, "  kept as well   {time}  LSN {}", from.lsn)?;
-        } else {
-            let commits = units::plural(to.lsn.get() - from.lsn.get() + 1, "commit");
-            writeln!(out, "  kept as well   {time}  LSN {} to {}  ({commits})", from.lsn, to.lsn)?;
-        }
-    }
-    more(out, facts.beyond.len())?;
-    let keeps = facts.policy.as_ref().map_or_else(|| policy::EVERYTHING.to_owned(), policy::words);
-    writeln!(out, "  keeps          {keeps}")?;
-    let locks =
-        rules.nodes.iter().filter(|(name, ..)| *name == facts.name).flat_map(|(_, _, locks)| locks);
-    for lock in locks.filter(|lock| !rules.locks.contains(lock)) {
-        writeln!(out, "  lock           {BOLD}{lock}{BOLD:#}")?;
-    }
+    Ok(())
+}
+
+/// What a node's files take, and how fast they grow.
+fn print_files(out: &mut impl Write, facts: &Facts) -> Result {
     let snapshots = facts.layers.iter().filter(|l| l.from.is_none()).count() as u64;
     let layers = facts.layers.len() as u64 - snapshots;
     writeln!(out, "  log            {}", file_count(&facts.files.segments))?;
@@ -245,13 +282,11 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
         let windows = windows.map(|(days, n)| format!("{} for {days} days", units::bytes(n)));
         writeln!(out, "  would take     {}", windows.join(", "))?;
     }
-    for gap in &facts.activity.gaps {
-        writeln!(
-            out,
-            "  {BAD}gap{BAD:#}            segments are missing somewhere after LSN {} up to LSN {}",
-            gap.after, gap.until
-        )?;
-    }
+    Ok(())
+}
+
+/// When the log was interrupted and the database compared.
+fn print_resyncs(out: &mut impl Write, zone: &Zone, facts: &Facts) -> Result {
     let resyncs: Vec<_> = facts.resyncs().collect();
     if facts.activity.exact_from.get() > 0 && facts.activity.segments > 0 {
         let from = facts.activity.exact_from;
@@ -270,23 +305,7 @@ fn print(session: &Session, out: &mut impl Write, facts: &Facts, rules: &Rules) 
         )?;
     }
     more(out, resyncs.len())?;
-    for (name, commit) in facts.points.iter().rev().take(SHOWN) {
-        writeln!(
-            out,
-            "  point          {}  LSN {}  {BOLD}{name}{BOLD:#}",
-            zone.show(commit.timestamp),
-            commit.lsn
-        )?;
-    }
-    more(out, facts.points.len())?;
-    if facts.expired_points > 0 {
-        writeln!(
-            out,
-            "  {DIM}{} expired{DIM:#}",
-            units::plural(facts.expired_points, "restore point")
-        )?;
-    }
-    chart::draw(out, &facts.activity, zone)
+    Ok(())
 }
 
 fn more(out: &mut impl Write, count: usize) -> Result {

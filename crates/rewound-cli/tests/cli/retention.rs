@@ -323,7 +323,7 @@ fn an_archive_that_cannot_be_written_to_is_read_all_the_same() {
     std::fs::create_dir(&leases).unwrap();
     let mode = |mode| {
         std::fs::set_permissions(&leases, std::os::unix::fs::PermissionsExt::from_mode(mode))
-            .unwrap()
+            .unwrap();
     };
     mode(0o555);
     if std::fs::write(leases.join("probe"), "").is_err() {

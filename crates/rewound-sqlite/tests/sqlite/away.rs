@@ -226,7 +226,7 @@ fn an_archive_that_is_unmounted() {
         .output();
     match done {
         Ok(done) if done.status.success() => {
-            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"))
+            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
         }
         Ok(done) if done.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&done.stderr))

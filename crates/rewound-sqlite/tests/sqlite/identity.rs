@@ -512,7 +512,10 @@ fn a_process_of_another_container_is_told() {
     std::fs::remove_file(place.path("app.db-shm")).unwrap();
     match Process::run_in_a_container(&place.db(), "attach") {
         Some(said) => {
-            assert!(said.contains("while another process (of another container) uses it"), "{said}")
+            assert!(
+                said.contains("while another process (of another container) uses it"),
+                "{said}"
+            );
         }
         None => eprintln!("left out: no namespace can be made here"),
     }

@@ -84,7 +84,7 @@ fn catch_up_does_not_lie() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                assert_eq!(watching.handle.catch_up(Duration::from_secs(30)), Some(archived))
+                assert_eq!(watching.handle.catch_up(Duration::from_secs(30)), Some(archived));
             });
         }
     });

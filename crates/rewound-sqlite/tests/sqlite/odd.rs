@@ -81,7 +81,7 @@ fn a_watcher_that_starts_while_the_archive_is_full_waits_for_room() {
         Archive::create_in(Arc::new(storage.clone()), key(), ArchiveOptions::new()).unwrap();
     let node = archive.create_node("app", Origin::Existing).unwrap();
     let full = || {
-        storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()))
+        storage.set_capacity(Some(storage.files().values().map(|f| f.len() as u64).sum::<u64>()));
     };
     let mut options = WatchOptions::default();
     options.retry_max = Duration::from_millis(200);
@@ -190,7 +190,7 @@ fn what_is_no_file_is_not_waited_for() {
 fn a_database_that_may_only_be_read_is_refused() {
     let place = Place::new();
     let allow = |name: &str, mode| {
-        std::fs::set_permissions(place.path(name), Permissions::from_mode(mode)).unwrap()
+        std::fs::set_permissions(place.path(name), Permissions::from_mode(mode)).unwrap();
     };
     let db = place.connect();
     prepare(&db);
@@ -285,7 +285,7 @@ fn a_disk_shared_with_the_database_fills_up() {
         .output();
     match done {
         Ok(done) if done.status.success() => {
-            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"))
+            assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
         }
         Ok(done) if done.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&done.stderr))

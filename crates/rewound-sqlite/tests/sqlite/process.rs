@@ -230,7 +230,7 @@ fn steps(path: &Path, seed: u64, steps: &[&str]) {
         match *step {
             "tx" => {
                 _ = transaction(&db, 9, &mut random, &Shape { rollback: 0, ..Shape::default() })
-                    .unwrap()
+                    .unwrap();
             }
             "a" | "b" => _ = db.execute(&format!("UPDATE {step} SET n = n + 1"), []).unwrap(),
             "checkpoint" => db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap(),
