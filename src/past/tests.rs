@@ -59,17 +59,21 @@ fn make(history: &[Vec<Act>], built_after: usize) -> Made {
     for (number, acts) in history.iter().enumerate() {
         let mut batch = writer.batch();
         for act in acts {
-            let mut write = |page: u64, change: &dyn Fn(&mut [u8])| {
+            let mut write = |page: u64, whole: bool, change: &dyn Fn(&mut [u8])| {
                 let start = as_index(page) * PAGE;
                 now.resize(now.len().max(start + PAGE), 0);
                 let before = now[start..start + PAGE].to_vec();
                 change(&mut now[start..start + PAGE]);
                 let image = &now[start..start + PAGE];
-                batch.write_page(PageId::new(space, page), image, Some(&before)).unwrap();
+                let previous = (!whole).then_some(&before[..]);
+                batch.write_page(PageId::new(space, page), image, previous).unwrap();
             };
             match *act {
-                Act::Write(page, with) => write(page, &|image| image.fill(with)),
-                Act::Edit(page, at, with) => write(page, &|image| image[at as usize] = with),
+                // Some of them as a whole: what layers have of those pages is not read.
+                Act::Write(page, with) => write(page, with % 2 == 0, &|image| image.fill(with)),
+                Act::Edit(page, at, with) => {
+                    write(page, false, &|image| image[at as usize] = with);
+                }
                 Act::Length(length) => {
                     now.resize(as_index(length), 0);
                     batch.set_length(space, length).unwrap();

@@ -1,6 +1,6 @@
 //! Rebuilds pages: decode the base, apply layers, apply the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Tail;
@@ -184,8 +184,16 @@ impl Rebuilder {
 
     /// Brings the pages forward over all that the sources say.
     pub fn apply(&mut self, sources: &Sources) -> Result<()> {
+        // A block is decoded only if the log builds on one of its pages.
+        let set = &self.set;
+        let whole: BTreeSet<u64> = set
+            .bounds()
+            .map(|b| sources.tail.set_whole(set.space, b).collect())
+            .unwrap_or_default();
+        let needed = set.numbers().filter(|page| !whole.contains(page));
+        let needed = PageSet::new(set.space, set.page_size, needed);
         for layer in sources.base.iter().chain(&sources.deltas) {
-            self.apply_layer(&sources.parts, layer)?;
+            self.apply_layer(&sources.parts, layer, &needed)?;
         }
         self.apply_tail(&sources.tail)
     }
@@ -231,9 +239,10 @@ impl Rebuilder {
         Ok((proven, unproven))
     }
 
-    fn apply_layer(&mut self, parts: &Parts, layer: &LayerBody) -> Result<()> {
+    /// Applies what a layer has of these pages, which are some of those that are rebuilt.
+    fn apply_layer(&mut self, parts: &Parts, layer: &LayerBody, needed: &PageSet) -> Result<()> {
         let set = &self.set;
-        let Some(range) = set.bounds() else { return Ok(()) };
+        let Some(range) = needed.bounds() else { return Ok(()) };
         let mut seen = layer.lowest.get(&set.space).map(|_| vec![false; self.pages.len()]);
         let in_range =
             |p: &&PartRef| p.space == set.space && p.first <= range.1 && p.last >= range.0;
@@ -251,7 +260,7 @@ impl Rebuilder {
                 ));
             }
             for block in
-                reader.blocks(range.0, range.1).iter().filter(|b| set.meets((b.first, b.last)))
+                reader.blocks(range.0, range.1).iter().filter(|b| needed.meets((b.first, b.last)))
             {
                 let (images, pages, spare) = (&mut self.images, &mut self.pages, &mut self.spare);
                 let patches = &mut self.patcher;
@@ -261,9 +270,10 @@ impl Rebuilder {
                     &mut self.buffers,
                     &mut self.decoder,
                     &mut |number, crc, entry| {
-                        let Some((image, page)) = slot(images, pages, set, number) else {
-                            return Ok(());
-                        };
+                        // What a patch of another page builds on may not have been read.
+                        let wanted =
+                            needed.slot(number).and_then(|_| slot(images, pages, set, number));
+                        let Some((image, page)) = wanted else { return Ok(()) };
                         match entry {
                             PageEntry::Zero => image.fill(0),
                             PageEntry::Full(full) => image.copy_from_slice(full),

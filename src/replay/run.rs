@@ -53,6 +53,8 @@ struct Page {
     first: usize,
     /// How many ops from there on.
     ops: usize,
+    /// Whether the first one sets the whole page: what the page was before does not matter.
+    whole: bool,
 }
 
 /// Ops in memory, as they stand in the log.
@@ -110,12 +112,12 @@ impl Ops {
         for &Found { page: id, number: at, offset, len, full } in found {
             let this = self.refs.len();
             let place = *self.places.entry(id).or_insert_with(|| {
-                self.pages.push(Page { id, first: this, ops: 0 });
+                self.pages.push(Page { id, first: this, ops: 0, whole: full });
                 small(self.pages.len() - 1)
             });
             let page = self.pages.get_mut(place as usize).expect("a place is in the list");
             if full {
-                *page = Page { id, first: this, ops: 0 };
+                *page = Page { id, first: this, ops: 0, whole: true };
             }
             page.ops += 1;
             self.refs.push(OpRef { number: first + at, page: place, chunk: number, offset, len });
@@ -246,6 +248,22 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Pages from `first` to `last` of a space that its ops set as a whole, whatever they were
+    /// before, in order: all of them if it is in memory, and none if not.
+    pub fn set_whole(
+        &self,
+        space: SpaceId,
+        (first, last): (u64, u64),
+    ) -> impl Iterator<Item = u64> {
+        let pages = match self {
+            Run::Memory(ops) => ops.from(PageId::new(space, first)),
+            Run::Disk(_) => &[],
+        };
+        let end = PageId::new(space, last);
+        let pages = pages.iter().take_while(move |page| page.id <= end);
+        pages.filter(|page| page.whole).map(|page| page.id.page)
     }
 
     /// Visits the ops on these pages of a space, page by page and each page's in order, with their

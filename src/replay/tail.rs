@@ -33,6 +33,12 @@ impl Tail {
         self.runs.iter().for_each(|run| run.touched(space, pages, add));
     }
 
+    /// Pages from `first` to `last` of a space that ops of this stretch set as a whole, whatever
+    /// they were before. Some may be missing, or come more than once.
+    pub fn set_whole(&self, space: SpaceId, pages: (u64, u64)) -> impl Iterator<Item = u64> {
+        self.runs.iter().flat_map(move |run| run.set_whole(space, pages))
+    }
+
     /// Units of so many pages that ops of this stretch touch, or that a cut leaves in part, of a
     /// space.
     pub fn touched_units(
