@@ -80,6 +80,16 @@ impl Estate {
         command
     }
 
+    /// The same, begun by a shell script that ends in `exec "$0" "$@"`.
+    pub fn in_shell(&self, script: &str, args: &[&str]) -> Command {
+        let program = self.command(args);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(program.get_program()).args(program.get_args());
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
     pub fn run(&self, args: &[&str]) -> Run {
         Run::of(self.command(args))
     }

@@ -12,16 +12,7 @@ use crate::live::{database, insert, latest, wait};
 
 /// A command with its descriptors redirected as a shell does it.
 fn redirected(estate: &Estate, args: &[&str], to: &str) -> Command {
-    let program = estate.command(args);
-    let mut command = Command::new("sh");
-    command
-        .arg("-c")
-        .arg(format!("exec \"$0\" \"$@\" {to}"))
-        .arg(program.get_program())
-        .args(program.get_args());
-    command.env_clear().current_dir(estate.dir.path()).stdin(Stdio::null());
-    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command
+    estate.in_shell(&format!("exec \"$0\" \"$@\" {to}"), args)
 }
 
 /// What every command is about: a result on standard output, or something that is done.

@@ -272,13 +272,9 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
         assert_eq!(entries().len(), before, "{look:?}");
     }
     estate.ok(&["restore", "--lsn", "7", "-o", "seven.db", "--reason", "drill 4"]);
-    estate.ok(&[
-        "bisect",
-        "--sql",
-        "SELECT count(*) FROM orders WHERE id < 10",
-        "--from",
-        "lsn:20",
-    ]);
+    let sql = "SELECT count(*) FROM orders WHERE id < 10";
+    let bisect = ["bisect", "--sql", sql, "--from", "lsn:20"];
+    estate.ok(&bisect);
     let new = entries().split_off(before);
     let told: Vec<(&str, &str)> =
         new.iter().map(|e| (e["event"].as_str().unwrap(), e["reason"].as_str().unwrap())).collect();
@@ -297,13 +293,7 @@ fn what_reads_the_past_is_on_record_and_what_only_looks_is_not() {
     estate.ok(&["point", "p", "--reason", "\x1b[31mred\nherring"]);
     let text = estate.ok(&["audit", "-n", "1"]);
     assert!(!text.contains('\x1b') && text.lines().count() == 1, "{text}");
-    estate.ok(&[
-        "bisect",
-        "--sql",
-        "SELECT count(*) FROM orders WHERE id < 10",
-        "--from",
-        "lsn:20",
-    ]);
+    estate.ok(&bisect);
     let text = estate.ok(&["audit", "-n", "2"]);
     assert!(
         text.lines().count() == 2

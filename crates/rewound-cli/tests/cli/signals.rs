@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,9 +21,8 @@ fn send(child: &Child, signal: i32) {
         kill_process(Pid::from_child(child), Signal::from_named_raw(signal).unwrap())
     } else {
         // No name, so not by the library.
-        let status = std::process::Command::new("kill")
-            .args([format!("-{signal}"), child.id().to_string()])
-            .status();
+        let status =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
         assert!(status.unwrap().success());
         Ok(())
     };
@@ -144,14 +143,10 @@ fn what_a_killed_process_left_is_removed_by_the_next_start_and_what_is_in_use_st
 fn a_umask_changes_nothing_about_temporary_files() {
     let bisecting = Bisecting::new();
     for umask in ["000", "777"] {
-        let bare =
-            bisecting.estate.command(&["bisect", "--sql", "SELECT count(*) > 12 FROM orders"]);
-        let mut command = std::process::Command::new("sh");
-        command.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(bare.get_program());
-        command.args(bare.get_args()).current_dir(bisecting.estate.dir.path());
-        command
-            .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .env("TMPDIR", &bisecting.tmp);
+        let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+        let bisect = ["bisect", "--sql", "SELECT count(*) > 12 FROM orders"];
+        let mut command = bisecting.estate.in_shell(&script, &bisect);
+        command.env("TMPDIR", &bisecting.tmp);
         let run = Run::of(command);
         assert!(run.code == 0 && run.out.contains("changed by LSN 14"), "{umask}: {run:?}");
         assert!(listed(&bisecting.tmp).is_empty());
@@ -169,16 +164,7 @@ fn a_hangup_ends_a_watcher_cleanly_unless_it_is_ignored() {
     let ended = end(child);
     assert!(ended.code == 0 && ended.err.contains("stopped at LSN"), "{ended:?}");
 
-    let bare = estate.command(&["watch", "live.db"]);
-    let mut command = std::process::Command::new("sh");
-    command
-        .arg("-c")
-        .arg("trap '' HUP; exec \"$0\" \"$@\"")
-        .arg(bare.get_program())
-        .args(bare.get_args());
-    command
-        .current_dir(estate.dir.path())
-        .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut command = estate.in_shell("trap '' HUP; exec \"$0\" \"$@\"", &["watch", "live.db"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let before = latest(&estate);
     connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
@@ -204,16 +190,8 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_end() {
     });
     writer.close().unwrap();
     std::fs::create_dir(estate.path("out")).unwrap();
-    let bare = estate.command(&["restore", "-o", "out/app.db"]);
-    let mut command = std::process::Command::new("sh");
-    command
-        .arg("-c")
-        .arg("ulimit -f 1000; exec \"$0\" \"$@\"")
-        .arg(bare.get_program())
-        .args(bare.get_args());
-    command
-        .current_dir(estate.dir.path())
-        .envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let command =
+        estate.in_shell("ulimit -f 1000; exec \"$0\" \"$@\"", &["restore", "-o", "out/app.db"]);
     let run = Run::of(command);
     assert!(run.code == 1 && run.err.contains("File too large"), "{run:?}");
     assert_eq!(listed(&estate.path("out")), Vec::<PathBuf>::new());

@@ -242,14 +242,8 @@ fn a_umask_opens_and_closes_nothing() {
             (vec!["restore", "-o", "one", "--delta"], "one/app.db"),
             (vec!["key", "generate", "one/new.key"], "one/new.key"),
         ] {
-            let program = estate.command(&args);
-            let mut command = Command::new("sh");
-            command
-                .arg("-c")
-                .arg(format!("umask {umask}; exec \"$0\" \"$@\""))
-                .arg(program.get_program());
-            command.args(program.get_args()).current_dir(estate.dir.path());
-            command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+            let command = estate.in_shell(&script, &args);
             let run = Run::of(command);
             assert_eq!(run.code, 0, "{umask} {args:?}: {run:?}");
             assert_eq!(
