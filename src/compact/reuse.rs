@@ -27,17 +27,17 @@ pub(super) struct Since<'a> {
 }
 
 impl Since<'_> {
+    /// The lowest length of a space in each layer and the log, where it was cut there.
+    fn lowest(&self, id: SpaceId) -> impl Iterator<Item = u64> {
+        let layers = self.sources.deltas.iter().filter_map(move |d| d.lowest.get(&id));
+        layers.chain(self.sources.tail.lowest.get(&id)).copied()
+    }
+
     /// Whether nothing after the last snapshot changed a page of this part.
     pub fn untouched(&self, id: SpaceId, state: &SpaceState, part: &PartRef) -> Result<bool> {
         let size = u64::from(state.page_size.get());
         let end = part.last.saturating_add(1).saturating_mul(size);
-        let lowest = self
-            .sources
-            .deltas
-            .iter()
-            .filter_map(|d| d.lowest.get(&id))
-            .chain(self.sources.tail.lowest.get(&id));
-        if lowest.into_iter().any(|l| *l < end) {
+        if self.lowest(id).any(|l| l < end) {
             return Ok(false);
         }
         for (node, other) in
@@ -67,14 +67,9 @@ impl Since<'_> {
         (first, last): (u64, u64),
     ) -> Result<Vec<OldBlock>> {
         let size = u64::from(state.page_size.get());
-        let lowest = self
-            .sources
-            .deltas
-            .iter()
-            .filter_map(|d| d.lowest.get(&id))
-            .chain(self.sources.tail.lowest.get(&id));
         // From the lowest cut on nothing is as it was.
-        let end = lowest.map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min();
+        let end =
+            self.lowest(id).map(|l| l / size).chain([state.pages(), last.saturating_add(1)]).min();
         let end = end.expect("the end of the space is among them");
         let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else {
             return Ok(Vec::new());

@@ -13,7 +13,6 @@ use super::run::{Found, Ops, Run};
 use super::tail::Tail;
 use crate::delta::Decoder;
 use crate::error::{Error, Result};
-use crate::format::FormatError;
 use crate::format::codec::Reader;
 use crate::format::record::Op;
 use crate::format::state::{Effect, NodeState};
@@ -335,7 +334,7 @@ impl Gathering<'_> {
             Step::Op { number, start, end } => {
                 let bytes = batch.ops.get(start..end).expect("an op is within its batch");
                 let op = Op::read(&mut Reader::new(bytes))
-                    .map_err(|e: FormatError| e.at(&piece.path, piece.offset))?;
+                    .map_err(|e| e.at(&piece.path, piece.offset))?;
                 (self.number + number, op)
             }
         };

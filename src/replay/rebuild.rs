@@ -341,9 +341,10 @@ impl Rebuilder {
         // The page whose newest image is in `spare`: patches of a page go back and forth between
         // the two, and the last of them is copied if it went the wrong way.
         let mut ahead: Option<u64> = None;
-        let settle = |images: &mut [u8], spare: &[u8], number: u64| {
-            let image = set.slot(number).and_then(|i| images.chunks_exact_mut(spare.len()).nth(i));
-            image.expect("only pages of the set are patched").copy_from_slice(spare);
+        let settle = |images: &mut [u8], pages: &mut [Page], spare: &[u8], number: u64| {
+            let (image, _) =
+                slot(images, pages, set, number).expect("only pages of the set are patched");
+            image.copy_from_slice(spare);
         };
         tail.visit(set.space, set.ranges(), &mut |at, op| {
             let (Op::PageFull { page: id, .. }
@@ -354,7 +355,7 @@ impl Rebuilder {
             };
             let goes_on = !reaches && ahead == Some(id.page) && !matches!(op, Op::Range { .. });
             if let Some(number) = ahead.take_if(|_| !goes_on) {
-                settle(images, spare, number);
+                settle(images, pages, spare, number);
             }
             if reaches {
                 catch_up(images, pages, id.page, at);
@@ -400,7 +401,7 @@ impl Rebuilder {
             Ok(())
         })?;
         if let Some(number) = ahead {
-            settle(images, spare, number);
+            settle(images, pages, spare, number);
         }
         if reaches {
             for number in set.numbers() {

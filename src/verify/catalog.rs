@@ -28,13 +28,7 @@ pub(crate) fn verify_catalog(
         let (kind, path) = (DamageKind::Missing, entry_path(known));
         report.note(Error::damage(kind, path, 0, "newest catalog entry", expected, found));
     }
-    let mut meter = Meter {
-        report: progress,
-        stage: VerifyStage::Files,
-        done: 0,
-        total: 0,
-        cancel: cancel.clone(),
-    };
+    let mut meter = Meter::new(progress, VerifyStage::Files, 0, cancel);
     // Unknown after an entry that cannot be read at all.
     let mut link = Some([0; 32]);
     for sequence in 1..=newest {

@@ -55,13 +55,7 @@ pub fn verify_checksums(
     }
     files.sort();
     let total = files.iter().map(|(_, len)| len).sum();
-    let mut meter = Meter {
-        report: progress,
-        stage: VerifyStage::Files,
-        done: 0,
-        total,
-        cancel: cancel.clone(),
-    };
+    let mut meter = Meter::new(progress, VerifyStage::Files, total, cancel);
     for (path, _) in &files {
         match names::kind(path) {
             Some(Kind::Segment) => report.segments += 1,

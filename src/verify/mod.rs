@@ -199,7 +199,17 @@ struct Meter<'a> {
     cancel: Cancel,
 }
 
-impl Meter<'_> {
+impl<'a> Meter<'a> {
+    /// Begins a stage. `total`: the bytes that it will read, as far as they are known.
+    fn new(
+        report: &'a mut (dyn FnMut(VerifyProgress) + Send),
+        stage: VerifyStage,
+        total: u64,
+        cancel: &Cancel,
+    ) -> Meter<'a> {
+        Meter { report, stage, done: 0, total, cancel: cancel.clone() }
+    }
+
     /// Adds bytes to the progress; returns an error if the run was cancelled.
     fn add(&mut self, bytes: u64) -> Result<()> {
         self.cancel.check()?;
@@ -248,22 +258,15 @@ pub(crate) fn verify_node(
     let log_bytes: u64 =
         logs.iter().flat_map(|(_, segments)| segments.iter().flatten()).map(|(_, len)| len).sum();
     let layer_bytes = layers::bytes(&context, &mut report)?;
-    let cancel = options.replay.cancel.clone();
+    let cancel = &options.replay.cancel;
     let total = log_bytes + layer_bytes;
-    let mut meter = Meter {
-        report: progress,
-        stage: VerifyStage::Files,
-        done: 0,
-        total,
-        cancel: cancel.clone(),
-    };
+    let mut meter = Meter::new(progress, VerifyStage::Files, total, cancel);
     for (on, segments) in &logs {
         log::verify_log(on, segments, &mut report, &mut meter)?;
     }
     layers::verify_layers(&context, &mut report, &mut meter)?;
     if options.rebuild {
-        let mut meter =
-            Meter { report: progress, stage: VerifyStage::States, done: 0, total: 0, cancel };
+        let mut meter = Meter::new(progress, VerifyStage::States, 0, cancel);
         for on in &timelines {
             states::verify_states(on, options, &mut report, &mut meter)?;
         }
