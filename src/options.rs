@@ -194,9 +194,9 @@ impl Eq for Cancel {}
 pub struct ReplayOptions {
     /// Threads that rebuild pages. 1 to 1,024, default: one per core.
     pub threads: usize,
-    /// Memory for the log part of a replay, in bytes; beyond it, sorted runs go to encrypted
-    /// temporary files. Default 96 MiB. On top of it comes what is on its way between threads: a
-    /// quarter of a mebibyte of log for each, and four more.
+    /// Memory for the log part of a replay, in bytes. Beyond it, sorted runs go to encrypted
+    /// temporary files. In addition, up to `threads` + 4 batches of 256 KiB of log are on their way
+    /// between threads. Default 96 MiB.
     pub log_memory: usize,
     /// Bytes of pages that a thread rebuilds at a time. One page to 1 GiB, default 1 MiB: fits a
     /// core's second-level cache, so that pages are still there when they are compared with their
